@@ -1,0 +1,72 @@
+# make install | test | prove | demo-model | lock | gpu-check | clean
+# Each target sets up what it needs in .venv; nothing but Python >= 3.11 has to be there.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+TORCH := torch==2.13.0
+export MMINFER_TEST_SLIDES ?= ../shared/slides
+
+.PHONY: install test lint types check-package prove demo-model lock gpu-check clean
+
+install: $(VENV)/.core
+	$(BIN)/mminfer doctor
+
+test: lint types check-package
+	$(BIN)/python -m pytest -m "not slow"
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/.dev
+	$(BIN)/mypy
+
+# The sdist, the wheel made from it, and the tests marked `wheel` against that wheel, without the sources and without the network.
+check-package: $(VENV)/.dev
+	$(BIN)/python tests/check_package.py
+
+prove: $(VENV)/.dev
+	$(BIN)/python -m pytest -m slow
+
+demo-model: $(VENV)/.dev
+	rm -rf build/demo.mminfer
+	$(BIN)/python -m mminfer_export.demo_bundle build/demo.mminfer
+	rm -rf melanoma_infer/bundles/demo.mminfer
+	mv build/demo.mminfer melanoma_infer/bundles/
+
+# torch is left out of the lock: one version of it has a CPU and several CUDA builds, each with other hashes.
+lock: $(VENV)/.uv
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --upgrade \
+	  --python-version 3.11 pyproject.toml -o locks/core.txt
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --upgrade \
+	  --python-version 3.11 --extra dev --overrides locks/without-torch.in -c locks/core.txt \
+	  pyproject.toml locks/torch-needs.in -o locks/dev.txt
+
+gpu-check: $(VENV)/.dev
+	@$(BIN)/python -c "import torch, sys; sys.exit(not torch.cuda.is_available())" \
+	  && $(BIN)/python -m pytest -m gpu || echo "gpu-check: there is no CUDA device here, so nothing was checked."
+
+clean:
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+
+$(VENV)/bin/python:
+	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || (echo "mminfer needs Python 3.11 or newer: make PYTHON=python3.11" && exit 1)
+	$(PYTHON) -m venv $(VENV)
+
+# The core alone. Hatchling, which builds the package, is installed by pip for the moment of building.
+$(VENV)/.core: locks/core.txt pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install -q --require-hashes -r locks/core.txt
+	$(BIN)/python -m pip install -q --no-deps -e .
+	touch $@
+
+$(VENV)/.dev: locks/dev.txt pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m pip install -q --require-hashes -r locks/dev.txt
+	$(BIN)/python -m pip install -q $(TORCH)
+	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
+	touch $@ $(VENV)/.core
+
+$(VENV)/.uv: | $(VENV)/bin/python
+	$(BIN)/python -m pip install -q "uv>=0.9,<1"
+	touch $@

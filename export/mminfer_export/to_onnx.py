@@ -1,0 +1,65 @@
+"""A network in PyTorch → one ONNX graph that OpenVINO, ONNX Runtime and TensorRT-RTX read."""
+
+from __future__ import annotations
+
+import warnings
+
+import onnx
+import torch
+from onnx.shape_inference import infer_shapes
+from torch import nn
+
+from melanoma_infer.errors import BundleError
+from melanoma_infer.model.melanoma_net import TileOutputs
+
+OPSET = 18
+
+
+def to_onnx(net: nn.Module, tile_px: int) -> bytes:
+    """Return the network as a float32 ONNX file.
+
+    Input `tiles`, uint8 (batch, tile_px, tile_px, 3); outputs as in `TileOutputs`, by name and in that order. Only
+    operators of the default domain, no local functions, no data outside the file, nothing that tells where it was made.
+
+    Raises:
+        BundleError: the exported graph is not one that every engine reads.
+    """
+    example = torch.zeros(2, tile_px, tile_px, 3, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        # The exporter warns about its own internals; what matters is checked below.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            net.eval(),
+            (example,),
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=["tiles"],
+            output_names=list(TileOutputs._fields),
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            external_data=False,
+            verbose=False,
+        )
+    if program is None:
+        raise BundleError("PyTorch exported nothing. Install the versions that the extra `export` names.")
+    model = program.model_proto
+    _forget_origin(model)
+    _check(model)
+    return bytes(model.SerializeToString(deterministic=True))
+
+
+def _forget_origin(model: onnx.ModelProto) -> None:
+    """Remove what the exporter notes about its origin: stack traces with the paths of this machine."""
+    graph = model.graph
+    for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
+        part.ClearField("doc_string")
+        part.ClearField("metadata_props")
+    graph.ClearField("value_info")
+
+
+def _check(model: onnx.ModelProto) -> None:
+    onnx.checker.check_model(infer_shapes(model, strict_mode=True))
+    foreign = {node.domain for node in model.graph.node} | {opset.domain for opset in model.opset_import}
+    if foreign - {"", "ai.onnx"} or model.functions:
+        raise BundleError(f"The graph uses more than plain ONNX operators ({sorted(foreign)}); no engine reads that.")
+    if [node.op_type for node in model.graph.node[:2]] != ["Cast", "Transpose"]:
+        raise BundleError("The graph must begin with Cast, then Transpose: TensorRT-RTX cannot transpose uint8.")

@@ -1,0 +1,248 @@
+"""What a model is, what it needs, and what it may say: the model card.
+
+A card can be written by hand in eight lines (``name``, ``classes``, ``malignant``, ``tile_px``, ``um_per_px`` or
+``tile_um``, ``mean``, ``std``, ``resize``). Everything else is optional, and each absence has a consequence that is
+stated beside its field.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Annotated, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Probability = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Precision = Literal["fp32", "bf16", "fp16", "int8"]
+AggregatorKind = Literal["mean", "max", "hottest-area"]
+OptionalOutput = Literal["depth_mm", "attention", "cam", "features"]
+
+UNKNOWN = "unknown"
+
+
+class Frozen(BaseModel):
+    """Base of every part of a card: immutable, and an unknown key is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Outcome(Frozen):
+    """What two or more of the malignant classes say about the patient rather than about the tile."""
+
+    name: str
+    """What happened, as a reader should see it: "metastasis recorded"."""
+    classes: tuple[str, ...] = Field(min_length=1)
+    """The classes in which the outcome occurred; each must be malignant."""
+    horizon: str = ""
+    """The follow-up the outcome refers to."""
+
+
+class Cut(Frozen):
+    """A decision threshold on a slide score, and how it was set."""
+
+    value: Probability
+    low: Probability
+    high: Probability
+    """The interval of the cut; a score in [low, high) is `near-cut` and therefore indeterminate."""
+    how: str
+    """On what data, how many cases, at which prevalence."""
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if not self.low <= self.value <= self.high:
+            raise ValueError("a cut needs low ≤ value ≤ high")
+        return self
+
+
+class OutcomeCuts(Frozen):
+    """Two thresholds on the outcome score; between them nothing is claimed."""
+
+    low: Probability
+    high: Probability
+    how: str
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError("outcome cuts need low ≤ high")
+        return self
+
+
+class Aggregator(Frozen):
+    """How tile scores become the slide's malignant score."""
+
+    kind: AggregatorKind = "hottest-area"
+    area_mm2: Positive | None = None
+    """For hottest-area: the area of the hottest tiles that are averaged. None: the area of one tile."""
+
+
+class ClassPriors(Frozen):
+    """Class frequencies for class normalisation (paper 2.5): p'(k) ∝ p(k) · stated(k) / trained(k)."""
+
+    trained: dict[str, Positive]
+    stated: dict[str, Positive]
+
+
+class PatientField(Frozen):
+    """One categorical value of the patient, one-hot encoded with a last column for "unknown"."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    values: tuple[str, ...] = Field(min_length=1)
+    edges: tuple[float, ...] | None = None
+    """For a number such as age in years: value i holds edges[i-1] ≤ x < edges[i]."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if UNKNOWN in self.values or len(set(self.values)) != len(self.values):
+            raise ValueError(f"patient field {self.name!r}: values must differ, and 'unknown' is added by itself")
+        if self.edges is not None and (
+            len(self.edges) != len(self.values) - 1 or list(self.edges) != sorted(set(self.edges))
+        ):
+            raise ValueError(f"patient field {self.name!r} needs one rising edge fewer than it has values")
+        return self
+
+    @property
+    def columns(self) -> int:
+        """Columns of the one-hot vector: the values and "unknown"."""
+        return len(self.values) + 1
+
+
+class NetworkShape(Frozen):
+    """The settings of our own network, needed only by the engines that run its weights."""
+
+    width: int = Field(gt=0)
+    """Channels after the first convolution; 64 is ResNet-50's."""
+
+
+class ParityGate(Frozen):
+    """The largest difference from the reference that an engine may show, at the 99.9th percentile."""
+
+    dp: Positive
+    dmm: Positive
+
+
+DEFAULT_GATES: dict[Precision, ParityGate] = {
+    "fp32": ParityGate(dp=1e-4, dmm=0.005),
+    "bf16": ParityGate(dp=5e-3, dmm=0.02),
+    "fp16": ParityGate(dp=5e-3, dmm=0.02),
+    "int8": ParityGate(dp=2e-2, dmm=0.05),
+}
+
+
+class ModelCard(Frozen):
+    """What the model is, needs and may say."""
+
+    name: str = Field(min_length=1, max_length=120)
+    classes: tuple[str, ...] = Field(min_length=2)
+    """In the order of the graph's `probabilities`, of the CSV columns and of the API."""
+    malignant: tuple[str, ...] = Field(min_length=1)
+    tile_px: int = Field(gt=0, le=8192)
+    um_per_px: Positive | None = None
+    tile_um: Positive | None = None
+    mean: tuple[float, float, float]
+    std: tuple[Positive, Positive, Positive]
+    """Of x/255; both live in the graph, so no caller can normalise wrongly. Here they are documentation."""
+    resize: Literal["pillow-bilinear", "reduce-bilinear"]
+
+    domain: Literal["phantom", "tissue"] = "tissue"
+    trained: bool = True
+    """False: every verdict is `indeterminate` (`model-untrained`)."""
+    version: str = ""
+    intended_use: str = ""
+    training_data: str = ""
+    limits: str = ""
+    stain: str | None = None
+    """None: a stated stain is not compared; the brightfield check stays."""
+    specimen: str | None = None
+    """None: a stated specimen is not compared."""
+    read_from: Literal["pyramid", "level0"] = "pyramid"
+    histogram_equalisation: bool = False
+    precision: Precision = "fp32"
+    """The precision that the author verified."""
+    outputs: tuple[OptionalOutput, ...] = ()
+    """Optional outputs of the graph. No `depth_mm`: thickness is `not-assessable`. No `features`: no patient data."""
+    aggregator: Aggregator = Aggregator()
+    cut: Cut | None = None
+    """None: the verdict is `not-configured`."""
+    outcome: Outcome | None = None
+    """None: no outcome is shown."""
+    outcome_cuts: OutcomeCuts | None = None
+    """None: the outcome is `not-assessed`."""
+    class_priors: ClassPriors | None = None
+    """None: the probabilities stay as the model gives them."""
+    patient_fields: tuple[PatientField, ...] = ()
+    network: NetworkShape | None = None
+    thickness_residual_quantiles_mm: tuple[float, float] | None = None
+    """Residuals (true − estimated) at 2.5 % and 97.5 %. None: no interval, and then no T category."""
+    cam_scale: Positive | None = None
+    region_cut: Probability = 0.5
+    evaluable_floor: Probability = 0.80
+    """Evaluable share of the tissue below which the verdict is `low-evaluable-tissue`."""
+    padding_limit: Probability = 0.50
+    """Share of the evaluated area that may lie outside the slide before the verdict is `mostly-padding`."""
+    allow_scale_override: bool = True
+    """False: a scale given by hand makes the verdict `scale-overridden`."""
+    report_t_category: bool = False
+    parity_gates: dict[Precision, ParityGate] = Field(default_factory=lambda: dict(DEFAULT_GATES))
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        self._check_classes()
+        self._check_scale()
+        if self.patient_fields and "features" not in self.outputs:
+            raise ValueError("patient fields need the output `features`: patient data is joined on the host")
+        names = [field.name for field in self.patient_fields]
+        if len(set(names)) != len(names):
+            raise ValueError("patient fields must have different names")
+        return self
+
+    def _check_classes(self) -> None:
+        known = set(self.classes)
+        if len(known) != len(self.classes):
+            raise ValueError("classes must differ")
+        if not set(self.malignant) < known:
+            raise ValueError("malignant must name some, not all, of the classes")
+        if self.outcome is not None and not set(self.outcome.classes) <= set(self.malignant):
+            raise ValueError("outcome classes must be malignant classes")
+        priors = self.class_priors
+        if priors is not None and not (set(priors.trained) == set(priors.stated) == known):
+            raise ValueError("class priors must name every class, trained and stated")
+
+    def _check_scale(self) -> None:
+        if self.um_per_px is None and self.tile_um is None:
+            raise ValueError("give um_per_px or tile_um")
+        if (
+            self.um_per_px is not None
+            and self.tile_um is not None
+            and not math.isclose(self.um_per_px * self.tile_px, self.tile_um, rel_tol=1e-6)
+        ):
+            raise ValueError("um_per_px × tile_px differs from tile_um: give one of them")
+
+    @property
+    def tile_side_um(self) -> float:
+        """The side of a tile in µm."""
+        if self.tile_um is not None:
+            return self.tile_um
+        assert self.um_per_px is not None  # _check_scale
+        return self.um_per_px * self.tile_px
+
+    @property
+    def malignant_columns(self) -> tuple[int, ...]:
+        """The columns of `probabilities` that are malignant."""
+        return tuple(self.classes.index(name) for name in self.malignant)
+
+    @property
+    def outcome_columns(self) -> tuple[int, ...]:
+        """The columns of `probabilities` in which the outcome occurred; empty where the card has no outcome."""
+        return tuple(self.classes.index(name) for name in self.outcome.classes) if self.outcome else ()
+
+    @property
+    def patient_columns(self) -> int:
+        """Length of the one-hot patient vector."""
+        return sum(field.columns for field in self.patient_fields)
+
+    @property
+    def hottest_area_mm2(self) -> float:
+        """Area of the hottest tiles that the aggregator averages."""
+        return self.aggregator.area_mm2 or (self.tile_side_um / 1000) ** 2

@@ -1,0 +1,56 @@
+"""What a person sees in the terminal: progress on stderr, results on stdout. Nothing moves in a pipe."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from melanoma_infer.pipeline import Progress
+
+
+def note(text: str) -> None:
+    """Tell the person at the terminal something that is not a result."""
+    print(_printable(text), file=sys.stderr)
+
+
+def say(text: str) -> None:
+    """Print a result."""
+    print(_printable(text))
+
+
+def table(rows: Sequence[tuple[str, ...]]) -> str:
+    """Rows as aligned columns."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
+    )
+
+
+@contextmanager
+def progress_bar() -> Iterator[Progress]:
+    """A progress callback: a bar with tiles/s and time left on a terminal, nothing in a pipe."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn("tiles"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
+    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("tiles", total=None, rate="")
+
+        def update(done: int, total: int) -> None:
+            if done == 1:
+                bar.reset(task, total=total)
+            speed = bar.tasks[0].speed
+            bar.update(task, completed=done, total=total, rate=f"{speed:.1f} tiles/s" if speed else "")
+
+        yield update
+
+
+def _printable(text: str) -> str:
+    """Text without control characters, which a file name may hold and a terminal would obey."""
+    return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)

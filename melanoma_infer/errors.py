@@ -1,0 +1,98 @@
+"""What can go wrong, as one tree; each leaf owns the exit code of the command line.
+
+::
+
+    MminferError
+    ├── UsageError               2    the command line or a setting contradicts itself
+    ├── RefusedError             4    the verdict is one that --fail-on names
+    ├── SlideUnreadableError    10    the slide is damaged, incomplete, or none of its tiles can be read
+    ├── SlideFormatError        11    no reader knows this format
+    ├── ScaleUnknownError       12    µm per pixel are missing or implausible
+    ├── PatientValueError       13    a patient or manifest value is not in the vocabulary, or impossible
+    ├── OutputError             14    the output folder is full, read-only, or locked by another run
+    ├── BundleError             20    a model bundle is not what its checksums, its card or this version say
+    ├── EngineUnavailableError  21    the engine or precision does not exist on this machine
+    ├── ParityError             22    an engine's numbers differ from the reference by more than the gate
+    ├── TransientIOError       104    storage failed for a moment; the same command may succeed later
+    └── MemoryExhaustedError   175    there was not enough memory
+
+A message says what is wrong, why, and what to do next. It names a slide by its id, never by its path.
+"""
+
+
+class MminferError(Exception):
+    """Base of every error that a user can cause or must act on."""
+
+    exit_code = 1
+
+
+class UsageError(MminferError):
+    """The command line or a setting contradicts itself."""
+
+    exit_code = 2
+
+
+class RefusedError(MminferError):
+    """The verdict is one that the caller asked to be treated as a failure."""
+
+    exit_code = 4
+
+
+class SlideUnreadableError(MminferError):
+    """The slide is damaged, incomplete, or none of its tiles can be read."""
+
+    exit_code = 10
+
+
+class SlideFormatError(MminferError):
+    """No reader knows this format."""
+
+    exit_code = 11
+
+
+class ScaleUnknownError(MminferError):
+    """µm per pixel are missing or implausible."""
+
+    exit_code = 12
+
+
+class PatientValueError(MminferError):
+    """A patient or manifest value is not in the vocabulary, or impossible."""
+
+    exit_code = 13
+
+
+class OutputError(MminferError):
+    """The output folder cannot be written: full, read-only, or locked by another run."""
+
+    exit_code = 14
+
+
+class BundleError(MminferError):
+    """A model bundle is not what its checksums, its card or this version say."""
+
+    exit_code = 20
+
+
+class EngineUnavailableError(MminferError):
+    """The engine or precision does not exist on this machine."""
+
+    exit_code = 21
+
+
+class ParityError(MminferError):
+    """An engine's numbers differ from the reference by more than the gate."""
+
+    exit_code = 22
+
+
+class TransientIOError(MminferError):
+    """Storage failed for a moment; the same command may succeed later."""
+
+    exit_code = 104
+
+
+class MemoryExhaustedError(MminferError):
+    """There was not enough memory."""
+
+    exit_code = 175

@@ -1,0 +1,123 @@
+"""Which ONNX graphs may be given to a runtime.
+
+One input ``tiles`` uint8 (N, tile_px, tile_px, 3); ``probabilities`` float32 (N, K); the card's optional outputs. Only
+operators of the default domain, all data inside the file (runtimes read external data from the current folder even
+when they are given bytes), finite weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from melanoma_infer.card import ModelCard
+from melanoma_infer.errors import BundleError
+
+if TYPE_CHECKING:
+    import onnx
+
+AGAIN = "Export the model again with `plain` operators, as docs/bundle.md describes."
+
+
+def check_graph(content: bytes, card: ModelCard) -> None:
+    """Nothing, when these bytes are an ONNX model that may be run for this card.
+
+    Raises:
+        BundleError: it is not, with the first reason found.
+    """
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        model = onnx.load_model_from_string(content)
+    except (DecodeError, ValueError) as error:
+        raise BundleError(f"The ONNX file cannot be parsed. {AGAIN}") from error
+    _check_domains(model)
+    for tensor in _tensors(model.graph):
+        _check_tensor(tensor)
+    _check_interface(model.graph, card)
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, ValueError) as error:
+        raise BundleError(f"The ONNX file is not valid: {str(error).splitlines()[0]} {AGAIN}") from error
+
+
+def _check_domains(model: onnx.ModelProto) -> None:
+    domains = {opset.domain for opset in model.opset_import} | {node.domain for node in _nodes(model.graph)}
+    if foreign := sorted(domains - {"", "ai.onnx"}):
+        raise BundleError(f"The ONNX file uses operators of another domain ({foreign[0]!r}). {AGAIN}")
+    if model.functions or model.training_info:
+        raise BundleError(f"The ONNX file holds local functions or training information. {AGAIN}")
+
+
+def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    for node in graph.node:
+        yield node
+        for inner in _inner_graphs(node):
+            yield from _nodes(inner)
+
+
+def _inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+    """Every tensor that is stored in the graph, in its attributes and in the graphs within."""
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        for attribute in node.attribute:
+            if attribute.HasField("t"):
+                yield attribute.t
+            yield from attribute.tensors
+            for sparse in (
+                *([attribute.sparse_tensor] if attribute.HasField("sparse_tensor") else []),
+                *attribute.sparse_tensors,
+            ):
+                yield from (sparse.values, sparse.indices)
+        for inner in _inner_graphs(node):
+            yield from _tensors(inner)
+
+
+def _check_tensor(tensor: onnx.TensorProto) -> None:
+    from onnx import TensorProto, numpy_helper
+
+    if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
+        raise BundleError(f"The ONNX file keeps {tensor.name!r} in another file. Save it with its data inside.")
+    try:
+        values = numpy_helper.to_array(tensor)
+    except (ValueError, TypeError, KeyError) as error:
+        raise BundleError(f"The ONNX file: tensor {tensor.name!r} is damaged. {AGAIN}") from error
+    if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+        raise BundleError(f"The ONNX file: {tensor.name!r} holds NaN or infinite values. The model cannot be trusted.")
+
+
+def _check_interface(graph: onnx.GraphProto, card: ModelCard) -> None:
+    from onnx import TensorProto
+
+    stored = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in stored]
+    if [value.name for value in inputs] != ["tiles"]:
+        raise BundleError(f"The ONNX file must have one input, `tiles`. {AGAIN}")
+    if inputs[0].type.tensor_type.elem_type != TensorProto.UINT8 or _shape(inputs[0])[1:] != [
+        card.tile_px,
+        card.tile_px,
+        3,
+    ]:
+        raise BundleError(f"The ONNX file: `tiles` must be uint8 (N, {card.tile_px}, {card.tile_px}, 3). {AGAIN}")
+    outputs = {value.name: value for value in graph.output}
+    if set(outputs) != {"probabilities", *card.outputs}:
+        raise BundleError(f"The ONNX file's outputs {sorted(outputs)} are not those that the card names. {AGAIN}")
+    if _shape(outputs["probabilities"])[1:] not in ([len(card.classes)], [None]):
+        raise BundleError(f"The ONNX file: `probabilities` must have {len(card.classes)} columns. {AGAIN}")
+
+
+def _shape(value: onnx.ValueInfoProto) -> list[int | None]:
+    """Dimensions of a graph input or output; None where it is open."""
+    return [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim]

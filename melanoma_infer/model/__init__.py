@@ -1,0 +1,1 @@
+"""The network in PyTorch: the only package here that imports torch at its top."""

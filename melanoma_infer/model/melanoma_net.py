@@ -1,0 +1,204 @@
+"""The whole network: tile → probabilities, depth, attention, class activation maps, features (paper Eq. 1–4).
+
+With v the attended image's global average, the classifier (Eq. 4, extended to the 128 and 64 neurons of the text) is
+
+    h1 = ReLU(W1 [v; depth; patient] + b1),  h2 = ReLU(W2·h1 + b2),  p = softmax(W3·h2 + b3)
+
+and W1 is kept in three parts. The image's and the depth's, which are linear, are summed as `features`; the patient's
+joins on the host (`melanoma_infer.head`), so patient data never enters the graph.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple, Self
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from melanoma_infer.card import ModelCard
+from melanoma_infer.errors import BundleError, UsageError
+from melanoma_infer.head import TENSORS
+from melanoma_infer.model.attention import SpatialAttention
+from melanoma_infer.model.depth import DepthModule
+from melanoma_infer.model.resnet50 import ResNet50Trunk
+
+FEATURES = 128
+MIDDLE = 64
+EXCLUDED = -1e4
+"""Added to a logit that a softmax must not see: finite, because graphs with infinities are refused, and within fp16."""
+
+
+class TileOutputs(NamedTuple):
+    """What the graph returns, in its order: all float, N tiles, K classes, maps of h × w."""
+
+    probabilities: Tensor
+    """(N, K), of an unknown patient."""
+    depth_mm: Tensor
+    """(N,)."""
+    attention: Tensor
+    """(N, h, w), in [0, 1]."""
+    cam: Tensor
+    """(N, 3, h, w): what each place adds to the log-odds of lesion, malignant, outcome; signed, unknown patient."""
+    features: Tensor
+    """(N, F): W1v·v + W1d·depth."""
+
+
+class LogOdds(NamedTuple):
+    """log Σ exp z[favoured] − log Σ exp z[others], the z being logits."""
+
+    favoured: tuple[int, ...]
+    others: tuple[int, ...]
+
+
+def log_odds(card: ModelCard) -> tuple[LogOdds, LogOdds, LogOdds]:
+    """The log-odds that the three maps explain: lesion, malignant, outcome.
+
+    Lesion is every class but the first; malignant and outcome are the card's. A card without an outcome, or whose
+    malignant classes all carry it, has nothing to compare: every class against every class, whose map is zero.
+    """
+    every = tuple(range(len(card.classes)))
+    malignant, outcome = card.malignant_columns, card.outcome_columns
+    spared = tuple(k for k in malignant if k not in outcome)
+    return (
+        LogOdds(every[1:], every[:1]),
+        LogOdds(malignant, tuple(k for k in every if k not in malignant)),
+        LogOdds(outcome, spared) if outcome and spared else LogOdds(every, every),
+    )
+
+
+def unknown_patient(card: ModelCard) -> NDArray[np.float64]:
+    """The one-hot vector (P,) of a patient of whom nothing is known: 1 in each field's last column."""
+    vector = np.zeros(card.patient_columns)
+    if card.patient_fields:
+        vector[np.cumsum([field.columns for field in card.patient_fields]) - 1] = 1.0
+    return vector
+
+
+class MelanomaNet(nn.Module):
+    """The network for a card's classes, roles, patient fields, tile size and normalisation.
+
+    Parameters: `trunk`, `attention`, `depth`; w1_image (F, C), w1_depth (F,), w1_patient (F, P), b1 (F,);
+    w2 (M, F), b2 (M,); w3 (K, M), b3 (K,), with F = 128, M = 64, C = 32·width.
+    """
+
+    mean: Tensor
+    std: Tensor
+    unknown: Tensor
+    groups: Tensor
+
+    def __init__(self, card: ModelCard, width: int) -> None:
+        """Build the network with random weights.
+
+        Raises:
+            UsageError: the card's tile_px does not suit the depth module.
+        """
+        super().__init__()
+        self.card = card
+        self.trunk = ResNet50Trunk(width)
+        self.attention = SpatialAttention()
+        self.depth = DepthModule(card.tile_px, width)
+        classes, image = len(card.classes), self.trunk.channels_out
+        inputs = image + 1 + card.patient_columns
+        self.w1_image = _weight(FEATURES, image, inputs=inputs)
+        self.w1_depth = _weight(FEATURES, inputs=inputs)
+        self.w1_patient = _weight(FEATURES, card.patient_columns, inputs=inputs)
+        self.b1 = nn.Parameter(torch.zeros(FEATURES))
+        self.w2 = _weight(MIDDLE, FEATURES, inputs=FEATURES)
+        self.b2 = nn.Parameter(torch.zeros(MIDDLE))
+        self.w3 = _weight(classes, MIDDLE, inputs=MIDDLE)
+        self.b3 = nn.Parameter(torch.zeros(classes))
+        # The card holds these, so the weights file does not.
+        self._constant("mean", torch.tensor(card.mean).reshape(3, 1, 1))
+        self._constant("std", torch.tensor(card.std).reshape(3, 1, 1))
+        self._constant("unknown", torch.from_numpy(unknown_patient(card)).float())
+        self._constant("groups", _groups(log_odds(card), classes))
+
+    @classmethod
+    def from_card(cls, card: ModelCard) -> Self:
+        """The network that a bundle's card describes, still with random weights.
+
+        Raises:
+            BundleError: the card has no `network`, or one that its tile_px does not suit.
+        """
+        if card.network is None:
+            raise BundleError("This card has no `network`: its weights are not ours. Use an engine that reads ONNX.")
+        try:
+            return cls(card, card.network.width)
+        except UsageError as error:
+            raise BundleError(f"The card describes a network that cannot be built. {error}") from error
+
+    def _constant(self, name: str, value: Tensor) -> None:
+        self.register_buffer(name, value, persistent=False)
+
+    def forward(self, tiles: Tensor) -> TileOutputs:
+        """Return all outputs for tiles uint8 (N, tile_px, tile_px, 3), in projected form: x is never weighted."""
+        images = self.normalised(tiles)
+        return self.tail(self.trunk(images), self.depth(images))
+
+    def tail(self, x: Tensor, depth_mm: Tensor) -> TileOutputs:
+        """Return all outputs for the trunk's feature map x (N, C, h, w) and depth (N,) in mm."""
+        attention, projected, image = self.attention.project(x, self.w1_image)
+        features = image + depth_mm[:, None] * self.w1_depth
+        offset = self.b1 + (self.w1_patient @ self.unknown if len(self.unknown) else 0.0)
+        first = (features + offset).relu()
+        second = functional.linear(first, self.w2, self.b2).relu()
+        logits = functional.linear(second, self.w3, self.b3)
+        pull = self._pull(first, second, logits)
+        # u·y before A: (3 × F)·(F × P) products a tile, and no map of F channels is weighted a second time.
+        per_place = torch.matmul(pull, projected.flatten(2)).reshape(-1, len(pull[0]), *attention.shape[1:])
+        cam = attention[:, None] * per_place / attention[0].numel()
+        return TileOutputs(logits.softmax(1), depth_mm, attention, cam, features)
+
+    def _pull(self, first: Tensor, second: Tensor, logits: Tensor) -> Tensor:
+        """The gradient u = ∂L/∂h1 through the ReLU masks, (N, 3, F), for the three log-odds L."""
+        spread = (logits[:, None] + self.groups).softmax(2)
+        at_logits = spread[:, :3] - spread[:, 3:]
+        at_second = torch.matmul(at_logits, self.w3) * (second > 0)[:, None].to(second.dtype)
+        return torch.matmul(at_second, self.w2) * (first > 0)[:, None].to(first.dtype)
+
+    def full_forward(self, tiles: Tensor, patient: Tensor, depth_mm: Tensor | None = None) -> Tensor:
+        """Return probabilities (N, K) by Eq. 1–4 as written: the attended map is formed, W1 meets one joined vector.
+
+        Slower than `forward` and never exported: it is what the projected form and the host's head are tested against.
+
+        Args:
+            tiles: uint8, (N, tile_px, tile_px, 3).
+            patient: one-hot, (N, P).
+            depth_mm: (N,), measured; None: the module's estimate.
+        """
+        images = self.normalised(tiles)
+        pooled = self.attention(self.trunk(images)).attended.mean((2, 3))
+        depth = self.depth(images) if depth_mm is None else depth_mm
+        joined = torch.cat((pooled, depth[:, None], patient), dim=1)
+        w1 = torch.cat((self.w1_image, self.w1_depth[:, None], self.w1_patient), dim=1)
+        first = functional.linear(joined, w1, self.b1).relu()
+        second = functional.linear(first, self.w2, self.b2).relu()
+        return functional.linear(second, self.w3, self.b3).softmax(1)
+
+    def normalised(self, tiles: Tensor) -> Tensor:
+        """Return (tiles / 255 − mean) / std as (N, 3, H, W)."""
+        # Cast first: TensorRT-RTX cannot transpose uint8.
+        images = tiles.to(self.b1.dtype).permute(0, 3, 1, 2) / 255
+        return (images - self.mean) / self.std
+
+
+def head_tensors(net: MelanomaNet) -> dict[str, NDArray[np.float32]]:
+    """The tensors of ``head.safetensors``: what `melanoma_infer.head.Head` needs, float32."""
+    return {name: getattr(net, name).detach().cpu().float().numpy() for name in TENSORS}
+
+
+def _weight(*shape: int, inputs: int) -> nn.Parameter:
+    # He et al. 2015: keeps the variance through a ReLU; `inputs` counts the whole of W1, not one of its parts.
+    return nn.Parameter(torch.randn(shape) * math.sqrt(2 / inputs))
+
+
+def _groups(odds: tuple[LogOdds, ...], classes: int) -> Tensor:
+    """(6, K), to be added before a softmax: three favoured groups, then three others; 0 within, EXCLUDED outside."""
+    mask = torch.full((2 * len(odds), classes), EXCLUDED)
+    for row, group in enumerate([*(o.favoured for o in odds), *(o.others for o in odds)]):
+        mask[row, list(group)] = 0.0
+    return mask

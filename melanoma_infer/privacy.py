@@ -1,0 +1,58 @@
+"""What may leave: ids in place of names, flags in place of what was typed.
+
+File names, paths and argument values stand nowhere but where the id stands (the folder's name, result.json,
+summary.csv, the typist's terminal). Patient values stand in result.json alone.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+DIGEST_CHARS = 8
+ID_CHARS_MAX = 80
+REDACTED = "<redacted>"
+SHOWN_VALUES = frozenset(
+    {
+        "--engine", "--precision", "--threads", "--mpp", "--tile-um", "--stride-um", "--aggregate", "--fail-on",
+        "--device",
+    }
+)  # fmt: skip
+"""Options whose values say nothing of a patient, a file or a folder."""
+
+
+def folder_name(slide_id: str, digest: str) -> str:
+    """The folder of a slide's results: `<id>-<digest8>`, or the digest alone where it is the id."""
+    short = digest[:DIGEST_CHARS]
+    return short if slide_id == short else f"{safe_name(slide_id)}-{short}"
+
+
+def safe_name(text: str) -> str:
+    """A name that every file system takes and no path can hide in."""
+    name = re.sub(r"[^\w.\- ]", "_", text).strip(" .")[:ID_CHARS_MAX]
+    return name or "slide"
+
+
+def redacted_argv(argv: Sequence[str]) -> list[str]:
+    """The command line after the program's name, with every value hidden that could name a file or a patient."""
+    shown = list(argv[:1])
+    keep_next = False
+    for argument in argv[1:]:
+        name, equals, _ = argument.partition("=")
+        if re.fullmatch(r"--?[a-z][a-z-]*", name):
+            harmless = name in SHOWN_VALUES
+            keep_next = harmless and not equals
+            shown.append(argument if harmless or not equals else f"{name}={REDACTED}")
+        else:
+            shown.append(argument if keep_next else REDACTED)
+            keep_next = False
+    return shown
+
+
+def without_paths(message: str, path: Path) -> str:
+    """A library's message with a path, its folders and its name taken out."""
+    for part in sorted({str(path), str(path.resolve()), *map(str, path.resolve().parents), path.name}, key=len)[::-1]:
+        if len(part) > 1:
+            message = message.replace(part, REDACTED)
+    return message

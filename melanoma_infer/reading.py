@@ -1,0 +1,152 @@
+"""Tiles → pixels, read ahead by several threads, delivered in the order asked for.
+
+The read plan (level, boxes, resize, padding) is part of what a model was trained on, so it follows from the card.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from queue import SimpleQueue
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from melanoma_infer.boxes import box_means
+from melanoma_infer.card import ModelCard
+from melanoma_infer.geometry import RectPx, Scale
+from melanoma_infer.records import ReadTile, SlideFacts, Tile
+from melanoma_infer.slides.retrying import RetryingReader
+from melanoma_infer.tiling import Geometry
+
+BAND_BYTES = 1 << 25
+"""A tile that is reduced in boxes is read in bands of about this many bytes: 32 MiB, whatever the slide's scale."""
+READERS_MAX = 4
+"""More handles cost memory (each has OpenSlide's 32 MiB cache) and no CPU engine needs more."""
+
+
+@dataclass(frozen=True)
+class ReadPlan:
+    """How the pixels of every tile are made."""
+
+    level: int
+    downsample: float
+    """Level-0 pixels in one level pixel."""
+    box: int
+    """Side k of the boxes that are averaged before the bilinear resize; 1 means none."""
+    tile_px: int
+    equalised: bool
+
+
+def read_plan(facts: SlideFacts, scale: Scale, geometry: Geometry, card: ModelCard) -> ReadPlan:
+    """The lowest pyramid level that is not coarser than needed (or level 0), and the card's resize from there."""
+    level = 0
+    if card.read_from == "pyramid":
+        fine_enough = [
+            i for i, downsample in enumerate(facts.level_downsamples)
+            if downsample * scale.mean_um <= geometry.um_per_px * (1 + 1e-9)
+        ]  # fmt: skip
+        level = max(fine_enough, default=0)
+    downsample = facts.level_downsamples[level]
+    shrink = geometry.um_per_px / (scale.mean_um * downsample)
+    box = max(1, math.floor(shrink / 2)) if card.resize == "reduce-bilinear" else 1
+    return ReadPlan(level, downsample, box, geometry.tile_px, card.histogram_equalisation)
+
+
+def read_tiles(path: Path, tiles: Iterable[Tile], plan: ReadPlan, *, threads: int) -> Iterator[ReadTile]:
+    """The pixels of every tile, in order. At most two tiles a thread are held.
+
+    Args:
+        path: the slide.
+        tiles: any order.
+        plan: from read_plan.
+        threads: reading threads; each has a handle of its own, because OpenSlide's errors latch.
+    """
+    count = max(1, min(threads, READERS_MAX))
+    readers: SimpleQueue[RetryingReader] = SimpleQueue()
+    opened: list[RetryingReader] = []
+
+    def read(tile: Tile) -> ReadTile:
+        reader = readers.get()
+        try:
+            return read_tile(reader, tile, plan)
+        finally:
+            readers.put(reader)
+
+    try:
+        for _ in range(count):
+            opened.append(RetryingReader(path))
+            readers.put(opened[-1])
+        with ThreadPoolExecutor(count, "mminfer-read") as pool:
+            waiting: deque[Future[ReadTile]] = deque()
+            try:
+                for tile in tiles:
+                    waiting.append(pool.submit(read, tile))
+                    if len(waiting) >= 2 * count:
+                        yield waiting.popleft().result()
+                while waiting:
+                    yield waiting.popleft().result()
+            finally:
+                for future in waiting:
+                    future.cancel()
+    finally:
+        for reader in opened:
+            reader.close()
+
+
+def read_tile(reader: RetryingReader, tile: Tile, plan: ReadPlan) -> ReadTile:
+    """One tile's pixels, resized to the model's input; None in their place where the slide cannot be read."""
+    region = _level_region(tile.rect_l0, plan)
+    reduced = _reduced(reader, region, plan)
+    if reduced is None:
+        return ReadTile(tile, None)
+    image = Image.fromarray(reduced.pixels).resize(
+        (plan.tile_px, plan.tile_px), Image.Resampling.BILINEAR, box=region.box_in_reduced
+    )
+    if plan.equalised:
+        image = ImageOps.equalize(image)
+    return ReadTile(tile, np.array(image), tile.padded_fraction + reduced.transparent_px / region.rect.area)
+
+
+@dataclass(frozen=True)
+class _LevelRegion:
+    """Whole boxes of level pixels around a tile, and where the tile lies among the boxes' means."""
+
+    rect: RectPx
+    box_in_reduced: tuple[float, float, float, float]
+
+
+def _level_region(rect_l0: RectPx, plan: ReadPlan) -> _LevelRegion:
+    k = plan.box
+    left, top, right, bottom = (
+        edge_l0 / plan.downsample / k for edge_l0 in (rect_l0.x, rect_l0.y, rect_l0.right, rect_l0.bottom)
+    )
+    x, y = math.floor(left), math.floor(top)
+    width, height = math.ceil(right) - x, math.ceil(bottom) - y
+    return _LevelRegion(RectPx(x * k, y * k, width * k, height * k), (left - x, top - y, right - x, bottom - y))
+
+
+@dataclass(frozen=True)
+class _Reduced:
+    pixels: NDArray[np.uint8]
+    transparent_px: int
+
+
+def _reduced(reader: RetryingReader, region: _LevelRegion, plan: ReadPlan) -> _Reduced | None:
+    """The region's box means, read in bands of whole boxes, so that memory does not grow with the slide's scale."""
+    rect, k = region.rect, plan.box
+    band = max(1, BAND_BYTES // (4 * rect.width * k)) * k if k > 1 else rect.height
+    parts: list[NDArray[np.uint8]] = []
+    transparent = 0
+    for y in range(rect.y, rect.bottom, band):
+        part = reader.read_rgb(plan.level, RectPx(rect.x, y, rect.width, min(band, rect.bottom - y)))
+        if part is None:
+            return None
+        parts.append(box_means(part.pixels, k))
+        transparent += part.transparent_px
+    return _Reduced(np.concatenate(parts), transparent)

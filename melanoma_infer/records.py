@@ -1,0 +1,96 @@
+"""The frozen records that travel along the arrows of the flow (DESIGN: slide → tissue → tiles → … → slide result)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melanoma_infer.geometry import RectPx, Scale, SizePx
+
+TileStatus = Literal["ok", "unreadable"]
+
+
+@dataclass(frozen=True)
+class SlideFacts:
+    """What may be known of a slide outside the hospital's archive: an allow-list, never its properties as a whole."""
+
+    reader: str
+    reader_version: str
+    vendor: str
+    size_l0: SizePx
+    level_downsamples: tuple[float, ...]
+    """Level pixels are this many level-0 pixels wide; the first is 1."""
+    level_sizes: tuple[SizePx, ...]
+    scale: Scale | None
+    """As the slide says; None where it does not."""
+    objective_power: float | None
+    background: tuple[int, int, int]
+    """What lies outside the slide and where it is transparent: the slide's background colour, else white."""
+    quickhash: str | None
+    is_phantom: bool
+
+
+@dataclass(frozen=True)
+class Identity:
+    """Which slide this is: a digest over its member files, and what a second run compares beside it."""
+
+    digest: str
+    size_bytes: int
+    mtime_ns: int
+    members: int
+
+
+@dataclass(frozen=True)
+class Tissue:
+    """Where the tissue is, on a plane of at most 8 µm/px.
+
+    mask: bool (h, w), tissue and not pen · ink: bool (h, w), excluded as pen · unread: bool (h, w), could not be read
+    and counts as tissue, so that what is missing is missed · px_l0: level-0 pixels a mask pixel is wide and high.
+    """
+
+    mask: NDArray[np.bool_]
+    ink: NDArray[np.bool_]
+    unread: NDArray[np.bool_]
+    px_l0: float
+    saturation_cut: int | None
+    luminance_p95: float
+    is_brightfield: bool
+    source: Literal["found", "mask", "all"]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One square of the grid. rect_l0 may reach beyond the slide; padded_fraction is the share that does."""
+
+    index: int
+    rect_l0: RectPx
+    tissue_fraction: float
+    padded_fraction: float
+
+
+@dataclass(frozen=True)
+class ReadTile:
+    """A tile and its pixels, uint8 (tile_px, tile_px, 3); None where they could not be read."""
+
+    tile: Tile
+    pixels: NDArray[np.uint8] | None
+    blank_fraction: float = 0.0
+    """Share of the tile that was never scanned: beyond the slide's edge, or transparent."""
+
+
+@dataclass(frozen=True)
+class TileResult:
+    """What an engine said of one tile; outputs by name without the tile axis, None where the tile is unreadable."""
+
+    tile: Tile
+    outputs: dict[str, NDArray[Any]] | None
+    blank_fraction: float = 0.0
+    cause: Literal["", "read-failed", "non-finite-output"] = ""
+
+    @property
+    def status(self) -> TileStatus:
+        """Whether the tile counts."""
+        return "unreadable" if self.outputs is None else "ok"

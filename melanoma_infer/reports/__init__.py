@@ -1,0 +1,1 @@
+"""Reports: slide result → files."""

@@ -1,0 +1,115 @@
+"""The output folder: locked by one run, every file written beside its place and moved into it, result.json last."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Self
+
+from filelock import FileLock, Timeout
+
+from melanoma_infer.errors import OutputError
+from melanoma_infer.privacy import folder_name
+from melanoma_infer.records import Identity
+from melanoma_infer.reports import result_json, tiles_csv, tiles_geojson, tiles_npz
+from melanoma_infer.result import SlideResult
+from melanoma_infer.slides.base import Closing
+
+LOCK = ".lock"
+RESULT = "result.json"
+
+Report = Callable[[SlideResult], bytes]
+
+REPORTS: dict[str, Report] = {
+    "tiles.csv": tiles_csv.render,
+    "tiles.geojson": tiles_geojson.render,
+    "tiles.npz": tiles_npz.render,
+    RESULT: result_json.render,
+}
+"""In the order of writing. result.json is the last: it is the commit record."""
+
+
+class OutputFolder(Closing):
+    """An output folder that no other run writes to meanwhile.
+
+    Raises:
+        OutputError: it cannot be made or written, or another run holds it.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            self._lock = FileLock(path / LOCK)
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise OutputError(
+                "Another run is writing to this output folder. Wait for it, or choose another --out."
+            ) from error
+        except OSError as error:
+            raise _output_error(error) from error
+
+    def close(self) -> None:
+        """Let the next run have it."""
+        self._lock.release()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def folder_of(self, slide_id: str, digest: str) -> Path:
+        """The folder of one slide's files."""
+        return self.path / folder_name(slide_id, digest)
+
+    def finished(self, folder: Path, identity: Identity, settings_digest: str | None) -> SlideResult | None:
+        """The result that stands there, if it is of this very slide, bundle and settings."""
+        result = result_json.read(folder / RESULT)
+        if result is None or settings_digest is None:
+            return None
+        same = (
+            result.slide.digest == identity.digest
+            and result.slide.mtime_ns == identity.mtime_ns
+            and result.settings_digest == settings_digest
+            and all((folder / name).is_file() for name in REPORTS)
+        )
+        return result if same else None
+
+    def write(self, folder: Path, result: SlideResult) -> None:
+        """Write every report of a slide; until result.json stands there the slide is not finished.
+
+        Raises:
+            OutputError: a file cannot be written.
+        """
+        try:
+            folder.mkdir(exist_ok=True)
+            (folder / RESULT).unlink(missing_ok=True)
+        except OSError as error:
+            raise _output_error(error) from error
+        for name, render in REPORTS.items():
+            write_atomically(folder / name, render(result))
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Write a file that is there whole or not at all.
+
+    Raises:
+        OutputError: it cannot be written.
+    """
+    beside = path.with_name(f".{path.name}.part")
+    try:
+        try:
+            with beside.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            beside.replace(path)
+        except BaseException:
+            beside.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        raise _output_error(error) from error
+
+
+def _output_error(error: OSError) -> OutputError:
+    why = error.strerror or type(error).__name__
+    return OutputError(f"The output folder cannot be written ({why}). Free some space, or choose another --out.")

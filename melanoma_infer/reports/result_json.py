@@ -1,0 +1,35 @@
+"""result.json: everything that is claimed of a slide, and what the claim rests on. Its JSON Schema stands beside."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from melanoma_infer.result import SlideResult
+
+SCHEMA = Path(__file__).with_name("result.schema.json")
+
+
+def render(result: SlideResult) -> bytes:
+    """The result as JSON, one field a line."""
+    return (result.model_dump_json(by_alias=True, indent=1) + "\n").encode()
+
+
+def render_line(result: SlideResult) -> str:
+    """The result as JSON on one line."""
+    return result.model_dump_json(by_alias=True)
+
+
+def read(path: Path) -> SlideResult | None:
+    """The result in a file, without its tiles; None where there is none that this version wrote."""
+    try:
+        return SlideResult.model_validate_json(path.read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def schema() -> bytes:
+    """The JSON Schema of result.json, from the model that writes it."""
+    return (json.dumps(SlideResult.model_json_schema(by_alias=True, mode="serialization"), indent=1) + "\n").encode()

@@ -1,0 +1,35 @@
+"""tiles.csv: one row a tile, WSInfer's columns first, coordinates in l0 pixels."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+
+from melanoma_infer.result import SlideResult
+
+
+def render(result: SlideResult) -> bytes:
+    """The tiles as CSV; cells of an unreadable tile's outputs are empty."""
+    tiles = result.tiles
+    text = io.StringIO(newline="")
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(
+        ("minx", "miny", "width", "height")
+        + tuple(f"prob_{name}" for name in tiles.classes)
+        + ("depth_mm", "status", "tissue_fraction", "padded_fraction")
+    )
+    for i in range(len(tiles)):
+        depth = math.nan if tiles.depth_mm is None else float(tiles.depth_mm[i])
+        writer.writerow(
+            [tiles.minx[i], tiles.miny[i], tiles.width[i], tiles.height[i]]
+            + [_number(float(p), 9) for p in tiles.probabilities[i]]
+            + [_number(depth, 6), tiles.status[i]]
+            + [_number(float(tiles.tissue_fraction[i]), 6), _number(float(tiles.padded_fraction[i]), 6)]
+        )
+    return text.getvalue().encode()
+
+
+def _number(value: float, decimals: int) -> str:
+    """A number with the decimals that its source carries; nothing for NaN."""
+    return "" if math.isnan(value) else f"{value:.{decimals}f}"

@@ -1,0 +1,244 @@
+"""The slide result: what result.json holds, and what the Python API returns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+
+from melanoma_infer.card import Precision
+
+Verdict = Literal["suspected", "not-detected", "indeterminate", "not-configured"]
+OutcomeState = Literal["above-cut", "between-cuts", "below-cut", "not-assessed"]
+ReasonCode = Literal[
+    "no-tissue",
+    "low-evaluable-tissue",
+    "hot-tiles-unreadable",
+    "near-cut",
+    "engine-band",
+    "scale-overridden",
+    "geometry-differs-from-card",
+    "model-knows-only-phantoms",
+    "model-untrained",
+    "stain-not-as-card",
+    "specimen-not-as-card",
+    "mostly-padding",
+    "non-finite-output",
+    "no-cut",
+    "aggregator-differs-from-card",
+]
+Share = Annotated[float, Field(ge=0, le=1)]
+
+
+class Frozen(BaseModel):
+    """Base of every part of a result."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+class Reason(Frozen):
+    """Why the verdict is what it is: a code for programs, a sentence for people, and the value beside its limit."""
+
+    code: ReasonCode
+    text: str
+    value: float | str | None = None
+    limit: float | str | None = None
+
+
+class SlideOut(Frozen):
+    """The slide, as far as it may be known."""
+
+    reader: str
+    vendor: str
+    width_px: int
+    height_px: int
+    levels: int
+    objective_power: float | None
+    digest: str
+    size_bytes: int
+    mtime_ns: int
+    is_phantom: bool
+
+
+class ScaleOut(Frozen):
+    """µm per level-0 pixel in use; beside it the slide's own where it was overridden."""
+
+    x_um_per_px: float
+    y_um_per_px: float
+    source: Literal["slide", "override"]
+    slide_x_um_per_px: float | None
+    slide_y_um_per_px: float | None
+
+
+class GeometryOut(Frozen):
+    """How the tiles were cut and read."""
+
+    tile_um: float
+    stride_um: float
+    tile_px: int
+    level: int
+    resize: str
+    box: int
+    matches_card: bool
+    tissue_source: Literal["found", "mask", "all"]
+    aggregator: str
+
+
+class PatientOut(Frozen):
+    """Patient values as the model used them, and the score without them."""
+
+    values: dict[str, str]
+    ulceration: str
+    malignant_score_without: float | None
+
+
+class BundleOut(Frozen):
+    """The model."""
+
+    name: str
+    version: str
+    digest: str
+    domain: Literal["phantom", "tissue"]
+    trained: bool
+    cut: float | None
+    cut_low: float | None
+    cut_high: float | None
+
+
+class NumericsOut(Frozen):
+    """What computed the numbers."""
+
+    engine: str
+    version: str
+    precision: Precision
+    device: str
+
+
+class TileCounts(Frozen):
+    """Tiles by status. `padded` counts those of `ok` that reach beyond what was scanned."""
+
+    ok: int
+    unreadable: int
+    padded: int
+    not_evaluated: int
+
+
+class Thickness(Frozen):
+    """Breslow thickness in mm, or why there is none."""
+
+    state: Literal["estimated", "more-than", "not-assessable"]
+    mm: float | None = None
+    low_mm: float | None = None
+    high_mm: float | None = None
+    windows: list[dict[str, float]] = []
+    reason: str
+
+
+class Region(Frozen):
+    """A connected area of evidence; outline in l0 pixels."""
+
+    id: str
+    class_: str = Field(alias="class")
+    area_mm2: float
+    diameter_mm: float
+    score: Share
+    outline: list[list[float]]
+    piece: int
+
+
+class Tool(Frozen):
+    """What wrote the result."""
+
+    name: str
+    version: str
+
+
+@dataclass(frozen=True)
+class TileTable:
+    """The tiles' results, one row a tile, sorted by (miny, minx). Unreadable rows are NaN.
+
+    minx, miny, width, height: int (N,), l0 pixels · probabilities: float64 (N, K), classes in the card's order ·
+    depth_mm: float (N,) or None · status: str (N,) · tissue_fraction, padded_fraction: float (N,) ·
+    features (N, F), attention (N, h, w), cam (N, 3, h, w): float32 or None.
+    """
+
+    classes: tuple[str, ...]
+    minx: NDArray[np.int64]
+    miny: NDArray[np.int64]
+    width: NDArray[np.int64]
+    height: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    depth_mm: NDArray[np.float64] | None
+    status: NDArray[np.str_]
+    tissue_fraction: NDArray[np.float64]
+    padded_fraction: NDArray[np.float64]
+    features: NDArray[Any] | None
+    attention: NDArray[Any] | None
+    cam: NDArray[Any] | None
+
+    def __len__(self) -> int:
+        return len(self.minx)
+
+
+class SlideResult(Frozen):
+    """Everything that is claimed of one slide, and everything that the claim rests on."""
+
+    schema_version: Literal["1"] = "1"
+    id: str
+    case_id: str | None = None
+    tool: Tool
+    slide: SlideOut
+    scale: ScaleOut
+    geometry: GeometryOut
+    patient: PatientOut | None
+    stain: str | None
+    specimen: str | None
+    bundle: BundleOut
+    numerics: NumericsOut
+    settings_digest: str | None
+    tiles_counted: TileCounts = Field(alias="tiles")
+    tissue_mm2: float
+    ink_mm2: float
+    evaluable_fraction: Share
+    malignant_score: Share | None
+    verdict: Verdict
+    outcome: OutcomeState
+    outcome_name: str | None
+    outcome_score: Share | None
+    reasons: list[Reason]
+    thickness: Thickness
+    regions: list[Region]
+    regions_note: str
+    warnings: list[str]
+    timings_ms: dict[str, float]
+
+    _tiles: TileTable = PrivateAttr()
+
+    @property
+    def tiles(self) -> TileTable:
+        """The tiles' results."""
+        return self._tiles
+
+    def with_tiles(self, tiles: TileTable) -> SlideResult:
+        """This result, carrying its tiles."""
+        self._tiles = tiles
+        return self
+
+
+@dataclass(frozen=True)
+class SlideOutcome:
+    """How one slide ended: with a result, or with the error that stopped it."""
+
+    id: str
+    case_id: str | None
+    exit_code: int
+    message: str
+    stage: str
+    seconds: float
+    folder: Path | None = None
+    result: SlideResult | None = None
+    skipped: bool = False

@@ -1,0 +1,54 @@
+"""Scorer: a bundle on an engine, ready for many slides."""
+
+from __future__ import annotations
+
+from melanoma_infer.bundle import Bundle
+from melanoma_infer.engines import load_engine
+from melanoma_infer.engines.base import Numerics, first_non_finite
+from melanoma_infer.provenance import available_cores
+from melanoma_infer.records import ReadTile, TileResult
+
+
+class Scorer:
+    """A bundle loaded on an engine.
+
+    Args:
+        bundle: from open_bundle.
+        engine: "auto", or one of melanoma_infer.engines.MODULES.
+        precision: None for the card's, or fp32, bf16, fp16, int8, "fastest".
+        threads: None for the cores that this process may use. No result depends on it.
+        device: None for the CPU, or a device that the engine knows.
+
+    Raises:
+        EngineUnavailableError: the engine, the precision or the device does not exist here.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        engine: str = "auto",
+        *,
+        precision: str | None = None,
+        threads: int | None = None,
+        device: str | None = None,
+    ) -> None:
+        self.bundle = bundle
+        self.threads = threads or available_cores()
+        choice = load_engine(bundle, engine, precision=precision, threads=self.threads, device=device)
+        self._engine = choice.engine
+        self.passed_over = choice.passed_over
+        """Engines that were tried before this one, and why they were not taken."""
+
+    @property
+    def numerics(self) -> Numerics:
+        """What computes the numbers."""
+        return self._engine.numerics
+
+    def infer(self, read: ReadTile) -> TileResult:
+        """The result of one tile; a tile without pixels, or with an output that is not finite, is unreadable."""
+        if read.pixels is None:
+            return TileResult(read.tile, None, read.blank_fraction, "read-failed")
+        outputs = self._engine.infer(read.pixels[None])
+        if first_non_finite(outputs) is not None:
+            return TileResult(read.tile, None, read.blank_fraction, "non-finite-output")
+        return TileResult(read.tile, {name: values[0] for name, values in outputs.items()}, read.blank_fraction)

@@ -1,0 +1,62 @@
+"""What every slide reader offers.
+
+To add a format: write a class with `facts`, `read_region` and `close`, map the library's errors to ours, and name it in
+`slides/__init__.py`. A reader opens no label and no macro image, and copies no property that SlideFacts does not name.
+"""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Protocol, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melanoma_infer.geometry import RectPx
+from melanoma_infer.records import SlideFacts
+
+
+class RegionUnreadableError(Exception):
+    """A region could not be read. Caught where slides are read: it is tried once more on a fresh handle."""
+
+
+class SlideReader(Protocol):
+    """An open slide. One reader belongs to one thread at a time."""
+
+    @property
+    def facts(self) -> SlideFacts:
+        """What may be known of the slide."""
+        ...
+
+    def read_region(self, level: int, rect_level: RectPx) -> NDArray[np.uint8]:
+        """RGBA pixels (h, w, 4), straight alpha, of a rectangle in level pixels; alpha is 0 where the slide has none.
+
+        Raises:
+            RegionUnreadableError: the file is damaged there.
+        """
+        ...
+
+    def close(self) -> None:
+        """Release the file."""
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None: ...
+
+
+class Closing:
+    """A context manager that closes on leaving."""
+
+    def close(self) -> None:
+        """Release what is held."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        self.close()

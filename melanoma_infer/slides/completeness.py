@@ -1,0 +1,72 @@
+"""Is the file all there? A copy that was cut short may still open, and say nothing."""
+
+from __future__ import annotations
+
+import logging
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from melanoma_infer.errors import SlideUnreadableError
+
+TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BEYOND = re.compile(r"TiffTag (?:273|279|324|325|347) @\d+> invalid value offset|invalid page offset|corrupted IFD")
+"""What tifffile logs when a directory, the places of its strips or tiles (273, 279, 324, 325) or its JPEG tables (347) lie
+beyond the end of the file. Other tags may hold anything: scanners write private ones that nobody else understands."""
+
+
+def require_complete(path: Path) -> None:
+    """Nothing, when every directory and every tile of a TIFF-like slide lies inside the file.
+
+    OpenSlide opens an SVS that lost its last kilobyte and leaves out what was there.
+
+    Raises:
+        SlideUnreadableError: the file ends too early.
+    """
+    with path.open("rb") as file:
+        if not file.read(4).startswith(TIFF_MAGIC):
+            return
+    if _ends_early(path):
+        raise SlideUnreadableError(
+            "The file ends before its last part: it is incomplete. Copy it again, and wait until the scanner has "
+            "finished writing."
+        )
+
+
+def _ends_early(path: Path) -> bool:
+    from tifffile import TiffFile, TiffFileError
+
+    with _complaints() as complaints:
+        try:
+            with TiffFile(path) as tiff:
+                size = tiff.filehandle.size
+                ends = (
+                    offset + count
+                    for page in tiff.pages
+                    for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)
+                )
+                beyond = any(end > size for end in ends)
+        except (TiffFileError, ValueError, TypeError, KeyError, IndexError, OverflowError, struct.error):
+            return True
+    return beyond or any(_BEYOND.search(text) for text in complaints)
+
+
+@contextmanager
+def _complaints() -> Iterator[list[str]]:
+    """What tifffile logs meanwhile, kept from the terminal."""
+    kept: list[str] = []
+
+    class Keeper(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            kept.append(record.getMessage())
+
+    logger, keeper = logging.getLogger("tifffile"), Keeper()
+    propagated, logger.propagate = logger.propagate, False
+    logger.addHandler(keeper)
+    try:
+        yield kept
+    finally:
+        logger.removeHandler(keeper)
+        logger.propagate = propagated

@@ -1,0 +1,130 @@
+"""Which files make a slide, and which slide they make: members, digests, and the slides of a folder."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from melanoma_infer.errors import UsageError
+from melanoma_infer.records import Identity
+from melanoma_infer.slides import SLIDE_SUFFIXES, storage_error
+
+MEBIBYTE = 1 << 20
+DICOM_HEADER_BYTES = 1 << 16
+_SERIES_TAG = b"\x20\x00\x0e\x00UI"
+
+
+@dataclass(frozen=True)
+class FoundSlides:
+    """The slides under some paths, and the number of files that they are made of."""
+
+    paths: tuple[Path, ...]
+    files: int
+
+
+def find_slides(paths: Iterable[Path]) -> FoundSlides:
+    """The slides that these files and folders hold, in the order given, folders searched and sorted.
+
+    Raises:
+        UsageError: a path does not exist, or a folder holds no slide.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        if path.is_dir():
+            inside = sorted(_slides_in(path))
+            if not inside:
+                raise UsageError(f"The folder holds no slide ({', '.join(SLIDE_SUFFIXES)}). Give a folder with slides.")
+            found.update(dict.fromkeys(inside))
+        else:
+            found[path] = None
+    return FoundSlides(tuple(found), sum(len(members(path)) for path in found))
+
+
+def members(path: Path) -> list[Path]:
+    """The files that a slide is made of, sorted: an MRXS and its folder, a DICOM series, else the file alone."""
+    if path.suffix.lower() == ".mrxs":
+        folder = path.with_suffix("")
+        return [path, *sorted(file for file in folder.glob("*") if file.is_file())]
+    series = dicom_series(path)
+    if series is None:
+        return [path]
+    return sorted(file for file in path.parent.glob("*.dcm") if dicom_series(file) == series)
+
+
+def dicom_series(path: Path) -> bytes | None:
+    """The SeriesInstanceUID of a DICOM file; None where it is none."""
+    if path.suffix.lower() != ".dcm":
+        return None
+    try:
+        with path.open("rb") as file:
+            header = file.read(DICOM_HEADER_BYTES)
+    except OSError:
+        return None
+    at = header.find(_SERIES_TAG)
+    if at < 0:
+        return None
+    start = at + len(_SERIES_TAG) + 2
+    length = int.from_bytes(header[start - 2 : start], "little")
+    return header[start : start + length].rstrip(b"\0 ")
+
+
+def identify(path: Path, quickhash: str | None, *, full: bool = False) -> Identity:
+    """Which slide this is: sha256 over each member's size, first and last MiB, and OpenSlide's quickhash.
+
+    Args:
+        path: the slide.
+        quickhash: OpenSlide's, over the lowest level; None where there is none: all bytes are then hashed.
+        full: hash all bytes.
+
+    Raises:
+        SlideUnreadableError, TransientIOError: a member cannot be read.
+    """
+    digest = hashlib.sha256((quickhash or "").encode())
+    files = members(path)
+    try:
+        for file in files:
+            digest.update(file.stat().st_size.to_bytes(8, "little"))
+            for piece in _pieces(file, whole=full or quickhash is None):
+                digest.update(piece)
+        stats = [file.stat() for file in files]
+    except OSError as error:
+        raise storage_error(error) from error
+    return Identity(
+        digest=digest.hexdigest(),
+        size_bytes=sum(stat.st_size for stat in stats),
+        mtime_ns=max(stat.st_mtime_ns for stat in stats),
+        members=len(files),
+    )
+
+
+def _pieces(path: Path, *, whole: bool) -> Iterator[bytes]:
+    with path.open("rb") as file:
+        if whole:
+            while piece := file.read(MEBIBYTE):
+                yield piece
+            return
+        yield file.read(MEBIBYTE)
+        file.seek(max(0, path.stat().st_size - MEBIBYTE))
+        yield file.read(MEBIBYTE)
+
+
+def _slides_in(folder: Path) -> Iterator[Path]:
+    """The slides under a folder, one path each; what belongs to another slide, or is hidden, is left out.
+
+    PNG and JPEG files are not looked for: in a folder they are pictures of slides more often than slides.
+    """
+    seen_series: set[bytes] = set()
+    for path in sorted(folder.rglob("*")):
+        hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
+        if hidden or not path.is_file() or path.suffix.lower() not in SLIDE_SUFFIXES:
+            continue
+        if path.parent.with_suffix(".mrxs").is_file():
+            continue
+        series = dicom_series(path)
+        if series is not None and series in seen_series:
+            continue
+        if series is not None:
+            seen_series.add(series)
+        yield path

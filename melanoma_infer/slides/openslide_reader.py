@@ -1,0 +1,105 @@
+"""Whole-slide formats through OpenSlide: SVS, NDPI, MRXS, SCN, BIF, DICOM and more. The only file that imports it."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import openslide
+from numpy.typing import NDArray
+
+from melanoma_infer.errors import SlideFormatError, SlideUnreadableError
+from melanoma_infer.geometry import RectPx, Scale, SizePx
+from melanoma_infer.records import SlideFacts
+from melanoma_infer.slides.base import Closing, RegionUnreadableError
+
+PHANTOM_MARK = "mminfer.phantom"
+LEVELS_MAX = 64
+PIXELS_MAX = 1 << 40
+"""A glass of 75 × 25 mm at 0.1 µm/px has 2^37.4 pixels; a header that asks for more is not believed."""
+
+
+class OpenSlideReader(Closing):
+    """A slide opened by OpenSlide."""
+
+    def __init__(self, path: Path) -> None:
+        try:
+            self._slide = openslide.OpenSlide(path)
+        except openslide.OpenSlideUnsupportedFormatError as error:
+            raise SlideFormatError("OpenSlide does not know this format.") from error
+        except openslide.OpenSlideError as error:
+            raise SlideUnreadableError(
+                "OpenSlide knows the format but cannot open the file: it is damaged or incomplete. Copy it again."
+            ) from error
+        try:
+            self.facts = _facts(self._slide)
+        except openslide.OpenSlideError as error:
+            self._slide.close()
+            raise SlideUnreadableError("The slide's header is damaged. Copy the file again.") from error
+
+    def read_region(self, level: int, rect_level: RectPx) -> NDArray[np.uint8]:
+        """RGBA pixels (h, w, 4) of a rectangle in level pixels.
+
+        Raises:
+            RegionUnreadableError: the file is damaged there; OpenSlide then refuses every later read of this handle.
+        """
+        downsample = self.facts.level_downsamples[level]
+        # Whole level-0 pixels are all that OpenSlide takes, so at fractional downsamples a level is read up to half a
+        # level-0 pixel off; at whole ones this is exact.
+        location_l0 = (round(rect_level.x * downsample), round(rect_level.y * downsample))
+        try:
+            image = self._slide.read_region(location_l0, level, (rect_level.width, rect_level.height))
+        except openslide.OpenSlideError as error:
+            raise RegionUnreadableError from error
+        return np.asarray(image)
+
+    def close(self) -> None:
+        """Release the file."""
+        self._slide.close()
+
+
+def knows(path: Path) -> bool:
+    """Whether OpenSlide recognises the file."""
+    return openslide.OpenSlide.detect_format(path) is not None
+
+
+def _facts(slide: openslide.OpenSlide) -> SlideFacts:
+    properties = slide.properties
+    sizes = tuple(SizePx(*size) for size in slide.level_dimensions)
+    if len(sizes) > LEVELS_MAX or not all(0 < size.width * size.height <= PIXELS_MAX for size in sizes):
+        raise SlideUnreadableError("The slide's header names impossible sizes. Copy the file again.")
+    return SlideFacts(
+        reader="openslide",
+        reader_version=f"{openslide.__library_version__}",
+        vendor=properties.get(openslide.PROPERTY_NAME_VENDOR, "")[:40],
+        size_l0=sizes[0],
+        level_downsamples=tuple(slide.level_downsamples),
+        level_sizes=sizes,
+        scale=_scale(properties.get(openslide.PROPERTY_NAME_MPP_X), properties.get(openslide.PROPERTY_NAME_MPP_Y)),
+        objective_power=_number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
+        background=_background(properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR)),
+        quickhash=properties.get(openslide.PROPERTY_NAME_QUICKHASH1),
+        is_phantom=PHANTOM_MARK in properties.get("aperio.ImageDescription", ""),
+    )
+
+
+def _scale(x: str | None, y: str | None) -> Scale | None:
+    x_um, y_um = _number(x), _number(y)
+    return Scale(x_um, y_um) if x_um is not None and y_um is not None else None
+
+
+def _number(text: str | None) -> float | None:
+    try:
+        value = float(text) if text is not None else math.nan
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def _background(text: str | None) -> tuple[int, int, int]:
+    try:
+        red, green, blue = bytes.fromhex((text or "ffffff").removeprefix("#"))
+    except ValueError:
+        return (255, 255, 255)
+    return red, green, blue

@@ -1,0 +1,89 @@
+"""Pixels from a slide that may be damaged in places.
+
+OpenSlide's errors latch: after one failed read a handle refuses every other. So a failed read is tried once more on a
+fresh handle, and what fails again is missing: never white, never another region's fault.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melanoma_infer.errors import SlideFormatError, SlideUnreadableError, TransientIOError
+from melanoma_infer.geometry import RectPx
+from melanoma_infer.records import SlideFacts
+from melanoma_infer.slides import open_slide
+from melanoma_infer.slides.base import Closing, RegionUnreadableError, SlideReader
+
+
+@dataclass(frozen=True)
+class RgbRegion:
+    """Opaque pixels uint8 (h, w, 3), and how many of those inside the slide are transparent: never scanned."""
+
+    pixels: NDArray[np.uint8]
+    transparent_px: int
+
+
+class RetryingReader(Closing):
+    """A slide that is opened again after a failed read. It belongs to one thread at a time."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._reader: SlideReader | None = open_slide(path)
+        self.facts: SlideFacts = self._reader.facts
+
+    def read_rgb(self, level: int, rect_level: RectPx) -> RgbRegion | None:
+        """The pixels of a rectangle in level pixels, which may reach beyond the slide; None where they cannot be read.
+
+        What lies outside the slide, or is transparent, has the slide's background colour.
+        """
+        inside = rect_level.within(self.facts.level_sizes[level])
+        canvas = np.empty((rect_level.height, rect_level.width, 3), np.uint8)
+        canvas[:] = self.facts.background
+        if inside.area == 0:
+            return RgbRegion(canvas, 0)
+        rgba = self._read_twice(level, inside)
+        if rgba is None:
+            return None
+        top, left = inside.y - rect_level.y, inside.x - rect_level.x
+        canvas[top : top + inside.height, left : left + inside.width] = _composited(rgba, self.facts.background)
+        return RgbRegion(canvas, inside.area - int(np.count_nonzero(rgba[..., 3])))
+
+    def _read_twice(self, level: int, rect_level: RectPx) -> NDArray[np.uint8] | None:
+        for _ in range(2):
+            reader = self._opened()
+            if reader is None:
+                return None
+            try:
+                return reader.read_region(level, rect_level)
+            except RegionUnreadableError:
+                self.close()
+        return None
+
+    def _opened(self) -> SlideReader | None:
+        """The open slide; None where it can no longer be opened, as when the file was taken away."""
+        if self._reader is None:
+            try:
+                self._reader = open_slide(self._path)
+            except (SlideUnreadableError, SlideFormatError, TransientIOError):
+                return None
+        return self._reader
+
+    def close(self) -> None:
+        """Release the file."""
+        if self._reader is not None:
+            self._reader.close()
+        self._reader = None
+
+
+def _composited(rgba: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArray[np.uint8]:
+    """RGB (h, w, 3) of straight-alpha RGBA over a colour."""
+    alpha = rgba[..., 3:]
+    if alpha.min() == 255:
+        return rgba[..., :3]
+    alpha16 = alpha.astype(np.uint32)
+    mixed = rgba[..., :3] * alpha16 + np.array(background, np.uint32) * (255 - alpha16)
+    return ((mixed + 127) // 255).astype(np.uint8)

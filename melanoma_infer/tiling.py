@@ -1,0 +1,108 @@
+"""The grid: slide + tissue → the tiles to be scored.
+
+Anchored at l0 (0, 0); tile i starts at round(i · stride / mpp) and is round(tile / mpp) wide. Tiles start inside the
+slide and reach beyond its edge where they must. A tile is kept when tissue is at least 10 % of it or 0.1 mm².
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melanoma_infer.card import ModelCard
+from melanoma_infer.geometry import RectPx, Scale, SizePx, l0_from_um
+from melanoma_infer.records import Tile, Tissue
+from melanoma_infer.settings import Settings
+
+TISSUE_FRACTION_MIN = 0.10
+TISSUE_MM2_MIN = 0.1
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """The tiles' size and distance in µm, and whether they are the model card's."""
+
+    tile_um: float
+    stride_um: float
+    tile_px: int
+    matches_card: bool
+
+    @property
+    def um_per_px(self) -> float:
+        """Scale of the model's input."""
+        return self.tile_um / self.tile_px
+
+    @property
+    def tile_mm2(self) -> float:
+        """The area that one tile stands for: with a finer stride, what the next one does not cover again."""
+        return (min(self.tile_um, self.stride_um) / 1000) ** 2
+
+
+def tile_geometry(card: ModelCard, settings: Settings) -> Geometry:
+    """The tiles that the settings ask for. A finer stride is still the card's geometry; another tile is not."""
+    tile_um = settings.tile_um or card.tile_side_um
+    stride_um = settings.stride_um or tile_um
+    return Geometry(
+        tile_um=tile_um,
+        stride_um=stride_um,
+        tile_px=card.tile_px,
+        matches_card=abs(tile_um - card.tile_side_um) <= 1e-6 * card.tile_side_um and stride_um <= tile_um,
+    )
+
+
+def place_tiles(size_l0: SizePx, scale: Scale, tissue: Tissue, geometry: Geometry) -> list[Tile]:
+    """The tiles with enough tissue, sorted by (miny, minx)."""
+    area = TissueArea(tissue)
+    width, height = (max(1, l0_from_um(geometry.tile_um, um)) for um in (scale.x_um, scale.y_um))
+    kept: list[Tile] = []
+    for y in _starts(size_l0.height, geometry.stride_um, scale.y_um):
+        for x in _starts(size_l0.width, geometry.stride_um, scale.x_um):
+            rect = RectPx(x, y, width, height)
+            tissue_px = area.within(rect)
+            enough = tissue_px >= TISSUE_FRACTION_MIN * rect.area or tissue_px * scale.pixel_mm2 >= TISSUE_MM2_MIN
+            if enough and tissue_px > 0:
+                padded = 1 - rect.within(size_l0).area / rect.area
+                kept.append(Tile(len(kept), rect, tissue_px / rect.area, padded))
+    return kept
+
+
+def _starts(length_l0: int, stride_um: float, um_per_px: float) -> list[int]:
+    """Where tiles start along one side, all inside it."""
+    starts: list[int] = []
+    while (start := l0_from_um(len(starts) * stride_um, um_per_px)) < length_l0:
+        starts.append(start)
+        if len(starts) > 1 and start == starts[-2]:
+            break
+    return list(dict.fromkeys(starts))
+
+
+class TissueArea:
+    """The tissue inside level-0 rectangles, exact to fractions of mask pixels."""
+
+    def __init__(self, tissue: Tissue) -> None:
+        height, width = tissue.mask.shape
+        self._sums: NDArray[np.float64] = np.zeros((height + 1, width + 1))
+        self._sums[1:, 1:] = tissue.mask.astype(np.float64).cumsum(axis=0).cumsum(axis=1)
+        self._px_l0 = tissue.px_l0
+
+    @property
+    def total_l0(self) -> float:
+        """Tissue in level-0 pixels."""
+        return float(self._sums[-1, -1]) * self._px_l0**2
+
+    def within(self, rect_l0: RectPx) -> float:
+        """Tissue inside a rectangle, in level-0 pixels."""
+        left, right = rect_l0.x / self._px_l0, rect_l0.right / self._px_l0
+        top, bottom = rect_l0.y / self._px_l0, rect_l0.bottom / self._px_l0
+        inside = self._upto(bottom, right) - self._upto(top, right) - self._upto(bottom, left) + self._upto(top, left)
+        return max(0.0, inside) * self._px_l0**2
+
+    def _upto(self, y: float, x: float) -> float:
+        """Mask pixels above and left of a point, interpolated: exact, because a pixel is evenly tissue or not."""
+        y, x = min(max(y, 0.0), self._sums.shape[0] - 1.0), min(max(x, 0.0), self._sums.shape[1] - 1.0)
+        row, column = min(int(y), self._sums.shape[0] - 2), min(int(x), self._sums.shape[1] - 2)
+        dy, dx = y - row, x - column
+        corner = self._sums[row : row + 2, column : column + 2]
+        return float(np.array([1 - dy, dy]) @ corner @ np.array([1 - dx, dx]))

@@ -1,0 +1,248 @@
+"""Where the tissue is: slide → mask on a plane of at most 8 µm/px.
+
+Brightfield only: stained tissue is saturated, glass is not. Pen ink in colours that no stain has is left out. Blocks
+that cannot be read count as tissue, so that what is missing is missed rather than taken for glass.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+from scipy import ndimage
+
+from melanoma_infer.boxes import box_means
+from melanoma_infer.errors import UsageError
+from melanoma_infer.geometry import RectPx, Scale, SizePx
+from melanoma_infer.records import Tissue
+from melanoma_infer.slides.retrying import RetryingReader
+
+PLANE_UM_PER_PX = 8.0
+BLOCK_PX = 64
+"""Side of the blocks in which the plane is read, in plane pixels: 1024 level-0 pixels at 0.5 µm/px."""
+BLOCK_MIN_PX = 8
+"""A block that cannot be read is halved down to this side, so that one damaged JPEG tile costs little around it."""
+SATURATION_CUT = (18, 60)
+"""Otsu's threshold on 8-bit saturation is clipped to this: below lies glass with dust, above pale eosin is lost."""
+LUMINANCE_P95_MIN = 150
+"""A brightfield slide is bright where there is glass; fluorescence is not."""
+CLOSING_UM = 24.0
+SPECK_MM2 = 0.02
+HOLE_MM2 = 0.05
+INK_MM2 = 0.05
+"""Ink covers areas; single greenish or bluish pixels are noise."""
+
+
+@dataclass(frozen=True)
+class Plane:
+    """The slide at low resolution: rgb uint8 (h, w, 3), unread bool (h, w), and its pixel in level-0 pixels."""
+
+    rgb: NDArray[np.uint8]
+    unread: NDArray[np.bool_]
+    px_l0: float
+
+
+def find_tissue(reader: RetryingReader, scale: Scale, source: str = "auto") -> Tissue:
+    """The tissue of a slide.
+
+    Args:
+        reader: the slide.
+        scale: µm per level-0 pixel.
+        source: "auto", "all" (everything that the slide covers), or the path of a mask image: any size, the slide's
+            aspect, tissue where it is not black.
+
+    Raises:
+        UsageError: the mask cannot be read, or has another aspect than the slide.
+    """
+    plane = read_plane(reader, scale)
+    luminance_p95 = _luminance_p95(plane)
+    found = _Found(plane, scale, luminance_p95 >= LUMINANCE_P95_MIN)
+    if source == "auto":
+        return found.tissue()
+    if source == "all":
+        return found.with_mask(np.ones_like(plane.unread), "all")
+    return found.with_mask(_read_mask(Path(source), plane.unread.shape, reader.facts.size_l0), "mask")
+
+
+class _Found:
+    """What is seen on the plane, and the tissue made of it."""
+
+    def __init__(self, plane: Plane, scale: Scale, is_brightfield: bool) -> None:
+        self._plane = plane
+        self._is_brightfield = is_brightfield
+        self._um = (plane.px_l0 * scale.x_um, plane.px_l0 * scale.y_um)
+        self._luminance_p95 = _luminance_p95(plane)
+
+    def tissue(self) -> Tissue:
+        """The tissue found by colour; none where the slide is not brightfield."""
+        nothing = np.zeros_like(self._plane.unread)
+        if not self._is_brightfield:
+            return self._record(nothing, nothing, None, "found")
+        saturation = _saturation(self._plane.rgb)
+        cut = int(np.clip(_otsu(saturation[~self._plane.unread]), *SATURATION_CUT))
+        ink = self._ink(saturation)
+        mask = (saturation >= cut) & ~ink
+        return self._record(self._cleaned(mask) & ~ink, ink, cut, "found")
+
+    def with_mask(self, mask: NDArray[np.bool_], source: str) -> Tissue:
+        """The tissue that somebody else says there is."""
+        return self._record(mask, np.zeros_like(mask), None, "all" if source == "all" else "mask")
+
+    def _record(self, mask: NDArray[np.bool_], ink: NDArray[np.bool_], cut: int | None, source: str) -> Tissue:
+        unread = self._plane.unread if self._is_brightfield or source != "found" else np.zeros_like(mask)
+        return Tissue(
+            mask=mask | (unread if source == "found" else False),
+            ink=ink,
+            unread=unread,
+            px_l0=self._plane.px_l0,
+            saturation_cut=cut,
+            luminance_p95=self._luminance_p95,
+            is_brightfield=self._is_brightfield,
+            source="all" if source == "all" else "mask" if source == "mask" else "found",
+        )
+
+    @property
+    def _px_mm2(self) -> float:
+        return self._um[0] * self._um[1] / 1e6
+
+    def _cleaned(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """The mask with gaps closed, small holes filled and specks removed."""
+        steps = max(1, round(CLOSING_UM / 2 / max(self._um)))
+        padded = np.pad(mask, steps)
+        closed = ndimage.binary_closing(padded, ndimage.generate_binary_structure(2, 1), steps)[
+            steps : steps + mask.shape[0], steps : steps + mask.shape[1]
+        ]
+        filled = ~_without_small(~closed, HOLE_MM2 / self._px_mm2)
+        return _without_small(filled, SPECK_MM2 / self._px_mm2)
+
+    def _ink(self, saturation: NDArray[np.uint8]) -> NDArray[np.bool_]:
+        """Green and blue pen. Red ink looks like eosin or blood and black ink like pigment: both stay in."""
+        hue = _hue_degrees(self._plane.rgb)
+        green = (hue >= 75) & (hue < 180) & (saturation >= 64)
+        blue = (hue >= 180) & (hue < 235) & (saturation >= 128)
+        return _without_small(green | blue, INK_MM2 / self._px_mm2)
+
+
+def read_plane(reader: RetryingReader, scale: Scale) -> Plane:
+    """The whole slide at no more than 8 µm/px, averaged over whole boxes of level pixels, read block by block."""
+    facts = reader.facts
+    level, factor = _plane_level(facts.level_downsamples, scale)
+    size = facts.level_sizes[level]
+    width, height = math.ceil(size.width / factor), math.ceil(size.height / factor)
+    plane = Plane(
+        rgb=np.full((height, width, 3), 255, np.uint8),
+        unread=np.zeros((height, width), np.bool_),
+        px_l0=factor * facts.level_downsamples[level],
+    )
+    for y in range(0, height, BLOCK_PX):
+        for x in range(0, width, BLOCK_PX):
+            block = RectPx(x, y, min(BLOCK_PX, width - x), min(BLOCK_PX, height - y))
+            _fill(plane, reader, level, factor, block)
+    return plane
+
+
+def _plane_level(downsamples: tuple[float, ...], scale: Scale) -> tuple[int, int]:
+    """The coarsest level that is fine enough, and the side of the boxes that bring it near 8 µm/px."""
+    um = max(scale.x_um, scale.y_um)
+    level = max((i for i, d in enumerate(downsamples) if d * um <= PLANE_UM_PER_PX), default=0)
+    return level, max(1, math.floor(PLANE_UM_PER_PX / (downsamples[level] * um)))
+
+
+def _fill(plane: Plane, reader: RetryingReader, level: int, factor: int, block: RectPx) -> None:
+    """Put one block of the plane in its place, halving what cannot be read."""
+    size = reader.facts.level_sizes[level]
+    wanted = RectPx(block.x * factor, block.y * factor, block.width * factor, block.height * factor).within(size)
+    region = reader.read_rgb(level, wanted)
+    rows, columns = slice(block.y, block.bottom), slice(block.x, block.right)
+    if region is not None:
+        plane.rgb[rows, columns] = box_means(region.pixels, factor)
+    elif max(block.width, block.height) <= BLOCK_MIN_PX:
+        plane.unread[rows, columns] = True
+    else:
+        for part in _halves(block):
+            _fill(plane, reader, level, factor, part)
+
+
+def _halves(block: RectPx) -> list[RectPx]:
+    if block.width >= block.height:
+        left = block.width // 2
+        return [
+            RectPx(block.x, block.y, left, block.height),
+            RectPx(block.x + left, block.y, block.width - left, block.height),
+        ]
+    top = block.height // 2
+    return [
+        RectPx(block.x, block.y, block.width, top),
+        RectPx(block.x, block.y + top, block.width, block.height - top),
+    ]
+
+
+def _luminance_p95(plane: Plane) -> float:
+    read = plane.rgb[~plane.unread]
+    if not len(read):
+        return 255.0
+    return float(np.percentile(read @ np.array([0.299, 0.587, 0.114]), 95))
+
+
+def _saturation(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """HSV saturation, 0–255."""
+    high, low = rgb.max(axis=2).astype(np.float64), rgb.min(axis=2)
+    saturation: NDArray[np.uint8] = np.round(255 * (high - low) / np.maximum(high, 1)).astype(np.uint8)
+    return saturation
+
+
+def _hue_degrees(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """HSV hue in degrees; 0 where there is none."""
+    red, green, blue = np.moveaxis(rgb.astype(np.float64), 2, 0)
+    high, low = rgb.max(axis=2).astype(np.float64), rgb.min(axis=2)
+    spread = np.maximum(high - low, 1e-9)
+    sector = np.where(
+        high == red,
+        (green - blue) / spread % 6,
+        np.where(high == green, (blue - red) / spread + 2, (red - green) / spread + 4),
+    )
+    hue: NDArray[np.float64] = np.where(high == low, 0.0, 60 * sector)
+    return hue
+
+
+def _otsu(values: NDArray[np.uint8]) -> int:
+    """Otsu's threshold: the least value of the upper class that maximises the variance between two classes."""
+    histogram = np.bincount(values, minlength=256).astype(np.float64)
+    below = np.cumsum(histogram)[:-1]
+    above = histogram.sum() - below
+    weighted = np.cumsum(histogram * np.arange(256))
+    possible = (below > 0) & (above > 0)
+    if not possible.any():
+        return 0
+    mean_below = weighted[:-1] / np.maximum(below, 1)
+    mean_above = (weighted[-1] - weighted[:-1]) / np.maximum(above, 1)
+    variance = np.where(possible, below * above * (mean_above - mean_below) ** 2, -1.0)
+    return int(np.argmax(variance)) + 1
+
+
+def _without_small(mask: NDArray[np.bool_], pixels: float) -> NDArray[np.bool_]:
+    """The mask without its connected parts of fewer pixels."""
+    labels, count = ndimage.label(mask)
+    keep = np.bincount(labels.ravel(), minlength=count + 1) >= pixels
+    keep[0] = False
+    kept: NDArray[np.bool_] = keep[labels]
+    return kept
+
+
+def _read_mask(path: Path, shape: tuple[int, ...], size_l0: SizePx) -> NDArray[np.bool_]:
+    """The mask image on the plane, nearest pixel."""
+    try:
+        with Image.open(path) as image:
+            mask = image.convert("L")
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise UsageError("The image given with --tissue cannot be read. Give a PNG mask, `auto` or `all`.") from error
+    if abs(math.log(mask.width * size_l0.height / (mask.height * size_l0.width))) > math.log(1.02):
+        raise UsageError(
+            f"The mask given with --tissue has {mask.width} × {mask.height} px, another aspect than the slide's "
+            f"{size_l0.width} × {size_l0.height} px. Give a mask of the whole slide."
+        )
+    return np.asarray(mask.resize((shape[1], shape[0]), Image.Resampling.NEAREST)) > 0

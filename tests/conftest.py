@@ -1,0 +1,26 @@
+"""Real slides, where there are any."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def real_slides() -> Path:
+    """The folder of real slides that MMINFER_TEST_SLIDES names."""
+    folder = Path(os.environ.get("MMINFER_TEST_SLIDES", "../shared/slides"))
+    if not folder.is_dir():
+        pytest.skip("no real slides: MMINFER_TEST_SLIDES names no folder")
+    return folder.resolve()
+
+
+@pytest.fixture(scope="session")
+def cmu(real_slides: Path) -> Path:
+    """A section of skin, H&E, 2220 × 2967 px at 0.499 µm/px, one level."""
+    path = real_slides / "cmu-1-small-region.svs"
+    if not path.is_file():
+        pytest.skip("no cmu-1-small-region.svs among the real slides")
+    return path

@@ -1,0 +1,431 @@
+"""`mminfer score` on real slides: what a user types, and what they get."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from bundles_for_tests import colour_rule_card, make_bundle
+
+from melanoma_infer.reports.output import OutputFolder
+
+ZEROED = 4096
+
+
+def rows_of(out: Path, stem: str = "") -> list[dict[str, str]]:
+    (path,) = out.glob(f"{stem}*/tiles.csv")
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def codes(result: dict[str, Any]) -> set[str]:
+    return {reason["code"] for reason in result["reasons"]}
+
+
+def comparable(out: Path) -> dict[str, bytes]:
+    """Every file of the slides' folders, without what a clock or the file system put there."""
+    files: dict[str, bytes] = {}
+    for path in sorted(out.glob("*/*")):
+        content = path.read_bytes()
+        if path.name == "result.json":
+            result = json.loads(content)
+            del result["timings_ms"], result["slide"]["mtime_ns"], result["settings_digest"]
+            content = json.dumps(result).encode()
+        files[str(path.relative_to(out))] = content
+    return files
+
+
+@pytest.fixture
+def damaged(cmu: Path, tmp_path: Path) -> Path:
+    """The slide with 4 KiB zeroed at 40 % of the file."""
+    content = bytearray(cmu.read_bytes())
+    start = int(len(content) * 0.4)
+    content[start : start + ZEROED] = bytes(ZEROED)
+    path = tmp_path / "damaged.svs"
+    path.write_bytes(content)
+    return path
+
+
+def test_a_slide_smaller_than_a_tile_gives_one_padded_tile_and_no_verdict(mminfer, result_of, cmu, tmp_path):
+    ended = mminfer("score", cmu, "--out", tmp_path / "r")
+    result = result_of(tmp_path / "r")
+    assert ended.code == 0
+    assert result["tiles"] == {"ok": 1, "unreadable": 0, "padded": 1, "not_evaluated": 0}
+    assert result["verdict"] == "indeterminate"
+    assert {"model-untrained", "model-knows-only-phantoms", "mostly-padding"} <= codes(result)
+    (row,) = rows_of(tmp_path / "r")
+    assert (row["minx"], row["miny"], row["width"], row["height"]) == ("0", "0", "6012", "6012")
+    assert float(row["padded_fraction"]) == pytest.approx(1 - 2220 * 2967 / 6012**2, abs=1e-6)
+    assert result["thickness"]["state"] == "not-assessable"
+    assert result["thickness"]["reason"]
+    assert result["regions"] == []
+    assert result["regions_note"]
+
+
+def test_small_tiles_cover_the_tissue_and_leave_the_glass_out(mminfer, result_of, cmu, tmp_path):
+    assert mminfer("score", cmu, "--out", tmp_path / "r", "--tile-um", "256").code == 0
+    rows = rows_of(tmp_path / "r")
+    assert 8 <= len(rows) <= 20
+    corners = [(int(row["miny"]), int(row["minx"])) for row in rows]
+    assert corners == sorted(corners)
+    # The left column and the top right corner of this slide are glass.
+    assert not any(x == 0 for _, x in corners)
+    assert (0, 1539) not in corners
+    assert "geometry-differs-from-card" in codes(result_of(tmp_path / "r"))
+
+
+def test_fluorescence_is_not_as_the_card_says(mminfer, result_of, real_slides, tmp_path):
+    ended = mminfer("score", real_slides / "test3-dapi-2.ndpi", "--out", tmp_path / "r")
+    result = result_of(tmp_path / "r")
+    assert ended.code == 0
+    assert result["verdict"] == "indeterminate"
+    assert "stain-not-as-card" in codes(result)
+    assert result["malignant_score"] is None
+
+
+def test_an_implausible_scale_is_refused_and_the_flag_to_use_is_shown(mminfer, real_slides, tmp_path):
+    ended = mminfer("score", real_slides / "boxes.tiff", "--out", tmp_path / "r")
+    assert ended.code == 12
+    assert "--mpp" in ended.err
+
+
+def test_a_scale_given_by_hand_stands_in_the_result(mminfer, result_of, real_slides, tmp_path):
+    assert mminfer("score", real_slides / "boxes.tiff", "--out", tmp_path / "r", "--mpp", "0.5,0.505").code == 0
+    scale = result_of(tmp_path / "r")["scale"]
+    assert (scale["x_um_per_px"], scale["y_um_per_px"], scale["source"]) == (0.5, 0.505, "override")
+    assert scale["slide_x_um_per_px"] == pytest.approx(352.78, abs=0.01)
+
+
+@pytest.mark.wheel
+def test_a_text_file_named_like_a_slide_is_an_unknown_format(mminfer, tmp_path):
+    (tmp_path / "letter.svs").write_text("Dear colleague")
+    ended = mminfer("score", tmp_path / "letter.svs", "--out", tmp_path / "r")
+    assert ended.code == 11
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.wheel
+def test_a_missing_slide_is_unreadable(mminfer, tmp_path):
+    ended = mminfer("score", tmp_path / "nowhere.svs", "--out", tmp_path / "r")
+    assert ended.code == 10
+    assert "No such file" in ended.err
+
+
+def test_damage_in_one_place_costs_the_tiles_there_and_no_other(mminfer, result_of, cmu, damaged, tmp_path):
+    assert mminfer("score", damaged, "--out", tmp_path / "r", "--tile-um", "256").code == 0
+    assert mminfer("score", cmu, "--out", tmp_path / "whole", "--tile-um", "256").code == 0
+    result = result_of(tmp_path / "r")
+    assert result["tiles"]["unreadable"] > 0
+    assert "hot-tiles-unreadable" in codes(result)
+    for row, whole in zip(rows_of(tmp_path / "r"), rows_of(tmp_path / "whole"), strict=True):
+        if row["status"] == "unreadable":
+            assert row["prob_no_lesion"] == row["depth_mm"] == ""
+        else:
+            assert row == whole
+
+
+def test_a_slide_whose_only_tile_is_damaged_is_unreadable(mminfer, damaged, tmp_path):
+    ended = mminfer("score", damaged, "--out", tmp_path / "r")
+    assert ended.code == 10
+    assert not list((tmp_path / "r").glob("*/result.json"))
+
+
+@pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.75, 0.9, 0.99, 0.9997, 0.999999])
+def test_a_truncated_copy_is_never_a_clean_result(mminfer, cmu, tmp_path, share):
+    content = cmu.read_bytes()
+    (tmp_path / "cut.svs").write_bytes(content[: int(len(content) * share)])
+    ended = mminfer("score", tmp_path / "cut.svs", "--out", tmp_path / "r", "--tile-um", "256")
+    assert ended.code in (10, 11)
+    assert not list((tmp_path / "r").glob("*/result.json"))
+
+
+def test_one_bad_slide_among_many_never_changes_the_others(mminfer, cmu, real_slides, tmp_path):
+    names = ["a.svs", "b.svs", "c.svs"]
+    (tmp_path / "in").mkdir()
+    for name in (names[0], names[2]):
+        shutil.copy2(cmu, tmp_path / "in" / name)
+    (tmp_path / "in" / names[1]).write_text("not a slide")
+    ended = mminfer("score", tmp_path / "in", "--out", tmp_path / "r", "--tile-um", "256")
+    (tmp_path / "in" / names[1]).unlink()
+    alone = mminfer("score", tmp_path / "in", "--out", tmp_path / "alone", "--tile-um", "256")
+    assert (ended.code, alone.code) == (3, 0)
+    assert "1 of 3 slides failed: b" in ended.err
+    assert comparable(tmp_path / "r") == comparable(tmp_path / "alone")
+    with (tmp_path / "r" / "summary.csv").open(newline="") as file:
+        summary = list(csv.DictReader(file))
+    assert [(row["id"], row["exit_code"]) for row in summary] == [("a", "0"), ("b", "11"), ("c", "0")]
+
+
+def test_fail_fast_stops_at_the_first_failure(mminfer, cmu, tmp_path):
+    (tmp_path / "letter.svs").write_text("Dear colleague")
+    ended = mminfer("score", tmp_path / "letter.svs", cmu, "--out", tmp_path / "r", "--fail-fast")
+    assert ended.code == 3
+    assert not list((tmp_path / "r").glob("*/result.json"))
+
+
+def test_a_finished_slide_is_skipped_and_a_changed_one_is_redone(mminfer, cmu, tmp_path, colour_bundle):
+    slide = tmp_path / "slide.svs"
+    shutil.copy2(cmu, slide)
+    argv = ["score", slide, "--out", tmp_path / "r", "--bundle", colour_bundle]
+
+    def skipped(*more: object) -> bool:
+        ended = mminfer(*argv, *more)
+        assert ended.code == 0
+        return "finished before" in ended.out
+
+    assert not skipped()
+    assert skipped()
+    assert not skipped("--overwrite")
+    assert not skipped("--stride-um", "128")
+    assert skipped("--stride-um", "128")
+    assert not skipped("--stride-um", "128", "--specimen", "primary")
+    os.utime(slide, ns=(1, 1))
+    assert not skipped("--stride-um", "128", "--specimen", "primary")
+    (tmp_path / "r").glob("*/tiles.npz").__next__().unlink()
+    assert not skipped("--stride-um", "128", "--specimen", "primary")
+
+
+def test_another_bundle_in_the_same_folder_redoes_the_slide(mminfer, result_of, cmu, tmp_path, colour_bundle):
+    assert mminfer("score", cmu, "--out", tmp_path / "r", "--bundle", colour_bundle).code == 0
+    ended = mminfer("score", cmu, "--out", tmp_path / "r")
+    assert "finished before" not in ended.out
+    assert result_of(tmp_path / "r")["bundle"]["name"] == "demo"
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_threads_change_no_byte(mminfer, cmu, tmp_path, engine):
+    outs = []
+    for threads in (1, 2, 4):
+        out = tmp_path / str(threads)
+        argv = ["score", cmu, "--out", out, "--tile-um", "256", "--engine", engine, "--threads", threads]
+        assert mminfer(*argv, "--age", "63").code == 0
+        outs.append(comparable(out))
+    assert outs[0] == outs[1] == outs[2]
+
+
+def test_engines_agree_within_the_gate(mminfer, cmu, tmp_path):
+    probabilities = {}
+    for engine in ("torch", "openvino", "onnxruntime"):
+        out = tmp_path / engine
+        assert mminfer("score", cmu, "--out", out, "--tile-um", "256", "--engine", engine).code == 0
+        rows = rows_of(out)
+        probabilities[engine] = np.array([[float(row[f"prob_{name}"]) for name in DEMO_CLASSES] for row in rows])
+    for engine in ("openvino", "onnxruntime"):
+        assert np.abs(probabilities[engine] - probabilities["torch"]).max() <= 1e-4
+
+
+DEMO_CLASSES = (
+    "no_lesion",
+    "benign_melanocytic",
+    "melanoma_no_metastasis_recorded",
+    "melanoma_metastasis_recorded",
+)
+
+
+def test_a_suspicion_is_said_in_the_words_for_it(mminfer, result_of, cmu, tmp_path, colour_bundle):
+    ended = mminfer("score", cmu, "--out", tmp_path / "r", "--bundle", colour_bundle, "--specimen", "primary")
+    assert "Suspected melanoma in evaluable tissue (score 1.00, cut 0.50)" in ended.out
+    result = result_of(tmp_path / "r")
+    assert (result["verdict"], result["reasons"]) == ("suspected", [])
+
+
+def test_nothing_found_is_never_said_to_exclude(mminfer, result_of, cmu, tmp_path, strict_colour_bundle):
+    ended = mminfer("score", cmu, "--out", tmp_path / "r", "--bundle", strict_colour_bundle)
+    assert "No suspected region in 99 % evaluable tissue. This does not exclude melanoma." in ended.out
+    assert result_of(tmp_path / "r")["verdict"] == "not-detected"
+
+
+def test_a_bundle_with_nothing_but_probabilities_is_enough(mminfer, result_of, cmu, tmp_path, minimal_bundle):
+    ended = mminfer("score", cmu, "--out", tmp_path / "r", "--bundle", minimal_bundle)
+    result = result_of(tmp_path / "r")
+    assert ended.code == 0
+    assert result["verdict"] == "not-configured"
+    assert codes(result) == {"no-cut"}
+    assert result["geometry"]["tile_um"] == 112.0
+    assert result["tiles"]["ok"] > 50
+    assert {row["depth_mm"] for row in rows_of(tmp_path / "r")} == {""}
+
+
+@pytest.mark.parametrize(
+    ("options", "code"),
+    [
+        (["--specimen", "metastasis"], "specimen-not-as-card"),
+        (["--stain", "IHC"], "stain-not-as-card"),
+        (["--tile-um", "300"], "geometry-differs-from-card"),
+    ],
+)
+def test_what_differs_from_the_card_makes_the_verdict_indeterminate(
+    mminfer, result_of, cmu, tmp_path, colour_bundle, options, code
+):
+    assert mminfer("score", cmu, "--out", tmp_path / "r", "--bundle", colour_bundle, *options).code == 0
+    result = result_of(tmp_path / "r")
+    assert (result["verdict"], codes(result)) == ("indeterminate", {code})
+
+
+def test_another_aggregator_has_no_cut(mminfer, result_of, cmu, tmp_path, colour_bundle):
+    assert mminfer("score", cmu, "--out", tmp_path / "r", "--bundle", colour_bundle, "--aggregate", "max").code == 0
+    result = result_of(tmp_path / "r")
+    assert (result["verdict"], codes(result)) == ("not-configured", {"aggregator-differs-from-card"})
+
+
+def test_a_scale_override_that_the_card_forbids_makes_the_verdict_indeterminate(mminfer, result_of, cmu, tmp_path):
+    bundle = make_bundle(tmp_path / "b.mminfer", colour_rule_card(allow_scale_override=False))
+    assert mminfer("score", cmu, "--out", tmp_path / "r", "--bundle", bundle, "--mpp", "0.499").code == 0
+    assert codes(result_of(tmp_path / "r")) == {"scale-overridden"}
+
+
+def test_json_prints_the_results_and_nothing_else(mminfer, cmu, real_slides, tmp_path):
+    ended = mminfer("score", cmu, real_slides / "boxes_0.dcm", "--out", tmp_path / "r", "--json")
+    lines = [json.loads(line) for line in ended.out.splitlines()]
+    assert [line["id"] for line in lines] == ["cmu-1-small-region", "boxes_0"]
+    assert {reason["code"] for reason in lines[1]["reasons"]} >= {"no-tissue"}
+
+
+def test_a_refused_verdict_ends_with_4_and_keeps_the_result(mminfer, cmu, tmp_path):
+    ended = mminfer("score", cmu, "--out", tmp_path / "r", "--fail-on", "indeterminate")
+    assert ended.code == 4
+    assert list((tmp_path / "r").glob("*/result.json"))
+
+
+def test_a_dry_run_draws_the_grid_and_scores_nothing(mminfer, cmu, tmp_path):
+    from PIL import Image
+
+    ended = mminfer("score", cmu, "--out", tmp_path / "r", "--tile-um", "256", "--dry-run")
+    assert ended.code == 0
+    assert "17 tiles of 256 µm" in ended.out
+    (picture,) = (tmp_path / "r").glob("*/*")
+    assert picture.name == "grid.png"
+    pixels = np.asarray(Image.open(picture).convert("RGB")).astype(int)
+    blue = (pixels == (0, 110, 180)).all(axis=2)
+    assert blue.sum() > 500
+    # The tile in the second column begins at l0 1026 of 2220; its left edge is drawn there, in black.
+    column = round(1026 / 2220 * pixels.shape[1])
+    assert (pixels[:, column - 4 : column + 4].max(axis=2).min(axis=1) <= 20).mean() > 0.9
+
+
+def test_a_phantom_model_is_refused_where_a_tissue_model_is_required(mminfer, cmu, tmp_path, colour_bundle):
+    required = ["score", cmu, "--out", tmp_path / "r", "--require-tissue-model"]
+    assert mminfer(*required).code == 20
+    assert mminfer(*required, "--bundle", colour_bundle).code == 0
+
+
+def test_hidden_names_leave_the_digest_alone(mminfer, cmu, tmp_path):
+    shutil.copy2(cmu, tmp_path / "Erika Mustermann.svs")
+    (tmp_path / "letter.svs").write_text("Dear colleague")
+    argv = ["score", tmp_path / "Erika Mustermann.svs", tmp_path / "letter.svs", "--out", tmp_path / "r"]
+    ended = mminfer(*argv, "--hide-names")
+    written = b"".join(path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file())
+    names = "".join(path.name for path in (tmp_path / "r").iterdir())
+    assert ended.code == 3
+    for word in ("Mustermann", "letter"):
+        assert word not in ended.out + ended.err + names
+        assert word.encode() not in written
+
+
+def test_an_output_folder_held_by_another_run_is_refused(mminfer, cmu, tmp_path):
+    with OutputFolder(tmp_path / "r"):
+        ended = mminfer("score", cmu, "--out", tmp_path / "r")
+    assert ended.code == 14
+    assert "another" in ended.err.lower()
+
+
+@pytest.mark.wheel
+def test_an_output_folder_that_is_a_file_is_refused(mminfer, tmp_path):
+    (tmp_path / "r").write_text("")
+    (tmp_path / "a.svs").write_text("")
+    assert mminfer("score", tmp_path / "a.svs", "--out", tmp_path / "r").code == 14
+
+
+@pytest.mark.wheel
+@pytest.mark.parametrize(
+    ("options", "code", "hint"),
+    [
+        (["--age", "163"], 13, "120"),
+        (["--sex", "femal"], 13, "female"),
+        (["--site", "bach"], 13, "unknown"),
+        (["--ulceration", "maybe"], 13, "yes"),
+        (["--patient", "sx=female"], 13, "sex"),
+        (["--patient", "female"], 2, "KEY=VALUE"),
+        (["--specimen", "frozen"], 13, "primary"),
+        (["--stain", "purple"], 13, "H&E"),
+        (["--mpp", "fine"], 2, "0.25"),
+        (["--mpp", "25"], 10, ""),
+        (["--tile-um", "-1"], 2, "--tile-um"),
+        (["--aggregate", "median"], 2, "--aggregate"),
+        (["--engine", "abacus"], 21, "openvino"),
+        (["--precision", "fp8"], 21, "bf16"),
+        (["--precision", "int8"], 21, "fp32"),
+        (["--device", "cuda"], 21, "--device"),
+        (["--fail-on", "sorrow"], 2, "suspected"),
+        (["--bundle", "nowhere"], 20, "demo"),
+        (["--threads", "0"], 2, "threads"),
+        (["--unknown-option"], 2, "unknown-option"),
+    ],
+)
+def test_a_wrong_value_is_refused_with_the_way_out(mminfer, tmp_path, options, code, hint):
+    ended = mminfer("score", tmp_path / "a.svs", "--out", tmp_path / "r", *options)
+    assert ended.code == code
+    assert hint in ended.err
+    assert "Traceback" not in ended.err
+
+
+@pytest.mark.wheel
+def test_no_slide_at_all_is_a_usage_error(mminfer, tmp_path):
+    assert mminfer("score", "--out", tmp_path / "r").code == 2
+    (tmp_path / "empty").mkdir()
+    assert mminfer("score", tmp_path / "empty", "--out", tmp_path / "r").code == 2
+
+
+def test_patient_values_change_the_score_and_stand_with_it(mminfer, result_of, cmu, tmp_path):
+    assert mminfer("score", cmu, "--out", tmp_path / "with", "--age", "71", "--site", "acral").code == 0
+    assert mminfer("score", cmu, "--out", tmp_path / "without").code == 0
+    given, unknown = result_of(tmp_path / "with"), result_of(tmp_path / "without")
+    assert given["patient"]["values"]["age"] == "70_and_over"
+    assert given["patient"]["values"]["sex"] == "unknown"
+    assert given["patient"]["malignant_score_without"] == unknown["malignant_score"]
+    assert given["malignant_score"] != unknown["malignant_score"]
+    assert unknown["patient"] is None
+
+
+def test_patient_values_can_be_kept_out_of_every_file(mminfer, result_of, cmu, tmp_path):
+    argv = ["score", cmu, "--out", tmp_path / "r", "--age", "71", "--no-patient-in-output"]
+    assert mminfer(*argv).code == 0
+    result = result_of(tmp_path / "r")
+    assert result["patient"] is None
+    assert result["settings_digest"] is None  # it could be searched for the age that gives it
+    assert "finished before" not in mminfer(*argv).out
+
+
+def test_a_manifest_names_slides_patients_and_cases(mminfer, cmu, tmp_path):
+    shutil.copy2(cmu, tmp_path / "one.svs")
+    manifest = tmp_path / "cohort.csv"
+    manifest.write_text("id,slide,case_id,age,sex,site,mpp\nA/1,one.svs,case 7,[34:36[,F,Trunk,0.25\n")
+    ended = mminfer("score", "--patients", manifest, "--out", tmp_path / "r")
+    assert ended.code == 0
+    assert "sex was not understood in 1 rows" in ended.err
+    (folder,) = (path for path in (tmp_path / "r").iterdir() if path.is_dir())
+    result = json.loads((folder / "result.json").read_text())
+    assert folder.name.startswith("A_1-")
+    assert (result["id"], result["case_id"]) == ("A/1", "case 7")
+    assert result["patient"]["values"] | {"ulceration": ""} == {
+        "age": "under_40", "sex": "unknown", "site": "trunk", "ulceration": "",
+    }  # fmt: skip
+    assert result["scale"]["x_um_per_px"] == 0.25
+
+
+def test_a_plain_image_needs_its_scale(mminfer, result_of, tmp_path, colour_bundle):
+    from PIL import Image
+
+    pixels = np.full((1024, 1024, 3), 245, np.uint8)
+    pixels[200:800, 100:700] = (150, 60, 120)
+    Image.fromarray(pixels).save(tmp_path / "photo.png")
+    argv = ["score", tmp_path / "photo.png", "--out", tmp_path / "r", "--bundle", colour_bundle]
+    assert mminfer(*argv).code == 12
+    assert mminfer(*argv, "--mpp", "0.5").code == 0
+    assert result_of(tmp_path / "r")["tissue_mm2"] == pytest.approx((600 * 0.0005) ** 2, rel=0.05)
