@@ -61,7 +61,11 @@ def place_tiles(size_l0: SizePx, scale: Scale, tissue: Tissue, geometry: Geometr
         for x in _starts(size_l0.width, geometry.stride_um, scale.x_um):
             rect = RectPx(x, y, width, height)
             tissue_px = area.within(rect)
-            enough = tissue_px >= TISSUE_FRACTION_MIN * rect.area or tissue_px * scale.pixel_mm2 >= TISSUE_MM2_MIN
+            enough = (
+                tissue.source == "all"
+                or tissue_px >= TISSUE_FRACTION_MIN * rect.area
+                or tissue_px * scale.pixel_mm2 >= TISSUE_MM2_MIN
+            )
             if enough and tissue_px > 0:
                 padded = 1 - rect.within(size_l0).area / rect.area
                 kept.append(Tile(len(kept), rect, tissue_px / rect.area, padded))
@@ -69,13 +73,13 @@ def place_tiles(size_l0: SizePx, scale: Scale, tissue: Tissue, geometry: Geometr
 
 
 def _starts(length_l0: int, stride_um: float, um_per_px: float) -> list[int]:
-    """Where tiles start along one side, all inside it."""
+    """Where tiles start along one side, all inside it; at every pixel where the stride is below one."""
+    if stride_um <= um_per_px:
+        return list(range(length_l0))
     starts: list[int] = []
     while (start := l0_from_um(len(starts) * stride_um, um_per_px)) < length_l0:
         starts.append(start)
-        if len(starts) > 1 and start == starts[-2]:
-            break
-    return list(dict.fromkeys(starts))
+    return starts
 
 
 class TissueArea:

@@ -116,7 +116,9 @@ class _Found:
         closed = ndimage.binary_closing(padded, ndimage.generate_binary_structure(2, 1), steps)[
             steps : steps + mask.shape[0], steps : steps + mask.shape[1]
         ]
-        filled = ~_without_small(~closed, HOLE_MM2 / self._px_mm2)
+        # What touches the slide's edge is no hole: else the glass of an image smaller than HOLE_MM2 became tissue.
+        holes = ndimage.binary_fill_holes(closed) & ~closed
+        filled = closed | (holes & ~_without_small(holes, HOLE_MM2 / self._px_mm2))
         return _without_small(filled, SPECK_MM2 / self._px_mm2)
 
     def _ink(self, saturation: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -7,6 +7,7 @@ from numpy.typing import NDArray
 
 from melanoma_infer.bundle import Bundle
 from melanoma_infer.card import Precision
+from melanoma_infer.engines import quiet
 from melanoma_infer.engines.base import Numerics, Outputs
 from melanoma_infer.errors import EngineUnavailableError
 
@@ -15,8 +16,7 @@ class OnnxEngine:
     """A graph loaded by ONNX Runtime, one tile a request: its last bits depend on the batch (6e-8 seen)."""
 
     def __init__(self, bundle: Bundle, precision: Precision, threads: int | None) -> None:
-        import onnxruntime
-
+        onnxruntime = quiet.onnxruntime()
         options = onnxruntime.SessionOptions()
         options.log_severity_level = 3
         if threads is not None:

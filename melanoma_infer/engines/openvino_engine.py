@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from melanoma_infer.bundle import Bundle
 from melanoma_infer.card import Precision
+from melanoma_infer.engines import quiet
 from melanoma_infer.engines.base import Numerics, Outputs
 from melanoma_infer.errors import EngineUnavailableError
 
@@ -21,9 +22,7 @@ class OpenVinoEngine:
     """A graph compiled by OpenVINO for the CPU."""
 
     def __init__(self, bundle: Bundle, precision: Precision, threads: int | None) -> None:
-        from openvino import Core
-
-        core = Core()
+        core = quiet.openvino().Core()
         model = core.read_model(bundle.graphs["fp32" if precision == "bf16" else precision])
         side = bundle.card.tile_px
         model.reshape({"tiles": [1, side, side, 3]})
@@ -76,14 +75,10 @@ def load(bundle: Bundle, precision: Precision, threads: int | None, device: str 
 def cpu_has_bf16() -> bool:
     """Whether OpenVINO runs bf16 on this CPU."""
     try:
-        from openvino import Core
-
-        return "BF16" in Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+        return "BF16" in quiet.openvino().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
     except (ImportError, RuntimeError):
         return False
 
 
 def _version() -> str:
-    import openvino
-
-    return str(openvino.__version__).split("-")[0]
+    return str(quiet.openvino().__version__).split("-")[0]

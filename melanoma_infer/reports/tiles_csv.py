@@ -8,17 +8,16 @@ import math
 
 from melanoma_infer.result import SlideResult
 
+BEFORE = ("minx", "miny", "width", "height")
+AFTER = ("depth_mm", "status", "tissue_fraction", "padded_fraction")
+
 
 def render(result: SlideResult) -> bytes:
     """The tiles as CSV; cells of an unreadable tile's outputs are empty."""
     tiles = result.tiles
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(
-        ("minx", "miny", "width", "height")
-        + tuple(f"prob_{name}" for name in tiles.classes)
-        + ("depth_mm", "status", "tissue_fraction", "padded_fraction")
-    )
+    writer.writerow([*BEFORE, *(f"prob_{name}" for name in tiles.classes), *AFTER])
     for i in range(len(tiles)):
         depth = math.nan if tiles.depth_mm is None else float(tiles.depth_mm[i])
         writer.writerow(

@@ -13,8 +13,8 @@ from melanoma_infer.errors import SlideUnreadableError
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BEYOND = re.compile(r"TiffTag (?:273|279|324|325|347) @\d+> invalid value offset|invalid page offset|corrupted IFD")
-"""What tifffile logs when a directory, the places of its strips or tiles (273, 279, 324, 325) or its JPEG tables (347) lie
-beyond the end of the file. Other tags may hold anything: scanners write private ones that nobody else understands."""
+"""What tifffile logs when a directory, the places of its strips or tiles (273, 279, 324, 325) or its JPEG tables (347)
+lie beyond the end of the file. Other tags may hold anything: scanners write private ones that nobody else knows."""
 
 
 def require_complete(path: Path) -> None:

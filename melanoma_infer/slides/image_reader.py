@@ -50,6 +50,7 @@ def _pixels(path: Path, mtime_ns: int) -> NDArray[np.uint8]:
     """RGBA (h, w, 4). Kept for the last image, because every reading thread opens the slide for itself."""
     try:
         with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what Pillow says of odd tags is not for the typist
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 if image.mode not in EIGHT_BIT_MODES:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ PHANTOM_MARK = "mminfer.phantom"
 LEVELS_MAX = 64
 PIXELS_MAX = 1 << 40
 """A glass of 75 × 25 mm at 0.1 µm/px has 2^37.4 pixels; a header that asks for more is not believed."""
+
+TILE_PIXELS_MAX = 1 << 30
+"""OpenSlide takes memory for one whole tile of the file, and aborts the process where it gets none."""
 
 
 class OpenSlideReader(Closing):
@@ -69,6 +73,8 @@ def _facts(slide: openslide.OpenSlide) -> SlideFacts:
     sizes = tuple(SizePx(*size) for size in slide.level_dimensions)
     if len(sizes) > LEVELS_MAX or not all(0 < size.width * size.height <= PIXELS_MAX for size in sizes):
         raise SlideUnreadableError("The slide's header names impossible sizes. Copy the file again.")
+    if any(_tile_pixels(properties, level) > TILE_PIXELS_MAX for level in range(len(sizes))):
+        raise SlideUnreadableError("The slide's header names impossible tiles. Copy the file again.")
     return SlideFacts(
         reader="openslide",
         reader_version=f"{openslide.__library_version__}",
@@ -82,6 +88,12 @@ def _facts(slide: openslide.OpenSlide) -> SlideFacts:
         quickhash=properties.get(openslide.PROPERTY_NAME_QUICKHASH1),
         is_phantom=PHANTOM_MARK in properties.get("aperio.ImageDescription", ""),
     )
+
+
+def _tile_pixels(properties: Mapping[str, str], level: int) -> float:
+    """Pixels in one tile of the file; 0 where the format has none."""
+    width, height = (_number(properties.get(f"openslide.level[{level}].tile-{side}")) for side in ("width", "height"))
+    return (width or 0) * (height or 0)
 
 
 def _scale(x: str | None, y: str | None) -> Scale | None:

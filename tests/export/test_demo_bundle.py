@@ -102,3 +102,4 @@ def test_writing_it_again_gives_the_packaged_model(tmp_path, demo):
     np.testing.assert_array_equal(again.golden.tiles, demo.golden.tiles)
     for name in ("probabilities", "depth_mm"):
         np.testing.assert_allclose(again.golden.outputs[name], demo.golden.outputs[name], rtol=0, atol=1e-4)
+    np.testing.assert_allclose(again.golden.host_probabilities, demo.golden.host_probabilities, rtol=0, atol=1e-4)

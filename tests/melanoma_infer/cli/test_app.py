@@ -1,0 +1,183 @@
+"""The command as a process: quick to answer, light to import, silent on the network."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+HEAVY = ("numpy", "scipy", "openslide", "openvino", "onnx", "onnxruntime", "torch", "triton", "PIL", "rich")
+SILENCERS = ("CI", "TF_BUILD", "JENKINS_URL", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS")
+"""Under these variables runtimes keep silent by themselves, so what is tested runs without them."""
+
+NO_SOCKETS = """
+import sys
+def hook(event, arguments):
+    if event.startswith(("socket.", "http.client", "urllib", "ftplib", "smtplib")):
+        print("OPENED", event, arguments, file=sys.stderr)
+        import os; os._exit(99)
+sys.addaudithook(hook)
+sys.argv[0] = "mminfer"
+from melanoma_infer.cli.app import main
+main()
+"""
+
+
+def python(code: str, *argv: object, **more: str) -> subprocess.CompletedProcess[str]:
+    return run_process([sys.executable, "-c", code, *map(str, argv)], **more)
+
+
+def run_process(command: list[str], **more: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name not in SILENCERS}
+    environment |= {"PYTHONPATH": os.pathsep.join(sys.path)} | more
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+
+
+@pytest.mark.wheel
+def test_help_imports_nothing_heavy():
+    code = (
+        "import sys; sys.argv = ['mminfer', 'score', '--help']\n"
+        "from melanoma_infer.cli.app import app\n"
+        "try: app()\nexcept SystemExit: pass\n"
+        f"print('LOADED', [name for name in {HEAVY!r} if name in sys.modules])"
+    )
+    ended = python(code)
+    assert "--patients" in ended.stdout
+    assert ended.stdout.rstrip().endswith("LOADED []"), ended.stdout[-300:]
+
+
+def test_help_answers_within_300_ms():
+    code = "import sys; sys.argv = ['mminfer', '--help']; from melanoma_infer.cli.app import main; main()"
+    seconds = []
+    for _ in range(7):
+        started = time.perf_counter()
+        assert python(code).returncode == 0
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 0.3
+
+
+@pytest.mark.wheel
+@pytest.mark.parametrize(
+    "argv",
+    [("--version",), ("--help",), ("doctor",), ("doctor", "--json"), ("bundle", "show"), ("bundle", "check", "--json")],
+)
+def test_commands_open_no_socket(argv):
+    ended = python(NO_SOCKETS, *argv)
+    assert (ended.returncode, ended.stderr) == (0, "")
+    assert ended.stdout
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "torch"])
+def test_scoring_opens_no_socket_and_writes_nothing_at_home(cmu, tmp_path, engine):
+    (tmp_path / "home").mkdir()
+    argv = ("score", cmu, "--out", tmp_path / "r", "--engine", engine)
+    ended = python(NO_SOCKETS, *argv, HOME=str(tmp_path / "home"))
+    assert ended.returncode == 0, ended.stderr
+    assert list((tmp_path / "home").iterdir()) == []
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="no strace: native code cannot be watched")
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "torch"])
+def test_native_code_opens_no_connection_either(cmu, tmp_path, engine):
+    code = "import sys; sys.argv[0] = 'mminfer'; from melanoma_infer.cli.app import main; main()"
+    watched = [
+        "strace",
+        "-f",
+        "-qq",
+        "-e",
+        "trace=socket,connect",
+        "-o",
+        str(tmp_path / "calls"),
+        sys.executable,
+        "-c",
+        code,
+    ]
+    ended = run_process([*watched, "score", str(cmu), "--out", str(tmp_path / "r"), "--engine", engine])
+    assert ended.returncode == 0, ended.stderr
+    assert "AF_INET" not in (tmp_path / "calls").read_text()
+
+
+def test_the_audit_hook_would_see_a_socket():
+    code = NO_SOCKETS.replace("main()", "import socket; socket.socket()")
+    assert python(code).returncode == 99
+
+
+def test_scoring_a_small_slide_takes_less_than_4_seconds(cmu, tmp_path):
+    code = "import sys; sys.argv[0] = 'mminfer'; from melanoma_infer.cli.app import main; main()"
+    seconds = []
+    for repeat in range(3):
+        started = time.perf_counter()
+        assert python(code, "score", cmu, "--out", tmp_path / str(repeat)).returncode == 0
+        seconds.append(time.perf_counter() - started)
+    assert min(seconds) < 4
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
+def test_a_run_that_is_told_to_stop_ends_with_143_and_leaves_nothing_half_written(cmu, tmp_path):
+    code = (
+        "import sys, time; sys.argv[0] = 'mminfer'\n"
+        "import melanoma_infer.pipeline as pipeline\n"
+        "read = pipeline.read_tiles\n"
+        "def slow(*a, **k):\n"
+        "    for tile in read(*a, **k):\n"
+        "        print('tile', file=sys.stderr, flush=True); time.sleep(0.2); yield tile\n"
+        "pipeline.read_tiles = slow\n"
+        "from melanoma_infer.cli.app import main; main()"
+    )
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}
+    argv = [sys.executable, "-c", code, "score", str(cmu), "--out", str(tmp_path / "r"), "--tile-um", "256"]
+    with subprocess.Popen(argv, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True, env=environment) as run:
+        assert run.stderr is not None
+        while "tile" not in run.stderr.readline():
+            pass
+        run.send_signal(signal.SIGTERM)
+        rest = run.stderr.read()
+    assert run.returncode == 143
+    assert "finished slides are not redone" in rest
+    assert "Traceback" not in rest
+    left = {path.name for path in (tmp_path / "r").rglob("*") if path.is_file()}
+    assert left <= {".lock", "run.json", "summary.csv"}
+    assert json.loads((tmp_path / "r" / "run.json").read_text())["state"] == "interrupted"
+
+
+@pytest.mark.wheel
+def test_importing_the_package_loads_no_runtime():
+    heavy = ("torch", "triton", "openvino", "openslide", "typer", "onnxruntime", "numpy")
+    code = f"import sys, melanoma_infer, mminfer_kernels, mminfer_export; print([n for n in {heavy!r} if n in sys.modules])"
+    assert python(code).stdout.strip() == "[]"
+
+
+@pytest.mark.wheel
+def test_scoring_needs_no_torch(tmp_path):
+    """The core alone scores: torch, triton and onnxruntime are made impossible to import."""
+    code = (
+        "import sys\n"
+        "for name in ('torch', 'triton', 'onnxruntime', 'onnxscript'): sys.modules[name] = None\n"
+        "sys.argv[0] = 'mminfer'\n"
+        "from melanoma_infer.cli.app import main; main()"
+    )
+    from PIL import Image
+
+    Image.new("RGB", (400, 300), (160, 60, 130)).save(tmp_path / "a.png")
+    ended = python(code, "score", tmp_path / "a.png", "--mpp", "0.5", "--out", tmp_path / "r", "--tissue", "all")
+    assert ended.returncode == 0, ended.stderr
+    assert "1 ok" in ended.stdout
+    doctor = python(code, "doctor")
+    assert doctor.returncode == 0
+    assert "pip install 'mminfer[torch]'" in doctor.stdout
+    assert "pip install 'mminfer[onnxruntime]'" in doctor.stdout
+
+
+@pytest.mark.wheel
+def test_the_version_is_the_package_s(tmp_path: Path):
+    from importlib.metadata import version
+
+    code = "import sys; sys.argv = ['mminfer', '--version']; from melanoma_infer.cli.app import main; main()"
+    assert python(code).stdout.strip() == f"mminfer {version('mminfer')}"

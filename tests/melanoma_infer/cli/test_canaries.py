@@ -1,0 +1,110 @@
+"""What must not leave: canaries planted where hospitals keep names, looked for in everything that is written or printed."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import openslide
+import pytest
+
+FOLDER = "CANARYfolder"
+STEM = "CANARYstem"
+DESCRIPTION = b"CANARYDESC"
+LABEL = b"CANARYLABL"
+AGE, SEX, SITE = "47", "female", "mucosal"
+
+
+@pytest.fixture
+def slide(cmu: Path, tmp_path: Path) -> Path:
+    """The real slide, with canaries in its folder, its name, its ImageDescription and its label's description."""
+    content = cmu.read_bytes()
+    assert content.count(b"Filename = CMU-1") == 2
+    content = content.replace(b"Filename = CMU-1", b"File = " + DESCRIPTION[:9])
+    assert content.count(b"label 387x463") == 1
+    content = content.replace(b"label 387x463", b"label " + LABEL[:7])
+    path = tmp_path / FOLDER / f"{STEM}.svs"
+    path.parent.mkdir()
+    path.write_bytes(content)
+    return path
+
+
+def written(out: Path) -> dict[str, bytes]:
+    """Every file, and every name, under the output folder."""
+    files = {str(path.relative_to(out)): path.read_bytes() for path in out.rglob("*") if path.is_file()}
+    return files | {"names": "\n".join(files).encode()}
+
+
+def holders(out: Path, canary: str | bytes) -> set[str]:
+    """The last parts of the names of the files that hold a canary."""
+    needle = canary.encode() if isinstance(canary, str) else canary
+    return {name.rsplit("/", 1)[-1] for name, content in written(out).items() if needle in content}
+
+
+def test_canaries_stand_only_where_they_may(mminfer, slide, tmp_path):
+    out = tmp_path / "out"
+    ended = mminfer("score", slide, "--out", out, "--age", AGE, "--sex", SEX, "--site", SITE, "--tile-um", "256")
+    assert ended.code == 0
+    assert holders(out, FOLDER) == holders(out, DESCRIPTION[:9]) == holders(out, LABEL[:7]) == set()
+    assert FOLDER not in ended.out + ended.err
+    assert holders(out, STEM) == {"result.json", "summary.csv", "run.json", "names"} - {"run.json"} | {"run.json"}
+    result = json.loads(next(out.glob("*/result.json")).read_text())
+    assert result["id"] == STEM
+    assert result["patient"]["values"]["sex"] == SEX
+    # The words of a patient stand in result.json, and the age itself nowhere: only its band.
+    assert holders(out, SEX) == holders(out, SITE) == {"result.json"}
+    assert AGE not in {result["patient"]["values"]["age"]}
+
+
+def test_the_command_line_is_kept_without_what_was_typed(mminfer, slide, tmp_path):
+    out = tmp_path / "out"
+    mminfer("score", slide, "--out", out, f"--age={AGE}", "--sex", SEX, "--tile-um", "256", "--engine", "openvino")
+    argv = json.loads((out / "run.json").read_text())["argv"]
+    assert argv == [
+        "score", "<redacted>", "--out", "<redacted>", "--age=<redacted>", "--sex", "<redacted>", "--tile-um", "256",
+        "--engine", "openvino",
+    ]  # fmt: skip
+
+
+def test_no_label_or_macro_image_is_ever_opened(mminfer, slide, tmp_path, monkeypatch):
+    def opened(self: object) -> None:
+        pytest.fail("an associated image was asked for")
+
+    monkeypatch.setattr(openslide.OpenSlide, "associated_images", property(opened))
+    assert mminfer("score", slide, "--out", tmp_path / "out").code == 0
+    assert mminfer("score", slide, "--out", tmp_path / "grid", "--dry-run").code == 0
+
+
+@pytest.mark.wheel
+def test_a_slide_that_fails_is_named_without_its_folder(mminfer, tmp_path):
+    path = tmp_path / FOLDER / f"{STEM}.svs"
+    path.parent.mkdir()
+    path.write_text("Dear colleague")
+    ended = mminfer("score", path, "--out", tmp_path / "out")
+    assert STEM in ended.err
+    assert FOLDER not in ended.out + ended.err
+    assert holders(tmp_path / "out", FOLDER) == set()
+
+
+def test_a_bug_is_told_without_the_path(mminfer, slide, tmp_path, monkeypatch):
+    def broken(*_: object, **__: object) -> None:
+        raise ZeroDivisionError(f"at {slide}")
+
+    monkeypatch.setattr("melanoma_infer.pipeline.find_tissue", broken)
+    ended = mminfer("score", slide, "--out", tmp_path / "out")
+    assert ended.code == 1
+    assert "ZeroDivisionError" in ended.err
+    assert "Traceback" not in ended.err
+    assert FOLDER not in ended.err
+    assert holders(tmp_path / "out", FOLDER) == set()
+
+
+def test_a_manifest_leaves_only_ids_and_result_values(mminfer, slide, tmp_path):
+    manifest = tmp_path / "CANARYmanifest.csv"
+    manifest.write_text(f"id,slide,sex,site,CANARYcolumn\n7,{slide},{SEX},CANARYsite,CANARYcell\n")
+    out = tmp_path / "out"
+    ended = mminfer("score", "--patients", manifest, "--out", out)
+    assert ended.code == 0
+    assert holders(out, "CANARY") == set()
+    assert "CANARY" not in ended.out + ended.err
+    assert holders(out, SEX) == {"result.json"}
