@@ -66,7 +66,7 @@ def read_manifest(path: Path, card: ModelCard) -> Manifest:
             reader = csv.DictReader(file, strict=True)
             if "slide" not in (reader.fieldnames or ()):
                 raise PatientValueError(f"The manifest has no column `slide`. Its columns may be {', '.join(COLUMNS)}.")
-            rows = [_row(path.parent, line, cells, card) for line, cells in enumerate(reader, start=2)]
+            rows = [_row(path.parent, reader.line_num, cells, card) for cells in reader]
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise PatientValueError("The manifest cannot be read. Save it as CSV with commas, in UTF-8.") from error
     twice = [name for name, count in Counter(row.id for row in rows).items() if count > 1]

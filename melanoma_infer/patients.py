@@ -129,10 +129,11 @@ def _category(card_field: PatientField, text: str) -> str:
     Raises:
         PatientValueError: it has none.
     """
+    words = {word.lower(): word for word in card_field.values}
+    if text in words:
+        return words[text]
     if text in _MISSING:
         return UNKNOWN
-    if text in card_field.values:
-        return text
     if card_field.edges is not None:
         return _band(card_field, text)
     near = difflib.get_close_matches(text, card_field.values, n=2, cutoff=0.4) or list(card_field.values)
@@ -151,7 +152,11 @@ def _band(card_field: PatientField, text: str) -> str:
         raise PatientValueError(
             f"{card_field.name}: give a number{limit}, one of {', '.join(card_field.values)}, or {UNKNOWN}."
         )
-    low, high = (bisect.bisect_right(card_field.edges or (), bound) for bound in bounds if bound is not None)
+    first, last = (bound for bound in bounds if bound is not None)
+    low = bisect.bisect_right(card_field.edges or (), first)
+    # [38:40[ ends below 40.
+    ends_below = interval is not None and text.endswith("[")
+    high = (bisect.bisect_left if ends_below else bisect.bisect_right)(card_field.edges or (), last)
     return card_field.values[low] if low == high else UNKNOWN
 
 

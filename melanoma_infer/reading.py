@@ -17,8 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
-from melanoma_infer.boxes import box_means
+from melanoma_infer.boxes import BOX_MAX, box_means
 from melanoma_infer.card import ModelCard
+from melanoma_infer.errors import UsageError
 from melanoma_infer.geometry import RectPx, Scale
 from melanoma_infer.records import ReadTile, SlideFacts, Tile
 from melanoma_infer.slides.retrying import RetryingReader
@@ -44,7 +45,11 @@ class ReadPlan:
 
 
 def read_plan(facts: SlideFacts, scale: Scale, geometry: Geometry, card: ModelCard) -> ReadPlan:
-    """The lowest pyramid level that is not coarser than needed (or level 0), and the card's resize from there."""
+    """The lowest pyramid level that is not coarser than needed (or level 0), and the card's resize from there.
+
+    Raises:
+        UsageError: the tiles are so coarse for that level that no box mean can be exact.
+    """
     level = 0
     if card.read_from == "pyramid":
         fine_enough = [
@@ -55,6 +60,11 @@ def read_plan(facts: SlideFacts, scale: Scale, geometry: Geometry, card: ModelCa
     downsample = facts.level_downsamples[level]
     shrink = geometry.um_per_px / (scale.mean_um * downsample)
     box = max(1, math.floor(shrink / 2)) if card.resize == "reduce-bilinear" else 1
+    if box > BOX_MAX:
+        raise UsageError(
+            f"The tiles are too coarse for this slide: {shrink:.0f} of its pixels make one of the model's, at most "
+            f"{2 * BOX_MAX + 1} can. Choose a smaller --tile-um, or a slide with more pyramid levels."
+        )
     return ReadPlan(level, downsample, box, geometry.tile_px, card.histogram_equalisation)
 
 
@@ -110,7 +120,9 @@ def read_tile(reader: RetryingReader, tile: Tile, plan: ReadPlan) -> ReadTile:
     )
     if plan.equalised:
         image = ImageOps.equalize(image)
-    return ReadTile(tile, np.array(image), tile.padded_fraction + reduced.transparent_px / region.rect.area)
+    # The transparent share is that of whole boxes round the tile, which can be more than the tile has inside the slide.
+    blank = min(1.0, tile.padded_fraction + reduced.transparent_px / region.rect.area)
+    return ReadTile(tile, np.array(image), blank)
 
 
 @dataclass(frozen=True)

@@ -56,4 +56,5 @@ def outcome_score(probabilities: Array, card: ModelCard) -> float | None:
     if not hot.any():
         return None
     outcome = probabilities[:, list(card.outcome_columns)].sum(axis=1)
-    return float(np.sort(outcome[hot]).sum() / np.sort(malignant[hot]).sum())
+    # The classes of a float32 softmax may sum to a little more than 1.
+    return min(1.0, float(np.sort(outcome[hot]).sum() / np.sort(malignant[hot]).sum()))

@@ -29,7 +29,10 @@ class OnnxEngine:
 
     def infer(self, tiles: NDArray[np.uint8]) -> Outputs:
         """The graph's outputs for tiles (N, tile_px, tile_px, 3), one request a tile."""
-        answers = [self._session.run(self._names, {"tiles": tile[None]}) for tile in tiles]
+        try:
+            answers = [self._session.run(self._names, {"tiles": tile[None]}) for tile in tiles]
+        except _errors() as error:
+            raise EngineUnavailableError("ONNX Runtime failed on a tile. Try --engine openvino.") from error
         return {name: np.concatenate([answer[i] for answer in answers]) for i, name in enumerate(self._names)}
 
 
@@ -51,5 +54,13 @@ def load(bundle: Bundle, precision: Precision, threads: int | None, device: str 
         raise EngineUnavailableError(
             "ONNX Runtime does not load here. Install it: pip install 'mminfer[onnxruntime]'."
         ) from error
-    except RuntimeError as error:
+    except _errors() as error:
         raise EngineUnavailableError("ONNX Runtime cannot load this bundle's graph. Try --engine openvino.") from error
+
+
+def _errors() -> tuple[type[Exception], ...]:
+    """What ONNX Runtime raises: its own classes have no common base but Exception."""
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    own = (kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception))
+    return (*own, RuntimeError, ValueError)

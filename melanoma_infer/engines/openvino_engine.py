@@ -43,7 +43,10 @@ class OpenVinoEngine:
         return {name: np.concatenate([answer[name] for answer in answers]) for name in self._names}
 
     def _infer_one(self, tile: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
-        self._request.infer({"tiles": tile[None]})
+        try:
+            self._request.infer({"tiles": tile[None]})
+        except RuntimeError as error:
+            raise EngineUnavailableError("OpenVINO failed on a tile. Try --engine onnxruntime.") from error
         # Copied, because the request writes its next answer into the same memory.
         return {name: self._request.get_tensor(name).data.copy() for name in self._names}
 

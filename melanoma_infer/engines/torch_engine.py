@@ -37,8 +37,11 @@ class TorchEngine:
     def _infer_one(self, tile: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         import torch
 
-        with torch.inference_mode():
-            outputs = self._net(torch.from_numpy(np.ascontiguousarray(tile[None])).to(self._device))
+        try:
+            with torch.inference_mode():
+                outputs = self._net(torch.from_numpy(np.ascontiguousarray(tile[None])).to(self._device))
+        except RuntimeError as error:
+            raise EngineUnavailableError("PyTorch failed on a tile. Try --engine openvino.") from error
         return {name: getattr(outputs, name).cpu().numpy() for name in self._names}
 
 

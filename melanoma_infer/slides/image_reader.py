@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import warnings
 from functools import lru_cache
 from pathlib import Path
@@ -17,6 +18,8 @@ from melanoma_infer.records import SlideFacts
 from melanoma_infer.slides.base import Closing
 
 EIGHT_BIT_MODES = ("L", "P", "RGB", "RGBA")
+DAMAGED = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error)
+"""What Pillow raises on a damaged header or on pixels that are cut short."""
 
 
 class ImageReader(Closing):
@@ -64,5 +67,5 @@ def _pixels(path: Path, mtime_ns: int) -> NDArray[np.uint8]:
         raise SlideFormatError(
             f"The image has more than {Image.MAX_IMAGE_PIXELS} pixels. Save it as a tiled, pyramidal TIFF."
         ) from error
-    except (OSError, SyntaxError, ValueError) as error:
+    except DAMAGED as error:
         raise SlideUnreadableError("The image is damaged or incomplete. Copy it again.") from error

@@ -120,7 +120,7 @@ def _slides_in(folder: Path) -> Iterator[Path]:
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if hidden or not path.is_file() or path.suffix.lower() not in SLIDE_SUFFIXES:
             continue
-        if path.parent.with_suffix(".mrxs").is_file():
+        if (path.parent.parent / f"{path.parent.name}.mrxs").is_file():
             continue
         series = dicom_series(path)
         if series is not None and series in seen_series:

@@ -86,7 +86,7 @@ def _facts(slide: openslide.OpenSlide) -> SlideFacts:
         objective_power=_number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
         background=_background(properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR)),
         quickhash=properties.get(openslide.PROPERTY_NAME_QUICKHASH1),
-        is_phantom=PHANTOM_MARK in properties.get("aperio.ImageDescription", ""),
+        is_phantom=PHANTOM_MARK in properties.get(openslide.PROPERTY_NAME_COMMENT, ""),
     )
 
 

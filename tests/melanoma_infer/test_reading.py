@@ -85,7 +85,11 @@ def test_tiles_too_coarse_for_the_slides_only_level_are_refused():
 
 @QUICK
 @given(
-    x=st.integers(0, 40), y=st.integers(0, 30), width=st.integers(1, 60), height=st.integers(1, 60), px=st.integers(1, 40)
+    x=st.integers(0, 40),
+    y=st.integers(0, 30),
+    width=st.integers(1, 60),
+    height=st.integers(1, 60),
+    px=st.integers(1, 40),
 )
 def test_pillow_bilinear_at_level_0_is_pillows_crop_and_resize(x, y, width, height, px):
     pixels = noise(100, 90)

@@ -160,7 +160,7 @@ def test_a_finer_stride_adds_tiles_and_keeps_the_old_ones():
 
 @pytest.mark.parametrize("stride_um", [0.3, 0.1, 0.25])
 def test_a_stride_below_one_pixel_starts_a_tile_at_every_pixel(stride_um):
-    tiles = placed(6, 5, scale=Scale(0.5, 0.5), tile_um=2.0, stride_um=stride_um)
+    tiles = placed(6, 5, scale=Scale(0.5, 0.5), tile_um=1.0, stride_um=stride_um)
     assert [(t.rect_l0.y, t.rect_l0.x) for t in tiles] == [(y, x) for y in range(5) for x in range(6)]
 
 

@@ -1,4 +1,4 @@
-"""What must not leave: canaries planted where hospitals keep names, looked for in everything that is written or printed."""
+"""What must not leave: canaries planted where hospitals keep names, looked for in all that is written or printed."""
 
 from __future__ import annotations
 

@@ -1,0 +1,162 @@
+"""Engines: the same numbers from each, a plain word from what cannot run, and no doubtful output passed on."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from bundles_for_tests import expected_probability, make_bundle
+
+from melanoma_infer.bundle import Bundle, ParityRow, open_bundle
+from melanoma_infer.engines import MODULES, load_engine
+from melanoma_infer.engines.base import Numerics, first_non_finite
+from melanoma_infer.engines.openvino_engine import cpu_has_bf16
+from melanoma_infer.errors import EngineUnavailableError
+from melanoma_infer.geometry import RectPx
+from melanoma_infer.golden import check_engine
+from melanoma_infer.records import ReadTile, Tile
+from melanoma_infer.session import Scorer
+
+
+@pytest.fixture(scope="module")
+def demo() -> Bundle:
+    return open_bundle("demo")
+
+
+@pytest.fixture
+def tiles() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_every_engine_gives_the_golden_outputs(demo, name):
+    engine = load_engine(demo, name).engine
+    outputs = engine.infer(demo.golden.tiles)
+    for output, golden in demo.golden.outputs.items():
+        scale = np.abs(golden).max()
+        assert np.abs(outputs[output] - golden).max() <= 1e-4 * max(1.0, scale), output
+    assert check_engine(demo, name, "fp32").state == "agrees"
+
+
+def test_golden_tiles_tell_a_wrong_model(demo):
+    """The check can fail: golden outputs moved by a thousandth are noticed."""
+    shifted = {name: values + 1e-3 for name, values in demo.golden.outputs.items()}
+    golden = type(demo.golden)(demo.golden.tiles, demo.golden.patients, shifted, demo.golden.host_probabilities)
+    changed = Bundle(**{**{k: v for k, v in vars(demo).items() if k != "precisions"}, "golden": golden})
+    assert check_engine(changed, "openvino", "fp32").state == "differs"
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+def test_a_graph_set_by_hand_gives_the_numbers_foretold(colour_bundle, tiles, name):
+    outputs = load_engine(open_bundle(colour_bundle), name).engine.infer(tiles)
+    assert outputs["probabilities"][:, 1] == pytest.approx(expected_probability(tiles), abs=2e-6)
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_a_tile_gets_the_same_bits_alone_and_among_others(demo, name):
+    engine = load_engine(demo, name).engine
+    golden = demo.golden.tiles
+    together = engine.infer(golden)
+    for i in (2, 0, 3):
+        alone = engine.infer(golden[i : i + 1])
+        for output in together:
+            assert np.array_equal(alone[output][0], together[output][i]), output
+
+
+@pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
+def test_threads_change_no_bit(demo, name):
+    answers = [load_engine(demo, name, threads=n).engine.infer(demo.golden.tiles) for n in (1, 2, 4)]
+    for other in answers[1:]:
+        for output in other:
+            assert np.array_equal(answers[0][output], other[output]), output
+
+
+def test_auto_takes_openvino_first(demo):
+    choice = load_engine(demo)
+    assert choice.engine.numerics.engine == "openvino"
+    assert choice.passed_over == ()
+
+
+def _with_parity(bundle: Bundle, **row: object) -> Bundle:
+    whole = {
+        "engine": "openvino", "precision": "fp32", "tiles": 4, "max_dp": 0.0, "p999_dp": 0.0, "max_dmm": None,
+        "p999_dmm": None, "decision_flips": 0, "on": "nothing",
+    }  # fmt: skip
+    fields = {name: value for name, value in vars(bundle).items() if name != "precisions"}
+    return Bundle(**{**fields, "parity": (ParityRow.model_validate(whole | row),)})
+
+
+@pytest.mark.parametrize("row", [{"p999_dp": 2e-4}, {"p999_dmm": 0.006}, {"decision_flips": 1}])
+def test_auto_never_takes_what_failed_its_gate_and_says_why(demo, row):
+    choice = load_engine(_with_parity(demo, **row))
+    assert choice.engine.numerics.engine == "onnxruntime"
+    assert "openvino" in choice.passed_over[0]
+    assert "gate" in choice.passed_over[0]
+
+
+def test_auto_says_why_nothing_runs(demo, monkeypatch):
+    monkeypatch.setattr("melanoma_infer.engines.MODULES", {"torch": MODULES["torch"]})
+    with pytest.raises(EngineUnavailableError, match="weights"):
+        load_engine(Bundle(**{**{k: v for k, v in vars(demo).items() if k != "precisions"}, "weights": None}))
+
+
+def test_fastest_is_what_passed_its_gate(demo):
+    slow = load_engine(_with_parity(demo, precision="bf16", p999_dp=0.1), "openvino", precision="fastest")
+    assert slow.engine.numerics.precision == "fp32"
+    if cpu_has_bf16():
+        fast = load_engine(_with_parity(demo, precision="bf16"), "openvino", precision="fastest")
+        assert fast.engine.numerics.precision == "bf16"
+
+
+def test_bf16_where_the_cpu_has_none_is_unavailable(demo, monkeypatch):
+    monkeypatch.setattr("melanoma_infer.engines.openvino_engine.cpu_has_bf16", lambda: False)
+    with pytest.raises(EngineUnavailableError, match="bf16"):
+        load_engine(demo, "openvino", precision="bf16")
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "torch", "openvino"])
+def test_a_runtime_that_is_not_installed_says_what_to_install(demo, name, monkeypatch):
+    import sys
+
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(EngineUnavailableError, match="pip install"):
+        load_engine(demo, name)
+
+
+def test_torch_needs_weights_of_our_own_network(minimal_bundle):
+    with pytest.raises(EngineUnavailableError, match="weights"):
+        load_engine(open_bundle(minimal_bundle), "torch")
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_outputs_that_are_not_finite_are_named_features_first(bad):
+    fine = np.zeros((1, 4))
+    assert first_non_finite({"probabilities": fine, "features": fine}) is None
+    assert first_non_finite({"probabilities": fine + bad, "features": fine}) == "probabilities"
+    assert first_non_finite({"attention": fine + bad, "features": fine + bad}) == "features"
+
+
+def test_a_tile_with_an_output_that_is_not_finite_is_unreadable(colour_bundle, monkeypatch):
+    scorer = Scorer(open_bundle(colour_bundle))
+
+    class Broken:
+        numerics = Numerics("broken", "0", "fp32", "cpu")
+
+        def infer(self, tiles: np.ndarray) -> dict[str, np.ndarray]:
+            return {"probabilities": np.full((len(tiles), 2), np.nan, np.float32)}
+
+    monkeypatch.setattr(scorer, "_engine", Broken())
+    tile = Tile(0, RectPx(0, 0, 64, 64), 1.0, 0.0)
+    result = scorer.infer(ReadTile(tile, np.zeros((64, 64, 3), np.uint8)))
+    assert (result.status, result.cause) == ("unreadable", "non-finite-output")
+
+
+def test_a_graph_no_runtime_compiles_is_an_engine_error(tmp_path):
+    from bundles_for_tests import colour_rule_graph, tampered
+
+    graph = colour_rule_graph(64)
+    graph.graph.node[3].input[1] = "axes"  # a Gemm with integer weights: valid to look at, impossible to run
+    whole = make_bundle(tmp_path / "whole.mminfer")
+    bundle = open_bundle(tampered(whole, tmp_path / "copy.mminfer", "model.fp32.onnx", graph.SerializeToString()))
+    for name in ("openvino", "onnxruntime"):
+        with pytest.raises(EngineUnavailableError):
+            load_engine(bundle, name)

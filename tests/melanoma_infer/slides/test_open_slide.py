@@ -1,0 +1,143 @@
+"""Whatever the file holds, opening it gives a slide or an error of ours that says what to do."""
+
+import errno
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from slides_for_tests import encoded, noise, smooth, solid, write_image, write_svs, write_tiff
+
+from melanoma_infer.errors import MminferError, SlideFormatError, SlideUnreadableError, TransientIOError
+from melanoma_infer.slides import open_slide
+from melanoma_infer.slides.retrying import RetryingReader
+
+RANDOM = np.random.default_rng(0).bytes(5000)
+PNG = encoded(smooth(90, 70), "PNG")
+HOSTILE = {
+    "empty.svs": (b"", SlideFormatError),
+    "empty.png": (b"", SlideFormatError),
+    "text.svs": (b"this is a text file\n" * 50, SlideFormatError),
+    "random.svs": (RANDOM, SlideFormatError),
+    "random.png": (RANDOM, SlideFormatError),
+    "random.dcm": (RANDOM, SlideFormatError),
+    "random.mrxs": (RANDOM, SlideFormatError),
+    "random.unknown": (RANDOM, SlideFormatError),
+    "magic.svs": (b"II*\0" + RANDOM, SlideUnreadableError),
+    "magic.ndpi": (b"MM\0*" + RANDOM, SlideUnreadableError),
+    "bigmagic.svs": (b"II+\0\x08\0\0\0" + RANDOM, SlideUnreadableError),
+    "magic.tif": (b"II*\0" + RANDOM, (SlideUnreadableError, SlideFormatError)),
+    "magic-only.svs": (b"II*\0", SlideUnreadableError),
+    "magic.czi": (b"ZISRAWFILE" + RANDOM, SlideUnreadableError),
+    "magic.dcm": (bytes(128) + b"DICM" + RANDOM, SlideUnreadableError),
+    "truncated.png": (PNG[: len(PNG) // 2], SlideUnreadableError),
+    "signature.png": (PNG[:12], (SlideUnreadableError, SlideFormatError)),
+    "deep.png": (encoded(noise(9, 9)[..., 0].astype(np.uint16) * 200, "PNG"), SlideFormatError),
+    "zip.svs": (b"PK\x03\x04" + RANDOM, SlideFormatError),
+    "script.svs": (b"#!/bin/sh\nexit 1\n", SlideFormatError),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_files_are_refused_by_name_of_what_is_wrong(tmp_path, name):
+    content, expected = HOSTILE[name]
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(expected) as caught:
+        open_slide(path)
+    assert isinstance(caught.value, MminferError)
+    assert caught.value.exit_code in (10, 11)
+    assert str(tmp_path) not in str(caught.value)
+    assert path.stem not in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".svs", ".png", ".mrxs", ""])
+def test_a_missing_file_and_a_folder_are_unreadable(tmp_path, suffix):
+    (tmp_path / f"folder{suffix}").mkdir()
+    for name in (f"missing{suffix}", f"folder{suffix}"):
+        with pytest.raises(SlideUnreadableError, match="Check that it exists"):
+            open_slide(tmp_path / name)
+
+
+def test_an_mrxs_without_its_folder_is_refused(tmp_path):
+    path = tmp_path / "a.mrxs"
+    path.write_bytes(encoded(solid(20, 20), "JPEG"))
+    with pytest.raises((SlideUnreadableError, SlideFormatError)):
+        open_slide(path)
+
+
+@pytest.mark.parametrize("share", [0.0002, 0.01, 0.5, 0.9])
+def test_a_truncated_svs_is_unreadable(tmp_path, share):
+    whole = write_svs(tmp_path / "whole.svs", noise(700, 500), levels=2).read_bytes()
+    path = tmp_path / "s.svs"
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(SlideUnreadableError, match="damaged or incomplete"):
+        open_slide(path)
+
+
+@pytest.mark.parametrize("share", [0.01, 0.5, 0.97])
+def test_a_truncated_real_slide_opens_as_none(tmp_path, cmu, share):
+    whole = cmu.read_bytes()
+    path = tmp_path / "s.svs"
+    path.write_bytes(whole[: int(share * len(whole))])
+    with pytest.raises(SlideUnreadableError):
+        open_slide(path)
+
+
+@pytest.mark.parametrize("code", [errno.EIO, errno.ETIMEDOUT, errno.ESTALE])
+def test_a_failing_share_is_transient_and_says_to_try_again(tmp_path, monkeypatch, code):
+    path = write_image(tmp_path / "image.png", solid(20, 20))
+
+    def fails(self, *_args, **_kwargs):
+        raise OSError(code, "the share is gone", str(self))
+
+    monkeypatch.setattr(Path, "open", fails)
+    with pytest.raises(TransientIOError, match="Run the same command again") as caught:
+        open_slide(path)
+    assert caught.value.exit_code == 104
+    assert "image" not in str(caught.value)
+
+
+def test_each_file_is_opened_by_the_first_reader_that_knows_it(tmp_path):
+    rgb = noise(300, 280)
+    slides = {
+        "openslide": [write_tiff(tmp_path / "t.tif", rgb), write_svs(tmp_path / "s.svs", rgb)],
+        "image": [write_image(tmp_path / "i.tif", rgb), write_image(tmp_path / "i.PNG", rgb)],
+    }
+    for reader, paths in slides.items():
+        for path in paths:
+            with open_slide(path) as slide:
+                assert slide.facts.reader == reader
+                assert slide.facts.size_l0.width == 300
+
+
+def test_a_slide_whose_name_lies_about_its_format_is_read_by_its_content(tmp_path):
+    source = write_svs(tmp_path / "s.svs", noise(300, 280))
+    with open_slide(shutil.copy(source, tmp_path / "renamed.png")) as slide:
+        assert slide.facts.vendor == "aperio"
+
+
+def test_single_bytes_flipped_in_a_header_never_let_a_foreign_error_out(tmp_path):
+    """Whatever opens may be read: pixels, or None."""
+    path = write_tiff(tmp_path / "s.tif", smooth(64, 64), tile=16)
+    whole, rng = path.read_bytes(), np.random.default_rng(4)
+    counts = {"opened": 0, "refused": 0}
+    for _ in range(150):
+        content = bytearray(whole)
+        for _ in range(2):
+            content[rng.integers(4, 330)] = rng.integers(0, 256)
+        path.write_bytes(content)
+        try:
+            with RetryingReader(path) as reader:
+                region = reader.read_rgb(0, reader_rect(reader))
+                assert region is None or region.pixels.dtype == np.uint8
+                counts["opened"] += 1
+        except MminferError:
+            counts["refused"] += 1
+    assert min(counts.values()) > 20
+
+
+def reader_rect(reader):
+    from melanoma_infer.geometry import RectPx
+
+    return RectPx(0, 0, 16, 16).within(reader.facts.size_l0)

@@ -1,0 +1,181 @@
+"""The flow as a whole, from Python: what a caller gets, and what one slide's trouble may cost."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from bundles_for_tests import colour_rule_card, expected_probability, make_bundle
+from PIL import Image
+
+from melanoma_infer.accumulator import SlideCase
+from melanoma_infer.bundle import open_bundle
+from melanoma_infer.errors import MminferError, PatientValueError, SlideUnreadableError
+from melanoma_infer.pipeline import SlideRequest, score_slide, score_slides
+from melanoma_infer.reports.output import OutputFolder
+from melanoma_infer.session import Scorer
+from melanoma_infer.settings import Settings
+
+SETTINGS = Settings(mpp_um=(0.5, 0.5))
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """1024 × 768 px at 0.5 µm/px: glass, pale tissue, and a dark square that is the second tile of the first row."""
+    pixels = np.full((768, 1024, 3), 250, np.uint8)
+    pixels[:, 256:1024] = (225, 155, 195)
+    pixels[0:512, 512:1024] = (120, 40, 90)
+    path = tmp_path / "photo.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def scorer(colour_bundle: Path) -> Scorer:
+    return Scorer(open_bundle(colour_bundle))
+
+
+@pytest.mark.wheel
+def test_every_number_of_a_result_can_be_foretold(photo, scorer):
+    result = score_slide(photo, scorer, settings=SETTINGS)
+    tiles = result.tiles
+    assert list(zip(tiles.miny.tolist(), tiles.minx.tolist(), strict=True)) == [(0, 0), (0, 512), (512, 0), (512, 512)]
+    whole = np.asarray(Image.open(photo))
+    padded = np.full((1024, 1024, 3), 255, np.uint8)
+    padded[:768] = whole
+    crops = [padded[y : y + 512, x : x + 512] for y in (0, 512) for x in (0, 512)]
+    small = np.stack([np.asarray(Image.fromarray(c).resize((64, 64), Image.Resampling.BILINEAR)) for c in crops])
+    assert tiles.probabilities[:, 1] == pytest.approx(expected_probability(small), abs=2e-6)
+    assert tiles.padded_fraction.tolist() == [0, 0, 0.5, 0.5]
+    # hottest-area: the card's area is one tile's, so the score is the hottest tile's.
+    assert result.malignant_score == pytest.approx(tiles.probabilities[1, 1], abs=1e-12)
+    assert result.verdict == "suspected"
+
+
+def test_the_mean_and_the_maximum_are_the_paper_s(photo, scorer):
+    mean = score_slide(photo, scorer, settings=Settings(mpp_um=(0.5, 0.5), aggregate="mean"))
+    highest = score_slide(photo, scorer, settings=Settings(mpp_um=(0.5, 0.5), aggregate="max"))
+    assert mean.malignant_score == pytest.approx(mean.tiles.probabilities[:, 1].mean(), abs=1e-12)
+    assert highest.malignant_score == pytest.approx(mean.tiles.probabilities[:, 1].max(), abs=1e-12)
+
+
+def test_doubling_the_scale_doubles_millimetres(photo, scorer):
+    once = score_slide(photo, scorer, settings=Settings(mpp_um=(0.25, 0.25), tile_um=128))
+    twice = score_slide(photo, scorer, settings=Settings(mpp_um=(0.5, 0.5), tile_um=256))
+    assert twice.tissue_mm2 == pytest.approx(4 * once.tissue_mm2, rel=0.02)
+    assert np.array_equal(once.tiles.minx, twice.tiles.minx)
+    assert np.array_equal(once.tiles.probabilities, twice.tiles.probabilities)
+
+
+def test_class_normalisation_of_the_card_is_applied(photo, tmp_path):
+    even = {"trained": {"normal": 0.5, "tumour": 0.5}, "stated": {"normal": 0.99, "tumour": 0.01}}
+    rarer = Scorer(open_bundle(make_bundle(tmp_path / "rare.mminfer", colour_rule_card(class_priors=even))))
+    plain = Scorer(open_bundle(make_bundle(tmp_path / "plain.mminfer")))
+    normal, p = score_slide(photo, plain, settings=SETTINGS).tiles.probabilities.T
+    q = score_slide(photo, rarer, settings=SETTINGS).tiles.probabilities[:, 1]
+    assert q == pytest.approx(p * 0.01 / (p * 0.01 + normal * 0.99), rel=1e-9)
+
+
+def test_progress_counts_every_tile(photo, scorer):
+    seen: list[tuple[int, int]] = []
+    score_slide(photo, scorer, settings=SETTINGS, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_timings_are_told_by_stage(photo, scorer):
+    timings = score_slide(photo, scorer, settings=SETTINGS).timings_ms
+    assert {"open", "tissue", "wait for pixels", "infer", "score"} <= set(timings)
+    assert all(ms >= 0 for ms in timings.values())
+
+
+@pytest.mark.parametrize("patient", [{"age": 200}, {"sex": "x"}, {"shoe_size": 42}])
+def test_patient_values_are_checked_from_python_too(photo, patient):
+    with pytest.raises(PatientValueError):
+        score_slide(photo, Scorer(open_bundle("demo")), settings=SETTINGS, patient=patient)
+
+
+def test_a_slide_that_goes_away_while_it_is_read_is_unreadable(photo, scorer, monkeypatch):
+    from melanoma_infer.slides.base import RegionUnreadableError
+    from melanoma_infer.slides.image_reader import ImageReader
+
+    read, calls = ImageReader.read_region, []
+
+    def failing(self: ImageReader, level: int, rect_level: object) -> np.ndarray:
+        calls.append(rect_level)
+        if len(calls) > 1:  # the plane of this image is one block
+            raise RegionUnreadableError
+        return read(self, level, rect_level)
+
+    monkeypatch.setattr(ImageReader, "read_region", failing)
+    with pytest.raises(SlideUnreadableError, match="None of the slide's 4 tiles"):
+        score_slide(photo, scorer, settings=SETTINGS)
+
+
+def _requests(*paths: Path) -> list[SlideRequest]:
+    return [SlideRequest(path, SlideCase(path.stem), SETTINGS) for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"), [(MemoryError(), 175), (ZeroDivisionError("oops"), 1), (SlideUnreadableError("gone"), 10)]
+)
+def test_whatever_happens_in_one_slide_stays_there(photo, scorer, tmp_path, monkeypatch, raised, code):
+    import melanoma_infer.pipeline as pipeline
+
+    other = photo.with_name("other.png")
+    other.write_bytes(photo.read_bytes())
+    find = pipeline.find_tissue
+
+    def sometimes(*arguments: object) -> object:
+        if not hit:
+            hit.append(1)
+            raise raised
+        return find(*arguments)
+
+    hit: list[int] = []
+    monkeypatch.setattr(pipeline, "find_tissue", sometimes)
+    with OutputFolder(tmp_path / "out") as out:
+        outcomes = list(score_slides(_requests(photo, other), scorer, out))
+    assert [outcome.exit_code for outcome in outcomes] == [code, 0]
+    assert outcomes[0].stage == "tissue"
+    assert outcomes[1].result is not None
+    assert outcomes[1].result.verdict == "suspected"
+
+
+def test_an_interruption_is_not_a_slide_s_failure(photo, scorer, tmp_path, monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("melanoma_infer.pipeline.find_tissue", interrupted)
+    with OutputFolder(tmp_path / "out") as out, pytest.raises(KeyboardInterrupt):
+        list(score_slides(_requests(photo), scorer, out))
+
+
+def test_a_run_is_written_down_for_programs(photo, scorer, tmp_path):
+    from melanoma_infer.reports.run_files import COLUMNS, RunFiles
+
+    out = tmp_path / "out"
+    with OutputFolder(out) as folder, RunFiles(out, scorer.bundle, scorer.numerics, ["score", "x.svs"]) as run:
+        for outcome in score_slides(_requests(photo, tmp_path / "gone.png"), scorer, folder):
+            run.add(outcome)
+            lines = (out / "summary.csv").read_text().splitlines()
+            assert lines[-1].startswith(outcome.id)  # flushed with each slide, not at the end
+        assert json.loads((out / "run.json").read_text())["state"] == "running"
+    record = json.loads((out / "run.json").read_text())
+    assert lines[0].split(",") == list(COLUMNS)
+    assert record["state"] == "finished"
+    assert record["bundle"]["digest"] == scorer.bundle.digest
+    assert record["versions"]["openvino"]
+    assert [(row["id"], row["exit_code"]) for row in record["slides"]] == [("photo", 0), ("gone", 10)]
+
+
+def test_the_error_tree_has_one_base_and_a_code_for_each_leaf():
+    import melanoma_infer.errors as errors
+
+    leaves = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, MminferError)]
+    leaves.remove(MminferError)
+    drawn = errors.__doc__ or ""
+    assert len({leaf.exit_code for leaf in leaves}) == len(leaves)
+    for leaf in leaves:
+        assert any(leaf.__name__ in line and f" {leaf.exit_code} " in line for line in drawn.splitlines()), leaf
