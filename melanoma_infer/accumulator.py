@@ -111,7 +111,7 @@ class Accumulator:
         host = self._bundle.head.probabilities(outputs["features"][None], self._unknown)[0]
         difference = float(np.abs(host - outputs["probabilities"]).max())
         gate = self._card.parity_gates.get(self._numerics.precision, DEFAULT_GATES[self._numerics.precision]).dp
-        if difference > 2 * gate:
+        if not difference <= 2 * gate:  # NaN too
             raise ParityError(
                 f"The graph and the head of this bundle disagree by {difference:.2g} (limit {2 * gate:.2g}). "
                 "Export the bundle again, or try --precision fp32."

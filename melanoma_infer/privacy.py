@@ -30,17 +30,18 @@ def folder_name(slide_id: str, digest: str) -> str:
 
 def safe_name(text: str) -> str:
     """A name that every file system takes and no path can hide in."""
-    name = re.sub(r"[^\w.\- ]", "_", text).strip(" .")[:ID_CHARS_MAX]
+    name = re.sub(r"[^\w.\- ]", "_", text).strip(" .")[:ID_CHARS_MAX].rstrip(" .")
     return name or "slide"
 
 
 def redacted_argv(argv: Sequence[str]) -> list[str]:
     """The command line after the program's name, with every value hidden that could name a file or a patient."""
     shown = list(argv[:1])
-    keep_next = False
+    keep_next = only_values = False
     for argument in argv[1:]:
         name, equals, _ = argument.partition("=")
-        if re.fullmatch(r"--?[a-z][a-z-]*", name):
+        only_values |= argument == "--"
+        if not only_values and re.fullmatch(r"--?[a-z][a-z-]*", name):
             harmless = name in SHOWN_VALUES
             keep_next = harmless and not equals
             shown.append(argument if harmless or not equals else f"{name}={REDACTED}")

@@ -113,7 +113,9 @@ def _slide(evidence: Evidence, card: ModelCard) -> Iterator[Reason]:
 def _tiles(evidence: Evidence, card: ModelCard) -> Iterator[Reason]:
     if evidence.is_brightfield and evidence.tissue_mm2 == 0:
         yield Reason(code="no-tissue", text="No tissue was found.", value=0.0)
-    if evidence.tissue_mm2 > 0 and evidence.evaluable_fraction < card.evaluable_floor:
+    # Without a score nothing was evaluated, whatever floor the card sets.
+    too_little = evidence.score is None or evidence.evaluable_fraction < card.evaluable_floor
+    if evidence.tissue_mm2 > 0 and too_little:
         yield Reason(
             code="low-evaluable-tissue",
             text="Too little of the tissue could be evaluated.",

@@ -22,8 +22,9 @@ from melanoma_infer.engines import load_engine
 from melanoma_infer.engines.openvino_engine import cpu_has_bf16
 from melanoma_infer.head import Head
 from melanoma_infer.model.depth import DepthModule
-from melanoma_infer.model.melanoma_net import MelanomaNet, TileOutputs, head_tensors, unknown_patient
+from melanoma_infer.model.melanoma_net import MelanomaNet, TileOutputs, head_tensors
 from melanoma_infer.model.resnet50 import Bottleneck
+from melanoma_infer.patients import Patient, one_hot
 from mminfer_export.parity import compare
 from mminfer_export.seal import seal_bundle
 from mminfer_export.to_onnx import to_onnx
@@ -245,7 +246,7 @@ def demo_golden(net: MelanomaNet, tiles: NDArray[np.uint8]) -> Golden:
 def _patients(card: ModelCard, count: int) -> NDArray[np.float64]:
     """One-hot vectors (count, P): first the unknown patient, then ones whose values differ from each other's."""
     vectors = np.zeros((count, card.patient_columns))
-    vectors[0] = unknown_patient(card)
+    vectors[0] = one_hot(Patient(), card.patient_fields)
     for row in range(1, count):
         start = 0
         for field in card.patient_fields:

@@ -25,6 +25,7 @@ from melanoma_infer.head import TENSORS
 from melanoma_infer.model.attention import SpatialAttention
 from melanoma_infer.model.depth import DepthModule
 from melanoma_infer.model.resnet50 import ResNet50Trunk
+from melanoma_infer.patients import Patient, one_hot
 
 FEATURES = 128
 MIDDLE = 64
@@ -70,14 +71,6 @@ def log_odds(card: ModelCard) -> tuple[LogOdds, LogOdds, LogOdds]:
     )
 
 
-def unknown_patient(card: ModelCard) -> NDArray[np.float64]:
-    """The one-hot vector (P,) of a patient of whom nothing is known: 1 in each field's last column."""
-    vector = np.zeros(card.patient_columns)
-    if card.patient_fields:
-        vector[np.cumsum([field.columns for field in card.patient_fields]) - 1] = 1.0
-    return vector
-
-
 class MelanomaNet(nn.Module):
     """The network for a card's classes, roles, patient fields, tile size and normalisation.
 
@@ -114,7 +107,7 @@ class MelanomaNet(nn.Module):
         # The card holds these, so the weights file does not.
         self._constant("mean", torch.tensor(card.mean).reshape(3, 1, 1))
         self._constant("std", torch.tensor(card.std).reshape(3, 1, 1))
-        self._constant("unknown", torch.from_numpy(unknown_patient(card)).float())
+        self._constant("unknown", torch.from_numpy(one_hot(Patient(), card.patient_fields)).float())
         self._constant("groups", _groups(log_odds(card), classes))
 
     @classmethod

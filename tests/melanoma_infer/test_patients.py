@@ -84,7 +84,7 @@ def test_case_and_spaces_do_not_matter(typed, word):
     ("typed", "word"), [("V600E", "V600E"), ("v600e", "V600E"), ("Wild Type", "wild type"), ("none", "none")]
 )
 def test_a_cards_own_word_wins_in_its_own_spelling(typed, word):
-    """ "none" may be a finding: only where the card does not have the word does it mean that nothing is known."""
+    """The word none may be a finding: only where the card does not have the word does it mean that nothing is known."""
     assert used("braf", typed, (GENE,)) == word
     assert lenient_patient({"braf": typed}, (GENE,))[0].values == {"braf": word}
 

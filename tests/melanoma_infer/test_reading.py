@@ -101,7 +101,8 @@ def test_pillow_bilinear_at_level_0_is_pillows_crop_and_resize(x, y, width, heig
 
 def naive_reduced(level, k, background, margin):
     """Means of all k × k boxes of an image on a background, boxes aligned to its (0, 0), rounded half up; and where
-    (0, 0) lies among them."""
+    (0, 0) lies among them.
+    """
     height, width = (math.ceil(side / k) * k for side in level.shape[:2])
     canvas = np.empty((height + 2 * margin * k, width + 2 * margin * k, 3), np.int64)
     canvas[:] = background

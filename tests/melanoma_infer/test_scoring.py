@@ -109,7 +109,9 @@ def test_class_normalisation_is_bayes_by_hand():
 )
 def test_class_normalisation_turns_odds_by_the_priors_and_back(weights, trained, stated):
     p = np.array([weights]) / sum(weights)
-    there = ClassPriors(trained=dict(zip(CLASSES, trained, strict=True)), stated=dict(zip(CLASSES, stated, strict=True)))
+    there = ClassPriors(
+        trained=dict(zip(CLASSES, trained, strict=True)), stated=dict(zip(CLASSES, stated, strict=True))
+    )
     back = ClassPriors(trained=there.stated, stated=there.trained)
     q = normalise_classes(p, CLASSES, there)
     assert q.sum() == pytest.approx(1)

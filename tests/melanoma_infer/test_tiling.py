@@ -23,7 +23,10 @@ def geometry_of(tile_um, stride_um=None):
     return Geometry(tile_um=tile_um, stride_um=stride_um or tile_um, tile_px=64, matches_card=True)
 
 
-def placed(width, height, mask=None, *, scale=Scale(0.5, 0.5), tile_um=8.0, stride_um=None, px_l0=1.0):
+HALF = Scale(0.5, 0.5)
+
+
+def placed(width, height, mask=None, *, scale=HALF, tile_um=8.0, stride_um=None, px_l0=1.0):
     mask = np.ones((height, width), bool) if mask is None else mask
     return place_tiles(SizePx(width, height), scale, tissue_of(mask, px_l0), geometry_of(tile_um, stride_um))
 

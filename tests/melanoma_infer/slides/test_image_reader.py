@@ -1,6 +1,7 @@
 """Plain images as slides: their pixels, the modes that are refused, and what damaged ones raise."""
 
 import os
+import struct
 
 import numpy as np
 import pytest
@@ -92,6 +93,21 @@ def test_flipped_bytes_give_pixels_or_an_error_of_ours_and_no_warning(tmp_path, 
         except (SlideUnreadableError, SlideFormatError):
             refused += 1
     assert refused > 20
+
+
+@pytest.mark.parametrize(
+    "error", [OSError, EOFError, SyntaxError, ValueError, TypeError, KeyError, IndexError, OverflowError, struct.error]
+)
+def test_whatever_pillow_raises_on_a_damaged_image_becomes_ours(tmp_path, monkeypatch, error):
+    """Seen on flipped bytes: OSError, SyntaxError, ValueError, and OverflowError from a TIFF's strip offsets."""
+    path = write_image(tmp_path / "image.png", solid(31, 23))
+
+    def fails(*_args, **_kwargs):
+        raise error("broken")
+
+    monkeypatch.setattr(Image, "open", fails)
+    with pytest.raises(SlideUnreadableError, match="damaged or incomplete"):
+        ImageReader(path)
 
 
 def test_an_image_that_has_changed_is_read_again(tmp_path):

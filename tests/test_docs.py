@@ -1,0 +1,92 @@
+"""Docs cannot drift: what they show is run, and what exists is named."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from melanoma_infer.card import ModelCard
+from melanoma_infer.errors import MminferError
+from melanoma_infer.result import ReasonCode, Verdict
+from melanoma_infer.settings import Settings
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
+
+
+def code_blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+def test_the_command_line_reference_is_the_command_line_s():
+    command = [sys.executable, "-m", "typer", "melanoma_infer.cli.app", "utils", "docs", "--name", "mminfer"]
+    generated = subprocess.run(command, capture_output=True, text=True, check=True, cwd=ROOT).stdout
+    assert (ROOT / "docs" / "cli.md").read_text().split() == generated.split()
+
+
+def test_the_readme_s_python_runs(cmu, tmp_path, monkeypatch, capsys):
+    (tmp_path / "slide.svs").symlink_to(cmu)
+    monkeypatch.chdir(tmp_path)
+    (block,) = code_blocks(ROOT / "README.md", "python")
+    exec(compile(block, "README.md", "exec"), {})
+    assert "indeterminate" in capsys.readouterr().out
+
+
+def test_every_option_that_the_readme_shows_exists():
+    reference = (ROOT / "docs" / "cli.md").read_text()
+    shown = [
+        line for block in code_blocks(ROOT / "README.md", "sh") for line in block.splitlines() if "mminfer" in line
+    ]
+    options = {option for line in shown for option in re.findall(r" (--[a-z-]+)", line)}
+    assert options
+    assert all(f"`{option}" in reference for option in options)
+    commands = {line.split()[1] for line in shown if line.startswith("mminfer ")}
+    assert all(f"## `mminfer {command}`" in reference for command in commands)
+
+
+def test_the_bundle_page_s_python_runs(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (block,) = code_blocks(ROOT / "docs" / "bundle.md", "python")
+    exec(compile(block, "bundle.md", "exec"), {})
+    assert capsys.readouterr().out == "demo ('fp32',) (4, 512, 512, 3)\n"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_link_leads_somewhere(page):
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", page.read_text()):
+        assert (page.parent / target).exists(), target
+
+
+def test_every_verdict_reason_and_exit_code_is_explained():
+    text = (ROOT / "docs" / "results.md").read_text()
+    for word in (*ReasonCode.__args__, *Verdict.__args__):
+        assert f"`{word}`" in text, word
+    codes = text.split("## Exit codes")[1].split("##")[0]
+    for leaf in MminferError.__subclasses__():
+        assert re.search(rf"\b{leaf.exit_code}\b", codes), leaf
+
+
+@pytest.mark.parametrize("model", [Settings, ModelCard])
+def test_every_field_with_a_default_says_what_it_is(model):
+    """A string stands under each optional field of the settings; the card's are listed in its table of consequences."""
+    source = Path(sys.modules[model.__module__].__file__).read_text()
+    if model is Settings:
+        for name in model.model_fields:
+            assert re.search(rf'\n    {name}: [^\n]*\n    """', source), name
+    else:
+        required = [name for name, field in model.model_fields.items() if field.is_required()]
+        page = (ROOT / "docs" / "bundle.md").read_text()
+        for name in (*required, "um_per_px", "tile_um", "cut", "outcome", "patient_fields"):
+            assert f"`{name}`" in page, name
+
+
+def test_paper_s_files_and_tests_exist():
+    table = (ROOT / "docs" / "paper.md").read_text()
+    named = re.findall(r"`([a-z_/]+(?:/[a-z_0-9]+)+\.py)`", table)
+    assert len(named) > 10
+    for name in named:
+        assert (ROOT / name).exists() or (ROOT / "tests" / name).exists(), name
