@@ -7,11 +7,11 @@ summary.csv, the typist's terminal). Patient values stand in result.json alone.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 DIGEST_CHARS = 8
-ID_CHARS_MAX = 80
+ID_BYTES_MAX = 120
 REDACTED = "<redacted>"
 SHOWN_VALUES = frozenset(
     {
@@ -30,18 +30,24 @@ def folder_name(slide_id: str, digest: str) -> str:
 
 def safe_name(text: str) -> str:
     """A name that every file system takes and no path can hide in."""
-    name = re.sub(r"[^\w.\- ]", "_", text).strip(" .")[:ID_CHARS_MAX].rstrip(" .")
-    return name or "slide"
+    name = re.sub(r"[^\w.\- ]", "_", text).strip(" .")
+    short = name.encode()[:ID_BYTES_MAX].decode(errors="ignore").rstrip(" .")
+    return short or "slide"
 
 
-def redacted_argv(argv: Sequence[str]) -> list[str]:
-    """The command line after the program's name, with every value hidden that could name a file or a patient."""
+def redacted_argv(argv: Sequence[str], options: Collection[str]) -> list[str]:
+    """The command line after the program's name, with every value hidden that could name a file or a patient.
+
+    Args:
+        argv: the command, then its arguments.
+        options: the names of the command's options; anything else that begins with a dash is somebody's value.
+    """
     shown = list(argv[:1])
     keep_next = only_values = False
     for argument in argv[1:]:
         name, equals, _ = argument.partition("=")
         only_values |= argument == "--"
-        if not only_values and re.fullmatch(r"--?[a-z][a-z-]*", name):
+        if not only_values and not keep_next and name in options:
             harmless = name in SHOWN_VALUES
             keep_next = harmless and not equals
             shown.append(argument if harmless or not equals else f"{name}={REDACTED}")

@@ -5,6 +5,7 @@ No network: the build uses what is installed, and the wheel's dependencies are t
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -77,7 +78,8 @@ def run_tests(python: Path, work: Path) -> None:
     shutil.copytree(ROOT / "tests", work / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", work)
     command = [python, "-m", "pytest", "-q", "-m", "wheel", "-o", "pythonpath=tests", "-p", "no:cacheprovider"]
-    finished = subprocess.run(command, cwd=work)
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"MMINFER_WHEEL": "1"}
+    finished = subprocess.run(command, cwd=work, env=environment)
     if finished.returncode:
         sys.exit(finished.returncode)
 

@@ -43,6 +43,7 @@ class _Typed:
 
 
 def score(
+    context: typer.Context,
     slides: Annotated[list[Path] | None, typer.Argument(help="Slides, or folders that hold slides.")] = None,
     bundle: Annotated[
         str, typer.Option(help="A packaged bundle's name, or the path of a NAME.mminfer folder.")
@@ -120,6 +121,7 @@ def score(
         requests,
         scorer,
         out,
+        command=_shown_command(context),
         hide_names=hide_names,
         overwrite=overwrite,
         full_digest=full_digest,
@@ -134,6 +136,7 @@ def _run(
     scorer: Scorer,
     out: Path,
     *,
+    command: list[str],
     hide_names: bool,
     overwrite: bool,
     full_digest: bool,
@@ -148,7 +151,7 @@ def _run(
     outcomes: list[SlideOutcome] = []
     with (
         OutputFolder(out) as folder,
-        RunFiles(out, scorer.bundle, scorer.numerics, sys.argv[1:]) as run,
+        RunFiles(out, scorer.bundle, scorer.numerics, command=command) as run,
         progress_bar() as progress,
     ):
         for outcome in score_slides(
@@ -166,6 +169,13 @@ def _run(
             if fail_fast and outcome.exit_code:
                 break
     return outcomes
+
+
+def _shown_command(context: typer.Context) -> list[str]:
+    """What was typed, without what could name a file or a patient."""
+    from melanoma_infer.privacy import redacted_argv
+
+    return redacted_argv(sys.argv[1:], {name for param in context.command.params for name in param.opts})
 
 
 def _tell(outcome: SlideOutcome, *, json: bool) -> None:

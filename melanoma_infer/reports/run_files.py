@@ -15,7 +15,6 @@ from typing import Any, Self
 from melanoma_infer.bundle import Bundle
 from melanoma_infer.engines.base import Numerics
 from melanoma_infer.errors import OutputError
-from melanoma_infer.privacy import redacted_argv
 from melanoma_infer.provenance import machine, versions
 from melanoma_infer.reports.output import write_atomically
 from melanoma_infer.result import SlideOutcome
@@ -28,11 +27,14 @@ COLUMNS = (
 
 
 class RunFiles:
-    """The files of a run, open while it lasts."""
+    """The files of a run, open while it lasts.
 
-    def __init__(self, out: Path, bundle: Bundle, numerics: Numerics, argv: Sequence[str]) -> None:
+    `command` is written as it is: it must hold no path and no patient value.
+    """
+
+    def __init__(self, out: Path, bundle: Bundle, numerics: Numerics, *, command: Sequence[str]) -> None:
         self._out, self._bundle, self._numerics = out, bundle, numerics
-        self._argv = redacted_argv(argv)
+        self._argv = list(command)
         self._rows: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:

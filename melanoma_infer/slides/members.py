@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 
 from melanoma_infer.errors import UsageError
@@ -27,19 +28,20 @@ class FoundSlides:
 def find_slides(paths: Iterable[Path]) -> FoundSlides:
     """The slides that these files and folders hold, in the order given, folders searched and sorted.
 
+    Files of one DICOM series in one folder are one slide, named by the first of them.
+
     Raises:
-        UsageError: a path does not exist, or a folder holds no slide.
+        UsageError: a folder holds no slide.
     """
-    found: dict[Path, None] = {}
+    found: dict[object, Path] = {}
     for path in paths:
-        if path.is_dir():
-            inside = sorted(_slides_in(path))
-            if not inside:
-                raise UsageError(f"The folder holds no slide ({', '.join(SLIDE_SUFFIXES)}). Give a folder with slides.")
-            found.update(dict.fromkeys(inside))
-        else:
-            found[path] = None
-    return FoundSlides(tuple(found), sum(len(members(path)) for path in found))
+        inside = sorted(_slides_in(path)) if path.is_dir() else [path]
+        if not inside:
+            raise UsageError(f"The folder holds no slide ({', '.join(SLIDE_SUFFIXES)}). Give a folder with slides.")
+        for slide in inside:
+            series = dicom_series(slide)
+            found.setdefault((slide.parent, series) if series else slide, slide)
+    return FoundSlides(tuple(found.values()), sum(len(members(path)) for path in found.values()))
 
 
 def members(path: Path) -> list[Path]:
@@ -58,10 +60,17 @@ def dicom_series(path: Path) -> bytes | None:
     if path.suffix.lower() != ".dcm":
         return None
     try:
-        with path.open("rb") as file:
-            header = file.read(DICOM_HEADER_BYTES)
+        stat = path.stat()
+        return _series_in(path, stat.st_mtime_ns, stat.st_size)
     except OSError:
         return None
+
+
+@lru_cache(maxsize=1 << 16)
+def _series_in(path: Path, mtime_ns: int, size: int) -> bytes | None:
+    """The series in a file's header. Kept, because a folder of slides asks every file about every slide."""
+    with path.open("rb") as file:
+        header = file.read(DICOM_HEADER_BYTES)
     at = header.find(_SERIES_TAG)
     if at < 0:
         return None
@@ -115,16 +124,9 @@ def _slides_in(folder: Path) -> Iterator[Path]:
 
     PNG and JPEG files are not looked for: in a folder they are pictures of slides more often than slides.
     """
-    seen_series: set[bytes] = set()
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)
         if hidden or not path.is_file() or path.suffix.lower() not in SLIDE_SUFFIXES:
             continue
-        if (path.parent.parent / f"{path.parent.name}.mrxs").is_file():
-            continue
-        series = dicom_series(path)
-        if series is not None and series in seen_series:
-            continue
-        if series is not None:
-            seen_series.add(series)
-        yield path
+        if not (path.parent.parent / f"{path.parent.name}.mrxs").is_file():
+            yield path

@@ -156,7 +156,8 @@ def test_a_run_is_written_down_for_programs(photo, scorer, tmp_path):
     from melanoma_infer.reports.run_files import COLUMNS, RunFiles
 
     out = tmp_path / "out"
-    with OutputFolder(out) as folder, RunFiles(out, scorer.bundle, scorer.numerics, ["score", "x.svs"]) as run:
+    files = RunFiles(out, scorer.bundle, scorer.numerics, command=["score"])
+    with OutputFolder(out) as folder, files as run:
         for outcome in score_slides(_requests(photo, tmp_path / "gone.png"), scorer, folder):
             run.add(outcome)
             lines = (out / "summary.csv").read_text().splitlines()

@@ -191,3 +191,18 @@ def test_every_suffix_that_openslide_reads_is_looked_for(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     path.write_bytes(b"x")
     assert find_slides([tmp_path]).paths == (path,)
+
+
+def test_files_of_one_series_are_one_slide_however_they_are_named(real_slides):
+    series = [real_slides / "boxes_1.dcm", real_slides / "boxes_0.dcm"]
+    found = find_slides([*series, real_slides / "cmu-1-small-region.svs"])
+    assert found.paths == (series[0], real_slides / "cmu-1-small-region.svs")
+    assert found.files == 3
+
+
+def test_the_same_series_in_two_folders_is_two_slides(real_slides, tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for file in ("boxes_0.dcm", "boxes_1.dcm"):
+            (tmp_path / name / file).write_bytes((real_slides / file).read_bytes())
+    assert len(find_slides([tmp_path]).paths) == 2
