@@ -53,6 +53,38 @@ def colour_rule_graph(tile_px: int, *, outputs: tuple[str, ...] = ()) -> onnx.Mo
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
 
 
+def outcome_graph(tile_px: int, share: float) -> onnx.ModelProto:
+    """The colour rule with its tumour class split in two: the second holds `share` of the tumour's probability."""
+    graph = colour_rule_graph(tile_px)
+    weight, bias = (next(t for t in graph.graph.initializer if t.name == name) for name in ("weight", "bias"))
+    tumour = numpy_helper.to_array(weight)[:, 1]
+    level = numpy_helper.to_array(bias)[1]
+    split = np.array([0.0, level + np.log(1 - share), level + np.log(share)], np.float32)
+    weight.CopyFrom(numpy_helper.from_array(np.stack([0 * tumour, tumour, tumour], axis=1), "weight"))
+    bias.CopyFrom(numpy_helper.from_array(split, "bias"))
+    graph.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 3
+    return graph
+
+
+def sometimes_nan_graph(tile_px: int, *, above: float) -> onnx.ModelProto:
+    """The colour rule, whose outputs are NaN for tiles brighter than a mean grey of `above`."""
+    graph = colour_rule_graph(tile_px)
+    nodes = graph.graph.node
+    nodes[2].output[0] = "mean_colour"
+    for tensor in (np.float32(above), np.zeros(3, np.float32)):
+        name = "brightest" if tensor.ndim == 0 else "nothing"
+        graph.graph.initializer.append(numpy_helper.from_array(np.asarray(tensor), name))
+    fault = [
+        helper.make_node("Sub", ["brightest", "mean_colour"], ["margin"]),
+        helper.make_node("Sqrt", ["margin"], ["root"]),  # NaN below zero
+        helper.make_node("Mul", ["root", "nothing"], ["zero_or_nan"]),
+        helper.make_node("Add", ["mean_colour", "zero_or_nan"], ["colour"]),
+    ]
+    for place, node in enumerate(fault, start=3):
+        nodes.insert(place, node)
+    return graph
+
+
 def expected_probability(tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
     """p(tumour) (N,) of the colour rule, in float64."""
     darkness = 1 - tiles.astype(np.float64).mean(axis=(1, 2, 3)) / 255
@@ -78,12 +110,18 @@ def colour_rule_card(**changes: Any) -> ModelCard:
     return ModelCard.model_validate(card | changes)
 
 
-def make_bundle(folder: Path, card: ModelCard | None = None, graph: onnx.ModelProto | None = None) -> Path:
+def make_bundle(
+    folder: Path,
+    card: ModelCard | None = None,
+    graph: onnx.ModelProto | None = None,
+    *,
+    tiles_grey: tuple[int, ...] = (255, 190, 170, 60),
+) -> Path:
     """A sealed bundle of the colour rule, or of another card and graph."""
     card = card or colour_rule_card()
     graph = graph or colour_rule_graph(card.tile_px, outputs=card.outputs)
     side = card.tile_px
-    tiles = np.stack([np.full((side, side, 3), grey, np.uint8) for grey in (255, 190, 170, 60)])
+    tiles = np.stack([np.full((side, side, 3), grey, np.uint8) for grey in tiles_grey])
     names = [value.name for value in graph.graph.output]
     outputs = dict(zip(names, ReferenceEvaluator(graph).run(names, {"tiles": tiles}), strict=True))
     golden = Golden(tiles, np.zeros((len(tiles), card.patient_columns)), outputs, None)

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bundles_for_tests import colour_rule_card, make_bundle
+from bundles_for_tests import colour_rule_card, make_bundle, outcome_graph, sometimes_nan_graph
 
 from melanoma_infer.reports.output import OutputFolder
 
@@ -429,3 +429,95 @@ def test_a_plain_image_needs_its_scale(mminfer, result_of, tmp_path, colour_bund
     assert mminfer(*argv).code == 12
     assert mminfer(*argv, "--mpp", "0.5").code == 0
     assert result_of(tmp_path / "r")["tissue_mm2"] == pytest.approx((600 * 0.0005) ** 2, rel=0.05)
+
+
+def _cut(value: float, low: float, high: float) -> dict[str, Any]:
+    return {"value": value, "low": low, "high": high, "how": "set by hand"}
+
+
+MEAN = {"aggregator": {"kind": "mean"}}
+"""The mean of the colour rule over this slide's 17 tiles lies between 0.2 and 0.9, the hottest tile's at 1."""
+
+
+@pytest.mark.parametrize(
+    ("card", "options", "expected"),
+    [
+        ({"trained": False}, [], {"model-untrained"}),
+        ({"domain": "phantom"}, [], {"model-knows-only-phantoms"}),
+        ({"padding_limit": 0.0}, [], {"mostly-padding"}),
+        ({"evaluable_floor": 1.0}, [], {"low-evaluable-tissue"}),
+        ({**MEAN, "cut": _cut(0.5, 0.0, 1.0)}, [], {"near-cut"}),
+        ({"parity_gates": {"fp32": {"dp": 0.9, "dmm": 0.1}}}, [], {"engine-band"}),
+        ({}, ["--tissue", "none.png"], {"no-tissue"}),
+        ({}, ["damaged"], {"hot-tiles-unreadable", "low-evaluable-tissue"}),
+        ({"cut": None}, [], {"no-cut"}),
+    ],
+)
+def test_every_other_reason_is_reached_on_the_real_slide(
+    mminfer, result_of, cmu, damaged, tmp_path, card, options, expected
+):
+    from PIL import Image
+
+    Image.new("L", (222, 297)).save(tmp_path / "none.png")
+    slide = damaged if options == ["damaged"] else cmu
+    options = [
+        str(tmp_path / option) if option.endswith(".png") else option for option in options if option != "damaged"
+    ]
+    bundle = make_bundle(tmp_path / "b.mminfer", colour_rule_card(**card))
+    assert mminfer("score", slide, "--out", tmp_path / "r", "--bundle", bundle, *options).code == 0
+    result = result_of(tmp_path / "r")
+    assert codes(result) == expected
+    assert result["verdict"] == ("not-configured" if expected == {"no-cut"} else "indeterminate")
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_outputs_that_are_not_finite_make_their_tiles_unreadable(mminfer, result_of, cmu, tmp_path, engine):
+    card = colour_rule_card(evaluable_floor=0.0)
+    bundle = make_bundle(tmp_path / "b.mminfer", card, sometimes_nan_graph(64, above=200.0), tiles_grey=(190, 170, 60))
+    argv = ["score", cmu, "--out", tmp_path / "r", "--bundle", bundle, "--engine", engine]
+    assert mminfer(*argv).code == 0
+    result = result_of(tmp_path / "r")
+    assert codes(result) == {"non-finite-output"}
+    assert 0 < result["tiles"]["unreadable"] < 17
+    intact = make_bundle(tmp_path / "whole.mminfer", card)
+    argv = ["score", cmu, "--out", tmp_path / "whole", "--bundle", intact, "--engine", engine]
+    assert mminfer(*argv).code == 0
+    whole = {(row["minx"], row["miny"]): row for row in rows_of(tmp_path / "whole")}
+    for row in rows_of(tmp_path / "r"):
+        same = whole[row["minx"], row["miny"]]
+        assert row["status"] == "unreadable" or row == same
+
+
+@pytest.mark.parametrize(("share", "state"), [(0.9, "above-cut"), (0.5, "between-cuts"), (0.1, "below-cut")])
+def test_the_outcome_is_placed_between_its_cuts(mminfer, result_of, cmu, tmp_path, share, state):
+    card = colour_rule_card(
+        classes=["normal", "melanoma", "melanoma_metastasis"],
+        malignant=["melanoma", "melanoma_metastasis"],
+        outcome={"name": "metastasis recorded", "classes": ["melanoma_metastasis"]},
+        outcome_cuts={"low": 0.3, "high": 0.7, "how": "set by hand"},
+    )
+    bundle = make_bundle(tmp_path / "b.mminfer", card, outcome_graph(64, share))
+    assert mminfer("score", cmu, "--out", tmp_path / "r", "--bundle", bundle).code == 0
+    result = result_of(tmp_path / "r")
+    assert (result["verdict"], result["outcome"]) == ("suspected", state)
+    assert result["outcome_score"] == pytest.approx(share, abs=1e-5)
+    assert result["outcome_name"] == "metastasis recorded"
+
+
+@pytest.mark.wheel
+def test_a_bundle_with_one_flipped_byte_ends_with_20(mminfer, tmp_path):
+    from melanoma_infer.bundle import PACKAGED
+
+    copy = shutil.copytree(PACKAGED / "demo.mminfer", tmp_path / "copy.mminfer")
+    content = bytearray((copy / "model.fp32.onnx").read_bytes())
+    content[1000] ^= 1
+    (copy / "model.fp32.onnx").write_bytes(content)
+    for command in (
+        ["score", tmp_path / "a.svs", "--bundle"],
+        ["bundle", "check"],
+        ["bundle", "show"],
+        ["doctor", "--bundle"],
+    ):
+        ended = mminfer(*command, copy)
+        assert ended.code == 20
+        assert "SHA256SUMS" in ended.err
