@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -11,33 +11,29 @@ from numpy.typing import NDArray
 
 from melanoma_infer.bundle import Bundle
 from melanoma_infer.card import DEFAULT_GATES, AggregatorKind
+from melanoma_infer.conclusion import conclude, slide_score
+from melanoma_infer.describe import bundle_out, geometry_out, scale_out, slide_out
 from melanoma_infer.engines.base import Numerics
 from melanoma_infer.errors import ParityError
+from melanoma_infer.fusion import fused
 from melanoma_infer.patients import Patient, one_hot
+from melanoma_infer.plan import SlidePlan
 from melanoma_infer.provenance import TOOL, VERSION
-from melanoma_infer.reading import ReadPlan
-from melanoma_infer.records import Identity, SlideFacts, Tile, TileResult, Tissue
+from melanoma_infer.records import SlideView, TileResult
+from melanoma_infer.regions import StitchedMaps, find_regions, regions_note, stitch
 from melanoma_infer.result import (
-    BundleOut,
-    GeometryOut,
+    EvaluationOut,
     NumericsOut,
     PatientOut,
-    ScaleOut,
-    SlideOut,
     SlideResult,
     Thickness,
     TileCounts,
     TileTable,
     Tool,
 )
-from melanoma_infer.scoring import aggregate, malignant_probabilities, normalise_classes, outcome_score
 from melanoma_infer.settings import Settings
-from melanoma_infer.slides.scale import KnownScale
-from melanoma_infer.tiling import Geometry, TissueArea
-from melanoma_infer.verdict import Evidence, judge, outcome_state
+from melanoma_infer.verdict import Evidence
 
-REGIONS_NOTE = "This version does not draw regions."
-THICKNESS_NOTE = "This version does not measure thickness."
 REFERENCE_ENGINES = ("torch",)
 
 
@@ -50,29 +46,6 @@ class SlideCase:
     patient: Patient | None = None
     patient_in_output: bool = True
     warnings: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class SlidePlan:
-    """What was decided of a slide before its tiles are read."""
-
-    facts: SlideFacts
-    identity: Identity
-    scale: KnownScale
-    tissue: Tissue
-    geometry: Geometry
-    reading: ReadPlan
-    tiles: tuple[Tile, ...]
-
-    @property
-    def tissue_mm2(self) -> float:
-        """Area of the tissue."""
-        return TissueArea(self.tissue).total_l0 * self.scale.scale.pixel_mm2
-
-    @property
-    def ink_mm2(self) -> float:
-        """Area that was left out as pen ink."""
-        return float(self.tissue.ink.sum()) * self.tissue.px_l0**2 * self.scale.scale.pixel_mm2
 
 
 class Accumulator:
@@ -88,12 +61,10 @@ class Accumulator:
         settings: Settings,
         settings_digest: str | None = None,
     ) -> None:
-        self._plan, self._case, self._bundle = plan, case, bundle
+        self._plan, self._case, self._bundle, self._card = plan, case, bundle, bundle.card
         self._numerics, self._settings, self._settings_digest = numerics, settings, settings_digest
-        self._card = bundle.card
-        fields = self._card.patient_fields
-        self._unknown = one_hot(Patient(), fields)
-        self._patient = one_hot(case.patient or Patient(), fields)
+        self._unknown = one_hot(Patient(), self._card.patient_fields)
+        self._patient = one_hot(case.patient or Patient(), self._card.patient_fields)
         self._results: dict[int, TileResult] = {}
 
     def add(self, result: TileResult) -> None:
@@ -106,121 +77,133 @@ class Accumulator:
             self._check_head(result.outputs)
         self._results[result.tile.index] = result
 
-    def _check_head(self, outputs: Mapping[str, NDArray[Any]]) -> None:
-        assert self._bundle.head is not None
-        host = self._bundle.head.probabilities(outputs["features"][None], self._unknown)[0]
-        difference = float(np.abs(host - outputs["probabilities"]).max())
-        gate = self._card.parity_gates.get(self._numerics.precision, DEFAULT_GATES[self._numerics.precision]).dp
-        if not difference <= 2 * gate:  # NaN too
-            raise ParityError(
-                f"The graph and the head of this bundle disagree by {difference:.2g} (limit {2 * gate:.2g}). "
-                "Export the bundle again, or try --precision fp32."
-            )
+    @property
+    def nothing_was_read(self) -> bool:
+        """Whether there are tiles, and the pixels of not one could be read."""
+        return bool(self._results) and all(row.cause == "read-failed" for row in self._results.values())
 
-    def result(self, timings_ms: Mapping[str, float] | None = None) -> SlideResult:
+    def result(self) -> SlideResult:
         """The slide result of the tiles seen so far; those still missing are counted as not evaluated."""
         plan, card = self._plan, self._card
-        table = self._table(self._patient)
+        table, unknown = self._table()
         ok = table.status == "ok"
-        score = self._score(table.probabilities[ok])
-        evaluable = self._evaluable_fraction(table)
-        evidence = self._evidence(table, score, evaluable)
-        judgement = judge(evidence, card)
-        outcome = outcome_score(table.probabilities[ok], card)
+        circumstances = self._circumstances(table)
+        conclusion = conclude(table.probabilities[ok], card, circumstances, plan.geometry.tile_mm2)
+        maps = self._maps(replace(table, probabilities=unknown))
         result = SlideResult(
             id=self._case.id,
             case_id=self._case.case_id,
             tool=Tool(name=TOOL, version=VERSION),
-            slide=self._slide_out(),
-            scale=self._scale_out(),
-            geometry=self._geometry_out(),
-            patient=self._patient_out(score),
+            slide=slide_out(plan),
+            scale=scale_out(plan),
+            geometry=geometry_out(plan, self._bundle, self.aggregator),
+            patient=self._patient_out(slide_score(unknown[ok], card, circumstances, plan.geometry.tile_mm2)),
             stain=self._settings.stain,
             specimen=self._settings.specimen,
-            bundle=self._bundle_out(),
+            bundle=bundle_out(self._bundle),
             numerics=NumericsOut(**vars(self._numerics)),
             settings_digest=self._settings_digest,
             tiles=TileCounts(
                 ok=int(ok.sum()),
-                unreadable=int((table.status == "unreadable").sum()),
+                unreadable=int((~ok).sum()),
                 padded=int((table.padded_fraction[ok] > 0).sum()),
                 not_evaluated=len(plan.tiles) - len(table),
             ),
+            evaluation=EvaluationOut(
+                engine_band=circumstances.engine_band,
+                non_finite=circumstances.non_finite,
+                padded_fraction=circumstances.padded_fraction,
+                is_brightfield=circumstances.is_brightfield,
+                luminance_p95=circumstances.luminance_p95,
+            ),
             tissue_mm2=plan.tissue_mm2,
             ink_mm2=plan.ink_mm2,
-            evaluable_fraction=evaluable,
-            malignant_score=score,
-            verdict=judgement.verdict,
-            outcome=outcome_state(judgement.verdict, outcome, card),
+            evaluable_fraction=circumstances.evaluable_fraction,
+            **vars(conclusion),
             outcome_name=card.outcome.name if card.outcome else None,
-            outcome_score=outcome,
-            reasons=judgement.reasons,
             thickness=Thickness(state="not-assessable", reason=self._thickness_note()),
-            regions=[],
-            regions_note=REGIONS_NOTE,
+            regions=find_regions(maps, card, size_l0=plan.facts.size_l0, scale=plan.scale.scale, tissue=plan.tissue),
+            regions_note=regions_note(maps, plan.scale.scale),
             warnings=list(self._case.warnings),
-            timings_ms=dict(timings_ms or {}),
+            timings_ms={},
         )
-        return result.with_tiles(table)
+        return result.carrying(table, self._view(maps), card=card)
 
     @property
     def aggregator(self) -> AggregatorKind:
         """How the tiles' scores are joined."""
         return self._settings.aggregate or self._card.aggregator.kind
 
-    def _thickness_note(self) -> str:
-        return THICKNESS_NOTE if "depth_mm" in self._card.outputs else "The model does not estimate depth."
+    def _gate(self) -> float:
+        """How far the engine's probabilities may be from the reference's."""
+        precision = self._numerics.precision
+        return self._card.parity_gates.get(precision, DEFAULT_GATES[precision]).dp
 
-    def _score(self, probabilities: NDArray[np.float64]) -> float | None:
-        return aggregate(
-            malignant_probabilities(probabilities, self._card),
-            self.aggregator,
-            tile_mm2=self._plan.geometry.tile_mm2,
-            area_mm2=self._card.hottest_area_mm2,
-        )
+    def _check_head(self, outputs: Mapping[str, NDArray[Any]]) -> None:
+        assert self._bundle.head is not None
+        host = self._bundle.head.probabilities(outputs["features"][None], self._unknown)[0]
+        difference = float(np.abs(host - outputs["probabilities"]).max())
+        if not difference <= 2 * self._gate():  # NaN too
+            raise ParityError(
+                f"The graph and the head of this bundle disagree by {difference:.2g} (limit {2 * self._gate():.2g}). "
+                "Export the bundle again, or try --precision fp32."
+            )
 
-    def _probabilities(self, result: TileResult, patient: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Class probabilities (K,) of one tile for a patient; NaN where it is unreadable."""
-        card, head = self._card, self._bundle.head
-        if result.outputs is None:
-            return np.full(len(card.classes), np.nan)
-        if head is not None:
-            probabilities = head.probabilities(result.outputs["features"][None], patient)
-        else:
-            probabilities = result.outputs["probabilities"][None].astype(np.float64)
-        if card.class_priors is not None:
-            probabilities = normalise_classes(probabilities, card.classes, card.class_priors)
-        row: NDArray[np.float64] = probabilities[0]
-        return row
-
-    def _table(self, patient: NDArray[np.float64]) -> TileTable:
+    def _table(self) -> tuple[TileTable, NDArray[np.float64]]:
+        """The tiles' results for the patient, and their probabilities for an unknown one."""
         rows = [self._results[index] for index in sorted(self._results)]
         rects = [row.tile.rect_l0 for row in rows]
-        return TileTable(
+        graph, features = self._column(rows, "probabilities"), self._column(rows, "features")
+        assert graph is not None  # every model has probabilities
+        table = TileTable(
             classes=self._card.classes,
             minx=np.array([rect.x for rect in rects], np.int64),
             miny=np.array([rect.y for rect in rects], np.int64),
             width=np.array([rect.width for rect in rects], np.int64),
             height=np.array([rect.height for rect in rects], np.int64),
-            probabilities=np.array([self._probabilities(row, patient) for row in rows]).reshape(
-                len(rows), len(self._card.classes)
-            ),
+            probabilities=fused(self._bundle, graph, features, self._patient),
             depth_mm=self._column(rows, "depth_mm"),
             status=np.array([row.status for row in rows], np.str_),
             tissue_fraction=np.array([row.tile.tissue_fraction for row in rows], np.float64),
             padded_fraction=np.array([row.blank_fraction for row in rows], np.float64),
-            features=self._column(rows, "features"),
+            features=features,
             attention=self._column(rows, "attention"),
             cam=self._column(rows, "cam"),
         )
+        return table, fused(self._bundle, graph, features, self._unknown)
 
     def _column(self, rows: list[TileResult], name: str) -> NDArray[Any] | None:
-        """One optional output of all rows, NaN where a tile is unreadable; None where the model does not have it."""
-        if name not in self._card.outputs:
+        """One output of all rows, NaN where a tile is unreadable; None where the model does not have it."""
+        golden = self._bundle.golden.outputs.get(name)
+        if golden is None:
             return None
-        values = [row.outputs[name] for row in rows if row.outputs is not None]
-        blank = np.full_like(values[0], np.nan) if values else np.array(np.nan, np.float32)
-        return np.array([blank if row.outputs is None else row.outputs[name] for row in rows])
+        column = np.full((len(rows), *golden.shape[1:]), np.nan, np.float32)
+        for i, row in enumerate(rows):
+            if row.outputs is not None:
+                column[i] = row.outputs[name]
+        return column
+
+    def _circumstances(self, table: TileTable) -> Evidence:
+        """What the verdict rests on beside the score."""
+        plan = self._plan
+        ok = table.status == "ok"
+        return Evidence(
+            score=None,
+            engine_band=self._engine_band(),
+            aggregator=self.aggregator,
+            unreadable=int((~ok).sum()),
+            non_finite=sum(row.cause == "non-finite-output" for row in self._results.values()),
+            evaluable_fraction=self._evaluable_fraction(table),
+            padded_fraction=float(table.padded_fraction[ok].mean()) if ok.any() else 0.0,
+            tissue_mm2=plan.tissue_mm2,
+            is_brightfield=plan.tissue.is_brightfield,
+            luminance_p95=plan.tissue.luminance_p95,
+            is_phantom=plan.facts.is_phantom,
+            scale_source=plan.scale.source,
+            geometry_matches=plan.geometry.matches_card,
+            stain=self._settings.stain,
+            specimen=self._settings.specimen,
+        )
 
     def _evaluable_fraction(self, table: TileTable) -> float:
         """Share of the tissue that lies in tiles that were read and computed."""
@@ -236,96 +219,41 @@ class Accumulator:
             covered[top:bottom, left:right] = True
         return int((covered & tissue.mask).sum()) / total
 
-    def _evidence(self, table: TileTable, score: float | None, evaluable: float) -> Evidence:
-        plan = self._plan
-        ok = table.status == "ok"
-        return Evidence(
-            score=score,
-            engine_band=self._engine_band(),
-            aggregator=self.aggregator,
-            unreadable=int((~ok).sum()),
-            non_finite=sum(row.cause == "non-finite-output" for row in self._results.values()),
-            evaluable_fraction=evaluable,
-            padded_fraction=float(table.padded_fraction[ok].mean()) if ok.any() else 0.0,
-            tissue_mm2=plan.tissue_mm2,
-            is_brightfield=plan.tissue.is_brightfield,
-            luminance_p95=plan.tissue.luminance_p95,
-            is_phantom=plan.facts.is_phantom,
-            scale_source=plan.scale.source,
-            geometry_matches=plan.geometry.matches_card,
-            stain=self._settings.stain,
-            specimen=self._settings.specimen,
-        )
-
     def _engine_band(self) -> float:
         """Twice the largest difference seen when this engine was sealed; its gate where it was not measured."""
-        numerics = self._numerics
-        if numerics.engine in REFERENCE_ENGINES:
+        if self._numerics.engine in REFERENCE_ENGINES:
             return 0.0
-        row = self._bundle.parity_of(numerics.engine, numerics.precision)
-        if row is not None:
-            return 2 * row.max_dp
-        return self._card.parity_gates.get(numerics.precision, DEFAULT_GATES[numerics.precision]).dp
+        row = self._bundle.parity_of(self._numerics.engine, self._numerics.precision)
+        return 2 * row.max_dp if row is not None else self._gate()
 
-    def _slide_out(self) -> SlideOut:
-        facts, identity = self._plan.facts, self._plan.identity
-        return SlideOut(
-            reader=f"{facts.reader} {facts.reader_version}",
-            vendor=facts.vendor,
-            width_px=facts.size_l0.width,
-            height_px=facts.size_l0.height,
-            levels=len(facts.level_sizes),
-            objective_power=facts.objective_power,
-            digest=identity.digest,
-            size_bytes=identity.size_bytes,
-            mtime_ns=identity.mtime_ns,
-            is_phantom=facts.is_phantom,
+    def _maps(self, table: TileTable) -> StitchedMaps:
+        """The evidence of an unknown patient's tiles on one grid."""
+        plan = self._plan
+        return stitch(
+            table,
+            self._card,
+            size_l0=plan.facts.size_l0,
+            scale=plan.scale.scale,
+            geometry=plan.geometry,
+            tissue=plan.tissue,
         )
 
-    def _scale_out(self) -> ScaleOut:
-        known, own = self._plan.scale, self._plan.facts.scale
-        return ScaleOut(
-            x_um_per_px=known.scale.x_um,
-            y_um_per_px=known.scale.y_um,
-            source=known.source,
-            slide_x_um_per_px=own.x_um if own else None,
-            slide_y_um_per_px=own.y_um if own else None,
-        )
+    def _view(self, maps: StitchedMaps) -> SlideView | None:
+        tissue = self._plan.tissue
+        if tissue.thumbnail is None:
+            return None
+        return SlideView(tissue.thumbnail, tissue.px_l0, tissue.mask, tissue.ink, tissue.unread, maps.evidence)
 
-    def _geometry_out(self) -> GeometryOut:
-        geometry, reading = self._plan.geometry, self._plan.reading
-        return GeometryOut(
-            tile_um=geometry.tile_um,
-            stride_um=geometry.stride_um,
-            tile_px=geometry.tile_px,
-            level=reading.level,
-            resize=self._card.resize,
-            box=reading.box,
-            matches_card=geometry.matches_card,
-            tissue_source=self._plan.tissue.source,
-            aggregator=self.aggregator,
-        )
+    def _thickness_note(self) -> str:
+        if "depth_mm" not in self._card.outputs:
+            return "The model does not estimate depth."
+        return "This version does not measure thickness."
 
-    def _patient_out(self, score: float | None) -> PatientOut | None:
+    def _patient_out(self, score_without: float | None) -> PatientOut | None:
         """The patient as used, and the score without; None where nothing was said, or where it must not be written."""
         patient = self._case.patient
         if patient is None or not self._case.patient_in_output:
             return None
-        without = score
-        if patient.is_known:
-            table = self._table(self._unknown)
-            without = self._score(table.probabilities[table.status == "ok"])
-        return PatientOut(values=dict(patient.values), ulceration=patient.ulceration, malignant_score_without=without)
-
-    def _bundle_out(self) -> BundleOut:
-        card, cut = self._card, self._card.cut
-        return BundleOut(
-            name=self._bundle.name,
-            version=card.version,
-            digest=self._bundle.digest,
-            domain=card.domain,
-            trained=card.trained,
-            cut=cut.value if cut else None,
-            cut_low=cut.low if cut else None,
-            cut_high=cut.high if cut else None,
+        return PatientOut(
+            values=dict(patient.values), ulceration=patient.ulceration, malignant_score_without=score_without
         )

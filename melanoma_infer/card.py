@@ -137,6 +137,8 @@ class ModelCard(Frozen):
     classes: tuple[str, ...] = Field(min_length=2)
     """In the order of the graph's `probabilities`, of the CSV columns and of the API."""
     malignant: tuple[str, ...] = Field(min_length=1)
+    no_lesion: str | None = None
+    """The class of tiles without any lesion. None: the first class that is not malignant."""
     tile_px: int = Field(gt=0, le=8192)
     um_per_px: Positive | None = None
     tile_um: Positive | None = None
@@ -203,6 +205,8 @@ class ModelCard(Frozen):
             raise ValueError("classes must differ")
         if not set(self.malignant) < known:
             raise ValueError("malignant must name some, not all, of the classes")
+        if self.no_lesion is not None and self.no_lesion not in known - set(self.malignant):
+            raise ValueError("no_lesion must be a class that is not malignant")
         if self.outcome is not None and not set(self.outcome.classes) <= set(self.malignant):
             raise ValueError("outcome classes must be malignant classes")
         priors = self.class_priors
@@ -231,6 +235,12 @@ class ModelCard(Frozen):
     def malignant_columns(self) -> tuple[int, ...]:
         """The columns of `probabilities` that are malignant."""
         return tuple(self.classes.index(name) for name in self.malignant)
+
+    @property
+    def lesion_columns(self) -> tuple[int, ...]:
+        """The columns of `probabilities` that mean a lesion, benign or malignant: all but `no_lesion`."""
+        healthy = self.no_lesion or next(name for name in self.classes if name not in self.malignant)
+        return tuple(i for i, name in enumerate(self.classes) if name != healthy)
 
     @property
     def outcome_columns(self) -> tuple[int, ...]:

@@ -9,14 +9,14 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from melanoma_infer.accumulator import Accumulator, SlideCase, SlidePlan
-from melanoma_infer.bundle import Bundle
+from melanoma_infer.accumulator import Accumulator, SlideCase
+from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import MemoryExhaustedError, MminferError, SlideUnreadableError
 from melanoma_infer.patients import strict_patient
+from melanoma_infer.plan import SlidePlan
 from melanoma_infer.privacy import DIGEST_CHARS, without_paths
 from melanoma_infer.provenance import VERSION, digest_of
 from melanoma_infer.reading import read_plan, read_tiles
@@ -30,114 +30,12 @@ from melanoma_infer.slides.completeness import require_complete
 from melanoma_infer.slides.members import identify
 from melanoma_infer.slides.retrying import RetryingReader
 from melanoma_infer.slides.scale import known_scale
+from melanoma_infer.stopwatch import Stopwatch
 from melanoma_infer.tiling import place_tiles, tile_geometry
 from melanoma_infer.tissue import find_tissue
 
 Progress = Callable[[int, int], None]
 """Called with tiles done and tiles in all."""
-
-
-@dataclass
-class Stopwatch:
-    """Milliseconds spent in each stage."""
-
-    spent_ms: dict[str, float] = field(default_factory=dict)
-    stage: str = "open"
-
-    @contextmanager
-    def timing(self, stage: str) -> Iterator[None]:
-        """Add the time of the block to a stage, which is also what a failure is said to have happened in."""
-        self.stage, started = stage, time.perf_counter()
-        try:
-            yield
-        finally:
-            self.spent_ms[stage] = self.spent_ms.get(stage, 0.0) + (time.perf_counter() - started) * 1000
-
-
-def score_slide(
-    path: str | Path,
-    scorer: Scorer,
-    *,
-    patient: Mapping[str, object] | None = None,
-    settings: Settings | None = None,
-    case: SlideCase | None = None,
-    progress: Progress | None = None,
-) -> SlideResult:
-    """The result of one slide.
-
-    Args:
-        path: a slide that OpenSlide reads, or a plain image.
-        scorer: a bundle on an engine.
-        patient: values for the card's patient fields; what is not given is unknown.
-        settings: what differs from the model card.
-        case: the slide's id and patient, where a manifest gives them.
-        progress: called after each tile.
-
-    Raises:
-        MminferError: see melanoma_infer.errors; a slide without tissue is a result, not an error.
-    """
-    path, settings, watch = Path(path), settings or Settings(), Stopwatch()
-    given = strict_patient(patient, scorer.bundle.card.patient_fields) if patient is not None else None
-    case = case or SlideCase(id=path.stem, patient=given)
-    return _score(path, scorer, settings=settings, case=case, watch=watch, progress=progress)
-
-
-def plan_slide(
-    path: Path,
-    bundle: Bundle,
-    settings: Settings,
-    *,
-    watch: Stopwatch | None = None,
-    identity: Identity | None = None,
-) -> SlidePlan:
-    """What will be read of a slide: its scale, its tissue and its tiles."""
-    watch = watch or Stopwatch()
-    with watch.timing("open"):
-        reader = RetryingReader(path)
-    with reader:
-        require_complete(path)
-        identity = identity or identify(path, reader.facts.quickhash)
-        known = known_scale(reader.facts, settings.mpp_um)
-        geometry = tile_geometry(bundle.card, settings)
-        with watch.timing("tissue"):
-            tissue = find_tissue(reader, known.scale, settings.tissue)
-        tiles = place_tiles(reader.facts.size_l0, known.scale, tissue, geometry)
-        reading = read_plan(reader.facts, known.scale, geometry, bundle.card)
-        return SlidePlan(reader.facts, identity, known, tissue, geometry, reading, tuple(tiles))
-
-
-def _score(
-    path: Path,
-    scorer: Scorer,
-    *,
-    settings: Settings,
-    case: SlideCase,
-    watch: Stopwatch,
-    progress: Progress | None = None,
-    identity: Identity | None = None,
-    settings_digest: str | None = None,
-) -> SlideResult:
-    plan = plan_slide(path, scorer.bundle, settings, watch=watch, identity=identity)
-    tiles = Accumulator(
-        plan, case, scorer.bundle, numerics=scorer.numerics, settings=settings, settings_digest=settings_digest
-    )
-    readable = 0
-    reads = read_tiles(path, plan.tiles, plan.reading, threads=scorer.threads)
-    for done in range(1, len(plan.tiles) + 1):
-        with watch.timing("wait for pixels"):
-            read = next(reads)
-        with watch.timing("infer"):
-            tiles.add(scorer.infer(read))
-        readable += read.pixels is not None
-        if progress is not None:
-            progress(done, len(plan.tiles))
-    if plan.tiles and not readable:
-        raise SlideUnreadableError(
-            f"None of the slide's {len(plan.tiles)} tiles can be read: the file is damaged. Copy it again."
-        )
-    with watch.timing("score"):
-        result = tiles.result()
-    return result.model_copy(update={"timings_ms": _rounded(watch.spent_ms)}).with_tiles(result.tiles)
 
 
 @dataclass(frozen=True)
@@ -147,6 +45,95 @@ class SlideRequest:
     path: Path
     case: SlideCase
     settings: Settings
+
+
+def score_slide(
+    path: str | Path,
+    scorer: Scorer,
+    *,
+    patient: Mapping[str, object] | None = None,
+    settings: Settings | None = None,
+    progress: Progress | None = None,
+) -> SlideResult:
+    """The result of one slide.
+
+    Args:
+        path: a slide that OpenSlide reads, or a plain image.
+        scorer: a bundle on an engine.
+        patient: values for the card's patient fields; what is not given is unknown.
+        settings: what differs from the model card.
+        progress: called after each tile.
+
+    Raises:
+        MminferError: see melanoma_infer.errors; a slide without tissue is a result, not an error.
+    """
+    path = Path(path)
+    given = strict_patient(patient, scorer.bundle.card.patient_fields) if patient is not None else None
+    request = SlideRequest(path, SlideCase(path.stem, patient=given), settings or Settings())
+    return _score(request, scorer, Stopwatch(), progress=progress)
+
+
+def _score(
+    request: SlideRequest,
+    scorer: Scorer,
+    watch: Stopwatch,
+    *,
+    progress: Progress | None = None,
+    identity: Identity | None = None,
+    settings_digest: str | None = None,
+) -> SlideResult:
+    """The flow, stage by stage."""
+    path, card = request.path, scorer.bundle.card
+    plan = plan_slide(path, card, request.settings, watch=watch, identity=identity)
+    tiles = Accumulator(
+        plan,
+        request.case,
+        scorer.bundle,
+        numerics=scorer.numerics,
+        settings=request.settings,
+        settings_digest=settings_digest,
+    )
+    reads = read_tiles(path, plan.tiles, plan.reading, threads=scorer.threads)
+    for done, read in enumerate(watch.waiting("wait for pixels", reads), start=1):
+        with watch.timing("infer"):
+            tiles.add(scorer.infer(read))
+        if progress is not None:
+            progress(done, len(plan.tiles))
+    if tiles.nothing_was_read:
+        raise SlideUnreadableError(
+            f"None of the slide's {len(plan.tiles)} tiles can be read: the file is damaged. Copy it again."
+        )
+    with watch.timing("score"):
+        result = tiles.result()
+    return result.model_copy(update={"timings_ms": watch.rounded_ms})
+
+
+def plan_slide(
+    path: Path,
+    card: ModelCard,
+    settings: Settings,
+    *,
+    watch: Stopwatch | None = None,
+    identity: Identity | None = None,
+) -> SlidePlan:
+    """What will be read of a slide: its scale, its tissue and its tiles.
+
+    Raises:
+        MminferError: the slide cannot be opened, is incomplete, or has no known scale; a mask does not fit it.
+    """
+    watch = watch or Stopwatch()
+    with watch.timing("open"):
+        reader = RetryingReader(path)
+    with reader:
+        require_complete(path)
+        identity = identity or identify(path, reader.facts.quickhash)
+        known = known_scale(reader.facts, settings.mpp_um)
+        geometry = tile_geometry(card, settings)
+        with watch.timing("tissue"):
+            tissue = find_tissue(reader, known.scale, settings.tissue)
+        tiles = place_tiles(reader.facts.size_l0, known.scale, tissue, geometry)
+        reading = read_plan(reader.facts, known.scale, geometry, card)
+        return SlidePlan(reader.facts, identity, known, tissue, geometry, reading, tuple(tiles))
 
 
 def score_slides(
@@ -206,16 +193,8 @@ def _scored(
             return SlideOutcome(
                 finished.id, finished.case_id, 0, "finished before", "", 0.0, folder, finished, skipped=True
             )
-        result = _score(
-            request.path,
-            scorer,
-            settings=request.settings,
-            case=case,
-            watch=watch,
-            progress=progress,
-            identity=identity,
-            settings_digest=wanted,
-        )
+        named = replace(request, case=case)
+        result = _score(named, scorer, watch, progress=progress, identity=identity, settings_digest=wanted)
         with watch.timing("write"):
             out.write(folder, result)
         return SlideOutcome(case.id, case.case_id, 0, "", "", time.perf_counter() - started, folder, result)
@@ -265,7 +244,3 @@ def _mask_digest(tissue: str) -> str | None:
     """The content of a mask given by path: the same path may hold another mask tomorrow."""
     mask = Path(tissue)
     return hashlib.sha256(mask.read_bytes()).hexdigest() if tissue not in ("auto", "all") and mask.is_file() else None
-
-
-def _rounded(timings_ms: Mapping[str, float]) -> dict[str, float]:
-    return {stage: round(ms, 3) for stage, ms in timings_ms.items()}

@@ -59,6 +59,8 @@ class Tissue:
     luminance_p95: float
     is_brightfield: bool
     source: Literal["found", "mask", "all"]
+    thumbnail: NDArray[np.uint8] | None = None
+    """uint8 (h, w, 3): the plane itself, for pictures."""
 
 
 @dataclass(frozen=True)
@@ -94,3 +96,41 @@ class TileResult:
     def status(self) -> TileStatus:
         """Whether the tile counts."""
         return "unreadable" if self.outputs is None else "ok"
+
+
+@dataclass(frozen=True)
+class EvidenceMap:
+    """Evidence of a lesion on a grid of cells that begins at l0 (0, 0).
+
+    values: float32 (h, w), 0–1, NaN where nothing was evaluated · cell_l0: width and height of a cell in l0 pixels ·
+    source: "cam" where the model gives maps, else "tile": one cell is then one tile.
+    """
+
+    values: NDArray[np.float32]
+    cell_l0: tuple[float, float]
+    source: Literal["cam", "tile"]
+
+
+@dataclass(frozen=True)
+class SlideView:
+    """What pictures of a slide are drawn from.
+
+    thumbnail: uint8 (h, w, 3) at no more than 8 µm/px · px_l0: l0 pixels a thumbnail pixel is wide and high ·
+    tissue, ink, unread: bool (h, w) on the thumbnail.
+    """
+
+    thumbnail: NDArray[np.uint8]
+    px_l0: float
+    tissue: NDArray[np.bool_]
+    ink: NDArray[np.bool_]
+    unread: NDArray[np.bool_]
+    evidence: EvidenceMap
+
+
+@dataclass(frozen=True)
+class GalleryTile:
+    """A tile that a person should look at: its row in the tile table, why it was chosen, and its pixels."""
+
+    row: int
+    role: Literal["telling", "hard-negative", "near-cut"]
+    pixels: NDArray[np.uint8]

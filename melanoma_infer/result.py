@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from melanoma_infer.card import Precision
+from melanoma_infer.card import ModelCard, Precision
+from melanoma_infer.records import GalleryTile, SlideView
 
 Verdict = Literal["suspected", "not-detected", "indeterminate", "not-configured"]
 OutcomeState = Literal["above-cut", "between-cuts", "below-cut", "not-assessed"]
@@ -94,6 +95,8 @@ class PatientOut(Frozen):
     values: dict[str, str]
     ulceration: str
     malignant_score_without: float | None
+    breslow_mm: float | None = None
+    """A measured thickness that took the place of the estimated one."""
 
 
 class BundleOut(Frozen):
@@ -127,6 +130,16 @@ class TileCounts(Frozen):
     not_evaluated: int
 
 
+class EvaluationOut(Frozen):
+    """What the verdict rests on and stands nowhere else in the result."""
+
+    engine_band: float
+    non_finite: int
+    padded_fraction: float
+    is_brightfield: bool
+    luminance_p95: float
+
+
 class Thickness(Frozen):
     """Breslow thickness in mm, or why there is none."""
 
@@ -139,15 +152,22 @@ class Thickness(Frozen):
 
 
 class Region(Frozen):
-    """A connected area of evidence; outline in l0 pixels."""
+    """A connected area of evidence; rings in l0 pixels."""
 
     id: str
-    class_: str = Field(alias="class")
+    class_: Literal["malignant", "benign"] = Field(alias="class")
     area_mm2: float
     diameter_mm: float
     score: Share
+    """Mean evidence of a lesion over its cells."""
+    malignant_share: Share
+    """Evidence-weighted p(malignant) / p(lesion); from one half on the class is malignant."""
     outline: list[list[float]]
+    """A closed ring of corners (x, y)."""
+    holes: list[list[list[float]]] = []
+    """Closed rings that are not part of the region."""
     piece: int
+    """The piece of tissue it lies on, numbered from 1 in reading order; 0 where it lies on none."""
 
 
 class Tool(Frozen):
@@ -201,6 +221,7 @@ class SlideResult(Frozen):
     numerics: NumericsOut
     settings_digest: str | None
     tiles_counted: TileCounts = Field(alias="tiles")
+    evaluation: EvaluationOut
     tissue_mm2: float
     ink_mm2: float
     evaluable_fraction: Share
@@ -217,15 +238,40 @@ class SlideResult(Frozen):
     timings_ms: dict[str, float]
 
     _tiles: TileTable = PrivateAttr()
+    _card: ModelCard | None = PrivateAttr(None)
+    _view: SlideView | None = PrivateAttr(None)
+    _gallery: tuple[GalleryTile, ...] = PrivateAttr(())
 
     @property
     def tiles(self) -> TileTable:
         """The tiles' results."""
         return self._tiles
 
-    def with_tiles(self, tiles: TileTable) -> SlideResult:
-        """This result, carrying its tiles."""
-        self._tiles = tiles
+    @property
+    def view(self) -> SlideView | None:
+        """What pictures are drawn from; None for a result that was read from a file."""
+        return self._view
+
+    @property
+    def card(self) -> ModelCard | None:
+        """The model's card; None for a result that was read from a file."""
+        return self._card
+
+    @property
+    def gallery(self) -> tuple[GalleryTile, ...]:
+        """The tiles that a person should look at."""
+        return self._gallery
+
+    def carrying(
+        self,
+        tiles: TileTable,
+        view: SlideView | None = None,
+        gallery: tuple[GalleryTile, ...] = (),
+        *,
+        card: ModelCard | None = None,
+    ) -> SlideResult:
+        """This result with what its files and pictures are made of."""
+        self._tiles, self._view, self._gallery, self._card = tiles, view, gallery, card
         return self
 
 

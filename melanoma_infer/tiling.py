@@ -103,6 +103,13 @@ class TissueArea:
         inside = self._upto(bottom, right) - self._upto(top, right) - self._upto(bottom, left) + self._upto(top, left)
         return max(0.0, inside) * self._px_l0**2
 
+    def on_grid(self, xs_l0: NDArray[np.float64], ys_l0: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Tissue (len(ys) − 1, len(xs) − 1) between neighbouring lines of a grid, in level-0 pixels."""
+        rows = _between(self._sums, ys_l0 / self._px_l0)
+        corners = _between(rows.T, xs_l0 / self._px_l0).T
+        inside: NDArray[np.float64] = np.diff(np.diff(corners, axis=0), axis=1) * self._px_l0**2
+        return np.maximum(inside, 0.0)
+
     def _upto(self, y: float, x: float) -> float:
         """Mask pixels above and left of a point, interpolated: exact, because a pixel is evenly tissue or not."""
         y, x = min(max(y, 0.0), self._sums.shape[0] - 1.0), min(max(x, 0.0), self._sums.shape[1] - 1.0)
@@ -110,3 +117,12 @@ class TissueArea:
         dy, dx = y - row, x - column
         corner = self._sums[row : row + 2, column : column + 2]
         return float(np.array([1 - dy, dy]) @ corner @ np.array([1 - dx, dx]))
+
+
+def _between(values: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Rows of an array at fractional places, interpolated."""
+    places = np.clip(places, 0.0, len(values) - 1.0)
+    low = np.minimum(places.astype(int), len(values) - 2)
+    part = (places - low)[:, None]
+    rows: NDArray[np.float64] = values[low] * (1 - part) + values[low + 1] * part
+    return rows

@@ -103,6 +103,7 @@ class _Found:
             luminance_p95=self._luminance_p95,
             is_brightfield=self._is_brightfield,
             source="all" if source == "all" else "mask" if source == "mask" else "found",
+            thumbnail=self._plane.rgb,
         )
 
     @property

@@ -328,16 +328,13 @@ def _draw_grids(requests: Sequence[SlideRequest], bundle: Bundle, out: Path, *, 
     from melanoma_infer.privacy import DIGEST_CHARS
     from melanoma_infer.reports import grid_picture
     from melanoma_infer.reports.output import OutputFolder, write_atomically
-    from melanoma_infer.slides.retrying import RetryingReader
-    from melanoma_infer.tissue import read_plane
 
     failures: list[MminferError] = []
     with OutputFolder(out) as folder:
         for request in requests:
             try:
-                plan = plan_slide(request.path, bundle, request.settings)
-                with RetryingReader(request.path) as reader:
-                    picture = grid_picture.render(read_plane(reader, plan.scale.scale), plan)
+                plan = plan_slide(request.path, bundle.card, request.settings)
+                picture = grid_picture.render(plan)
             except MminferError as error:
                 failures.append(error)
                 note(f"{'a slide' if hide_names else request.case.id}: (exit {error.exit_code}) {error}")

@@ -58,14 +58,14 @@ class LogOdds(NamedTuple):
 def log_odds(card: ModelCard) -> tuple[LogOdds, LogOdds, LogOdds]:
     """The log-odds that the three maps explain: lesion, malignant, outcome.
 
-    Lesion is every class but the first; malignant and outcome are the card's. A card without an outcome, or whose
+    All three follow the roles that the card gives its classes. A card without an outcome, or whose
     malignant classes all carry it, has nothing to compare: every class against every class, whose map is zero.
     """
-    every = tuple(range(len(card.classes)))
+    every, lesion = tuple(range(len(card.classes))), card.lesion_columns
     malignant, outcome = card.malignant_columns, card.outcome_columns
     spared = tuple(k for k in malignant if k not in outcome)
     return (
-        LogOdds(every[1:], every[:1]),
+        LogOdds(lesion, tuple(k for k in every if k not in lesion)),
         LogOdds(malignant, tuple(k for k in every if k not in malignant)),
         LogOdds(outcome, spared) if outcome and spared else LogOdds(every, every),
     )

@@ -5,11 +5,11 @@ from __future__ import annotations
 import io
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from melanoma_infer.accumulator import SlidePlan
-from melanoma_infer.tissue import Plane
+from melanoma_infer.plan import SlidePlan
 
 SIDE_PX_MAX = 1600
 TISSUE_COLOUR = (0, 110, 180)
@@ -17,27 +17,27 @@ INK_COLOUR = (200, 0, 120)
 TILE_COLOUR = (20, 20, 20)
 
 
-def render(plane: Plane, plan: SlidePlan) -> bytes:
-    """A PNG: the plane, the tissue's outline in blue, excluded ink in magenta, kept tiles in black."""
-    zoom = min(4.0, SIDE_PX_MAX / max(plane.unread.shape))
-    image = Image.fromarray(_outlined(plane.rgb, plan))
+def render(plan: SlidePlan) -> bytes:
+    """A PNG: the slide, the tissue's outline in blue, excluded ink in magenta, kept tiles in black."""
+    zoom = min(4.0, SIDE_PX_MAX / max(plan.tissue.mask.shape))
+    image = Image.fromarray(_outlined(plan))
     size = (max(1, round(image.width * zoom)), max(1, round(image.height * zoom)))
     image = image.resize(size, Image.Resampling.NEAREST if zoom > 1 else Image.Resampling.BOX)
     draw = ImageDraw.Draw(image)
     for tile in plan.tiles:
         rect = tile.rect_l0
-        corners = [edge / plane.px_l0 * zoom for edge in (rect.x, rect.y, rect.right, rect.bottom)]
+        corners = [edge / plan.tissue.px_l0 * zoom for edge in (rect.x, rect.y, rect.right, rect.bottom)]
         draw.rectangle(corners, outline=TILE_COLOUR, width=2)
     png = io.BytesIO()
     image.save(png, "PNG")
     return png.getvalue()
 
 
-def _outlined(
-    rgb: np.ndarray[tuple[int, ...], np.dtype[np.uint8]], plan: SlidePlan
-) -> np.ndarray[tuple[int, ...], np.dtype[np.uint8]]:
-    """The plane with the borders of tissue and ink drawn in."""
-    drawn = rgb.copy()
-    for mask, colour in ((plan.tissue.mask, TISSUE_COLOUR), (plan.tissue.ink, INK_COLOUR)):
+def _outlined(plan: SlidePlan) -> NDArray[np.uint8]:
+    """The slide at low resolution with the borders of tissue and ink drawn in."""
+    tissue = plan.tissue
+    blank = np.full((*tissue.mask.shape, 3), 255, np.uint8)
+    drawn = blank if tissue.thumbnail is None else tissue.thumbnail.copy()
+    for mask, colour in ((tissue.mask, TISSUE_COLOUR), (tissue.ink, INK_COLOUR)):
         drawn[mask & ~ndimage.binary_erosion(mask)] = colour
     return drawn

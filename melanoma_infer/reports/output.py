@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from melanoma_infer.errors import OutputError
 from melanoma_infer.privacy import folder_name
 from melanoma_infer.records import Identity
-from melanoma_infer.reports import result_json, tiles_csv, tiles_geojson, tiles_npz
+from melanoma_infer.reports import regions_geojson, result_json, tiles_csv, tiles_geojson, tiles_npz
 from melanoma_infer.result import SlideResult
 from melanoma_infer.slides.base import Closing
 
@@ -24,6 +24,7 @@ Report = Callable[[SlideResult], bytes]
 REPORTS: dict[str, Report] = {
     "tiles.csv": tiles_csv.render,
     "tiles.geojson": tiles_geojson.render,
+    "regions.geojson": regions_geojson.render,
     "tiles.npz": tiles_npz.render,
     RESULT: result_json.render,
 }

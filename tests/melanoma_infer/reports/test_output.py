@@ -72,7 +72,7 @@ def test_a_file_is_replaced_whole(tmp_path):
 
 def test_a_finished_slide_is_known_only_by_all_of_its_marks(result, tmp_path):
     same = Identity(result.slide.digest, result.slide.size_bytes, result.slide.mtime_ns, 1)
-    known = result.model_copy(update={"settings_digest": "d"}).with_tiles(result.tiles)
+    known = result.model_copy(update={"settings_digest": "d"}).carrying(result.tiles)
     with OutputFolder(tmp_path / "out") as out:
         folder = out.folder_of("a", same.digest)
         assert out.finished(folder, same, "d") is None

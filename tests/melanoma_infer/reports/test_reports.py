@@ -96,7 +96,7 @@ def test_tiles_geojson_follows_qupath_s_rules(result):
 def test_what_is_not_a_number_is_written_as_text(result):
     tiles = result.tiles
     unreadable = type(tiles)(**{**vars(tiles), "probabilities": tiles.probabilities * np.nan})
-    changed = result.model_copy().with_tiles(unreadable)
+    changed = result.model_copy().carrying(unreadable)
     text = tiles_geojson.render(changed).decode()
     assert '"prob_no_lesion": "NaN"' in text
     assert json.loads(text)  # a bare NaN is no JSON: allow_nan would have raised

@@ -1,0 +1,295 @@
+"""Regions: the model's maps, stitched over the slide → connected areas of evidence, counted, measured and outlined.
+
+Cell evidence = p(lesion) · min(1, cam_lesion / cam_scale), both of an unknown patient, overlapping tiles averaged. A
+region is a connected part (sharing cell sides) of cells with evidence ≥ the card's region_cut. It is malignant when the
+evidence-weighted p(malignant) / p(lesion) is at least one half. Where a lesion lies, and what it is, does not depend on
+the patient's age: patient values change scores and verdict, never a region.
+
+What heat shows are regions, not lesions: a glass often carries several levels of one lesion.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+from scipy.spatial import ConvexHull, QhullError
+from scipy.spatial.distance import pdist
+
+from melanoma_infer.card import ModelCard
+from melanoma_infer.geometry import Scale, SizePx
+from melanoma_infer.records import EvidenceMap, Tissue
+from melanoma_infer.result import Region, TileTable
+from melanoma_infer.tiling import Geometry, TissueArea
+
+CELL_TISSUE_MIN = 0.10
+"""A cell with less tissue than a kept tile has (10 %) shows nothing: no heat over glass."""
+MALIGNANT_RATIO = 0.5
+
+Ring = list[list[float]]
+
+
+@dataclass(frozen=True)
+class StitchedMaps:
+    """Evidence of a lesion, and of a malignant one, on the same cells: float64 (h, w), NaN where nothing is known."""
+
+    lesion: NDArray[np.float64]
+    malignant: NDArray[np.float64]
+    cell_l0: tuple[float, float]
+    source: str
+
+    @property
+    def evidence(self) -> EvidenceMap:
+        """The map that pictures show."""
+        return EvidenceMap(self.lesion.astype(np.float32), self.cell_l0, "cam" if self.source == "cam" else "tile")
+
+
+def has_maps(card: ModelCard) -> bool:
+    """Whether the model says where in a tile its evidence lies."""
+    return "cam" in card.outputs and card.cam_scale is not None
+
+
+def stitch(
+    tiles: TileTable,
+    card: ModelCard,
+    *,
+    size_l0: SizePx,
+    scale: Scale,
+    geometry: Geometry,
+    tissue: Tissue,
+) -> StitchedMaps:
+    """The tiles' evidence on one grid of cells.
+
+    A cell is a cell of the model's maps; without maps it is the tiles' stride. Tiles are laid on the nearest cell.
+
+    Args:
+        tiles: the results, with the probabilities of an unknown patient.
+        card: roles of the classes, cam_scale.
+        size_l0: the slide.
+        scale: µm per l0 pixel.
+        geometry: the tiles.
+        tissue: where heat may be shown.
+    """
+    cells_a_tile = tiles.cam.shape[2:] if has_maps(card) and tiles.cam is not None else None
+    cell_l0 = _cell_l0(geometry, scale, cells_a_tile)
+    shape = (_cells(size_l0.height, cell_l0[1]), _cells(size_l0.width, cell_l0[0]))
+    sums, counts = np.zeros((2, *shape)), np.zeros(shape)
+    for row in np.flatnonzero(tiles.status == "ok"):
+        patch = _tile_evidence(tiles, card, int(row), cells_a_tile or _span(geometry))
+        place = _Place.of(tiles, int(row), cell_l0, patch.shape, shape)
+        sums[0][place.on_grid] += patch[place.on_tile]
+        sums[1][place.on_grid] += patch[place.on_tile] * _malignant_share(tiles.probabilities[row], card)
+        counts[place.on_grid] += 1
+    on_tissue = _tissue_fractions(tissue, cell_l0, shape, size_l0) >= CELL_TISSUE_MIN
+    with np.errstate(invalid="ignore"):
+        lesion, malignant = np.where((counts > 0) & on_tissue, sums / counts, np.nan)
+    return StitchedMaps(lesion, malignant, cell_l0, "cam" if cells_a_tile else "tile")
+
+
+def find_regions(maps: StitchedMaps, card: ModelCard, *, size_l0: SizePx, scale: Scale, tissue: Tissue) -> list[Region]:
+    """The regions of a slide, largest first."""
+    labels, count = ndimage.label(np.nan_to_num(maps.lesion, nan=-1.0) >= max(card.region_cut, 1e-9))
+    pieces = _pieces(tissue)
+    found = []
+    for label in range(1, count + 1):
+        cells = labels == label
+        rings = [_to_l0(ring, maps.cell_l0, size_l0) for ring in _rings(cells)]
+        evidence = maps.lesion[cells].sum()
+        ratio = float(np.clip(maps.malignant[cells].sum() / evidence, 0, 1))
+        found.append((_area_mm2(rings, scale), ratio, cells, rings))
+    found.sort(key=lambda each: (-each[0], each[3][0]))
+    return [
+        Region.model_validate(
+            {
+                "id": f"R{number}",
+                "class": "malignant" if ratio >= MALIGNANT_RATIO else "benign",
+                "area_mm2": area,
+                "diameter_mm": _diameter_mm(rings[0], scale),
+                "score": float(np.clip(maps.lesion[cells].mean(), 0, 1)),
+                "malignant_share": ratio,
+                "outline": rings[0],
+                "holes": rings[1:],
+                "piece": _piece_of(cells, maps.cell_l0, pieces, tissue.px_l0),
+            }
+        )
+        for number, (area, ratio, cells, rings) in enumerate(found, start=1)
+    ]
+
+
+def regions_note(maps: StitchedMaps, scale: Scale) -> str:
+    """From what the regions were drawn, and at what resolution."""
+    side_um = maps.cell_l0[0] * scale.x_um
+    if maps.source == "cam":
+        return f"Drawn from the model's maps, {side_um:.0f} µm a cell."
+    return f"The model gives no maps: drawn at the resolution of the tiles, {side_um:.0f} µm."
+
+
+def _cell_l0(geometry: Geometry, scale: Scale, cells_a_tile: tuple[int, ...] | None) -> tuple[float, float]:
+    """Width and height of a cell in l0 pixels."""
+    if cells_a_tile is None:
+        return geometry.stride_um / scale.x_um, geometry.stride_um / scale.y_um
+    return geometry.tile_um / cells_a_tile[1] / scale.x_um, geometry.tile_um / cells_a_tile[0] / scale.y_um
+
+
+def _span(geometry: Geometry) -> tuple[int, int]:
+    """Cells that a tile covers where a cell is one stride."""
+    side = max(1, round(geometry.tile_um / geometry.stride_um))
+    return side, side
+
+
+def _cells(length_l0: int, cell_l0: float) -> int:
+    return max(1, int(np.ceil(length_l0 / cell_l0 - 1e-6)))
+
+
+def _tile_evidence(tiles: TileTable, card: ModelCard, row: int, cells: tuple[int, ...]) -> NDArray[np.float64]:
+    """Evidence (h, w) of one tile."""
+    lesion = float(tiles.probabilities[row][list(card.lesion_columns)].sum())
+    if tiles.cam is None or card.cam_scale is None:
+        return np.full(cells, lesion)
+    share = np.clip(tiles.cam[row, 0].astype(np.float64) / card.cam_scale, 0.0, 1.0)
+    return lesion * np.asarray(share)
+
+
+def _malignant_share(probabilities: NDArray[np.float64], card: ModelCard) -> float:
+    """p(malignant) / p(lesion) of one tile."""
+    lesion = probabilities[list(card.lesion_columns)].sum()
+    return float(probabilities[list(card.malignant_columns)].sum() / lesion) if lesion > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tile's cells lie on the grid, cut at its edges."""
+
+    on_grid: tuple[slice, slice]
+    on_tile: tuple[slice, slice]
+
+    @classmethod
+    def of(
+        cls, tiles: TileTable, row: int, cell_l0: tuple[float, float], cells: tuple[int, ...], grid: tuple[int, int]
+    ) -> _Place:
+        top, left = round(int(tiles.miny[row]) / cell_l0[1]), round(int(tiles.minx[row]) / cell_l0[0])
+        height, width = min(cells[0], grid[0] - top), min(cells[1], grid[1] - left)
+        return cls(
+            (slice(top, top + max(0, height)), slice(left, left + max(0, width))),
+            (slice(0, max(0, height)), slice(0, max(0, width))),
+        )
+
+
+def _tissue_fractions(
+    tissue: Tissue, cell_l0: tuple[float, float], shape: tuple[int, int], size_l0: SizePx
+) -> NDArray[np.float64]:
+    """The share of every cell (of its part inside the slide) that is tissue."""
+    xs = np.minimum(np.arange(shape[1] + 1) * cell_l0[0], size_l0.width)
+    ys = np.minimum(np.arange(shape[0] + 1) * cell_l0[1], size_l0.height)
+    areas = np.diff(ys)[:, None] * np.diff(xs)[None, :]
+    fractions: NDArray[np.float64] = TissueArea(tissue).on_grid(xs, ys) / np.maximum(areas, 1e-9)
+    return fractions
+
+
+def _pieces(tissue: Tissue) -> NDArray[np.int32]:
+    """Connected pieces of tissue, numbered from 1 in reading order of their first pixels; 0 is glass."""
+    labels: NDArray[np.int32] = ndimage.label(tissue.mask, np.ones((3, 3)))[0]
+    return labels
+
+
+def _piece_of(cells: NDArray[np.bool_], cell_l0: tuple[float, float], pieces: NDArray[np.int32], px_l0: float) -> int:
+    """The piece of tissue that most of a region lies on; 0 where it lies on none."""
+    height, width = pieces.shape
+    rows = np.minimum(((np.arange(height) + 0.5) * px_l0 / cell_l0[1]).astype(int), cells.shape[0] - 1)
+    columns = np.minimum(((np.arange(width) + 0.5) * px_l0 / cell_l0[0]).astype(int), cells.shape[1] - 1)
+    counts = np.bincount(pieces[cells[np.ix_(rows, columns)]], minlength=1)
+    counts[0] = 0
+    return int(counts.argmax())
+
+
+def _rings(cells: NDArray[np.bool_]) -> list[list[tuple[int, int]]]:
+    """The borders of one region as corner points (x, y) of cells: the outer ring first, then its holes.
+
+    Cells lie to the right of a ring's way, so outer rings run clockwise on the screen and holes the other way round.
+    """
+    ways: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
+    for start, end in _borders(np.pad(cells, 1)):
+        ways[start].append(end)
+    rings = []
+    while ways:
+        start = min(ways)
+        ring, before, here = [start], start, _take(ways, start, None)
+        while here != start:
+            ring.append(here)
+            before, here = here, _take(ways, here, _step(before, here))
+        rings.append(_without_straight_points(ring))
+    rings.sort(key=lambda ring: -abs(_doubled_area(ring)))
+    return rings
+
+
+def _step(before: tuple[int, int], here: tuple[int, int]) -> tuple[int, int]:
+    """The step that led here."""
+    return here[0] - before[0], here[1] - before[1]
+
+
+def _take(
+    ways: dict[tuple[int, int], list[tuple[int, int]]], here: tuple[int, int], step: tuple[int, int] | None
+) -> tuple[int, int]:
+    """The next corner; where two cells touch at a corner only, the way that turns right stays with the same cell."""
+    ends = ways[here]
+    if step is not None and len(ends) > 1:
+        right = (here[0] - step[1], here[1] + step[0])
+        ends.sort(key=lambda end: end != right)
+    end = ends.pop(0)
+    if not ends:
+        del ways[here]
+    return end
+
+
+def _borders(padded: NDArray[np.bool_]) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
+    """The sides between region and not-region as steps (from, to), the region to the right; padding taken off."""
+    inside = padded[1:-1, 1:-1]
+    sides = (
+        (padded[:-2, 1:-1], (0, 0), (1, 0)),
+        (padded[1:-1, 2:], (1, 0), (1, 1)),
+        (padded[2:, 1:-1], (1, 1), (0, 1)),
+        (padded[1:-1, :-2], (0, 1), (0, 0)),
+    )
+    for neighbour, begin, end in sides:
+        for y, x in zip(*np.nonzero(inside & ~neighbour), strict=True):
+            yield (int(x) + begin[0], int(y) + begin[1]), (int(x) + end[0], int(y) + end[1])
+
+
+def _without_straight_points(ring: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Only the corners at which a ring turns."""
+    points = np.array(ring)
+    steps = np.roll(points, -1, axis=0) - points
+    turns = (steps != np.roll(steps, 1, axis=0)).any(axis=1)
+    return [ring[i] for i in np.flatnonzero(turns)]
+
+
+def _doubled_area(ring: list[tuple[int, int]] | Ring) -> float:
+    x, y = np.array(ring, np.float64).T
+    return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))
+
+
+def _to_l0(ring: list[tuple[int, int]], cell_l0: tuple[float, float], size_l0: SizePx) -> Ring:
+    """A closed ring in l0 pixels, cut at the slide's far edges."""
+    points = [[min(x * cell_l0[0], size_l0.width), min(y * cell_l0[1], size_l0.height)] for x, y in ring]
+    rounded = [[round(x, 2), round(y, 2)] for x, y in points]
+    return [*rounded, rounded[0]]
+
+
+def _area_mm2(rings: list[Ring], scale: Scale) -> float:
+    """What the outer ring encloses, less its holes."""
+    areas = [abs(_doubled_area(ring[:-1])) / 2 for ring in rings]
+    return (areas[0] - sum(areas[1:])) * scale.pixel_mm2
+
+
+def _diameter_mm(ring: Ring, scale: Scale) -> float:
+    """The largest distance between two points of the outline."""
+    points = np.array(ring[:-1]) * (scale.x_um, scale.y_um) / 1000
+    try:
+        points = points[ConvexHull(points).vertices]
+    except QhullError:
+        points = points[:0]
+    return float(pdist(points).max()) if len(points) > 1 else 0.0

@@ -1,0 +1,39 @@
+"""regions.geojson: the regions as QuPath reads them (0.4 and newer), in l0 pixels."""
+
+from __future__ import annotations
+
+import json
+import uuid
+
+from melanoma_infer.reports.tiles_geojson import NAMESPACE
+from melanoma_infer.result import Region, SlideResult
+
+COLOURS = {"malignant": [200, 40, 40], "benign": [60, 110, 180]}
+
+
+def render(result: SlideResult) -> bytes:
+    """The regions as a GeoJSON feature collection, one feature a line."""
+    lines = ",\n".join(
+        json.dumps(_feature(result, region), ensure_ascii=False, allow_nan=False) for region in result.regions
+    )
+    return f'{{"type": "FeatureCollection", "features": [\n{lines}\n]}}\n'.encode()
+
+
+def _feature(result: SlideResult, region: Region) -> dict[str, object]:
+    return {
+        "type": "Feature",
+        "id": str(uuid.uuid5(NAMESPACE, f"{result.slide.digest}/{result.bundle.digest}/{region.outline}")),
+        "geometry": {"type": "Polygon", "coordinates": [region.outline, *region.holes]},
+        "properties": {
+            "objectType": "annotation",
+            "name": region.id,
+            "classification": {"name": region.class_, "color": COLOURS[region.class_]},
+            "measurements": {
+                "area_mm2": region.area_mm2,
+                "diameter_mm": region.diameter_mm,
+                "score": region.score,
+                "malignant_share": region.malignant_share,
+                "piece": region.piece,
+            },
+        },
+    }
