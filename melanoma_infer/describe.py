@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from melanoma_infer.bundle import Bundle
+from melanoma_infer.card import AggregatorKind
 from melanoma_infer.plan import SlidePlan
 from melanoma_infer.result import BundleOut, GeometryOut, ScaleOut, SlideOut
 
@@ -36,7 +37,7 @@ def scale_out(plan: SlidePlan) -> ScaleOut:
     )
 
 
-def geometry_out(plan: SlidePlan, bundle: Bundle, aggregator: str) -> GeometryOut:
+def geometry_out(plan: SlidePlan, bundle: Bundle, aggregator: AggregatorKind) -> GeometryOut:
     """How the tiles were cut, read and joined."""
     geometry, reading = plan.geometry, plan.reading
     return GeometryOut(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from melanoma_infer.card import ModelCard, Precision
+from melanoma_infer.card import AggregatorKind, ModelCard, Precision
 from melanoma_infer.records import GalleryTile, SlideView
 
 Verdict = Literal["suspected", "not-detected", "indeterminate", "not-configured"]
@@ -86,7 +86,7 @@ class GeometryOut(Frozen):
     box: int
     matches_card: bool
     tissue_source: Literal["found", "mask", "all"]
-    aggregator: str
+    aggregator: AggregatorKind
 
 
 class PatientOut(Frozen):

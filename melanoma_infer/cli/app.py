@@ -11,6 +11,7 @@ import typer
 
 from melanoma_infer.cli.bundle import app as bundle_app
 from melanoma_infer.cli.doctor import doctor
+from melanoma_infer.cli.rescore import rescore
 from melanoma_infer.cli.score import score
 from melanoma_infer.errors import MminferError
 
@@ -23,6 +24,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command()(score)
+app.command()(rescore)
 app.command()(doctor)
 app.add_typer(bundle_app, name="bundle")
 

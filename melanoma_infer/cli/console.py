@@ -1,4 +1,7 @@
-"""What a person sees in the terminal: progress on stderr, results on stdout. Nothing moves in a pipe."""
+"""What commands share: what a person sees in the terminal, and what they typed of a patient.
+
+Progress and notes go to stderr, results to stdout; nothing moves in a pipe.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
+
+from melanoma_infer.errors import UsageError
 
 if TYPE_CHECKING:
     from melanoma_infer.pipeline import Progress
@@ -27,6 +32,21 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
     )
+
+
+def patient_values(pairs: Sequence[str], **typed: str | None) -> dict[str, str]:
+    """The patient options as one mapping.
+
+    Raises:
+        UsageError: a pair is not KEY=VALUE.
+    """
+    values = {name: value for name, value in typed.items() if value is not None}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals:
+            raise UsageError("--patient takes KEY=VALUE, for example --patient braf=mutated.")
+        values[name.strip()] = value
+    return values
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from melanoma_infer.cli.console import note, progress_bar, say
+from melanoma_infer.cli.console import note, patient_values, progress_bar, say
 from melanoma_infer.errors import BundleError, MminferError, RefusedError, UsageError
 
 if TYPE_CHECKING:
@@ -99,7 +99,7 @@ def score(
         aggregate=aggregate,
         stain=stain,
         specimen=specimen,
-        patient=_patient_values(patient or [], age=age, sex=sex, site=site, ulceration=ulceration),
+        patient=patient_values(patient or [], age=age, sex=sex, site=site, ulceration=ulceration),
         patients=patients,
         patient_in_output=not no_patient_in_output,
     )
@@ -211,17 +211,6 @@ def _verdicts(names: Sequence[str]) -> list[str]:
         if name not in VERDICTS:
             raise UsageError(f"--fail-on takes {', '.join(VERDICTS)}.")
     return wanted
-
-
-def _patient_values(pairs: Sequence[str], **typed: str | None) -> dict[str, str]:
-    """The patient options as one mapping."""
-    values = {name: value for name, value in typed.items() if value is not None}
-    for pair in pairs:
-        name, equals, value = pair.partition("=")
-        if not equals:
-            raise UsageError("--patient takes KEY=VALUE, for example --patient braf=mutated.")
-        values[name.strip()] = value
-    return values
 
 
 def _requests(paths: Sequence[Path], typed: _Typed, bundle: Bundle) -> list[SlideRequest]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Self
 
@@ -75,8 +75,8 @@ class OutputFolder(Closing):
         )
         return result if same else None
 
-    def write(self, folder: Path, result: SlideResult) -> None:
-        """Write every report of a slide; until result.json stands there the slide is not finished.
+    def write(self, folder: Path, result: SlideResult, reports: Mapping[str, Report] | None = None) -> None:
+        """Write the reports of a slide (None: all); until result.json stands there the slide is not finished.
 
         Raises:
             OutputError: a file cannot be written.
@@ -86,7 +86,7 @@ class OutputFolder(Closing):
             (folder / RESULT).unlink(missing_ok=True)
         except OSError as error:
             raise _output_error(error) from error
-        for name, render in REPORTS.items():
+        for name, render in (reports or REPORTS).items():
             write_atomically(folder / name, render(result))
 
 

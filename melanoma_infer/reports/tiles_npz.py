@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import zipfile
+from pathlib import Path
 
 import numpy as np
 
-from melanoma_infer.result import SlideResult
+from melanoma_infer.result import SlideResult, TileTable
 
 OPTIONAL = ("depth_mm", "features", "attention", "cam")
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -24,6 +25,9 @@ def render(result: SlideResult) -> bytes:
         "height": tiles.height,
         "probabilities": tiles.probabilities,
         "status": tiles.status,
+        "tissue_fraction": tiles.tissue_fraction,
+        "padded_fraction": tiles.padded_fraction,
+        "classes": np.array(tiles.classes, np.str_),
     }
     arrays |= {name: getattr(tiles, name) for name in OPTIONAL if getattr(tiles, name) is not None}
     archive_bytes = io.BytesIO()
@@ -33,3 +37,14 @@ def render(result: SlideResult) -> bytes:
             np.lib.format.write_array(entry, np.ascontiguousarray(array), allow_pickle=False)
             archive.writestr(zipfile.ZipInfo(f"{name}.npy", EPOCH), entry.getvalue(), zipfile.ZIP_DEFLATED)
     return archive_bytes.getvalue()
+
+
+def read(path: Path) -> TileTable | None:
+    """The tiles of a finished slide; None where the file is missing or is not one of ours."""
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            columns = {name: arrays[name] for name in arrays.files}
+            classes = tuple(str(name) for name in columns.pop("classes"))
+            return TileTable(classes=classes, **{**dict.fromkeys(OPTIONAL), **columns})
+    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        return None
