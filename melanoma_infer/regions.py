@@ -92,32 +92,69 @@ def stitch(
 
 def find_regions(maps: StitchedMaps, card: ModelCard, *, size_l0: SizePx, scale: Scale, tissue: Tissue) -> list[Region]:
     """The regions of a slide, largest first."""
-    labels, count = ndimage.label(np.nan_to_num(maps.lesion, nan=-1.0) >= max(card.region_cut, 1e-9))
+    labels, _ = ndimage.label(np.nan_to_num(maps.lesion, nan=-1.0) >= max(card.region_cut, 1e-9))
     pieces = _pieces(tissue)
-    found = []
-    for label in range(1, count + 1):
-        cells = labels == label
-        rings = [_to_l0(ring, maps.cell_l0, size_l0) for ring in _rings(cells)]
-        evidence = maps.lesion[cells].sum()
-        ratio = float(np.clip(maps.malignant[cells].sum() / evidence, 0, 1))
-        found.append((_area_mm2(rings, scale), ratio, cells, rings))
-    found.sort(key=lambda each: (-each[0], each[3][0]))
+    # Each region is looked at inside its own bounding box: a slide may hold thousands.
+    found = [
+        _Cells.of(maps, labels[box] == label, box) for label, box in enumerate(ndimage.find_objects(labels), start=1)
+    ]
+    measured = [(_area_mm2(rings, scale), rings, cells) for cells in found if (rings := cells.rings(maps, size_l0))]
+    measured.sort(key=lambda each: (-each[0], each[1][0]))
     return [
         Region.model_validate(
             {
                 "id": f"R{number}",
-                "class": "malignant" if ratio >= MALIGNANT_RATIO else "benign",
+                "class": "malignant" if cells.malignant_share >= MALIGNANT_RATIO else "benign",
                 "area_mm2": area,
                 "diameter_mm": _diameter_mm(rings[0], scale),
-                "score": float(np.clip(maps.lesion[cells].mean(), 0, 1)),
-                "malignant_share": ratio,
+                "score": cells.score,
+                "malignant_share": cells.malignant_share,
                 "outline": rings[0],
                 "holes": rings[1:],
-                "piece": _piece_of(cells, maps.cell_l0, pieces, tissue.px_l0),
+                "piece": cells.piece(maps.cell_l0, pieces, tissue.px_l0),
             }
         )
-        for number, (area, ratio, cells, rings) in enumerate(found, start=1)
+        for number, (area, rings, cells) in enumerate(measured, start=1)
     ]
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """The cells of one region inside its bounding box: mask bool (h, w), and the box's first row and column."""
+
+    mask: NDArray[np.bool_]
+    top: int
+    left: int
+    score: float
+    malignant_share: float
+
+    @classmethod
+    def of(cls, maps: StitchedMaps, mask: NDArray[np.bool_], box: tuple[slice, slice]) -> _Cells:
+        lesion, malignant = maps.lesion[box][mask], maps.malignant[box][mask]
+        share = float(np.clip(malignant.sum() / lesion.sum(), 0, 1))
+        return cls(mask, box[0].start, box[1].start, float(np.clip(lesion.mean(), 0, 1)), share)
+
+    def rings(self, maps: StitchedMaps, size_l0: SizePx) -> list[Ring]:
+        """The outer ring, then the holes, in l0 pixels."""
+        moved = ([(x + self.left, y + self.top) for x, y in ring] for ring in _rings(self.mask))
+        return [_to_l0(ring, maps.cell_l0, size_l0) for ring in moved]
+
+    def piece(self, cell_l0: tuple[float, float], pieces: NDArray[np.int32], px_l0: float) -> int:
+        """The piece of tissue that most of the region lies on; 0 where it lies on none."""
+        height, width = self.mask.shape
+        rows, row = _pixels_of(self.top, height, cell_l0[1], px_l0, pieces.shape[0])
+        columns, column = _pixels_of(self.left, width, cell_l0[0], px_l0, pieces.shape[1])
+        counts = np.bincount(pieces[rows, columns][self.mask[np.ix_(row, column)]], minlength=1)
+        counts[0] = 0
+        return int(counts.argmax())
+
+
+def _pixels_of(first: int, cells: int, cell_l0: float, px_l0: float, limit: int) -> tuple[slice, NDArray[np.int64]]:
+    """The mask pixels whose centres lie in a run of cells, and the cell of each, counted from the first."""
+    begin = min(limit, max(0, int(np.ceil(first * cell_l0 / px_l0 - 0.5))))
+    end = min(limit, max(begin, int(np.ceil((first + cells) * cell_l0 / px_l0 - 0.5))))
+    centres = (np.arange(begin, end) + 0.5) * px_l0
+    return slice(begin, end), np.clip((centres / cell_l0).astype(np.int64) - first, 0, cells - 1)
 
 
 def regions_note(maps: StitchedMaps, scale: Scale) -> str:
@@ -196,16 +233,6 @@ def _pieces(tissue: Tissue) -> NDArray[np.int32]:
     return labels
 
 
-def _piece_of(cells: NDArray[np.bool_], cell_l0: tuple[float, float], pieces: NDArray[np.int32], px_l0: float) -> int:
-    """The piece of tissue that most of a region lies on; 0 where it lies on none."""
-    height, width = pieces.shape
-    rows = np.minimum(((np.arange(height) + 0.5) * px_l0 / cell_l0[1]).astype(int), cells.shape[0] - 1)
-    columns = np.minimum(((np.arange(width) + 0.5) * px_l0 / cell_l0[0]).astype(int), cells.shape[1] - 1)
-    counts = np.bincount(pieces[cells[np.ix_(rows, columns)]], minlength=1)
-    counts[0] = 0
-    return int(counts.argmax())
-
-
 def _rings(cells: NDArray[np.bool_]) -> list[list[tuple[int, int]]]:
     """The borders of one region as corner points (x, y) of cells: the outer ring first, then its holes.
 
@@ -234,11 +261,14 @@ def _step(before: tuple[int, int], here: tuple[int, int]) -> tuple[int, int]:
 def _take(
     ways: dict[tuple[int, int], list[tuple[int, int]]], here: tuple[int, int], step: tuple[int, int] | None
 ) -> tuple[int, int]:
-    """The next corner; where two cells touch at a corner only, the way that turns right stays with the same cell."""
+    """The next corner; where two cells touch at a corner only, the way that turns left.
+
+    So no ring touches itself: a hole that meets the outer border at a corner stays a ring of its own.
+    """
     ends = ways[here]
     if step is not None and len(ends) > 1:
-        right = (here[0] - step[1], here[1] + step[0])
-        ends.sort(key=lambda end: end != right)
+        left = (here[0] + step[1], here[1] - step[0])
+        ends.sort(key=lambda end: end != left)
     end = ends.pop(0)
     if not ends:
         del ways[here]

@@ -176,6 +176,7 @@ def test_rings_enclose_exactly_the_cells(mask):
     for label in range(1, count + 1):
         cells = labels == label
         rings = _rings(cells)
+        assert all(len(set(ring)) == len(ring) for ring in rings)  # a ring that touches itself is no valid polygon
         filled = np.zeros_like(cells)
         for y, x in np.ndindex(*cells.shape):
             crossings = 0

@@ -225,7 +225,7 @@ def test_the_shares_of_image_depth_patient_and_bias_add_up_to_the_log_odds(net):
         ("shipped roles", [((1, 2, 3), (0,)), ((2, 3), (0, 1)), ((3,), (2,))]),
         ("two classes, no patient, no outcome", [((1,), (0,)), ((1,), (0,)), ((0, 1), (0, 1))]),
         ("malignant in the middle", [((1, 2, 3, 4), (0,)), ((1, 3), (0, 2, 4)), ((1,), (3,))]),
-        ("malignant first", [((1, 2), (0,)), ((0,), (1, 2)), ((0, 1, 2), (0, 1, 2))]),
+        ("malignant first", [((0, 2), (1,)), ((0,), (1, 2)), ((0, 1, 2), (0, 1, 2))]),
     ],
 )
 def test_the_log_odds_follow_the_cards_roles(name, expected):
