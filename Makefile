@@ -1,4 +1,4 @@
-# make install | test | prove | demo-model | lock | gpu-check | clean
+# make demo | install | test | prove | demo-model | lock | gpu-check | clean
 # Each target sets up what it needs in .venv; nothing but Python >= 3.11 has to be there.
 
 PYTHON ?= python3
@@ -7,7 +7,11 @@ BIN := $(VENV)/bin
 TORCH := torch==2.13.0
 export MMINFER_TEST_SLIDES ?= ../shared/slides
 
-.PHONY: install test lint types check-package prove demo-model lock gpu-check clean
+.PHONY: demo install test lint types check-package prove demo-model lock gpu-check clean
+
+# Two drawn slides, scored: what a newcomer should see first.
+demo: $(VENV)/.core
+	$(BIN)/mminfer demo
 
 install: $(VENV)/.core
 	$(BIN)/mminfer doctor

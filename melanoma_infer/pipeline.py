@@ -19,8 +19,9 @@ from melanoma_infer.patients import strict_patient
 from melanoma_infer.plan import SlidePlan
 from melanoma_infer.privacy import DIGEST_CHARS, without_paths
 from melanoma_infer.provenance import VERSION, digest_of
-from melanoma_infer.reading import read_plan, read_tiles
-from melanoma_infer.records import Identity
+from melanoma_infer.reading import read_plan, read_tile, read_tiles
+from melanoma_infer.records import GalleryTile, Identity
+from melanoma_infer.reports.gallery import choose
 from melanoma_infer.reports.output import OutputFolder
 from melanoma_infer.result import SlideOutcome, SlideResult
 from melanoma_infer.session import Scorer
@@ -105,7 +106,20 @@ def _score(
         )
     with watch.timing("score"):
         result = tiles.result()
-    return result.model_copy(update={"timings_ms": watch.rounded_ms})
+    with watch.timing("gallery"):
+        gallery = _gallery(path, plan, result, card)
+    timed = result.model_copy(update={"timings_ms": watch.rounded_ms})
+    return timed.carrying(result.tiles, result.view, gallery, card=card)
+
+
+def _gallery(path: Path, plan: SlidePlan, result: SlideResult, card: ModelCard) -> tuple[GalleryTile, ...]:
+    """The tiles that a person should look at, read once more: keeping every tile's pixels would not fit in memory."""
+    chosen = choose(result.tiles, card)
+    if not chosen:
+        return ()
+    with RetryingReader(path) as reader:
+        reads = [(choice, read_tile(reader, plan.tiles[choice.row], plan.reading)) for choice in chosen]
+    return tuple(GalleryTile(choice.row, choice.role, read.pixels) for choice, read in reads if read.pixels is not None)
 
 
 def plan_slide(

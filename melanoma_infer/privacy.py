@@ -1,7 +1,7 @@
 """What may leave: ids in place of names, flags in place of what was typed.
 
 File names, paths and argument values stand nowhere but where the id stands (the folder's name, result.json,
-summary.csv, the typist's terminal). Patient values stand in result.json alone.
+summary.csv, the report, the typist's terminal). Patient values stand in result.json and the report alone.
 """
 
 from __future__ import annotations

@@ -19,6 +19,7 @@ TOP_LEVEL = {"melanoma_infer", "mminfer_export", "mminfer_kernels"}
 NEEDED = (
     "melanoma_infer/py.typed",
     "melanoma_infer/reports/result.schema.json",
+    "melanoma_infer/reports/report.html.j2",
     "melanoma_infer/bundles/demo.mminfer/SHA256SUMS",
     "mminfer_kernels/py.typed",
     "mminfer_export/py.typed",

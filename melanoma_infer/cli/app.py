@@ -10,7 +10,9 @@ from typing import Annotated
 import typer
 
 from melanoma_infer.cli.bundle import app as bundle_app
+from melanoma_infer.cli.demo import demo
 from melanoma_infer.cli.doctor import doctor
+from melanoma_infer.cli.phantom import app as phantom_app
 from melanoma_infer.cli.rescore import rescore
 from melanoma_infer.cli.score import score
 from melanoma_infer.errors import MminferError
@@ -26,7 +28,9 @@ app = typer.Typer(
 app.command()(score)
 app.command()(rescore)
 app.command()(doctor)
+app.command()(demo)
 app.add_typer(bundle_app, name="bundle")
+app.add_typer(phantom_app, name="phantom")
 
 
 class Terminated(BaseException):

@@ -82,7 +82,10 @@ def score(
     ] = False,
     hide_names: Annotated[bool, typer.Option("--hide-names", help="Digests in place of slide names.")] = False,
     no_patient_in_output: Annotated[
-        bool, typer.Option("--no-patient-in-output", help="Write no patient value, not even to result.json.")
+        bool,
+        typer.Option(
+            "--no-patient-in-output", help="Write no patient value, neither to result.json nor to the report."
+        ),
     ] = False,
     full_digest: Annotated[bool, typer.Option("--full-digest", help="Identify slides by all their bytes.")] = False,
 ) -> None:

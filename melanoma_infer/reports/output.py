@@ -12,7 +12,16 @@ from filelock import FileLock, Timeout
 from melanoma_infer.errors import OutputError
 from melanoma_infer.privacy import folder_name
 from melanoma_infer.records import Identity
-from melanoma_infer.reports import regions_geojson, result_json, tiles_csv, tiles_geojson, tiles_npz
+from melanoma_infer.reports import (
+    heatmap,
+    overlay,
+    regions_geojson,
+    report_html,
+    result_json,
+    tiles_csv,
+    tiles_geojson,
+    tiles_npz,
+)
 from melanoma_infer.result import SlideResult
 from melanoma_infer.slides.base import Closing
 
@@ -26,6 +35,9 @@ REPORTS: dict[str, Report] = {
     "tiles.geojson": tiles_geojson.render,
     "regions.geojson": regions_geojson.render,
     "tiles.npz": tiles_npz.render,
+    "heatmap.png": heatmap.render,
+    "overlay.png": overlay.render,
+    "report.html": report_html.render,
     RESULT: result_json.render,
 }
 """In the order of writing. result.json is the last: it is the commit record."""

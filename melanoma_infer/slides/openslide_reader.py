@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from melanoma_infer.errors import SlideFormatError, SlideUnreadableError
 from melanoma_infer.geometry import RectPx, Scale, SizePx
+from melanoma_infer.phantom.mark import PHANTOM_MARK
 from melanoma_infer.records import SlideFacts
 from melanoma_infer.slides.base import Closing, RegionUnreadableError
 
-PHANTOM_MARK = "mminfer.phantom"
 LEVELS_MAX = 64
 PIXELS_MAX = 1 << 40
 """A glass of 75 × 25 mm at 0.1 µm/px has 2^37.4 pixels; a header that asks for more is not believed."""

@@ -47,12 +47,12 @@ def test_canaries_stand_only_where_they_may(mminfer, slide, tmp_path):
     assert ended.code == 0
     assert holders(out, FOLDER) == holders(out, DESCRIPTION[:9]) == holders(out, LABEL[:7]) == set()
     assert FOLDER not in ended.out + ended.err
-    assert holders(out, STEM) == {"result.json", "summary.csv", "run.json", "names"} - {"run.json"} | {"run.json"}
+    assert holders(out, STEM) == {"result.json", "report.html", "summary.csv", "run.json", "names"}
     result = json.loads(next(out.glob("*/result.json")).read_text())
     assert result["id"] == STEM
     assert result["patient"]["values"]["sex"] == SEX
-    # The words of a patient stand in result.json, and the age itself nowhere: only its band.
-    assert holders(out, SEX) == holders(out, SITE) == {"result.json"}
+    # The words of a patient stand in result.json and on the page, and the age itself nowhere: only its band.
+    assert holders(out, SEX) == holders(out, SITE) == {"result.json", "report.html"}
     assert AGE not in {result["patient"]["values"]["age"]}
 
 
@@ -107,4 +107,11 @@ def test_a_manifest_leaves_only_ids_and_result_values(mminfer, slide, tmp_path):
     assert ended.code == 0
     assert holders(out, "CANARY") == set()
     assert "CANARY" not in ended.out + ended.err
-    assert holders(out, SEX) == {"result.json"}
+    assert holders(out, SEX) == {"result.json", "report.html"}
+
+
+def test_patient_values_are_left_out_everywhere_when_asked(mminfer, slide, tmp_path):
+    out = tmp_path / "out"
+    ended = mminfer("score", slide, "--out", out, "--sex", SEX, "--site", SITE, "--no-patient-in-output")
+    assert ended.code == 0
+    assert holders(out, SEX) == holders(out, SITE) == set()

@@ -1,0 +1,173 @@
+"""A scene as a slide: a pyramidal SVS of JPEG tiles, and its truth beside it. No level is ever held whole."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from functools import cache
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+from imagecodecs import jpeg8_encode
+from tifffile import TiffWriter
+
+from melanoma_infer.errors import OutputError, UsageError
+from melanoma_infer.geometry import PLAUSIBLE_UM_PER_PX, RectPx, SizePx
+from melanoma_infer.phantom.draw import GLASS_RGB, Rgb, draw
+from melanoma_infer.phantom.mark import GENERATOR, PHANTOM_MARK
+from melanoma_infer.phantom.scene import Scene
+from melanoma_infer.phantom.truth import render, size_l0, truth_of
+from melanoma_infer.provenance import available_cores
+
+TILE_PX = 256
+QUALITY = 90
+FACTORS = (1, 4, 16)
+"""Downsamples of the levels, as in Aperio's slides."""
+SIDE_UM = (1_000.0, 75_000.0)
+"""A glass is 75 mm long; in less than 1 mm there is no room for a section."""
+PIXELS_MAX = 1 << 33
+"""25 × 21 mm at 0.25 µm/px."""
+
+
+def write_phantom(path: Path, scene: Scene, um_per_px: float, *, threads: int | None = None) -> None:
+    """Write a scene as an SVS slide, and its truth (`truth_file`) when the slide is there whole.
+
+    Raises:
+        UsageError: the slide would be too small, too large, or of a scale that no scanner has.
+        OutputError: a file cannot be written.
+    """
+    require_drawable(scene.size_um, um_per_px)
+    with _output_errors():
+        truth_file(path).unlink(missing_ok=True)
+        _write_whole(path, lambda part: _write_svs(part, scene, um_per_px, threads or available_cores()))
+        text = render(truth_of(scene, um_per_px))
+        _write_whole(truth_file(path), lambda part: part.write_bytes(text.encode()))
+
+
+def is_written(path: Path, scene: Scene, um_per_px: float) -> bool:
+    """Whether the slide of this very scene and scale stands there."""
+    try:
+        return path.is_file() and truth_file(path).read_bytes() == render(truth_of(scene, um_per_px)).encode()
+    except OSError:
+        return False
+
+
+def truth_file(path: Path) -> Path:
+    """FILE.json for FILE.svs."""
+    return path.with_suffix(".json")
+
+
+def require_drawable(size_um: tuple[float, float], um_per_px: float) -> None:
+    """Nothing, when a slide of this size and scale can be drawn.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    low, high = PLAUSIBLE_UM_PER_PX
+    if not low <= um_per_px <= high:
+        raise UsageError(f"No slide scanner has {um_per_px:g} µm/px. Give an --mpp from {low} to {high}.")
+    if not all(SIDE_UM[0] <= side <= SIDE_UM[1] for side in size_um):
+        raise UsageError(f"Each side of a slide has {SIDE_UM[0]:g} to {SIDE_UM[1]:g} µm: --size-um 9000,6000")
+    pixels = size_um[0] * size_um[1] / um_per_px**2
+    if pixels > PIXELS_MAX:
+        raise UsageError(
+            f"The slide would have {pixels / 1e9:.1f} thousand million pixels; {PIXELS_MAX / 1e9:.1f} are drawn at "
+            "most. Give a smaller --size-um or a larger --mpp."
+        )
+
+
+def tiles(scene: Scene, size: SizePx, um_per_px: float, *, threads: int = 1) -> Iterator[bytes]:
+    """The JPEG tiles of a level, row by row; few are ready ahead of the one that is asked for."""
+    blocks = (
+        RectPx(x, y, TILE_PX, TILE_PX) for y in range(0, size.height, TILE_PX) for x in range(0, size.width, TILE_PX)
+    )
+    return _in_order(lambda block: _encoded(draw(scene, block, um_per_px)), blocks, threads=threads)
+
+
+def level_sizes(size: SizePx) -> list[tuple[int, SizePx]]:
+    """Downsample and size of each level; a level smaller than a tile serves nobody."""
+    sizes = [(factor, SizePx(size.width // factor, size.height // factor)) for factor in FACTORS]
+    return [(factor, level) for factor, level in sizes if factor == 1 or max(level.width, level.height) >= TILE_PX]
+
+
+def _write_svs(path: Path, scene: Scene, um_per_px: float, threads: int) -> None:
+    size = size_l0(scene, um_per_px)
+    # Compressed tiles are far smaller than their pixels, so what fits as pixels fits a classic TIFF.
+    with TiffWriter(path, bigtiff=3 * size.width * size.height >= 1 << 32) as writer:
+        for factor, level in level_sizes(size):
+            writer.write(
+                tiles(scene, level, um_per_px * factor, threads=threads),
+                shape=(level.height, level.width, 3),
+                dtype=np.uint8,
+                tile=(TILE_PX, TILE_PX),
+                photometric="ycbcr",
+                subsampling=(1, 1),
+                compression="jpeg",
+                description=_description(size, level, um_per_px),
+                subfiletype=0 if factor == 1 else 1,
+                metadata=None,
+                software=False,
+            )
+
+
+def _description(size: SizePx, level: SizePx, um_per_px: float) -> str:
+    """What makes OpenSlide read it as Aperio's: the opening words, and `|key = value` pairs."""
+    shape = f"{size.width}x{size.height}"
+    if level != size:
+        shape += f" -> {level.width}x{level.height}"
+    return (
+        f"Aperio Image Library v11.2.1\r\n{shape} ({TILE_PX}x{TILE_PX}) JPEG/YCbCr Q={QUALITY}"
+        f"|AppMag = {10 / um_per_px:.3g}|MPP = {um_per_px!r}|{PHANTOM_MARK} = {GENERATOR}"
+    )
+
+
+def _encoded(pixels: Rgb) -> bytes:
+    return _glass() if (pixels == GLASS_RGB).all() else _jpeg(pixels)
+
+
+@cache
+def _glass() -> bytes:
+    """The commonest tile of all, encoded once."""
+    return _jpeg(np.full((TILE_PX, TILE_PX, 3), GLASS_RGB, np.uint8))
+
+
+def _jpeg(pixels: Rgb) -> bytes:
+    return bytes(jpeg8_encode(pixels, QUALITY, colorspace="RGB", outcolorspace="YCBCR", subsampling="444"))
+
+
+def _in_order(function: Callable[[RectPx], bytes], blocks: Iterable[RectPx], *, threads: int) -> Iterator[bytes]:
+    """The results in the order of the blocks, from a few threads that are at most twice their number ahead."""
+    pending: deque[Future[bytes]] = deque()
+    waiting = iter(blocks)
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            pending.extend(pool.submit(function, block) for block in islice(waiting, 2 * threads))
+            while pending:
+                yield pending.popleft().result()
+                pending.extend(pool.submit(function, block) for block in islice(waiting, 1))
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+
+def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
+    """Write a file that is there whole or not at all."""
+    part = path.with_name(f".{path.name}.part")
+    try:
+        write(part)
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _output_errors() -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise OutputError(
+            f"The phantom cannot be written ({why}). Choose another --out, or free some space."
+        ) from error

@@ -1,0 +1,37 @@
+"""heatmap.png: the evidence alone, on white, in cells of their true size; a thin line is the border of the tissue."""
+
+from __future__ import annotations
+
+import numpy as np
+from PIL import Image
+from scipy import ndimage
+
+from melanoma_infer.reports.drawing import (
+    LINE,
+    colours,
+    frame_of,
+    hatch_layer,
+    hatched,
+    heat_values,
+    png,
+    sampled,
+    with_key,
+    without_view,
+)
+from melanoma_infer.result import SlideResult
+
+
+def render(result: SlideResult) -> bytes:
+    """A PNG of at most about 1600 px; the same result gives the same bytes."""
+    view = result.view
+    if view is None:
+        return without_view()
+    frame = frame_of(result, view)
+    values = heat_values(view, frame)
+    pixels = np.where(np.isnan(values)[..., None], np.uint8(255), colours(values))
+    tissue = sampled(view.tissue, (view.px_l0, view.px_l0), frame, False)
+    pixels[tissue & ~ndimage.binary_erosion(tissue, iterations=2)] = LINE
+    kinds = hatched(result, view, frame)
+    picture = Image.fromarray(pixels).convert("RGBA")
+    picture = Image.alpha_composite(picture, hatch_layer(kinds, frame)).convert("RGB")
+    return png(with_key(picture, result, frame, kinds, on_slide=False))

@@ -1,0 +1,32 @@
+"""overlay.png: the slide, heat in cells of their true size, the regions' outlines, hatching where nothing is known."""
+
+from __future__ import annotations
+
+from PIL import Image
+
+from melanoma_infer.reports.drawing import (
+    draw_outlines,
+    frame_of,
+    hatch_layer,
+    hatched,
+    heat_layer,
+    png,
+    slide_layer,
+    with_key,
+    without_view,
+)
+from melanoma_infer.result import SlideResult
+
+
+def render(result: SlideResult) -> bytes:
+    """A PNG of at most about 1600 px; the same result gives the same bytes."""
+    view = result.view
+    if view is None:
+        return without_view()
+    frame = frame_of(result, view)
+    kinds = hatched(result, view, frame)
+    picture = slide_layer(view, frame).convert("RGBA")
+    picture = Image.alpha_composite(picture, heat_layer(view, frame))
+    picture = Image.alpha_composite(picture, hatch_layer(kinds, frame)).convert("RGB")
+    draw_outlines(picture, result.regions, frame)
+    return png(with_key(picture, result, frame, kinds, on_slide=True))

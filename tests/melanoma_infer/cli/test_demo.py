@@ -1,0 +1,127 @@
+"""`mminfer demo`: what a newcomer sees first."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from melanoma_infer.phantom.mark import CAUTION
+
+AS_A_NEWCOMER = """
+import sys
+def hook(event, arguments):
+    if event.startswith(("socket.", "http.client", "urllib", "ftplib", "smtplib")):
+        print("OPENED", event, arguments, file=sys.stderr)
+        import os; os._exit(99)
+sys.addaudithook(hook)
+for name in ("torch", "triton", "onnxruntime", "onnxscript"): sys.modules[name] = None
+sys.argv[0] = "mminfer"
+from melanoma_infer.cli.app import main
+main()
+"""
+
+
+def demo(folder: Path) -> subprocess.CompletedProcess[str]:
+    """The demo as a process that may open no socket and import no torch, with `folder` as its home and place."""
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), "HOME": str(folder)}
+    command = [sys.executable, "-c", AS_A_NEWCOMER, "demo"]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=300)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory):
+    return tmp_path_factory.mktemp("newcomer")
+
+
+@pytest.fixture(scope="module")
+def first(place):
+    return demo(place)
+
+
+def results(place: Path) -> dict[str, dict[str, object]]:
+    return {
+        path.parent.name.rpartition("-")[0]: json.loads(path.read_text())
+        for path in place.glob("mminfer-demo/results/*/result.json")
+    }
+
+
+@pytest.mark.wheel
+def test_it_ends_well_without_a_socket_and_without_torch(first, place):
+    assert first.returncode == 0, first.stderr
+    assert {path.name for path in place.iterdir()} == {"mminfer-demo"}
+    assert {path.name for path in (place / "mminfer-demo").iterdir()} == {
+        "with-lesion.svs", "with-lesion.json", "without-lesion.svs", "without-lesion.json", "results",
+    }  # fmt: skip
+
+
+def test_it_tells_a_sentence_and_a_path_for_each_slide(first, place):
+    said = first.stdout
+    for name in ("with-lesion", "without-lesion"):
+        assert re.search(rf"^{name}: Indeterminate: The model is untrained: its numbers mean nothing\.", said, re.M)
+    paths = [place / line.strip() for line in said.splitlines() if line.startswith("  mminfer-demo")]
+    assert len(paths) == 2
+    assert all(path.exists() for path in paths)
+    if (paths[0] if paths[0].is_dir() else paths[0].parent).joinpath("report.html").exists():
+        assert all(path.name == "report.html" for path in paths)
+
+
+def test_it_tells_what_was_drawn_from_the_truth(first, place):
+    truth = json.loads((place / "mminfer-demo" / "with-lesion.json").read_text())
+    line = f"  drawn: skin with a lesion of {truth['area_mm2']:.2f} mm² that reaches {truth['depth_mm']:.2f} mm deep"
+    assert line in first.stdout.splitlines()
+    assert "  drawn: the same skin without a lesion" in first.stdout.splitlines()
+
+
+def test_it_says_why_nothing_is_found_and_what_to_try_next(first):
+    assert "Both are indeterminate, and that is right: the demo bundle is untrained" in first.stdout
+    assert CAUTION in first.stdout
+    commands = re.findall(r"^  (mminfer [a-z]+)", first.stdout.partition("Try next:")[2], re.M)
+    assert commands == ["mminfer score", "mminfer bundle", "mminfer doctor"]
+
+
+def test_every_tile_of_both_slides_was_scored_whole(first, place):
+    found = results(place)
+    assert set(found) == {"with-lesion", "without-lesion"}
+    for result in found.values():
+        assert result["slide"]["is_phantom"]
+        assert result["verdict"] == "indeterminate"
+        assert result["tiles"]["ok"] == 6
+        assert result["tiles"]["padded"] == 0
+
+
+def test_the_second_time_is_quick_and_says_the_same(first, place):
+    before = {path: path.stat().st_mtime_ns for path in place.rglob("*.svs")}
+    written = {path: path.read_bytes() for path in place.glob("mminfer-demo/results/*/*")}
+    started = time.perf_counter()
+    second = demo(place)
+    assert time.perf_counter() - started < 6
+    assert (second.returncode, second.stdout, second.stderr) == (0, first.stdout, "")
+    assert {path: path.stat().st_mtime_ns for path in place.rglob("*.svs")} == before
+    assert {path: path.read_bytes() for path in place.glob("mminfer-demo/results/*/*")} == written
+
+
+def test_a_folder_that_cannot_be_made_is_an_output_error(mminfer, tmp_path):
+    (tmp_path / "file").write_text("")
+    ended = mminfer("demo", "--out", tmp_path / "file" / "demo")
+    assert (ended.code, ended.out) == (14, "")
+    assert "Choose another --out" in ended.err
+
+
+def test_a_slide_that_fails_is_told_and_ends_the_demo_with_its_code(mminfer, tmp_path, monkeypatch):
+    from melanoma_infer.phantom import write
+
+    def cut_short(path, scene, um_per_px, **more):
+        whole(path, scene, um_per_px, **more)
+        path.write_bytes(path.read_bytes()[:-10_000])
+
+    whole = write.write_phantom
+    monkeypatch.setattr(write, "write_phantom", cut_short)
+    monkeypatch.setattr("melanoma_infer.cli.demo.SIZE_UM", (2000.0, 1500.0))
+    ended = mminfer("demo", "--out", tmp_path / "d")
+    assert ended.code == 10
+    assert "with-lesion: failed at" in ended.err

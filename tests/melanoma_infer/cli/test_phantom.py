@@ -1,0 +1,59 @@
+"""`mminfer phantom`."""
+
+import json
+
+import pytest
+
+from melanoma_infer.phantom.mark import CAUTION
+from melanoma_infer.slides import open_slide
+
+SMALL = ("--size-um", "2000,1500", "--mpp", "1.0")
+
+
+@pytest.mark.parametrize("lesion", ["melanoma", "none"])
+def test_a_slide_and_its_truth_are_written_and_named(mminfer, tmp_path, lesion):
+    ended = mminfer("phantom", "slide", "--seed", 4, "--lesion", lesion, *SMALL, "--out", tmp_path / "p.svs")
+    assert ended.code == 0
+    assert ended.out.split() == [str(tmp_path / "p.svs"), str(tmp_path / "p.json")]
+    assert ended.err.strip() == CAUTION
+    truth = json.loads((tmp_path / "p.json").read_text())
+    assert (truth["seed"], truth["lesion"], truth["size_um"], truth["um_per_px"]) == (4, lesion, [2000, 1500], 1.0)
+    with open_slide(tmp_path / "p.svs") as slide:
+        assert slide.facts.is_phantom
+
+
+@pytest.mark.parametrize("there", ["p.svs", "p.json"])
+def test_what_stands_there_is_not_overwritten_unasked(mminfer, tmp_path, there):
+    (tmp_path / there).write_text("mine")
+    asked = ("phantom", "slide", *SMALL, "--out", tmp_path / "p.svs")
+    ended = mminfer(*asked)
+    assert (ended.code, ended.out) == (2, "")
+    assert "--overwrite" in ended.err
+    assert (tmp_path / there).read_text() == "mine"
+    assert mminfer(*asked, "--overwrite").code == 0
+    with open_slide(tmp_path / "p.svs") as slide:
+        assert slide.facts.is_phantom
+
+
+@pytest.mark.parametrize(
+    ("argv", "code", "why"),
+    [
+        (("--size-um", "2000"), 2, "--size-um takes"),
+        (("--size-um", "2000,wide"), 2, "--size-um takes"),
+        (("--size-um", "2000,1500,3"), 2, "--size-um takes"),
+        (("--size-um", "200,150"), 2, "1000 to 75000"),
+        (("--size-um", "75000,75000", "--mpp", "0.5"), 2, "pixels"),
+        (("--mpp", "5"), 2, "No slide scanner"),
+        (("--lesion", "naevus"), 2, "--lesion"),
+        (("--seed", "-1"), 2, "--seed"),
+        (("--out", "p.tiff"), 2, ".svs"),
+        (("--out", "nowhere/p.svs"), 14, "cannot be written"),
+    ],
+)
+def test_what_cannot_be_drawn_is_refused_and_nothing_is_written(mminfer, tmp_path, monkeypatch, argv, code, why):
+    monkeypatch.chdir(tmp_path)
+    ended = mminfer("phantom", "slide", "--size-um", "2000,1500", "--mpp", "1", "--out", "p.svs", *argv)
+    assert (ended.code, ended.out) == (code, "")
+    assert why in ended.err
+    assert "Traceback" not in ended.err
+    assert list(tmp_path.iterdir()) == []
