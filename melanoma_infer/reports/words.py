@@ -93,6 +93,16 @@ def outcome(result: SlideResult) -> str:
     return f"{said}{number}."
 
 
+def region_counts(result: SlideResult) -> str:
+    """How many regions of each kind lie on each piece of tissue; nothing where there is none."""
+    lines = []
+    for piece in sorted({region.piece for region in result.regions}):
+        kinds = [region.class_ for region in result.regions if region.piece == piece]
+        counts = [f"{kinds.count(kind)} {kind}" for kind in ("malignant", "benign") if kind in kinds]
+        lines.append(f"{f'Piece {piece}' if piece else 'On no piece'}: {', '.join(counts)}.")
+    return " ".join(lines)
+
+
 def evaluable(result: SlideResult) -> str:
     """How much of the tissue the result rests on."""
     return f"{mm(result.tissue_mm2)} mm² of tissue, {share(result.evaluable_fraction)} evaluable"

@@ -16,7 +16,7 @@ from PIL import Image
 from melanoma_infer.bundle import open_bundle
 from melanoma_infer.pipeline import score_slide
 from melanoma_infer.reports import result_json, tiles_csv, tiles_geojson, tiles_npz, words
-from melanoma_infer.result import SlideResult
+from melanoma_infer.result import Region, SlideResult
 from melanoma_infer.session import Scorer
 from melanoma_infer.settings import Settings
 
@@ -141,6 +141,21 @@ def test_scores_have_two_decimals(result):
         }
     )
     assert words.finding(suspected) == "Suspected melanoma in evaluable tissue (score 0.83, cut 0.62)"
+
+
+def test_regions_are_counted_by_piece_and_kind(result):
+    def region(piece: int, kind: str) -> Region:
+        return Region.model_validate(
+            {
+                "id": "R1", "class": kind, "area_mm2": 1.0, "diameter_mm": 1.0, "score": 0.5, "malignant_share": 0.5,
+                "outline": [], "piece": piece,
+            }
+        )  # fmt: skip
+
+    regions = [region(2, "benign"), region(1, "benign"), region(1, "malignant"), region(1, "malignant")]
+    counted = words.region_counts(result.model_copy(update={"regions": regions}))
+    assert counted == "Piece 1: 2 malignant, 1 benign. Piece 2: 1 benign."
+    assert words.region_counts(result.model_copy(update={"regions": []})) == ""
 
 
 @pytest.mark.parametrize(("share", "said"), [(0.9499, "94 %"), (0.9999, "99 %"), (1.0, "100 %")])
