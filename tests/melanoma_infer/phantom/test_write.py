@@ -3,6 +3,7 @@
 import gc
 import json
 import math
+import time
 import tracemalloc
 
 import numpy as np
@@ -126,6 +127,17 @@ def test_memory_does_not_grow_with_the_slide():
     assert peaks[1] < 1.3 * peaks[0]
     # The smaller slide alone has 13 MB of pixels.
     assert peaks[0] < 8e6
+
+
+def test_no_more_is_drawn_ahead_than_twice_the_threads(monkeypatch):
+    drawn = []
+    monkeypatch.setattr("melanoma_infer.phantom.write.draw", lambda *asked: drawn.append(asked[1]) or draw(*asked))
+    written = tiles(SCENE, SizePx(5000, 3600), 1.0, threads=2)
+    next(written)
+    time.sleep(0.5)
+    assert 1 <= len(drawn) <= 4
+    written.close()
+    assert len(drawn) <= 4
 
 
 def test_a_failure_in_the_middle_leaves_nothing_behind(tmp_path, monkeypatch):
