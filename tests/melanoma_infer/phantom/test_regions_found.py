@@ -1,0 +1,43 @@
+"""A region drawn at a known place of a phantom is found there."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageDraw
+
+from melanoma_infer.bundle import open_bundle
+from melanoma_infer.phantom.scene import make_scene
+from melanoma_infer.phantom.write import truth_file, write_phantom
+from melanoma_infer.pipeline import score_slide
+from melanoma_infer.session import Scorer
+from melanoma_infer.settings import Settings
+
+RASTER_L0 = 5
+SIZE_UM = (6000.0, 4500.0)
+
+
+def raster(size_l0: tuple[int, int], rings: list[list[list[float]]]) -> np.ndarray:
+    image = Image.new("1", (size_l0[0] // RASTER_L0, size_l0[1] // RASTER_L0))
+    for ring in rings:
+        ImageDraw.Draw(image).polygon([(x / RASTER_L0, y / RASTER_L0) for x, y in ring], fill=1)
+    return np.array(image)
+
+
+@pytest.mark.parametrize("seed", [7, 8])
+def test_the_colour_rule_outlines_the_drawn_lesion(colour_bundle: Path, tmp_path: Path, seed: int):
+    slide = tmp_path / "phantom.svs"
+    write_phantom(slide, make_scene(seed, "melanoma", SIZE_UM), 1.0)
+    truth = json.loads(truth_file(slide).read_text())
+    scorer = Scorer(open_bundle(colour_bundle))
+    result = score_slide(slide, scorer, settings=Settings(stride_um=128))
+    size = (result.slide.width_px, result.slide.height_px)
+    drawn = raster(size, [truth["outline_l0"]])
+    found = raster(size, [region.outline for region in result.regions])
+    found &= ~raster(size, [hole for region in result.regions for hole in region.holes])
+    assert (drawn & found).sum() / (drawn | found).sum() >= 0.6
+    assert result.verdict == "suspected"
+    assert result.regions[0].class_ == "malignant"
