@@ -20,8 +20,8 @@ from melanoma_infer.plan import SlidePlan
 from melanoma_infer.privacy import DIGEST_CHARS, without_paths
 from melanoma_infer.provenance import VERSION, digest_of
 from melanoma_infer.reading import read_plan, read_tile, read_tiles
-from melanoma_infer.records import GalleryTile, Identity
-from melanoma_infer.reports.gallery import choose
+from melanoma_infer.records import GalleryTile, Identity, ReadTile
+from melanoma_infer.reports.gallery import CHOSEN_MAX, Choice, choose
 from melanoma_infer.reports.output import OutputFolder
 from melanoma_infer.result import SlideOutcome, SlideResult
 from melanoma_infer.session import Scorer
@@ -95,9 +95,12 @@ def _score(
         settings_digest=settings_digest,
     )
     reads = read_tiles(path, plan.tiles, plan.reading, threads=scorer.threads)
+    seen: dict[int, ReadTile] = {}
     for done, read in enumerate(watch.waiting("wait for pixels", reads), start=1):
         with watch.timing("infer"):
             tiles.add(scorer.infer(read))
+        if len(plan.tiles) <= CHOSEN_MAX:
+            seen[read.tile.index] = read
         if progress is not None:
             progress(done, len(plan.tiles))
     if tiles.nothing_was_read:
@@ -107,19 +110,22 @@ def _score(
     with watch.timing("score"):
         result = tiles.result()
     with watch.timing("gallery"):
-        gallery = _gallery(path, plan, result, card)
+        gallery = _gallery(path, plan, choose(result.tiles, card), seen)
     timed = result.model_copy(update={"timings_ms": watch.rounded_ms})
     return timed.carrying(result.tiles, result.view, gallery, card=card)
 
 
-def _gallery(path: Path, plan: SlidePlan, result: SlideResult, card: ModelCard) -> tuple[GalleryTile, ...]:
-    """The tiles that a person should look at, read once more: keeping every tile's pixels would not fit in memory."""
-    chosen = choose(result.tiles, card)
-    if not chosen:
-        return ()
-    with RetryingReader(path) as reader:
-        reads = [(choice, read_tile(reader, plan.tiles[choice.row], plan.reading)) for choice in chosen]
-    return tuple(GalleryTile(choice.row, choice.role, read.pixels) for choice, read in reads if read.pixels is not None)
+def _gallery(
+    path: Path, plan: SlidePlan, chosen: list[Choice], seen: Mapping[int, ReadTile]
+) -> tuple[GalleryTile, ...]:
+    """The chosen tiles' pixels, read once more where there were too many tiles to keep."""
+    reads = dict(seen)
+    missing = [plan.tiles[choice.row] for choice in chosen if choice.row not in reads]
+    if missing:
+        with RetryingReader(path) as reader:
+            reads |= {tile.index: read_tile(reader, tile, plan.reading) for tile in missing}
+    pixels = ((choice, reads[choice.row].pixels) for choice in chosen)
+    return tuple(GalleryTile(choice.row, choice.role, each) for choice, each in pixels if each is not None)
 
 
 def plan_slide(

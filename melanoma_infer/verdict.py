@@ -147,7 +147,8 @@ def _tiles(evidence: Evidence, card: ModelCard) -> Iterator[Reason]:
 
 def _near(evidence: Evidence, card: ModelCard) -> Iterator[Reason]:
     cut, score = card.cut, evidence.score
-    if cut is None or score is None or _unset(evidence, card):
+    # A score that means nothing is near to nothing, and its place must not stand among the reasons.
+    if cut is None or score is None or _unset(evidence, card) or any(_model(evidence, card)):
         return
     if cut.low <= score < cut.high:
         yield Reason(

@@ -16,6 +16,7 @@ Role = Literal["telling", "hard-negative", "near-cut"]
 TELLING = 6
 BELOW = 2
 NEAR = 2
+CHOSEN_MAX = TELLING + BELOW + NEAR
 CUT_WITHOUT = 0.5
 """The cut where the card sets none."""
 

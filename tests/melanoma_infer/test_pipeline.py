@@ -180,3 +180,13 @@ def test_the_error_tree_has_one_base_and_a_code_for_each_leaf():
     assert len({leaf.exit_code for leaf in leaves}) == len(leaves)
     for leaf in leaves:
         assert any(leaf.__name__ in line and f" {leaf.exit_code} " in line for line in drawn.splitlines()), leaf
+
+
+@pytest.mark.parametrize("stride_um", [256, 64])
+def test_the_gallery_shows_the_pixels_that_were_scored(photo, scorer, stride_um):
+    """Four tiles are kept, a hundred are read again: either way the picture gives the score that stands beside it."""
+    result = score_slide(photo, scorer, settings=Settings(mpp_um=(0.5, 0.5), stride_um=stride_um))
+    assert len(result.gallery) == min(10, len(result.tiles))
+    for shown in result.gallery:
+        said = result.tiles.probabilities[shown.row, 1]
+        assert said == pytest.approx(expected_probability(shown.pixels[None])[0], abs=2e-6)

@@ -252,3 +252,13 @@ def test_an_outcome_is_assessed_only_where_melanoma_is_suspected(verdict):
 
 def test_without_outcome_cuts_no_outcome_is_assessed():
     assert outcome_state("suspected", 0.9, card_with(**OUTCOME)) == "not-assessed"
+
+
+@pytest.mark.parametrize("meaningless", [{"trained": False}, {"domain": "phantom"}])
+def test_a_score_that_means_nothing_is_near_to_nothing(meaningless):
+    near = replace(COOL, score=0.5)
+    assert codes(judge(near, CARD)) == ["near-cut", "engine-band"]
+    judgement = judge(near, card_with(**meaningless))
+    assert judgement.verdict == "indeterminate"
+    assert not {"near-cut", "engine-band"} & set(codes(judgement))
+    assert not any(digit in reason.text for reason in judgement.reasons for digit in "0123456789")

@@ -104,6 +104,14 @@ def test_native_code_opens_no_connection_either(cmu, tmp_path, engine):
     assert "AF_INET" not in (tmp_path / "calls").read_text()
 
 
+@pytest.mark.skipif(not shutil.which("strace"), reason="no strace: native code cannot be watched")
+def test_the_watch_on_native_code_would_see_a_connection(tmp_path):
+    code = "import socket; socket.socket(socket.AF_INET).connect_ex(('127.0.0.1', 9))"
+    calls = tmp_path / "calls"
+    run_process(["strace", "-f", "-qq", "-e", "trace=socket,connect", "-o", str(calls), sys.executable, "-c", code])
+    assert "AF_INET" in calls.read_text()
+
+
 def test_the_audit_hook_would_see_a_socket():
     code = NO_SOCKETS.replace("main()", "import socket; socket.socket()")
     assert python(code).returncode == 99
