@@ -17,7 +17,8 @@ install: $(VENV)/.core
 	$(BIN)/mminfer doctor
 
 test: lint types check-package
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest -m "not slow and not interpreter and not gpu"
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m "interpreter and not slow"
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -32,7 +33,8 @@ check-package: $(VENV)/.dev
 	$(BIN)/python tests/check_package.py
 
 prove: $(VENV)/.dev
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m "slow and not interpreter and not gpu"
+	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m "interpreter and slow"
 
 demo-model: $(VENV)/.dev
 	rm -rf build/demo.mminfer

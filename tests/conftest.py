@@ -8,6 +8,26 @@ from pathlib import Path
 import pytest
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what this process or this machine cannot run, and say why."""
+    reasons = {"interpreter": _no_interpreter(), "gpu": _no_gpu()} if items else {}
+    for item in items:
+        for marker, reason in reasons.items():
+            if reason and marker in item.keywords:
+                item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def _no_interpreter() -> str:
+    on = os.environ.get("TRITON_INTERPRET") == "1"
+    return "" if on else "kernels are interpreted only in a process with TRITON_INTERPRET=1"
+
+
+def _no_gpu() -> str:
+    import torch
+
+    return "" if torch.cuda.is_available() else "there is no CUDA device"
+
+
 @pytest.fixture(scope="session")
 def real_slides() -> Path:
     """The folder of real slides that MMINFER_TEST_SLIDES names."""

@@ -203,7 +203,7 @@ def _line(values: Tensor, low: float, high: float) -> tuple[float, float]:
 
 def _balance_first_layer(net: MelanomaNet, x: Tensor, depth_mm: Tensor) -> None:
     """Let image, depth and patient each move the first layer: standard deviations of about 1, 0.5 and 0.5."""
-    image = net.attention.project(x, net.w1_image).features
+    image = net.tail(x, torch.zeros_like(depth_mm)).features
     net.w1_image.div_(image.std(0).square().mean().sqrt())
     net.w1_depth.mul_(0.5 / (net.w1_depth.std() * depth_mm.std()))
     net.w1_patient.mul_(0.5 / net.w1_patient.std())

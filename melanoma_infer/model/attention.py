@@ -22,7 +22,3 @@ class SpatialAttention(nn.Module):
     def forward(self, x: Tensor) -> reference.Attended:
         """Return the attended map (N, C, h, w) and the attention (N, h, w), as Eq. 2 writes it."""
         return reference.spatial_attention(x, self.weight, self.bias)
-
-    def project(self, x: Tensor, w1v: Tensor) -> reference.Projected:
-        """Return attention, projected map and the image's features; the attended map is never formed."""
-        return reference.attention_project(x, self.weight, self.bias, w1v)

@@ -26,6 +26,7 @@ from melanoma_infer.model.attention import SpatialAttention
 from melanoma_infer.model.depth import DepthModule
 from melanoma_infer.model.resnet50 import ResNet50Trunk
 from melanoma_infer.patients import Patient, one_hot
+from mminfer_kernels import reference
 
 FEATURES = 128
 MIDDLE = 64
@@ -105,8 +106,8 @@ class MelanomaNet(nn.Module):
         self.w3 = _weight(classes, MIDDLE, inputs=MIDDLE)
         self.b3 = nn.Parameter(torch.zeros(classes))
         # The card holds these, so the weights file does not.
-        self._constant("mean", torch.tensor(card.mean).reshape(3, 1, 1))
-        self._constant("std", torch.tensor(card.std).reshape(3, 1, 1))
+        self._constant("mean", torch.tensor(card.mean))
+        self._constant("std", torch.tensor(card.std))
         self._constant("unknown", torch.from_numpy(one_hot(Patient(), card.patient_fields)).float())
         self._constant("groups", _groups(log_odds(card), classes))
 
@@ -134,24 +135,15 @@ class MelanomaNet(nn.Module):
 
     def tail(self, x: Tensor, depth_mm: Tensor) -> TileOutputs:
         """Return all outputs for the trunk's feature map x (N, C, h, w) and depth (N,) in mm."""
-        attention, projected, image = self.attention.project(x, self.w1_image)
-        features = image + depth_mm[:, None] * self.w1_depth
-        offset = self.b1 + (self.w1_patient @ self.unknown if len(self.unknown) else 0.0)
-        first = (features + offset).relu()
-        second = functional.linear(first, self.w2, self.b2).relu()
-        logits = functional.linear(second, self.w3, self.b3)
-        pull = self._pull(first, second, logits)
-        # u·y before A: (3 × F)·(F × P) products a tile, and no map of F channels is weighted a second time.
-        per_place = torch.matmul(pull, projected.flatten(2)).reshape(-1, len(pull[0]), *attention.shape[1:])
-        cam = attention[:, None] * per_place / attention[0].numel()
-        return TileOutputs(logits.softmax(1), depth_mm, attention, cam, features)
+        tail = reference.attention_tail(
+            x, self.attention.weight, self.attention.bias, self.w1_image, depth_mm, self.w1_depth, self.offset(),
+            self.w2, self.b2, self.w3, self.b3, self.groups,
+        )  # fmt: skip
+        return TileOutputs(tail.probabilities, depth_mm, tail.attention, tail.cam, tail.features)
 
-    def _pull(self, first: Tensor, second: Tensor, logits: Tensor) -> Tensor:
-        """The gradient u = ∂L/∂h1 through the ReLU masks, (N, 3, F), for the three log-odds L."""
-        spread = (logits[:, None] + self.groups).softmax(2)
-        at_logits = spread[:, :3] - spread[:, 3:]
-        at_second = torch.matmul(at_logits, self.w3) * (second > 0)[:, None].to(second.dtype)
-        return torch.matmul(at_second, self.w2) * (first > 0)[:, None].to(first.dtype)
+    def offset(self) -> Tensor:
+        """What an unknown patient and the bias add to the first layer, (F,)."""
+        return self.b1 + (self.w1_patient @ self.unknown if len(self.unknown) else 0.0)
 
     def full_forward(self, tiles: Tensor, patient: Tensor, depth_mm: Tensor | None = None) -> Tensor:
         """Return probabilities (N, K) by Eq. 1–4 as written: the attended map is formed, W1 meets one joined vector.
@@ -174,9 +166,7 @@ class MelanomaNet(nn.Module):
 
     def normalised(self, tiles: Tensor) -> Tensor:
         """Return (tiles / 255 − mean) / std as (N, 3, H, W)."""
-        # Cast first: TensorRT-RTX cannot transpose uint8.
-        images = tiles.to(self.b1.dtype).permute(0, 3, 1, 2) / 255
-        return (images - self.mean) / self.std
+        return reference.normalize_tiles(tiles, self.mean, self.std, self.b1.dtype)
 
 
 def head_tensors(net: MelanomaNet) -> dict[str, NDArray[np.float32]]:

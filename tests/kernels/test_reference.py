@@ -63,21 +63,77 @@ def test_attention_pool_is_the_mean_of_the_attended_map(inputs):
     np.testing.assert_allclose(result.pooled.numpy(), by_hand, rtol=0, atol=TOLERANCE)
 
 
+def head_arguments(rng, features, batch):
+    """A classifier behind so many features: depth, w1_depth, offset, w2, b2, w3, b3, groups."""
+    shapes = [(batch,), (features,), (features,), (5, features), (5,), (4, 5), (4,)]
+    groups = np.where(np.triu(np.ones((3, 4)), 1), -1e4, 0.0)
+    return [*(rng.normal(size=shape) for shape in shapes), np.concatenate((groups, np.where(groups, 0.0, -1e4)))]
+
+
 def test_projecting_first_gives_the_features_of_the_attended_map(inputs):
-    x, weight, bias, w1v = inputs
-    result = reference.attention_project(*tensors(x, weight, bias, w1v))
+    x, weight, bias, w1_image = inputs
+    head = head_arguments(np.random.default_rng(6), len(w1_image), len(x))
+    depth, w1_depth = head[:2]
+    result = reference.attention_tail(*tensors(x, weight, bias, w1_image, *head))
     attention = np.stack([attention_by_hand(tile, weight, bias) for tile in x])
     np.testing.assert_allclose(result.attention.numpy(), attention, rtol=0, atol=TOLERANCE)
-    np.testing.assert_allclose(result.projected.numpy(), np.einsum("fc,nchw->nfhw", w1v, x), rtol=0, atol=1e-11)
     pooled = (attention[:, None] * x).mean((2, 3))
-    np.testing.assert_allclose(result.features.numpy(), pooled @ w1v.T, rtol=0, atol=1e-11)
+    np.testing.assert_allclose(result.features.numpy(), pooled @ w1_image.T + np.outer(depth, w1_depth), atol=1e-11)
+
+
+def test_the_projection_is_mean_maximum_and_product(inputs):
+    x, _, _, w1_image = inputs
+    result = reference.attention_project(*tensors(x, w1_image))
+    np.testing.assert_allclose(result.average.numpy(), x.mean(1), atol=TOLERANCE)
+    np.testing.assert_array_equal(result.maximum.numpy(), x.max(1))
+    np.testing.assert_allclose(result.projected.numpy(), np.einsum("fc,nchw->nfhw", w1_image, x), rtol=0, atol=1e-11)
+
+
+def test_the_heads_maps_are_the_gradients_that_autograd_finds(inputs):
+    """CAM j is A·(∂L_j/∂A), for the log-odds of classes 0…j against the others, with the features held as they are."""
+    x, weight, bias, w1_image = inputs
+    head = tensors(*head_arguments(np.random.default_rng(6), len(w1_image), len(x)))
+    depth, w1_depth, offset, w2, b2, w3, b3, groups = head
+    result = reference.attention_tail(*tensors(x, weight, bias, w1_image), *head)
+    attention = result.attention.clone().requires_grad_()
+    projected = reference.attention_project(*tensors(x, w1_image)).projected
+    features = (attention[:, None] * projected).mean((2, 3)) + depth[:, None] * w1_depth
+    logits = ((features + offset).relu() @ w2.T + b2).relu() @ w3.T + b3
+    np.testing.assert_allclose(result.probabilities.numpy(), logits.softmax(1).detach().numpy(), atol=TOLERANCE)
+    for j in range(3):
+        log_odds = (logits + groups[j]).logsumexp(1) - (logits + groups[j + 3]).logsumexp(1)
+        (gradient,) = torch.autograd.grad(log_odds.sum(), attention, retain_graph=True)
+        np.testing.assert_allclose(result.cam[:, j], (attention * gradient).detach(), rtol=0, atol=1e-10)
+
+
+def test_normalised_tiles_are_channels_first_values_and_channels_last_memory():
+    rng = np.random.default_rng(2)
+    tiles = rng.integers(0, 256, size=(2, 5, 7, 3), dtype=np.uint8)
+    mean, std = np.array([0.7, 0.5, 0.6]), np.array([0.2, 0.1, 0.3])
+    result = reference.normalize_tiles(*tensors(tiles, mean, std), torch.float64)
+    by_hand = np.moveaxis((tiles / 255 - mean) / std, 3, 1)
+    np.testing.assert_allclose(result.numpy(), by_hand, rtol=0, atol=TOLERANCE)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_aggregates_are_mean_maximum_and_the_weighted_hottest():
+    scores = np.array([0.2, 0.9, 0.5, 0.7, 0.1])
+    result = reference.aggregate_tiles(
+        torch.from_numpy(scores), torch.tensor([0, 4, 4, 5]), torch.tensor([2.5, 3.0, 3.0], dtype=torch.float64)
+    )
+    hottest = (0.9 + 0.7 + 0.5 * 0.5) / 2.5
+    expected = [[0.575, np.nan, 0.1], [0.9, np.nan, 0.1], [hottest, np.nan, 0.1]]
+    np.testing.assert_allclose(torch.stack(tuple(result)).numpy(), expected, rtol=0, atol=TOLERANCE)
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_non_finite_input_shows_in_the_features_of_its_tile_only(bad):
-    x = torch.ones(2, 3, 4, 4)
+    rng = np.random.default_rng(6)
+    x = torch.ones(2, 3, 4, 4, dtype=torch.float64)
     x[1, 2, 0, 0] = bad
-    result = reference.attention_project(x, torch.full((1, 2, 7, 7), 0.1), torch.zeros(1), torch.ones(2, 3))
+    convolution = torch.full((1, 2, 7, 7), 0.1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
+    w1_image = torch.ones(2, 3, dtype=torch.float64)
+    result = reference.attention_tail(x, *convolution, w1_image, *tensors(*head_arguments(rng, 2, 2)))
     assert torch.isfinite(result.features[0]).all()
     assert not torch.isfinite(result.features[1]).any()
 

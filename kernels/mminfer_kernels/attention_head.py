@@ -1,0 +1,123 @@
+"""attention_head: from a projection of x to attention, features, probabilities and class activation maps."""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from mminfer_kernels.device import attention_at, classify
+from mminfer_kernels.errors import KernelInputError
+from mminfer_kernels.inputs import check, check_classifier
+from mminfer_kernels.launch import Launch, Planned, Target, head_config
+from mminfer_kernels.reference import Order, Tail
+
+
+@triton.jit
+def attention_head_kernel(
+    average, maximum, projected, weight, bias, depth_mm, w1_depth, offset, w2, b2, w3, b3, groups,
+    pulls, probabilities, attention, cam, features,
+    H: tl.constexpr, W: tl.constexpr, SIZE: tl.constexpr, AVG_FIRST: tl.constexpr,
+    F: tl.constexpr, M: tl.constexpr, K: tl.constexpr,
+    BLOCK_A: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_M: tl.constexpr,
+):  # fmt: skip
+    """One program does one tile: its attention in blocks of BLOCK_A pixels; its projection in blocks of BLOCK_P
+    pixels, once for the features and once more for the maps.
+    """
+    P: tl.constexpr = H * W
+    tile = tl.program_id(0).to(tl.int64)
+    feature = tl.arange(0, F)
+    y_at = projected + tile * (P * F) + feature[None, :]
+
+    for start in range(0, P, BLOCK_A):
+        pixel = start + tl.arange(0, BLOCK_A)
+        live = pixel < P
+        heat = attention_at(average + tile * P, maximum + tile * P, weight, bias, pixel, live, H, W, SIZE, AVG_FIRST)
+        tl.store(attention + tile * P + pixel, heat, mask=live)
+    tl.debug_barrier()
+
+    total = tl.zeros([BLOCK_P, F], tl.float32)
+    for start in range(0, P, BLOCK_P):
+        pixel = start + tl.arange(0, BLOCK_P)
+        live = pixel < P
+        y = tl.load(y_at + pixel[:, None] * F, mask=live[:, None], other=0.0)
+        total += tl.load(attention + tile * P + pixel, mask=live, other=0.0)[:, None] * y
+    image = tl.sum(total, 0) / P
+    seen = image + tl.load(w1_depth + feature) * tl.load(depth_mm + tile)
+    tl.store(features + tile * F + feature, seen)
+    tl.debug_barrier()
+    classify(
+        features + tile * F, offset, w2, b2, w3, b3, groups, probabilities + tile * K, pulls + tile * (3 * F),
+        F, M, K, BLOCK_K, BLOCK_M,
+    )  # fmt: skip
+    tl.debug_barrier()
+
+    for start in range(0, P, BLOCK_P):
+        pixel = start + tl.arange(0, BLOCK_P)
+        live = pixel < P
+        y = tl.load(y_at + pixel[:, None] * F, mask=live[:, None], other=0.0)
+        heat = tl.load(attention + tile * P + pixel, mask=live, other=0.0)
+        for j in tl.static_range(3):
+            pull = tl.load(pulls + (tile * 3 + j) * F + feature)
+            tl.store(cam + (tile * 3 + j) * P + pixel, heat * tl.sum(y * pull[None, :], 1) / P, mask=live)
+
+
+def plan(
+    average: Tensor,
+    maximum: Tensor,
+    projected: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    depth_mm: Tensor,
+    w1_depth: Tensor,
+    offset: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    w3: Tensor,
+    b3: Tensor,
+    groups: Tensor,
+    order: Order = "avg-max",
+    *,
+    target: Target,
+) -> Planned[Tail]:
+    """Return the outputs, allocated, and the launch that fills them; arguments as `reference.attention_head`'s.
+
+    All tensors are float32; projected is channels-last.
+
+    Raises:
+        KernelInputError: a shape, dtype, layout or device differs from the above.
+    """
+    batch, features, height, width = projected.shape
+    device = depth_mm.device
+    if not projected.is_contiguous(memory_format=torch.channels_last) or projected.dtype != torch.float32:
+        raise KernelInputError("projected is not channels-last float32: give what attention_project returns.")
+    check("average", average, (batch, height, width), torch.float32, device)
+    check("maximum", maximum, (batch, height, width), torch.float32, device)
+    size = weight.shape[-1]
+    check("weight", weight, (1, 2, size, size), torch.float32, device)
+    check("bias", bias, (1,), torch.float32, device)
+    head = check_classifier(batch, features, depth_mm, w1_depth, offset, w2, b2, w3, b3, groups)
+    config = head_config(height * width, head)
+    outputs = Tail(
+        probabilities=depth_mm.new_empty(batch, head.classes),
+        attention=depth_mm.new_empty(batch, height, width),
+        cam=depth_mm.new_empty(batch, 3, height, width),
+        features=depth_mm.new_empty(batch, features),
+    )
+    launch = Launch(
+        name="attention_head",
+        kernel=attention_head_kernel,
+        grid=(batch, 1, 1),
+        arguments={
+            "average": average, "maximum": maximum, "projected": projected, "weight": weight, "bias": bias,
+            "depth_mm": depth_mm, "w1_depth": w1_depth, "offset": offset, "w2": w2, "b2": b2, "w3": w3, "b3": b3,
+            "groups": groups, "pulls": depth_mm.new_empty(batch, 3, features), **outputs._asdict(),
+        },
+        stored=("pulls", *Tail._fields),
+        constants={
+            "H": height, "W": width, "SIZE": size, "AVG_FIRST": order == "avg-max", **head.constants(), **config.blocks,
+        },
+        config=config,
+    )  # fmt: skip
+    return Planned(outputs, (launch,))

@@ -1,0 +1,153 @@
+"""Every kernel, callable by name on a problem of any size: what the compiler, the counters and the tests go through."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from mminfer_kernels import reference as plain
+from mminfer_kernels.launch import Planned, Target
+from mminfer_kernels.reference import Order
+
+KERNELS = (
+    "normalize_tiles",
+    "spatial_attention",
+    "attention_pool",
+    "attention_tail",
+    "attention_project",
+    "attention_head",
+    "aggregate_tiles",
+)
+"""The functions of this package: each is a module with a `plan`, and a function of `reference`."""
+
+ONLY_FLOAT32 = ("attention_head", "aggregate_tiles")
+"""Those whose inputs are float32 whatever the trunk's dtype."""
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One size of everything, and the trunk's dtype."""
+
+    dtype: torch.dtype
+    batch: int = 2
+    channels: int = 2048
+    height: int = 16
+    width: int = 16
+    kernel_size: int = 7
+    order: Order = "avg-max"
+    tile_px: int = 512
+    features: int = 128
+    middle: int = 64
+    classes: int = 4
+
+    @property
+    def shape(self) -> str:
+        """(N, C, h, w), for rows of results."""
+        return f"{self.batch}x{self.channels}x{self.height}x{self.width}"
+
+
+def dtypes(name: str) -> tuple[torch.dtype, ...]:
+    """The dtypes that a kernel exists for."""
+    return (torch.float32,) if name in ONLY_FLOAT32 else (torch.float16, torch.bfloat16, torch.float32)
+
+
+def inputs(name: str, problem: Problem, seed: int = 0) -> dict[str, Any]:
+    """Random arguments of a function of `reference`, by name, on the CPU; maps are as a ReLU leaves them."""
+    random = torch.Generator().manual_seed(seed)
+    match name:
+        case "normalize_tiles":
+            size = (problem.batch, problem.tile_px, problem.tile_px, 3)
+            tiles = torch.randint(0, 256, size, dtype=torch.uint8, generator=random)
+            mean, std = torch.tensor([0.7, 0.55, 0.65]), torch.tensor([0.2, 0.24, 0.18])
+            return {"tiles": tiles, "mean": mean, "std": std, "dtype": problem.dtype}
+        case "aggregate_tiles":
+            return _segments(problem, random)
+    x = _map(problem, random)
+    convolution = {
+        "weight": _normal(random, 1, 2, problem.kernel_size, problem.kernel_size) / 5,
+        "bias": _normal(random, 1),
+    }
+    w1_image = (_normal(random, problem.features, problem.channels) / problem.channels**0.5).to(problem.dtype)
+    head = {**_head(problem, random), "order": problem.order}
+    match name:
+        case "spatial_attention" | "attention_pool":
+            return {"x": x, **convolution, "order": problem.order}
+        case "attention_tail":
+            return {"x": x, **convolution, "w1_image": w1_image, **head}
+        case "attention_project":
+            return {"x": x, "w1_image": w1_image}
+        case "attention_head":
+            return {**_projection(x, w1_image), **convolution, **head}
+    raise ValueError(f"There is no kernel {name!r}: choose from {', '.join(KERNELS)}.")
+
+
+def plan(name: str, arguments: dict[str, Any], target: Target) -> Planned[Any]:
+    """The outputs and launches of a kernel for these arguments on that target.
+
+    Raises:
+        KernelInputError: the kernel does not take the arguments.
+    """
+    planned: Planned[Any] = import_module(f"mminfer_kernels.{name}").plan(**arguments, target=target)
+    return planned
+
+
+def reference(name: str, arguments: dict[str, Any], dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
+    """The outputs of the plain function, with every floating argument taken to `dtype` first."""
+    taken = {key: value.to(dtype) if _floating(value) else value for key, value in arguments.items()}
+    if name == "normalize_tiles":
+        taken["dtype"] = dtype
+    return outputs_of(getattr(plain, name)(**taken))
+
+
+def outputs_of(result: Any) -> tuple[Tensor, ...]:
+    """The tensors of what a function returned."""
+    return (result,) if isinstance(result, Tensor) else tuple(result)
+
+
+def _floating(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.is_floating_point()
+
+
+def _normal(random: torch.Generator, *shape: int) -> Tensor:
+    return torch.randn(*shape, generator=random)
+
+
+def _map(problem: Problem, random: torch.Generator) -> Tensor:
+    x = _normal(random, problem.batch, problem.channels, problem.height, problem.width).relu()
+    return x.to(problem.dtype).contiguous(memory_format=torch.channels_last)
+
+
+def _projection(x: Tensor, w1_image: Tensor) -> dict[str, Tensor]:
+    parts = plain.attention_project(x.float(), w1_image.float())._asdict()
+    return {**parts, "projected": parts["projected"].contiguous(memory_format=torch.channels_last)}
+
+
+def _head(problem: Problem, random: torch.Generator) -> dict[str, Tensor]:
+    features, middle, classes = problem.features, problem.middle, problem.classes
+    groups = torch.zeros(6, classes)
+    for row in range(3):  # class 0 … row against the others
+        groups[row, : row % (classes - 1) + 1] = -1e4
+        groups[row + 3, row % (classes - 1) + 1 :] = -1e4
+    return {
+        "depth_mm": _normal(random, problem.batch).abs(),
+        "w1_depth": _normal(random, features),
+        "offset": _normal(random, features),
+        "w2": _normal(random, middle, features) / features**0.5,
+        "b2": _normal(random, middle),
+        "w3": _normal(random, classes, middle) / middle**0.5,
+        "b3": _normal(random, classes),
+        "groups": groups,
+    }
+
+
+def _segments(problem: Problem, random: torch.Generator) -> dict[str, Tensor]:
+    """Slides of 0, 1, 1025 and 257·batch tiles, equal scores among them; fewer and more than the hottest asked for."""
+    sizes = torch.tensor([0, 1, 1025, 257 * problem.batch])
+    offsets = torch.cat((torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)))
+    scores = torch.rand(int(offsets[-1]), generator=random)
+    scores[5:25] = scores[5]
+    return {"scores": scores, "offsets": offsets, "hottest": torch.tensor([2.0, 3.5, 7.25, 100.0])}

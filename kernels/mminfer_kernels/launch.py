@@ -1,0 +1,229 @@
+"""What is launched, and how: targets, launch parameters with their reasons, and the choice between the tail's plans.
+
+A `Launch` is the one record that the GPU, the interpreter, the ahead-of-time compiler, the traffic counter and the
+sanitizer all read, so none of them can look at another configuration than the one that runs.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Generic, Literal, TypeVar
+
+import torch
+from torch import Tensor
+
+from mminfer_kernels.errors import KernelInputError
+from mminfer_kernels.inputs import HeadShape, MapShape
+
+Outputs_co = TypeVar("Outputs_co", covariant=True)
+
+
+@dataclass(frozen=True)
+class Target:
+    """A CUDA architecture that the kernels are compiled for."""
+
+    sm: int
+    """Compute capability, 90 for 9.0."""
+    shared_limit_bytes: int
+    """The most shared memory that one block may have (CUDA C++ Programming Guide, technical specifications)."""
+    run_by_engine: bool
+    """False: compiled only."""
+
+
+TARGETS = {
+    target.sm: target
+    for target in (
+        Target(80, 163 * 1024, run_by_engine=True),
+        Target(86, 99 * 1024, run_by_engine=True),
+        Target(87, 163 * 1024, run_by_engine=False),
+        Target(89, 99 * 1024, run_by_engine=True),
+        Target(90, 227 * 1024, run_by_engine=True),
+        Target(100, 227 * 1024, run_by_engine=True),
+        Target(120, 99 * 1024, run_by_engine=True),
+        Target(121, 99 * 1024, run_by_engine=False),
+    )
+}
+
+
+@dataclass(frozen=True)
+class LaunchConfig:
+    """Launch parameters, as data: a pure function chose them, and `reason` says why."""
+
+    num_warps: int
+    num_stages: int
+    blocks: Mapping[str, int]
+    """The block sizes among the kernel's constants, by name."""
+    reason: str
+
+
+@dataclass(frozen=True)
+class Launch:
+    """One kernel launch, complete: what `run` gives to Triton."""
+
+    name: str
+    """The kernel's name, as in files, tests, benchmarks and results."""
+    kernel: Any
+    """What `@triton.jit` made of the function."""
+    grid: tuple[int, int, int]
+    arguments: Mapping[str, Tensor | int]
+    """In the kernel's order; integers are int32."""
+    stored: tuple[str, ...]
+    """The arguments that the kernel writes."""
+    constants: Mapping[str, Any]
+    """Every constexpr of the kernel, `config.blocks` among them."""
+    config: LaunchConfig
+
+    def run(self) -> None:
+        """Launch, on the current stream of the arguments' device; nothing for an empty grid."""
+        if 0 in self.grid:
+            return
+        self.kernel[self.grid](
+            **self.arguments, **self.constants, num_warps=self.config.num_warps, num_stages=self.config.num_stages
+        )
+
+
+@dataclass(frozen=True)
+class Planned(Generic[Outputs_co]):
+    """The outputs of a function, allocated and not yet written, and the launches that write them, in order."""
+
+    outputs: Outputs_co
+    launches: tuple[Launch, ...]
+
+    def run(self) -> Outputs_co:
+        """Launch everything, and return the outputs; on a GPU they are written when its stream gets there."""
+        for launch in self.launches:
+            launch.run()
+        return self.outputs
+
+
+def target_of(device: torch.device) -> Target:
+    """The target that a device runs: its own, or the newest one below it; sm_80 for the interpreter on a CPU.
+
+    Raises:
+        KernelInputError: the GPU is older than sm_80.
+    """
+    if device.type == "cpu":
+        return TARGETS[80]
+    major, minor = torch.cuda.get_device_capability(device)
+    usable = [sm for sm in TARGETS if sm <= 10 * major + minor]
+    if not usable:
+        raise KernelInputError(f"This GPU is sm_{major}{minor}; the kernels need sm_80. Use the native graph.")
+    return TARGETS[max(usable)]
+
+
+def processors_of(device: torch.device) -> int:
+    """The number of a GPU's multiprocessors; 0 for a CPU, whose interpreter has none to keep busy."""
+    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 0
+
+
+TailPlan = Literal["attention_tail", "split"]
+TAIL_PIXELS = 256
+"""attention_tail keeps F values a pixel in the registers of one program: 256 · 128 · 4 bytes are half of an SM's."""
+
+
+def tail_plan(batch: int, pixels: int, processors: int) -> tuple[TailPlan, str]:
+    """Which plan computes the tail, and why; `processors` is the number of the GPU's multiprocessors."""
+    if pixels > TAIL_PIXELS:
+        return "split", f"{pixels} pixels do not fit the registers of one program"
+    if 2 * batch < processors:
+        return "split", f"{batch} programs would leave most of {processors} multiprocessors idle"
+    return "attention_tail", "x is read once, in one launch"
+
+
+def tail_config(dtype: torch.dtype, shape: MapShape, head: HeadShape, target: Target) -> LaunchConfig:
+    """Of attention_tail.
+
+    Raises:
+        KernelInputError: the map has more than TAIL_PIXELS pixels.
+    """
+    if shape.pixels > TAIL_PIXELS:
+        raise KernelInputError(f"x has {shape.pixels} pixels: attention_tail takes {TAIL_PIXELS}. Use the split plan.")
+    return LaunchConfig(
+        num_warps=16 if target.sm == 100 and dtype.itemsize == 2 else 8,
+        num_stages=1,
+        blocks={
+            "BLOCK_P": max(16, _power_of_two(shape.pixels)),
+            "BLOCK_C": 32 if dtype.itemsize == 2 else 16,
+            "BLOCK_K": max(2, _power_of_two(head.classes)),
+            "BLOCK_M": 16,
+        },
+        reason="8 warps hold 256 x 128 sums in 128 registers each, and blocks of 64 channels would spill; on sm_100 8 "
+        "warps mean tcgen05, which spills 96 bytes, and 16 mean mma.sync, which does not. One stage: a pipelined tile "
+        "of x, which feeds a product and two reductions, stays unswizzled, with 3 times the shared-memory wavefronts",
+    )
+
+
+def pool_config(dtype: torch.dtype, shape: MapShape) -> LaunchConfig:
+    """Of channel_pool."""
+    return LaunchConfig(
+        num_warps=4,
+        num_stages=1,
+        blocks={"BLOCK_P": 16, "BLOCK_C": min(512 // dtype.itemsize, _power_of_two(shape.channels))},
+        reason="16 pixels a program give all multiprocessors work at few tiles; rows of 512 bytes are whole lines",
+    )
+
+
+def attend_config(dtype: torch.dtype, shape: MapShape) -> LaunchConfig:
+    """Of spatial_attention."""
+    return LaunchConfig(
+        num_warps=4,
+        num_stages=1,
+        blocks={"BLOCK_P": 128, "BLOCK_C": min(128 // dtype.itemsize, _power_of_two(shape.channels))},
+        reason="128 pixels, so that each thread does one pixel's convolution; rows of 128 bytes are whole lines",
+    )
+
+
+def map_config() -> LaunchConfig:
+    """Of attention_map."""
+    return LaunchConfig(num_warps=4, num_stages=1, blocks={"BLOCK_P": 128}, reason="one pixel a thread")
+
+
+def weigh_config(dtype: torch.dtype, shape: MapShape) -> LaunchConfig:
+    """Of attention_pool."""
+    return LaunchConfig(
+        num_warps=4,
+        num_stages=1,
+        blocks={"BLOCK_P": 16, "BLOCK_C": min(512 // dtype.itemsize, _power_of_two(shape.channels))},
+        reason="rows of 512 bytes are four lines; 8 programs a tile of 2048 channels",
+    )
+
+
+def project_config(dtype: torch.dtype, batch: int, pixels: int, features: int, target: Target) -> LaunchConfig:
+    """Of attention_project."""
+    return LaunchConfig(
+        num_warps=4,
+        num_stages=1,
+        blocks={"BLOCK_P": 32, "BLOCK_C": 64 if dtype.itemsize == 2 else 32},
+        reason="32 pixels a program spread one tile of 256 over 8 multiprocessors; one stage, as attention_tail",
+    )
+
+
+def head_config(pixels: int, head: HeadShape) -> LaunchConfig:
+    """Of attention_head."""
+    return LaunchConfig(
+        num_warps=8,
+        num_stages=1,
+        blocks={"BLOCK_A": 256, "BLOCK_P": 64, "BLOCK_K": max(2, _power_of_two(head.classes)), "BLOCK_M": 16},
+        reason="64 x 128 sums are 32 registers each of 8 warps",
+    )
+
+
+def normalize_config() -> LaunchConfig:
+    """Of normalize_tiles."""
+    return LaunchConfig(num_warps=8, num_stages=1, blocks={"BLOCK": 4096}, reason="16 bytes a thread: one 128-bit load")
+
+
+def aggregate_config() -> LaunchConfig:
+    """Of aggregate_tiles."""
+    return LaunchConfig(
+        num_warps=4,
+        num_stages=1,
+        blocks={"BLOCK": 1024},
+        reason="8 scores a thread; a slide is seldom over 50 000 tiles",
+    )
+
+
+def _power_of_two(number: int) -> int:
+    """The smallest power of two that is not below the number."""
+    return 1 << (number - 1).bit_length()

@@ -1,0 +1,142 @@
+"""Every kernel against its plain function in float64, in Triton's interpreter.
+
+The bound is flash-attention's (Dao et al.): the error may be twice that of PyTorch in the same low precision, and a
+millionth of the largest value for where PyTorch happens to be exact.
+"""
+
+import itertools
+import math
+
+import pytest
+import torch
+
+from mminfer_kernels import catalogue, interpreted
+from mminfer_kernels.catalogue import Problem
+from mminfer_kernels.launch import TAIL_PIXELS, TARGETS
+
+pytestmark = pytest.mark.interpreter
+
+DTYPES = [torch.float16, torch.float32]
+SIDES = [7, 15, 16, 32]
+CHANNELS = [64, 2044, 2048]
+BATCHES = [0, 1, 5]
+OF_A_MAP = ("spatial_attention", "attention_pool", "attention_project", "attention_tail")
+
+
+def outputs(name, arguments, sm=80):
+    with interpreted.mended():
+        return catalogue.outputs_of(catalogue.plan(name, arguments, TARGETS[sm]).run())
+
+
+def assert_as_exact_as_torch(name, problem, *, results=None):
+    arguments = catalogue.inputs(name, problem)
+    results = outputs(name, arguments) if results is None else results
+    truth = catalogue.reference(name, arguments)
+    low = catalogue.reference(name, arguments, problem.dtype if len(catalogue.dtypes(name)) > 1 else torch.float32)
+    for result, exact, torchs in zip(results, truth, low, strict=True):
+        assert result.shape == exact.shape
+        if not result.numel():
+            continue
+        torch.testing.assert_close(result.isnan(), exact.isnan())
+        error, allowed = largest(result.double() - exact), 2 * largest(torchs.double() - exact) + 1e-6 * largest(exact)
+        assert error <= allowed, f"{name} {problem}: {error:.2e} above {allowed:.2e}"
+
+
+def largest(values):
+    return float(values.nan_to_num().abs().max())
+
+
+def sizes_of_a_map():
+    """Every kernel, batch, number of channels and side that goes together; what takes seconds is slow."""
+    for name, batch, channels, side in itertools.product(OF_A_MAP, BATCHES, CHANNELS, SIDES):
+        if name != "attention_tail" or side**2 <= TAIL_PIXELS:
+            slow = (pytest.mark.slow,) if batch * channels > 2048 else ()
+            yield pytest.param(name, batch, channels, side, marks=slow)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize(("name", "batch", "channels", "side"), list(sizes_of_a_map()))
+def test_kernels_of_a_map_are_as_exact_as_torch(name, dtype, side, channels, batch):
+    order = "max-avg" if side == 15 else "avg-max"
+    assert_as_exact_as_torch(name, Problem(dtype, batch, channels, side, side, order=order))
+
+
+@pytest.mark.parametrize("side", SIDES)
+@pytest.mark.parametrize("batch", BATCHES)
+def test_attention_head_is_as_exact_as_torch(side, batch):
+    assert_as_exact_as_torch("attention_head", Problem(torch.float32, batch, 64, side, side))
+
+
+@pytest.mark.parametrize("name", OF_A_MAP)
+@pytest.mark.parametrize(("height", "width", "kernel_size", "classes"), [(1, 1, 7, 2), (5, 9, 1, 3), (3, 33, 3, 7)])
+def test_odd_maps_and_kernels_are_as_exact_as_torch(name, height, width, kernel_size, classes):
+    problem = Problem(torch.float32, 2, 44, height, width, kernel_size=kernel_size, classes=classes)
+    assert_as_exact_as_torch(name, problem)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("batch", BATCHES)
+@pytest.mark.parametrize("tile_px", [33, 64, 224])
+def test_normalize_tiles_is_as_exact_as_torch(dtype, batch, tile_px):
+    assert_as_exact_as_torch("normalize_tiles", Problem(dtype, batch, tile_px=tile_px))
+
+
+@pytest.mark.parametrize("batch", [1, 5])
+def test_aggregate_tiles_is_as_exact_as_torch(batch):
+    assert_as_exact_as_torch("aggregate_tiles", Problem(torch.float32, batch))
+
+
+def test_aggregating_no_slides_gives_no_scores():
+    nothing = {"scores": torch.empty(0), "offsets": torch.zeros(1, dtype=torch.int64), "hottest": torch.empty(0)}
+    assert [len(column) for column in outputs("aggregate_tiles", nothing)] == [0, 0, 0]
+
+
+@pytest.mark.parametrize("scale", [1.0, -1.0, 1e30], ids=["positive", "negative", "huge"])
+def test_aggregates_do_not_depend_on_the_order_of_tiles(scale):
+    random = torch.Generator().manual_seed(3)
+    scores = torch.rand(1500, generator=random) * scale
+    shuffled = scores[torch.randperm(1500, generator=random)]
+    rest = {"offsets": torch.tensor([0, 1500]), "hottest": torch.tensor([17.5])}
+    first = outputs("aggregate_tiles", {"scores": scores, **rest})
+    second = outputs("aggregate_tiles", {"scores": shuffled, **rest})
+    for one, other in zip(first, second, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-6, atol=0)
+
+
+def test_a_score_that_is_nan_shows_in_its_own_slide_only():
+    scores = torch.tensor([0.1, float("nan"), 0.4, 0.3, 0.2])
+    arguments = {"scores": scores, "offsets": torch.tensor([0, 2, 5]), "hottest": torch.tensor([1.0, 1.5])}
+    for column in outputs("aggregate_tiles", arguments):
+        assert math.isnan(column[0])
+        assert math.isfinite(column[1])
+
+
+@pytest.mark.parametrize("name", ["attention_head", *OF_A_MAP])
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_non_finite_value_shows_in_its_own_tile_only(name, bad):
+    problem = Problem(torch.float32, 3, 64, 5, 7)
+    arguments = catalogue.inputs(name, problem)
+    clean = outputs(name, arguments)
+    poisoned = next(iter(arguments)) if name != "attention_head" else "projected"
+    arguments[poisoned][1, 3, 2, 4] = bad
+    for before, after in zip(clean, outputs(name, arguments), strict=True):
+        torch.testing.assert_close(after[[0, 2]], before[[0, 2]], rtol=0, atol=0)
+    finite = [bool(result[1].isfinite().all()) for result in outputs(name, arguments)]
+    if name == "attention_head":  # the attention comes from the other maps
+        finite.pop(1)
+    if bad != bad:
+        assert not any(finite)
+
+
+def test_the_attentions_order_swaps_the_two_maps():
+    arguments = catalogue.inputs("spatial_attention", Problem(torch.float32, 1, 64, 5, 5))
+    swapped = {**arguments, "weight": arguments["weight"].flip(1), "order": "max-avg"}
+    for one, other in zip(outputs("spatial_attention", arguments), outputs("spatial_attention", swapped), strict=True):
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("sm", sorted(TARGETS))
+def test_every_targets_launch_parameters_give_the_same_tail(sm):
+    problem = Problem(torch.float16, 1, 96, 7, 7)
+    arguments = catalogue.inputs("attention_tail", problem)
+    assert_as_exact_as_torch("attention_tail", problem, results=outputs("attention_tail", arguments, sm))
