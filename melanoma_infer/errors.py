@@ -14,7 +14,8 @@
     ├── EngineUnavailableError  21    the engine or precision does not exist on this machine
     ├── ParityError             22    an engine's numbers differ from the reference by more than the gate
     ├── TransientIOError       104    storage failed for a moment; the same command may succeed later
-    └── MemoryExhaustedError   175    there was not enough memory
+    ├── MemoryExhaustedError   175    there was not enough memory, the computer's or the GPU's
+    └── GpuLostError           177    the GPU stopped working
 
 A message says what is wrong, why, and what to do next. It names a slide by its id, never by its path.
 """
@@ -93,6 +94,12 @@ class TransientIOError(MminferError):
 
 
 class MemoryExhaustedError(MminferError):
-    """There was not enough memory."""
+    """There was not enough memory, the computer's or the GPU's."""
 
     exit_code = 175
+
+
+class GpuLostError(MminferError):
+    """The GPU stopped working: nothing will run on it in this process again."""
+
+    exit_code = 177

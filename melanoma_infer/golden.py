@@ -11,7 +11,7 @@ from melanoma_infer.bundle import Bundle
 from melanoma_infer.card import DEFAULT_GATES, Precision
 from melanoma_infer.engines import MODULES, load_engine
 from melanoma_infer.engines.base import Engine, first_non_finite
-from melanoma_infer.errors import EngineUnavailableError
+from melanoma_infer.errors import EngineUnavailableError, GpuLostError, MemoryExhaustedError
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ def check_engine(bundle: Bundle, name: str, precision: Precision) -> EngineCheck
     """One engine against the golden outputs: probabilities of the graph, and of the host's head for golden patients."""
     try:
         engine = load_engine(bundle, name, precision=precision).engine
-    except EngineUnavailableError as error:
+    except (EngineUnavailableError, GpuLostError, MemoryExhaustedError) as error:
         return EngineCheck(name, precision, "unavailable", None, str(error))
     gate = bundle.card.parity_gates.get(precision, DEFAULT_GATES[precision]).dp
     largest = _largest_difference(bundle, engine)

@@ -17,7 +17,7 @@ class Scorer:
         engine: "auto", or one of melanoma_infer.engines.MODULES.
         precision: None for the card's, or fp32, bf16, fp16, int8, "fastest".
         threads: None for the cores that this process may use. No result depends on it.
-        device: None for the CPU, or a device that the engine knows.
+        device: None for the engine's own, the CPU or the first GPU; or one that it knows: "cpu", "cuda:1".
 
     Raises:
         EngineUnavailableError: the engine, the precision or the device does not exist here.

@@ -51,7 +51,8 @@ def aggregate_tiles_kernel(
     average = tl.where(count > 0, tl.sum(total, 0) / tl.maximum(count, 1).to(tl.float32), float("nan"))
     top = largest(most, 0)
 
-    weight = tl.minimum(tl.load(hottest_tiles + slide), count.to(tl.float32))
+    asked = tl.load(hottest_tiles + slide)
+    weight = tl.where(asked > count, count.to(tl.float32), asked)
     rank = tl.ceil(weight).to(tl.int32)
     threshold = tl.full([], 0, tl.uint32)
     for bit in tl.static_range(32):

@@ -45,7 +45,7 @@ def plan(x: Tensor, weight: Tensor, bias: Tensor, order: Order = "avg-max", *, t
     """
     shape = check_map(x, weight, bias)
     config = weigh_config(x.dtype, shape)
-    maps = weight.new_empty(shape.batch, 2, shape.pixels)
+    pooled_maps = weight.new_empty(shape.batch, 2, shape.pixels)
     outputs = Pooled(
         pooled=x.new_empty(shape.batch, shape.channels),
         attention=weight.new_empty(shape.batch, shape.height, shape.width),
@@ -59,5 +59,5 @@ def plan(x: Tensor, weight: Tensor, bias: Tensor, order: Order = "avg-max", *, t
         constants={"C": shape.channels, "P": shape.pixels, **config.blocks},
         config=config,
     )
-    attend = attention_map.launch(maps, weight, bias, outputs.attention, shape, order)
-    return Planned(outputs, (channel_pool.launch(x, maps, shape), attend, pool))
+    attend = attention_map.launch(pooled_maps, weight, bias, outputs.attention, shape, order)
+    return Planned(outputs, (channel_pool.launch(x, pooled_maps, shape), attend, pool))

@@ -15,7 +15,7 @@ from mminfer_kernels.reference import Order, Tail
 @triton.jit
 def attention_tail_kernel(
     x, weight, bias, w1_image, depth_mm, w1_depth, offset, w2, b2, w3, b3, groups,
-    pooled, pulls, probabilities, attention, cam, features,
+    pooled_maps, pulls, probabilities, attention, cam, features,
     C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, SIZE: tl.constexpr, AVG_FIRST: tl.constexpr,
     F: tl.constexpr, M: tl.constexpr, K: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_M: tl.constexpr,
@@ -51,7 +51,7 @@ def attention_tail_kernel(
         maximum = larger(maximum, largest(candidates, 1))
 
     # The convolution needs its neighbours' pooled values: they pass through 8·P bytes of global memory, which L1 keeps.
-    maps = pooled + tile * (2 * P)
+    maps = pooled_maps + tile * (2 * P)
     tl.store(maps + pixel, total / C, mask=live)
     tl.store(maps + P + pixel, maximum, mask=live)
     tl.debug_barrier()
@@ -113,10 +113,10 @@ def plan(
         arguments={
             "x": x, "weight": weight, "bias": bias, "w1_image": w1_image, "depth_mm": depth_mm, "w1_depth": w1_depth,
             "offset": offset, "w2": w2, "b2": b2, "w3": w3, "b3": b3, "groups": groups,
-            "pooled": depth_mm.new_empty(shape.batch, 2, shape.pixels),
+            "pooled_maps": depth_mm.new_empty(shape.batch, 2, shape.pixels),
             "pulls": depth_mm.new_empty(shape.batch, 3, head.features), **outputs._asdict(),
         },
-        stored=("pooled", "pulls", *Tail._fields),
+        stored=("pooled_maps", "pulls", *Tail._fields),
         constants={**shape.constants(order), **head.constants(), **config.blocks},
         config=config,
     )  # fmt: skip

@@ -13,7 +13,7 @@ from mminfer_kernels.launch import Launch, pool_config
 
 @triton.jit
 def channel_pool_kernel(
-    x, pooled,
+    x, pooled_maps,
     C: tl.constexpr, P: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
     """One program does BLOCK_P pixels of one tile, over all channels."""
@@ -32,20 +32,20 @@ def channel_pool_kernel(
         maximum = larger(maximum, tl.where(there, values, float("-inf")))
         x_at += BLOCK_C
 
-    maps = pooled + tile * (2 * P)
+    maps = pooled_maps + tile * (2 * P)
     tl.store(maps + pixel, tl.sum(total, 1) / C, mask=live)
     tl.store(maps + P + pixel, largest(maximum, 1), mask=live)
 
 
-def launch(x: Tensor, pooled: Tensor, shape: MapShape) -> Launch:
-    """The launch that fills pooled, float32 (N, 2, P): mean, then maximum."""
+def launch(x: Tensor, pooled_maps: Tensor, shape: MapShape) -> Launch:
+    """The launch that fills pooled_maps, float32 (N, 2, P): mean, then maximum."""
     config = pool_config(x.dtype, shape)
     return Launch(
         name="channel_pool",
         kernel=channel_pool_kernel,
         grid=(triton.cdiv(shape.pixels, config.blocks["BLOCK_P"]), shape.batch, 1),
-        arguments={"x": x, "pooled": pooled},
-        stored=("pooled",),
+        arguments={"x": x, "pooled_maps": pooled_maps},
+        stored=("pooled_maps",),
         constants={"C": shape.channels, "P": shape.pixels, **config.blocks},
         config=config,
     )

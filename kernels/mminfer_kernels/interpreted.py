@@ -52,4 +52,5 @@ def _reduce(reduction: Any, blocks: tuple[Any]) -> list[Any]:
         left = reduction.combine_fn.fn(*(reduction.to_tensor(half, block.dtype) for half in halves)).handle.data
     return [reduction.to_tensor(left[0], block.dtype)]
 
+
 exact_dot = mended

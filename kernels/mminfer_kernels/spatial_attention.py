@@ -16,7 +16,7 @@ from mminfer_kernels.reference import Attended, Order
 
 @triton.jit
 def spatial_attention_kernel(
-    x, pooled, weight, bias, attended, attention,
+    x, pooled_maps, weight, bias, attended, attention,
     C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, SIZE: tl.constexpr, AVG_FIRST: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
@@ -27,7 +27,7 @@ def spatial_attention_kernel(
     live = pixel < P
     channel = tl.arange(0, BLOCK_C)
 
-    maps = pooled + tile * (2 * P)
+    maps = pooled_maps + tile * (2 * P)
     heat = attention_at(maps, maps + P, weight, bias, pixel, live, H, W, SIZE, AVG_FIRST)
     tl.store(attention + tile * P + pixel, heat, mask=live)
 
@@ -49,7 +49,7 @@ def plan(x: Tensor, weight: Tensor, bias: Tensor, order: Order = "avg-max", *, t
     """
     shape = check_map(x, weight, bias)
     config = attend_config(x.dtype, shape)
-    pooled = weight.new_empty(shape.batch, 2, shape.pixels)
+    pooled_maps = weight.new_empty(shape.batch, 2, shape.pixels)
     outputs = Attended(
         attended=torch.empty_like(x, memory_format=torch.channels_last),
         attention=weight.new_empty(shape.batch, shape.height, shape.width),
@@ -58,9 +58,9 @@ def plan(x: Tensor, weight: Tensor, bias: Tensor, order: Order = "avg-max", *, t
         name="spatial_attention",
         kernel=spatial_attention_kernel,
         grid=(triton.cdiv(shape.pixels, config.blocks["BLOCK_P"]), shape.batch, 1),
-        arguments={"x": x, "pooled": pooled, "weight": weight, "bias": bias, **outputs._asdict()},
+        arguments={"x": x, "pooled_maps": pooled_maps, "weight": weight, "bias": bias, **outputs._asdict()},
         stored=Attended._fields,
         constants={**shape.constants(order), **config.blocks},
         config=config,
     )
-    return Planned(outputs, (channel_pool.launch(x, pooled, shape), attend))
+    return Planned(outputs, (channel_pool.launch(x, pooled_maps, shape), attend))

@@ -49,7 +49,7 @@ def score(
         str, typer.Option(help="A packaged bundle's name, or the path of a NAME.mminfer folder.")
     ] = "demo",
     out: Annotated[Path, typer.Option(help="The folder for results.")] = Path("mminfer-results"),
-    engine: Annotated[str, typer.Option(help="auto, openvino, onnxruntime or torch.")] = "auto",
+    engine: Annotated[str, typer.Option(help="auto, openvino, triton, onnxruntime or torch.")] = "auto",
     precision: Annotated[
         str | None, typer.Option(help="fp32, bf16, fp16, int8 or fastest.  [default: the card's]")
     ] = None,

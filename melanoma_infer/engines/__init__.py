@@ -6,17 +6,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
+import numpy as np
+
 from melanoma_infer.bundle import Bundle
-from melanoma_infer.card import Precision
+from melanoma_infer.card import DEFAULT_GATES, Precision
 from melanoma_infer.engines.base import Engine
-from melanoma_infer.errors import EngineUnavailableError
+from melanoma_infer.engines.device import nvidia_driver_is_loaded
+from melanoma_infer.errors import EngineUnavailableError, GpuLostError, MemoryExhaustedError, ParityError
 
 MODULES = {
     "openvino": "melanoma_infer.engines.openvino_engine",
+    "triton": "melanoma_infer.engines.triton_engine",
     "onnxruntime": "melanoma_infer.engines.onnx_engine",
     "torch": "melanoma_infer.engines.torch_engine",
 }
-"""By name, in the order in which `auto` tries them: fastest on a CPU first."""
+"""By name, in the order in which `auto` tries them where there is no GPU: fastest on a CPU first."""
+ON_GPU = ("triton",)
+"""`auto` tries these first where there is an NVIDIA driver. What they compute depends on this machine's GPU and driver,
+which no seal can know, so they must first give the golden outputs within the card's gate."""
 
 Load = Callable[[Bundle, Precision, int | None, str | None], Engine]
 
@@ -44,24 +51,43 @@ def load_engine(
         name: "auto" or one of MODULES.
         precision: None for the card's, or fp32, bf16, fp16, int8, or "fastest".
         threads: None for the cores there are.
-        device: None for "cpu", or a device that the engine knows.
+        device: None for the engine's own, the CPU or the first GPU; or one that it knows: "cpu", "cuda:1".
 
     Raises:
         EngineUnavailableError: the engine, the precision or the device does not exist here.
+        MemoryExhaustedError, GpuLostError: the GPU of an engine that was named does not work; "auto" passes over it.
     """
     if name != "auto":
         return EngineChoice(_load(bundle, name, _precision(bundle, name, precision), threads, device), ())
     passed_over: list[str] = []
-    for candidate in MODULES:
-        wanted = _precision(bundle, candidate, precision)
-        if why := _failed_gate(bundle, candidate, wanted):
-            passed_over.append(f"{candidate}: {why}")
-            continue
+    for candidate in _candidates():
         try:
-            return EngineChoice(_load(bundle, candidate, wanted, threads, device), tuple(passed_over))
-        except EngineUnavailableError as error:
+            engine = _load_trusted(bundle, candidate, _precision(bundle, candidate, precision), threads, device)
+            return EngineChoice(engine, tuple(passed_over))
+        except (EngineUnavailableError, ParityError, MemoryExhaustedError, GpuLostError) as error:
             passed_over.append(f"{candidate}: {error}")
     raise EngineUnavailableError("No engine can run this bundle here. " + " ".join(passed_over))
+
+
+def _candidates() -> list[str]:
+    """Names of MODULES in the order in which `auto` tries them on this machine."""
+    first = ON_GPU if nvidia_driver_is_loaded() else ()
+    return sorted(MODULES, key=lambda name: name not in first)
+
+
+def _load_trusted(bundle: Bundle, name: str, precision: Precision, threads: int | None, device: str | None) -> Engine:
+    """The engine, when its numbers are within the card's gate.
+
+    Raises:
+        ParityError: they are not, sealed or on the golden tiles.
+        MminferError: it does not load.
+    """
+    if why := _failed_gate(bundle, name, precision):
+        raise ParityError(why)
+    engine = _load(bundle, name, precision, threads, device)
+    if name in ON_GPU and (why := _failed_golden(bundle, engine)):
+        raise ParityError(why)
+    return engine
 
 
 def _load(bundle: Bundle, name: str, precision: Precision, threads: int | None, device: str | None) -> Engine:
@@ -83,10 +109,16 @@ def _precision(bundle: Bundle, engine: str, asked: str | None) -> Precision:
 
 
 def _fastest(bundle: Bundle, engine: str) -> Precision:
-    """The fastest precision whose sealed parity is within its gate and that this processor has."""
+    """The fastest precision whose sealed parity is within its gate and that this machine has."""
     from melanoma_infer.engines.openvino_engine import cpu_has_bf16
 
-    order: tuple[Precision, ...] = ("int8", "bf16") if engine == "openvino" and cpu_has_bf16() else ("int8",)
+    match engine:
+        case "triton":
+            order: tuple[Precision, ...] = ("fp16", "bf16")
+        case "openvino" if cpu_has_bf16():
+            order = ("int8", "bf16")
+        case _:
+            order = ("int8",)
     sealed = (precision for precision in order if bundle.parity_of(engine, precision) is not None)
     return next((precision for precision in sealed if not _failed_gate(bundle, engine, precision)), "fp32")
 
@@ -99,4 +131,17 @@ def _failed_gate(bundle: Bundle, engine: str, precision: Precision) -> str | Non
         return None
     if row.decision_flips or row.p999_dp > gate.dp or (row.p999_dmm or 0.0) > gate.dmm:
         return f"{precision} differs from the reference by more than the card's gate"
+    return None
+
+
+def _failed_golden(bundle: Bundle, engine: Engine) -> str | None:
+    """Why an engine's outputs for the golden tiles are outside the card's gate; None where they are within."""
+    precision = engine.numerics.precision
+    gate = bundle.card.parity_gates.get(precision, DEFAULT_GATES[precision])
+    outputs = engine.infer(bundle.golden.tiles)
+    for name, limit in (("probabilities", gate.dp), ("depth_mm", gate.dmm)):
+        golden = bundle.golden.outputs.get(name)
+        # Not written as "above the limit": a NaN must fail.
+        if golden is not None and not np.abs(outputs[name] - golden).max() <= limit:
+            return f"{precision} differs from the golden {name} by more than the card's gate"
     return None

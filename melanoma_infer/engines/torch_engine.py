@@ -24,7 +24,7 @@ class TorchEngine:
     def __init__(self, bundle: Bundle, device: torch.device) -> None:
         import torch
 
-        self._net = _network(bundle).to(device)
+        self._net = network_of(bundle).to(device)
         self._device = device
         self._names = ("probabilities", *bundle.card.outputs)
         self.numerics = Numerics("torch", str(torch.__version__), "fp32", device.type)
@@ -70,7 +70,12 @@ def load(bundle: Bundle, precision: Precision, threads: int | None, device: str 
     return TorchEngine(bundle, where)
 
 
-def _network(bundle: Bundle) -> MelanomaNet:
+def network_of(bundle: Bundle) -> MelanomaNet:
+    """Our network with the weights of a bundle that has them, in evaluation mode.
+
+    Raises:
+        BundleError: the weights do not fit the network that the card describes.
+    """
     from safetensors.torch import load as load_tensors
 
     from melanoma_infer.model.melanoma_net import MelanomaNet

@@ -7,7 +7,7 @@ import pytest
 from bundles_for_tests import expected_probability, make_bundle
 
 from melanoma_infer.bundle import Bundle, ParityRow, open_bundle
-from melanoma_infer.engines import MODULES, load_engine
+from melanoma_infer.engines import MODULES, ON_GPU, load_engine
 from melanoma_infer.engines.base import Numerics, first_non_finite
 from melanoma_infer.engines.openvino_engine import cpu_has_bf16
 from melanoma_infer.errors import EngineUnavailableError
@@ -15,6 +15,14 @@ from melanoma_infer.geometry import RectPx
 from melanoma_infer.golden import check_engine
 from melanoma_infer.records import ReadTile, Tile
 from melanoma_infer.session import Scorer
+
+ON_CPU = [name for name in MODULES if name not in ON_GPU]
+
+
+@pytest.fixture(autouse=True)
+def no_gpu(monkeypatch):
+    """`auto` chooses as on a machine without a GPU; `test_triton_engine` has the other machines."""
+    monkeypatch.setattr("melanoma_infer.engines.device.DRIVER_FILES", ())
 
 
 @pytest.fixture(scope="module")
@@ -27,7 +35,7 @@ def tiles() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", ON_CPU)
 def test_every_engine_gives_the_golden_outputs(demo, name):
     engine = load_engine(demo, name).engine
     outputs = engine.infer(demo.golden.tiles)
@@ -51,7 +59,7 @@ def test_a_graph_set_by_hand_gives_the_numbers_foretold(colour_bundle, tiles, na
     assert outputs["probabilities"][:, 1] == pytest.approx(expected_probability(tiles), abs=2e-6)
 
 
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", ON_CPU)
 def test_a_tile_gets_the_same_bits_alone_and_among_others(demo, name):
     engine = load_engine(demo, name).engine
     golden = demo.golden.tiles

@@ -1,0 +1,133 @@
+"""What each fusion can save at most, by arithmetic: `python benchmarks/arithmetic.py` prints arithmetic.md's tables.
+
+A stage takes at least the longer of its bytes over the memory's bandwidth and its operations over the tensor cores'
+peak, both of the data sheet. No GPU was timed for these numbers.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from melanoma_infer.model.resnet50 import ResNet50Trunk
+
+TILE_PX, CHANNELS, FEATURES, BATCH, VALUE = 512, 2048, 128, 32, 2
+"""fp16; the weights' bytes are shared by a batch of 32 tiles."""
+MAP = CHANNELS * (TILE_PX // 32) ** 2 * VALUE
+"""S, the bytes of one tile's feature map."""
+
+
+@dataclass(frozen=True)
+class Gpu:
+    """Peaks from the vendor's data sheets; RTX 4000 Ada's operations from its 48 multiprocessors at 2.175 GHz."""
+
+    name: str
+    bytes_per_s: float
+    flops: float
+
+
+GPUS = (
+    Gpu("L4", 300e9, 121e12),
+    Gpu("RTX 4000 Ada", 360e9, 107e12),
+    Gpu("A100 80 GB", 2039e9, 312e12),
+    Gpu("H100 SXM", 3350e9, 989e12),
+)
+
+
+@dataclass(frozen=True)
+class Work:
+    """What one tile costs in one stage."""
+
+    moved_bytes: float
+    flops: float = 0.0
+
+    def __add__(self, other: Work) -> Work:
+        return Work(self.moved_bytes + other.moved_bytes, self.flops + other.flops)
+
+    def microseconds(self, gpu: Gpu) -> float:
+        """The least time that the GPU can take."""
+        return 1e6 * max(self.moved_bytes / gpu.bytes_per_s, self.flops / gpu.flops)
+
+
+def trunk() -> dict[str, list[Work]]:
+    """The convolutions of each stage, each with its batch normalisation, ReLU and shortcut folded in."""
+    stages: dict[str, list[Work]] = {}
+    network = ResNet50Trunk().to("meta")
+    for name, module in network.named_modules():
+        if isinstance(module, nn.Conv2d):
+            stage = name.split(".")[0]
+            module.register_forward_hook(
+                lambda layer, given, out, stage=stage, name=name: stages.setdefault(stage, []).append(
+                    _convolution(layer, given[0], out, shortcut=name.endswith("conv3"))
+                )
+            )
+    network(torch.empty(1, 3, TILE_PX, TILE_PX, device="meta"))
+    before_pooling = 64 * (TILE_PX // 2) ** 2 * VALUE
+    stages["conv1"].append(Work(before_pooling + before_pooling / 4))
+    return stages
+
+
+def _convolution(layer: nn.Conv2d, given: Tensor, out: Tensor, *, shortcut: bool) -> Work:
+    weights = layer.weight.numel()
+    values = given.numel() + out.numel() * (2 if shortcut else 1) + weights / BATCH
+    return Work(VALUE * values, 2 * weights * out.shape[2] * out.shape[3])
+
+
+def network() -> dict[str, list[Work]]:
+    """Every stage of one tile as the paper's equations are usually run: normalise, trunk, tail."""
+    pixels = TILE_PX**2 * 3
+    return {"normalise": [Work(pixels * (1 + VALUE))], **trunk(), "tail": [Work(5 * MAP)]}
+
+
+def fusions() -> Iterator[tuple[str, list[Work], Work]]:
+    """Each fusion's name, what runs without it, one after the other, and what runs with it."""
+    stages = network()
+    products = 2 * CHANNELS * FEATURES * (TILE_PX // 32) ** 2
+    weights = VALUE * CHANNELS * FEATURES / BATCH
+    yield "attention_pool: the attended map is never written", stages["tail"], Work(2 * MAP)
+    yield "attention_tail: x is read once", stages["tail"], Work(MAP + weights, products)
+    stem = [*stages["normalise"], *stages["conv1"]]
+    read, written = TILE_PX**2 * 3, 64 * (TILE_PX // 4) ** 2 * VALUE
+    yield "normalise, first convolution, ReLU and pooling in one", stem, Work(read + written, _flops(stem))
+    # Each block reads its input once and writes its output once: 64 channels into the first block, 256 elsewhere.
+    values = (TILE_PX // 4) ** 2 * (64 + 256 + 2 * (256 + 256))
+    yield "the blocks of layer1, each in one", stages["layer1"], Work(VALUE * values, _flops(stages["layer1"]))
+
+
+def _flops(works: list[Work]) -> float:
+    return sum(work.flops for work in works)
+
+
+def total(stages: dict[str, list[Work]], gpu: Gpu) -> float:
+    """The least time of one tile, every layer after the other, in µs."""
+    return sum(work.microseconds(gpu) for works in stages.values() for work in works)
+
+
+def tables() -> Iterator[str]:
+    """The two tables as Markdown."""
+    stages = network()
+    yield "| stage, least µs a tile | MB | GFLOP | " + " | ".join(gpu.name for gpu in GPUS) + " |"
+    yield "|---" * (3 + len(GPUS)) + "|"
+    for name, works in stages.items():
+        whole = sum(works, Work(0))
+        times = (sum(work.microseconds(gpu) for work in works) for gpu in GPUS)
+        yield f"| {name} | {whole.moved_bytes / 1e6:.1f} | {whole.flops / 1e9:.2f} | " + _row(times, "{:.1f}")
+    yield "| all | | | " + _row((total(stages, gpu) for gpu in GPUS), "{:.1f}")
+    yield ""
+    yield "| fusion, at most | " + " | ".join(gpu.name for gpu in GPUS) + " |"
+    yield "|---" * (1 + len(GPUS)) + "|"
+    for name, apart, fused in fusions():
+        saved = (sum(part.microseconds(gpu) for part in apart) - fused.microseconds(gpu) for gpu in GPUS)
+        shares = (saving / total(stages, gpu) for saving, gpu in zip(saved, GPUS, strict=True))
+        yield f"| {name} | " + _row(shares, "{:.1%}")
+
+
+def _row(values: Iterator[float], form: str) -> str:
+    return " | ".join(form.format(value) for value in values) + " |"
+
+
+if __name__ == "__main__":
+    print("\n".join(tables()))

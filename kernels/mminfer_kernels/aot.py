@@ -1,0 +1,248 @@
+"""Every kernel compiled ahead of time for every target, and what it takes there: `python -m mminfer_kernels.aot`.
+
+The launches are those that a GPU would run (`catalogue.plan`), at the network's size. No GPU is needed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+import triton
+from torch import Tensor
+from triton.backends.compiler import GPUTarget
+from triton.compiler import ASTSource
+
+from mminfer_kernels import catalogue, resources
+from mminfer_kernels.catalogue import KERNELS, Problem
+from mminfer_kernels.errors import KernelError
+from mminfer_kernels.launch import TARGETS, Launch, Target
+from mminfer_kernels.rows import write_rows
+
+TRITON_TYPES = {
+    torch.float16: "fp16",
+    torch.bfloat16: "bf16",
+    torch.float32: "fp32",
+    torch.uint8: "u8",
+    torch.int64: "i64",
+}
+WARP = 32
+STACK_BYTES = 32
+"""What a thread may have on the stack outside the fast path, if no loop touches it."""
+CHANNELS = (2048, 2044)
+"""The network's own, and a number of them that no row of 16 bytes divides."""
+MULTIPLYING = ("attention_tail", "attention_project")
+READING_MAPS = ("normalize_tiles", "channel_pool", "spatial_attention", "attention_pool", *MULTIPLYING)
+"""The launches that stream a map or a tile: only these have a fast path."""
+
+
+@dataclass(frozen=True)
+class Compiled:
+    """One launch, compiled for one target."""
+
+    ptx: str
+    cubin: bytes
+    shared_bytes: int
+
+
+@dataclass(frozen=True)
+class Row:
+    """What one compiled launch takes."""
+
+    kernel: str
+    dtype: str
+    layout: str
+    channels: int
+    fast_path: bool
+    """Channels-last, two bytes a value, rows of whole 16 bytes."""
+    target: str
+    registers: int
+    stack_bytes: int
+    spill_bytes: int
+    stack_in_loop: bool
+    shared_bytes: int
+    shared_limit_bytes: int
+    x_load_bits: int
+    """The narrowest load of the first argument, which is x where there is one."""
+    x_bytes_in_flight: int
+    """Loads of the first argument that one program issues in an iteration."""
+    tensor_core: bool
+    nan_safe: bool
+    tf32: bool
+    accesses: str
+    """By argument, the widths of its loads and stores in bits."""
+
+
+def compile_launch(launch: Launch, target: Target) -> Compiled:
+    """The launch's kernel as the target runs it; every pointer is aligned to 16 bytes, as PyTorch allocates.
+
+    Raises:
+        KernelError: Triton's interpreter is on, so there is nothing to compile.
+    """
+    if not hasattr(launch.kernel, "params"):
+        raise KernelError("Triton's interpreter is on: unset TRITON_INTERPRET and start again.")
+    names = launch.kernel.arg_names
+    signature = {name: _type_of(launch.arguments[name]) if name in launch.arguments else "constexpr" for name in names}
+    source = ASTSource(
+        fn=launch.kernel,
+        signature=signature,
+        constexprs={(names.index(name),): value for name, value in launch.constants.items()},
+        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in launch.arguments},
+    )
+    options = {"num_warps": launch.config.num_warps, "num_stages": launch.config.num_stages}
+    compiled = triton.compile(source, target=GPUTarget("cuda", target.sm, WARP), options=options)
+    return Compiled(compiled.asm["ptx"], compiled.asm["cubin"], compiled.metadata.shared)
+
+
+def launches(problem: Problem) -> Iterator[Launch]:
+    """Every launch of every kernel of that dtype, once."""
+    seen: set[str] = set()
+    for name in KERNELS:
+        if problem.dtype in catalogue.dtypes(name):
+            for launch in catalogue.plan(name, catalogue.inputs(name, problem), TARGETS[80]).launches:
+                if launch.name not in seen:
+                    seen.add(launch.name)
+                    yield launch
+
+
+def matrix() -> list[tuple[str, Problem, Target]]:
+    """What is compiled: launches by name, with the problem that they solve and their target."""
+    return [
+        (launch.name, problem, target)
+        for channels in CHANNELS
+        for dtype in (torch.float16, torch.bfloat16, torch.float32)
+        for problem in (Problem(dtype, 1, channels, tile_px=512 if channels % 8 == 0 else 511),)
+        for launch in launches(problem)
+        if dtype is _dtype_of(launch) and (channels == CHANNELS[0] or launch.name in READING_MAPS)
+        for target in TARGETS.values()
+    ]
+
+
+def row_of(name: str, problem: Problem, target: Target, folder: Path | None = None) -> Row:
+    """What a launch takes on a target; its PTX and cubin go into the folder, if there is one."""
+    launch = _planned(name, problem, target)
+    compiled = compile_launch(launch, target)
+    dtype = str(problem.dtype).removeprefix("torch.")
+    if folder is not None:
+        stem = f"{name}.{dtype}.{problem.channels}.sm_{target.sm}"
+        (folder / f"{stem}.ptx").write_text(compiled.ptx)
+        (folder / f"{stem}.cubin").write_bytes(compiled.cubin)
+    code = resources.machine_code(compiled.cubin)
+    accesses = resources.accesses(compiled.ptx, launch.arguments)
+    loads = accesses[next(iter(launch.arguments))].load_bits
+    return Row(
+        kernel=name,
+        dtype=dtype,
+        layout="channels-last" if name in READING_MAPS else "contiguous",
+        channels=problem.channels,
+        fast_path=name in READING_MAPS and problem.dtype.itemsize == 2 and problem.channels == CHANNELS[0],
+        target=f"sm_{target.sm}",
+        registers=code.registers,
+        stack_bytes=code.stack_bytes,
+        spill_bytes=code.spill_bytes,
+        stack_in_loop=code.stack_in_loop,
+        shared_bytes=compiled.shared_bytes,
+        shared_limit_bytes=target.shared_limit_bytes,
+        x_load_bits=min(loads, default=0),
+        x_bytes_in_flight=sum(loads) // 8 * WARP * launch.config.num_warps,
+        tensor_core=resources.tensor_core_products(compiled.ptx) > 0,
+        nan_safe=resources.bare_extremes(compiled.ptx) == 0,
+        tf32=resources.rounds_to_tf32(compiled.ptx),
+        accesses=_in_words(accesses),
+    )
+
+
+def problems(row: Row) -> Iterator[str]:
+    """What a row must not show, in words."""
+    if row.fast_path and (row.stack_bytes or row.spill_bytes):
+        yield f"{row.stack_bytes} bytes of stack and {row.spill_bytes} of spills on the fast path"
+    if row.stack_bytes > STACK_BYTES or row.stack_in_loop:
+        yield f"{row.stack_bytes} bytes of stack" + (", touched by a loop" if row.stack_in_loop else "")
+    if row.fast_path and row.x_load_bits != 128:
+        yield f"reads x by {row.x_load_bits} bits on the fast path"
+    if row.fast_path and row.kernel in MULTIPLYING and not row.tensor_core:
+        yield "multiplies without tensor cores"
+    if row.shared_bytes > row.shared_limit_bytes:
+        yield f"{row.shared_bytes} bytes of shared memory, of {row.shared_limit_bytes}"
+    if not row.nan_safe:
+        yield "a maximum or minimum drops NaN"
+    if row.tf32:
+        yield "float32 is rounded to TF32"
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Compile everything, print what is wrong, and return the exit code."""
+    parser = argparse.ArgumentParser(prog="python -m mminfer_kernels.aot", description=__doc__)
+    parser.add_argument(
+        "--save", type=Path, required=True, metavar="FILE", help="CSV, a row a launch, dtype and target"
+    )
+    parser.add_argument("--cubins", type=Path, metavar="DIR", help="PTX and cubins go here")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="compilers at a time")
+    options = parser.parse_args(arguments)
+    if os.environ.get("TRITON_INTERPRET") == "1":
+        parser.error("Triton's interpreter is on: unset TRITON_INTERPRET and start again.")
+    if options.cubins is not None:
+        options.cubins.mkdir(parents=True, exist_ok=True)
+    rows = compile_all(matrix(), options.jobs, options.cubins)
+    write_rows(options.save, rows)
+    wrong = [f"{_place(row)}: {problem}" for row in rows for problem in problems(row)]
+    tolerated = [f"{_place(row)}: {row.stack_bytes} bytes of stack" for row in rows if row.stack_bytes]
+    sys.stdout.write("\n".join([*tolerated, *wrong, _summary(rows, wrong), ""]))
+    return bool(wrong)
+
+
+def compile_all(cases: Sequence[tuple[str, Problem, Target]], jobs: int, folder: Path | None = None) -> list[Row]:
+    """The rows of all cases, in their order."""
+    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn")) as pool:
+        return [future.result() for future in [pool.submit(row_of, *case, folder) for case in cases]]
+
+
+def _planned(name: str, problem: Problem, target: Target) -> Launch:
+    """The launch of that name, as the target runs it."""
+    for kernel in KERNELS:
+        if problem.dtype in catalogue.dtypes(kernel):
+            for launch in catalogue.plan(kernel, catalogue.inputs(kernel, problem), target).launches:
+                if launch.name == name:
+                    return launch
+    raise KernelError(f"No kernel launches {name!r}.")
+
+
+def _type_of(argument: Tensor | int) -> str:
+    return f"*{TRITON_TYPES[argument.dtype]}" if isinstance(argument, Tensor) else "i32"
+
+
+def _dtype_of(launch: Launch) -> torch.dtype:
+    """The dtype of the maps: the one float type of two bytes among the arguments, or float32."""
+    found = {argument.dtype for argument in launch.arguments.values() if isinstance(argument, Tensor)}
+    return next((dtype for dtype in found if dtype in (torch.float16, torch.bfloat16)), torch.float32)
+
+
+def _in_words(accesses: dict[str, resources.Accesses]) -> str:
+    parts = []
+    for name, access in accesses.items():
+        for kind, bits in (("load", access.load_bits), ("store", access.store_bits)):
+            if bits:
+                parts.append(f"{name} {kind} {'/'.join(map(str, sorted(set(bits))))}")
+    return "; ".join(parts)
+
+
+def _place(row: Row) -> str:
+    return f"{row.kernel} {row.dtype} C={row.channels} {row.target}"
+
+
+def _summary(rows: Sequence[Row], wrong: Sequence[str]) -> str:
+    compiled = f"triton {triton.__version__}: {len(rows)} launches compiled"
+    return (
+        f"{compiled}, {len(wrong)} of them are not as they must be." if wrong else f"{compiled}, all as they must be."
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

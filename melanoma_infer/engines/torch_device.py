@@ -1,0 +1,283 @@
+"""Our network on a GPU through PyTorch and the kernels: what the `triton` engine gives to `batching`."""
+
+from __future__ import annotations
+
+import gc
+import subprocess
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from triton import TritonError
+
+from melanoma_infer.engines.device import Device, DeviceError, DeviceLostError, DeviceMemoryError, Stream
+from melanoma_infer.model.melanoma_net import MelanomaNet, TileOutputs
+from mminfer_kernels import torch_ops
+from mminfer_kernels.errors import KernelError
+
+DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+TORCH_DTYPES: dict[type[np.generic], torch.dtype] = {np.uint8: torch.uint8, np.float32: torch.float32}
+FAILURES = (RuntimeError, AssertionError, KernelError, TritonError, OSError, subprocess.SubprocessError)
+"""What a CUDA call raises: PyTorch's errors are RuntimeErrors; Triton has its own, asserts, and starts compilers."""
+OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED")
+"""How CUDA, and cuBLAS and cuDNN, say it where PyTorch has no class for it."""
+
+
+class KernelNetwork:
+    """Our network for inference: trunk in a dtype of DTYPES, channels-last; normalisation and tail by kernels.
+
+    The depth module, the attention's convolution and the head compute in float32 whatever the trunk's dtype: they are
+    a four-hundredth of the arithmetic, and mm and probabilities come from them. BatchNorm keeps float32 statistics,
+    as in PyTorch's autocast.
+    """
+
+    def __init__(self, net: MelanomaNet, dtype: torch.dtype, device: torch.device) -> None:
+        self._net = net.eval().requires_grad_(False).to(device)
+        self._dtype = dtype
+        for module in self._net.trunk.modules():
+            if isinstance(module, nn.Conv2d):
+                module.weight.data = module.weight.data.to(dtype, memory_format=torch.channels_last)
+        self._w1_image = net.w1_image.to(dtype)
+        self._offset = net.offset()
+
+    def __call__(self, tiles: Tensor) -> TileOutputs:
+        """All outputs, float32, for tiles uint8 (N, tile_px, tile_px, 3), contiguous, on the network's device."""
+        net = self._net
+        images = torch_ops.normalize_tiles(tiles, net.mean, net.std, self._dtype)
+        exact = images if self._dtype == torch.float32 else self._exact_images(tiles)
+        # The kernels take channels-last maps alone, and another layout would silently go round them.
+        x = net.trunk(images).contiguous(memory_format=torch.channels_last)
+        depth_mm = net.depth(exact)
+        tail = torch_ops.attention_tail(
+            x, net.attention.weight, net.attention.bias, self._w1_image, depth_mm, net.w1_depth, self._offset,
+            net.w2, net.b2, net.w3, net.b3, net.groups,
+        )  # fmt: skip
+        return TileOutputs(tail.probabilities, depth_mm, tail.attention, tail.cam, tail.features)
+
+    def _exact_images(self, tiles: Tensor) -> Tensor:
+        return torch_ops.normalize_tiles(tiles, self._net.mean, self._net.std, torch.float32)
+
+
+class Pass:
+    """The network from the first rows of a buffer to the first rows of others, always the same memory."""
+
+    def __init__(self, network: KernelNetwork, tiles: Tensor, outputs: Mapping[str, Tensor], rows: int) -> None:
+        self._network = network
+        self._tiles = tiles[:rows]
+        self._outputs = {name: output[:rows] for name, output in outputs.items()}
+
+    def run(self) -> None:
+        """Compute, on the current stream."""
+        with torch.inference_mode():
+            results = self._network(self._tiles)
+            for name, output in self._outputs.items():
+                output.copy_(getattr(results, name))
+
+
+def open_device(net: MelanomaNet, dtype: torch.dtype, place: torch.device) -> Device:
+    """The network on a CUDA device, or on the CPU for Triton's interpreter.
+
+    Raises:
+        DeviceError: it cannot be moved there.
+    """
+    with translated(place):
+        network = KernelNetwork(net, dtype, place)
+        return CudaDevice(network, place) if place.type == "cuda" else InterpretedDevice(network)
+
+
+def aggregate_tiles(
+    scores: NDArray[np.float32], offsets: NDArray[np.int64], hottest: NDArray[np.float32], place: torch.device
+) -> tuple[NDArray[np.float32], ...]:
+    """`mminfer_kernels.torch_ops.aggregate_tiles` of arrays, computed on a device.
+
+    Raises:
+        DeviceError: the device failed.
+    """
+    with translated(place):
+        given = (torch.tensor(array, device=place) for array in (scores, offsets, hottest))
+        return tuple(each.cpu().numpy() for each in torch_ops.aggregate_tiles(*given))
+
+
+class InterpretedDevice:
+    """The CPU in a GPU's place, for Triton's interpreter: each call is done when it returns."""
+
+    def __init__(self, network: KernelNetwork) -> None:
+        self._network = network
+
+    def pinned(self, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+        """Host memory."""
+        return np.zeros(shape, dtype)
+
+    def buffer(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Tensor:
+        """A tensor."""
+        return torch.zeros(shape, dtype=TORCH_DTYPES[dtype])
+
+    def program(self, tiles: Tensor, outputs: Mapping[str, Tensor], rows: int) -> Pass:
+        """The forward pass, not run yet."""
+        return Pass(self._network, tiles, outputs, rows)
+
+    def upload(self, source: NDArray[Any], target: Tensor) -> None:
+        """Copy."""
+        target[: len(source)].copy_(torch.from_numpy(source))
+
+    def launch(self, program: Pass) -> None:
+        """Run."""
+        with translated(torch.device("cpu")):
+            program.run()
+
+    def download(self, source: Tensor, target: NDArray[Any]) -> None:
+        """Copy."""
+        target[:] = source[: len(target)].numpy()
+
+    def record(self, stream: Stream) -> None:
+        """Return nothing: it has happened."""
+
+    def wait(self, stream: Stream, event: None) -> None:
+        """Return at once."""
+
+    def synchronize(self, event: None) -> None:
+        """Return at once."""
+
+    def release(self) -> None:
+        """Return at once."""
+
+
+class CudaDevice:
+    """A CUDA GPU through PyTorch: streams of its own, and one CUDA graph for each program."""
+
+    def __init__(self, network: KernelNetwork, device: torch.device) -> None:
+        self._network, self._device = network, device
+        self._streams = {stream: torch.cuda.Stream(device) for stream in Stream}  # type: ignore[no-untyped-call]
+        # Programs take turns on one stream and leave nothing in the pool, so all of them may work in the same memory.
+        self._pool = torch.cuda.graph_pool_handle()
+        torch.cuda.synchronize(device)  # the weights were copied on another stream
+
+    def pinned(self, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+        """Page-locked memory of PyTorch's, which lives as long as the array."""
+        with translated(self._device):
+            array: NDArray[Any] = torch.zeros(shape, dtype=TORCH_DTYPES[dtype], pin_memory=True).numpy()
+            return array
+
+    def buffer(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Tensor:
+        """A tensor, which no stream uses any more when it is returned."""
+        with translated(self._device):
+            tensor = torch.zeros(shape, dtype=TORCH_DTYPES[dtype], device=self._device)
+            torch.cuda.synchronize(self._device)
+            return tensor
+
+    def program(self, tiles: Tensor, outputs: Mapping[str, Tensor], rows: int) -> torch.cuda.CUDAGraph:
+        """The forward pass as a CUDA graph; it was run once before, which compiled the kernels and chose algorithms."""
+        forward = Pass(self._network, tiles, outputs, rows)
+        graph, stream = torch.cuda.CUDAGraph(), self._streams[Stream.COMPUTE]
+        # The outer stream context restores the caller's stream where a failed capture does not.
+        with translated(self._device), torch.cuda.stream(stream), _reproducible():
+            forward.run()
+            # thread_local: other threads of the program may go on using CUDA while this one captures.
+            with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
+                forward.run()
+        return graph
+
+    def upload(self, source: NDArray[Any], target: Tensor) -> None:
+        """Copy without waiting."""
+        with translated(self._device), torch.cuda.stream(self._streams[Stream.UPLOAD]):
+            target[: len(source)].copy_(torch.from_numpy(source), non_blocking=True)
+
+    def launch(self, program: torch.cuda.CUDAGraph) -> None:
+        """Replay the graph."""
+        with translated(self._device), torch.cuda.stream(self._streams[Stream.COMPUTE]):
+            program.replay()
+
+    def download(self, source: Tensor, target: NDArray[Any]) -> None:
+        """Copy without waiting."""
+        with translated(self._device), torch.cuda.stream(self._streams[Stream.DOWNLOAD]):
+            torch.from_numpy(target).copy_(source[: len(target)], non_blocking=True)
+
+    def record(self, stream: Stream) -> torch.cuda.Event:
+        """A CUDA event; a host that waits for it sleeps, because decoding needs the cores."""
+        with translated(self._device):
+            event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
+            event.record(self._streams[stream])
+            return event
+
+    def wait(self, stream: Stream, event: torch.cuda.Event) -> None:
+        """Let the stream wait; the host does not."""
+        with translated(self._device):
+            self._streams[stream].wait_event(event)
+
+    def synchronize(self, event: torch.cuda.Event) -> None:
+        """Let the host wait."""
+        with translated(self._device):
+            event.synchronize()
+
+    def release(self) -> None:
+        """Wait for the GPU, and give cached memory back."""
+        gc.collect()  # an error that was just handled may hold tensors in a cycle of frames
+        with translated(self._device):
+            torch.cuda.synchronize(self._device)
+            torch.cuda.empty_cache()
+            # PyTorch takes a pool whose last graph is gone for a bug when another capture names it.
+            self._pool = torch.cuda.graph_pool_handle()
+
+
+@contextmanager
+def _reproducible() -> Iterator[None]:
+    """Within it, the same algorithms are chosen in every process, and float32 is not TF32."""
+    cudnn: Any = torch.backends.cudnn
+    conv, matmul = cudnn.conv, torch.backends.cuda.matmul
+    before = cudnn.benchmark, cudnn.deterministic, conv.fp32_precision, matmul.fp32_precision
+    cudnn.benchmark, cudnn.deterministic, conv.fp32_precision, matmul.fp32_precision = False, True, "ieee", "ieee"
+    try:
+        yield
+    finally:
+        cudnn.benchmark, cudnn.deterministic, conv.fp32_precision, matmul.fp32_precision = before
+
+
+@contextmanager
+def translated(place: torch.device) -> Iterator[None]:
+    """Within it, what PyTorch and Triton raise becomes a DeviceError.
+
+    Raises:
+        DeviceError: of the kind that `device` describes.
+    """
+    try:
+        yield
+    except FAILURES as error:
+        raise _meaning(error, place) from error
+
+
+def _meaning(error: BaseException, place: torch.device) -> DeviceError:
+    if any(isinstance(each, torch.OutOfMemoryError) or _speaks_of_memory(each) for each in _with_causes(error)):
+        return DeviceMemoryError(_in_one_line(error))
+    if place.type == "cuda" and _is_lost(place):
+        return DeviceLostError(_in_one_line(error))
+    return DeviceError(_in_one_line(error))
+
+
+def _in_one_line(error: BaseException) -> str:
+    if isinstance(error, subprocess.SubprocessError):
+        return "the C compiler that Triton starts failed: are a compiler and Python's headers installed?"
+    return str(error).partition("\n")[0].rstrip(".")
+
+
+def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what it was raised during: a capture that ran out of memory ends with another error."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _speaks_of_memory(error: BaseException) -> bool:
+    return any(words in str(error) for words in OUT_OF_MEMORY)
+
+
+def _is_lost(place: torch.device) -> bool:
+    """Whether even waiting fails: an error that poisons the CUDA context comes back from every call."""
+    try:
+        torch.cuda.synchronize(place)
+    except RuntimeError:
+        return True
+    return False

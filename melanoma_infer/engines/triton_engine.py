@@ -1,0 +1,206 @@
+"""Triton: our network on a CUDA GPU, from the bundle's weights, through this project's kernels and CUDA graphs.
+
+PyTorch is imported by `load` alone, and only where there is an NVIDIA driver.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melanoma_infer.bundle import Bundle
+from melanoma_infer.card import Precision
+from melanoma_infer.engines.base import Numerics, Outputs
+from melanoma_infer.engines.batching import BUCKETS, BatchRunner, engine_errors
+from melanoma_infer.engines.device import Device, nvidia_driver_is_loaded
+from melanoma_infer.engines.torch_engine import network_of
+from melanoma_infer.errors import EngineUnavailableError, UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+PRECISIONS = ("fp16", "bf16", "fp32")
+OLDEST = (8, 0)
+"""Compute capability of the oldest GPU with a Triton path (launch.TARGETS)."""
+
+
+@dataclass(frozen=True)
+class SlideScores:
+    """The scores of S slides, each float32 (S,); NaN for a slide without tiles."""
+
+    mean: NDArray[np.float32]
+    maximum: NDArray[np.float32]
+    hottest: NDArray[np.float32]
+
+
+class TritonEngine:
+    """Our network through the kernels. A tile's last bits depend on its batch's size, never on the other tiles."""
+
+    def __init__(
+        self, bundle: Bundle, device: Device, place: torch.device, numerics: Numerics, buckets: tuple[int, ...]
+    ) -> None:
+        names = ("probabilities", *bundle.card.outputs)
+        self._place = place
+        self._runner = BatchRunner(
+            device,
+            tile_px=bundle.card.tile_px,
+            outputs={name: bundle.golden.outputs[name].shape[1:] for name in names},
+            buckets=buckets,
+        )
+        self.numerics = numerics
+
+    @property
+    def buckets(self) -> tuple[int, ...]:
+        """The batch sizes in use: those that the GPU's memory has held so far."""
+        return self._runner.buckets
+
+    def infer(self, tiles: NDArray[np.uint8]) -> Outputs:
+        """The network's outputs for tiles (N, tile_px, tile_px, 3), batch after batch.
+
+        Raises:
+            UsageError: the tiles have another shape or dtype.
+            MemoryExhaustedError: the GPU's memory does not hold a single tile's pass.
+            GpuLostError: the GPU stopped working.
+            EngineUnavailableError: the runtime failed otherwise.
+        """
+        return self._runner.infer(tiles)
+
+    def aggregate(
+        self, scores: NDArray[np.float32], offsets: NDArray[np.int64], hottest: NDArray[np.float32]
+    ) -> SlideScores:
+        """Slide scores from tile scores: mean, maximum, and the mean over each slide's hottest tiles.
+
+        Args:
+            scores: (T,), the tiles of all slides, one slide after the other.
+            offsets: (S + 1,), from 0 to T, never falling: slide s owns scores[offsets[s] : offsets[s + 1]].
+            hottest: (S,), above 0: how many tiles cover the area, the last of them in part.
+
+        Raises:
+            UsageError: the arguments are not as above.
+            MemoryExhaustedError, GpuLostError, EngineUnavailableError: as in `infer`.
+        """
+        from melanoma_infer.engines.torch_device import aggregate_tiles
+
+        _check_segments(scores, offsets, hottest)
+        with engine_errors():
+            return SlideScores(*aggregate_tiles(scores, offsets, hottest, self._place))
+
+
+def load(
+    bundle: Bundle,
+    precision: Precision,
+    threads: int | None,
+    device: str | None,
+    *,
+    buckets: tuple[int, ...] = BUCKETS,
+) -> TritonEngine:
+    """Our network with the bundle's weights on a CUDA device, or on "cpu" where Triton's interpreter is on.
+
+    One tile is computed, so that what does not work here is refused here.
+
+    Args:
+        bundle: with weights of our own network.
+        precision: of the trunk: fp16, bf16 or fp32.
+        threads: not used.
+        device: None or "cuda" for the first GPU, "cuda:1" and so on.
+        buckets: batch sizes, rising.
+
+    Raises:
+        EngineUnavailableError: PyTorch, the weights, the precision or the device does not exist here, or fails.
+        BundleError: the weights do not fit the network that the card describes.
+        MemoryExhaustedError: the GPU's memory does not hold a single tile's pass.
+        GpuLostError: the GPU stopped working.
+    """
+    if bundle.weights is None or bundle.card.network is None:
+        raise EngineUnavailableError("The bundle has no weights of our own network. Use --engine openvino.")
+    if precision not in PRECISIONS:
+        raise EngineUnavailableError(
+            f"The triton engine runs {', '.join(PRECISIONS)}, not {precision}. Choose one of these."
+        )
+    _check_place(device or "cuda")
+    try:
+        import torch
+        import triton
+
+        from melanoma_infer.engines import torch_device
+    except ImportError as error:
+        raise EngineUnavailableError(
+            "PyTorch or Triton does not load here. Install them: pip install 'mminfer[torch]'."
+        ) from error
+    place = _place(device or "cuda")
+    numerics = Numerics("triton", f"{triton.__version__} (torch {torch.__version__})", precision, _name(place))
+    with engine_errors():
+        opened = torch_device.open_device(network_of(bundle), torch_device.DTYPES[precision], place)
+    engine = TritonEngine(bundle, opened, place, numerics, buckets)
+    engine.infer(bundle.golden.tiles[:1])
+    return engine
+
+
+def _check_place(device: str) -> None:
+    """Refuse, before PyTorch is imported, a device that kernels cannot run on.
+
+    Raises:
+        EngineUnavailableError: there is no NVIDIA driver, or the interpreter and the device do not fit each other.
+    """
+    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
+    if interpreted and device != "cpu":
+        raise EngineUnavailableError(
+            "TRITON_INTERPRET=1 is set, so kernels run on the CPU. Unset it, or use --device cpu."
+        )
+    if device == "cpu" and not interpreted:
+        raise EngineUnavailableError("The triton engine runs on a CUDA device. For the CPU, use --engine openvino.")
+    if not interpreted and not nvidia_driver_is_loaded():
+        raise EngineUnavailableError("There is no NVIDIA driver here, so no CUDA device. Use --engine openvino.")
+
+
+def _place(device: str) -> torch.device:
+    """The device of that name, with its number.
+
+    Raises:
+        EngineUnavailableError: PyTorch does not find it, or it is too old.
+    """
+    import torch
+
+    if device == "cpu":
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise EngineUnavailableError(
+            f"PyTorch {torch.__version__} finds no CUDA device: is it a build for CUDA, and does nvidia-smi show the "
+            "GPU? If not, use --engine openvino."
+        )
+    try:
+        number = torch.device(device).index
+        place = torch.device("cuda", torch.cuda.current_device() if number is None else number)
+        capability = torch.cuda.get_device_capability(place)
+    except (RuntimeError, AssertionError) as error:
+        raise EngineUnavailableError(f"There is no CUDA device {device!r}. Leave --device out.") from error
+    if capability < OLDEST:
+        raise EngineUnavailableError(
+            f"{torch.cuda.get_device_name(place)} is sm_{capability[0]}{capability[1]}; the kernels need sm_80 or "
+            "newer. Use --engine openvino."
+        )
+    return place
+
+
+def _name(place: torch.device) -> str:
+    import torch
+
+    return torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu, interpreted"
+
+
+def _check_segments(scores: NDArray[np.float32], offsets: NDArray[np.int64], hottest: NDArray[np.float32]) -> None:
+    """Refuse what would make a kernel read beyond the scores.
+
+    Raises:
+        UsageError: the arguments are not as `TritonEngine.aggregate` says.
+    """
+    dtypes = [array.dtype.name for array in (scores, offsets, hottest)]
+    shapes = scores.ndim == 1 and hottest.ndim == 1 and offsets.shape == (len(hottest) + 1,)
+    if dtypes != ["float32", "int64", "float32"] or not shapes:
+        raise UsageError("Give float32 scores (T,), int64 offsets (S + 1,) and float32 hottest (S,).")
+    if offsets[0] != 0 or offsets[-1] != len(scores) or (np.diff(offsets) < 0).any() or not (hottest > 0).all():
+        raise UsageError(f"Offsets must rise from 0 to the {len(scores)} scores, and hottest must be above 0.")

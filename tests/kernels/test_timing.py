@@ -1,0 +1,34 @@
+"""Kernels are timed only where their answers are right."""
+
+import pytest
+import torch
+
+from mminfer_kernels import reference, timing
+from mminfer_kernels.catalogue import KERNELS, Problem
+from mminfer_kernels.errors import KernelError
+
+
+@pytest.fixture(autouse=True)
+def few_repeats(monkeypatch):
+    monkeypatch.setattr(timing, "REPEATS", 5)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_row_a_provider_with_ordered_times(name):
+    rows = list(timing.measure(name, Problem(torch.float32, 2, 12, 5, 3, tile_px=8, features=16, middle=16), "cpu"))
+    assert [row.provider for row in rows] == (["torch", "as-written"] if name == "attention_tail" else ["torch"])
+    assert all(0 < row.p20_ms <= row.median_ms <= row.p80_ms for row in rows)
+    assert len({row.key for row in rows}) == len(rows)
+
+
+def test_a_wrong_answer_is_not_timed(monkeypatch):
+    right = reference.attention_project
+
+    def wrong_in_float32(x, w1_image):
+        average, maximum, projected = right(x, w1_image)
+        return reference.Projection(average, maximum, projected * (1.001 if x.dtype == torch.float32 else 1))
+
+    problem = Problem(torch.float32, 2, 12, 5, 3, features=16, middle=16)
+    monkeypatch.setattr(timing, "_plain", lambda name, arguments: wrong_in_float32(**arguments))
+    with pytest.raises(KernelError, match="attention_project by torch is wrong"):
+        list(timing.measure("attention_project", problem, "cpu"))

@@ -1,0 +1,352 @@
+"""Batching: padded, double-buffered, and right whatever the order in which a GPU does what it may do in any order."""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from melanoma_infer.engines.batching import BUCKETS, BatchRunner, split
+from melanoma_infer.engines.device import DeviceError, DeviceLostError, DeviceMemoryError, Stream
+from melanoma_infer.errors import EngineUnavailableError, GpuLostError, MemoryExhaustedError, UsageError
+
+SIDE = 4
+SHAPES = {"score": (), "map": (2, 3)}
+SCHEDULES = [frozenset(s) for size in range(4) for s in itertools.combinations(Stream, size)]
+CALLS = ("pinned", "buffer", "program", "upload", "launch", "download", "record", "wait", "synchronize")
+
+
+@dataclass
+class Work:
+    """Something given to a stream, and what must be done before it."""
+
+    do: Callable[[], None]
+    after: list[Work]
+    is_done: bool = False
+
+    def finish(self) -> None:
+        if self.is_done:
+            return
+        for earlier in self.after:
+            earlier.finish()
+        self.do()
+        self.is_done, self.do, self.after = True, lambda: None, []
+
+
+@dataclass
+class FakeDevice:
+    """A device that works as late as it may, on `eager` streams as early as it may; its memory starts as rubbish.
+
+    So a missing wait gives wrong numbers in one schedule or another. `deaf` ignores the waits of streams, and those of
+    the host where it holds None, to show just that.
+    """
+
+    eager: frozenset[Stream] = frozenset()
+    deaf: frozenset[Stream | None] = frozenset()
+    memory_rows: int = 1000
+    """The largest program that fits."""
+    fail: dict[str, tuple[int, BaseException]] = field(default_factory=dict)
+    """By call: which one fails, counted from 1, and how."""
+    log: list[str] = field(default_factory=list)
+    """What was done, in that order."""
+    computed: list[np.ndarray] = field(default_factory=list)
+    """The rows that every program saw, padding included."""
+    programs_made: list[int] = field(default_factory=list)
+    held_at_release: list[int] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self._last = {stream: Work(lambda: None, []) for stream in Stream}
+        self._awaited: dict[Stream, list[Work]] = {stream: [] for stream in Stream}
+        self._arrays: list[weakref.ref[np.ndarray]] = []
+
+    def pinned(self, shape, dtype):
+        self._maybe_fail("pinned")
+        return self._rubbish(shape, dtype)
+
+    def buffer(self, shape, dtype):
+        self._maybe_fail("buffer")
+        return self._rubbish(shape, dtype)
+
+    def program(self, tiles, outputs, rows):
+        self._maybe_fail("program")
+        if rows > self.memory_rows:
+            raise DeviceMemoryError(f"{rows} rows do not fit")
+        self.programs_made.append(rows)
+        self._give(Stream.COMPUTE, "try", lambda: self._compute(tiles[:rows], outputs, rows))
+        self.computed.clear()
+        return tiles, outputs, rows
+
+    def upload(self, source, target):
+        self._maybe_fail("upload")
+        self._give(Stream.UPLOAD, "upload", lambda: target.__setitem__(slice(len(source)), source))
+
+    def launch(self, program):
+        self._maybe_fail("launch")
+        tiles, outputs, rows = program
+        self._give(Stream.COMPUTE, "compute", lambda: self._compute(tiles[:rows], outputs, rows))
+
+    def download(self, source, target):
+        self._maybe_fail("download")
+        self._give(Stream.DOWNLOAD, "download", lambda: target.__setitem__(slice(None), source[: len(target)]))
+
+    def record(self, stream):
+        self._maybe_fail("record")
+        return self._last[stream]
+
+    def wait(self, stream, event):
+        self._maybe_fail("wait")
+        if stream not in self.deaf:
+            self._awaited[stream].append(event)
+
+    def synchronize(self, event):
+        self._maybe_fail("synchronize")
+        if None not in self.deaf:
+            event.finish()
+
+    def release(self):
+        for last in self._last.values():
+            last.finish()
+        self.held_at_release.append(sum(array() is not None for array in self._arrays))
+
+    def _give(self, stream, label, do):
+        def logged():
+            do()
+            self.log.append(label)
+
+        self._last[stream] = Work(logged, [self._last[stream], *self._awaited[stream]])
+        self._awaited[stream] = []
+        if stream in self.eager:
+            self._last[stream].finish()
+
+    def _compute(self, tiles, outputs, rows):
+        self.computed.append(tiles.copy())
+        for name, values in network(tiles).items():
+            outputs[name][:rows] = values
+
+    def _rubbish(self, shape, dtype):
+        array = np.full(shape, 77 if dtype is np.uint8 else np.nan, dtype)
+        self._arrays.append(weakref.ref(array))
+        return array
+
+    def _maybe_fail(self, call):
+        if call in self.fail:
+            left, error = self.fail[call]
+            self.fail[call] = (left - 1, error)
+            if left == 1:
+                raise type(error)(*error.args)  # a fresh one: an error that was raised holds the frames that it passed
+
+
+def network(tiles: np.ndarray) -> dict[str, np.ndarray]:
+    """Outputs that tell one tile from another, and depend on no other tile."""
+    weights = np.arange(1, SIDE * SIDE * 3 + 1).reshape(SIDE, SIDE, 3)
+    score = (tiles.astype(np.float64) * weights).sum((1, 2, 3)).astype(np.float32)
+    return {"score": score, "map": score[:, None, None] * np.arange(6, dtype=np.float32).reshape(2, 3)}
+
+
+def some_tiles(count: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).integers(0, 256, (count, SIDE, SIDE, 3), dtype=np.uint8)
+
+
+def runner_on(device: FakeDevice, buckets: tuple[int, ...] = (1, 2, 4)) -> BatchRunner:
+    return BatchRunner(device, tile_px=SIDE, outputs=SHAPES, buckets=buckets)
+
+
+def assert_right(outputs, tiles):
+    expected = network(tiles)
+    assert list(outputs) == list(SHAPES)
+    for name, values in outputs.items():
+        assert values.dtype == np.float32
+        assert values.shape == (len(tiles), *SHAPES[name])
+        assert np.array_equal(values, expected[name]), name
+
+
+@given(st.integers(0, 500), st.sets(st.integers(1, 64), min_size=1).map(sorted))
+def test_batches_cover_all_tiles_once_in_the_smallest_bucket_that_holds_them(tiles, buckets):
+    batches = list(split(tiles, buckets))
+    assert [i for batch in batches for i in range(tiles)[batch.rows]] == list(range(tiles))
+    assert all(batch.bucket in buckets and batch.size <= batch.bucket for batch in batches)
+    assert all(batch.size == batch.bucket == buckets[-1] for batch in batches[:-1])
+    assert not any(
+        batches[-1].size <= bucket < batches[-1].bucket for batches in [batches] if tiles for bucket in buckets
+    )
+
+
+def test_less_than_half_of_a_batch_is_padding():
+    assert all(2 * batch.size > batch.bucket for tiles in range(1, 200) for batch in split(tiles, BUCKETS))
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: "+".join(sorted(each.value for each in s)) or "late")
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 40])
+def test_outputs_are_right_for_any_number_of_tiles_and_any_order_of_work(schedule, count):
+    runner = runner_on(FakeDevice(schedule))
+    for seed in range(3):  # used buffers are no other than fresh ones
+        tiles = some_tiles(count, seed)
+        assert_right(runner.infer(tiles), tiles)
+
+
+@pytest.mark.parametrize("ignored", [Stream.COMPUTE, Stream.DOWNLOAD, None])
+def test_each_wait_is_needed(ignored):
+    """The test above can fail: without one of the waits some order of work gives wrong numbers."""
+    tiles = some_tiles(13)
+    wrong = 0
+    for schedule in SCHEDULES:
+        outputs = runner_on(FakeDevice(schedule, deaf=frozenset({ignored}))).infer(tiles)
+        wrong += not np.array_equal(outputs["score"], network(tiles)["score"])
+    assert wrong
+
+
+def test_the_next_batch_is_uploaded_while_one_is_computed():
+    device = FakeDevice(frozenset({Stream.UPLOAD}))
+    runner = runner_on(device)
+    runner.infer(some_tiles(8))
+    device.log.clear()
+    runner.infer(some_tiles(12))
+    assert device.log[:4] == ["upload", "upload", "compute", "download"]
+    assert device.log[5:7] == ["upload", "compute"]  # and the third goes up while the second is computed
+
+
+def test_padding_is_blank_and_never_leaves():
+    """What pads a batch is no tile of another one."""
+    device = FakeDevice()
+    runner = runner_on(device)
+    runner.infer(some_tiles(4))
+    device.computed.clear()
+    tiles = some_tiles(3, seed=1)
+    outputs = runner.infer(tiles)
+    assert_right(outputs, tiles)
+    (rows,) = device.computed
+    assert np.array_equal(rows[:3], tiles)
+    assert not rows[3:].any()
+    assert len(rows) == 4
+
+
+def test_a_bucket_gets_one_program_in_each_slot_and_no_more():
+    device = FakeDevice()
+    runner = runner_on(device)
+    for _ in range(3):
+        runner.infer(some_tiles(13))
+    assert sorted(device.programs_made) == [1, 4, 4]
+
+
+def test_what_was_returned_does_not_change_later():
+    device = FakeDevice()
+    runner = runner_on(device)
+    tiles = some_tiles(9)
+    outputs = runner.infer(tiles)
+    runner.infer(some_tiles(9, seed=1))
+    assert_right(outputs, tiles)
+    buffers = [array() for array in device._arrays]
+    assert not any(np.shares_memory(values, buffer) for values in outputs.values() for buffer in buffers)
+
+
+def test_tiles_may_be_a_view_of_any_strides():
+    tiles = some_tiles(10)[::-2, ::-1, :, ::-1]
+    assert_right(runner_on(FakeDevice()).infer(tiles), tiles)
+
+
+@pytest.mark.parametrize(
+    "tiles",
+    [
+        np.zeros((2, SIDE, SIDE, 3), np.float32),
+        np.zeros((2, SIDE, SIDE), np.uint8),
+        np.zeros((2, 1, 1, 3), np.uint8),
+        np.zeros((2, 3, SIDE, SIDE), np.uint8),
+    ],
+    ids=lambda tiles: f"{tiles.dtype} {tiles.shape}",
+)
+def test_other_tiles_are_refused_not_broadcast_or_cast(tiles):
+    with pytest.raises(UsageError, match=r"uint8 \('N', 4, 4, 3\)"):
+        runner_on(FakeDevice()).infer(tiles)
+
+
+@pytest.mark.parametrize("fits", [1, 2, 3, 4])
+def test_buckets_that_the_memory_does_not_hold_are_given_up_for_good(fits):
+    device = FakeDevice(memory_rows=fits)
+    runner = runner_on(device)
+    tiles = some_tiles(13)
+    for _ in range(2):
+        assert_right(runner.infer(tiles), tiles)
+        assert runner.buckets == tuple(bucket for bucket in (1, 2, 4) if bucket <= fits)
+    assert max(device.programs_made) == runner.buckets[-1]
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("time", [1, 2, 3, 5])
+def test_memory_that_runs_out_anywhere_costs_one_bucket_and_no_tile(call, time):
+    for schedule in SCHEDULES:
+        device = FakeDevice(schedule, fail={call: (time, DeviceMemoryError("full"))})
+        runner = runner_on(device)
+        for seed in range(2):
+            tiles = some_tiles(13, seed)
+            assert_right(runner.infer(tiles), tiles)
+        happened = device.fail[call][0] <= 0
+        assert runner.buckets == ((1, 2) if happened else (1, 2, 4))
+        assert happened or call == "program"  # 13 tiles in twos need three programs
+
+
+def test_nothing_holds_the_buffers_when_memory_is_given_back():
+    """Not the error either, whose frames would keep them."""
+    device = FakeDevice(fail={"launch": (3, DeviceMemoryError("full"))})
+    runner_on(device).infer(some_tiles(13))
+    waited, released = device.held_at_release
+    assert waited > 0
+    assert released == 0
+
+
+def test_memory_for_not_one_tile_is_exit_175_and_no_end():
+    device = FakeDevice(memory_rows=0)
+    runner = runner_on(device)
+    for _ in range(2):
+        with pytest.raises(MemoryExhaustedError, match=r"1 rows do not fit.*--engine openvino") as caught:
+            runner.infer(some_tiles(3))
+        assert caught.value.exit_code == 175
+    device.memory_rows = 8  # another program ended
+    assert_right(runner.infer(some_tiles(3)), some_tiles(3))
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    ("error", "seen", "code"),
+    [
+        (DeviceLostError("an illegal memory access"), GpuLostError, 177),
+        (DeviceError("no kernel image"), EngineUnavailableError, 21),
+    ],
+)
+def test_every_failure_of_a_device_is_one_that_a_user_can_act_on(call, error, seen, code):
+    runner = runner_on(FakeDevice(fail={call: (2, error)}))
+    with pytest.raises(seen, match=f"{error}.*--engine openvino") as caught:
+        runner.infer(some_tiles(13))
+    assert caught.value.exit_code == code
+    assert isinstance(caught.value.__cause__, type(error))
+
+
+def test_a_gpu_lost_while_memory_is_given_back_is_lost():
+    device = FakeDevice(memory_rows=1)
+
+    def lost() -> None:
+        raise DeviceLostError("gone")
+
+    device.release = lost  # type: ignore[method-assign]
+    with pytest.raises(GpuLostError, match="gone"):
+        runner_on(device).infer(some_tiles(3))
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("time", [1, 2])
+def test_after_an_interruption_anywhere_the_next_call_is_right(call, time):
+    for schedule in SCHEDULES:
+        device = FakeDevice(schedule)
+        runner = runner_on(device)
+        if call not in ("pinned", "buffer", "program"):  # these are not called again
+            runner.infer(some_tiles(13))
+        device.fail = {call: (time, KeyboardInterrupt())}
+        with pytest.raises(KeyboardInterrupt):
+            runner.infer(some_tiles(13, seed=1))
+        device.fail = {}
+        assert_right(runner.infer(some_tiles(13, seed=2)), some_tiles(13, seed=2))

@@ -1,0 +1,460 @@
+"""The triton engine: its numbers in Triton's interpreter and on a GPU, and a plain word where it cannot run."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from triton import OutOfResources
+
+from melanoma_infer.bundle import Bundle, open_bundle
+from melanoma_infer.card import DEFAULT_GATES
+from melanoma_infer.engines import device as device_module
+from melanoma_infer.engines import load_engine, triton_engine
+from melanoma_infer.engines.base import Numerics, Outputs
+from melanoma_infer.engines.device import DeviceError, DeviceLostError, DeviceMemoryError
+from melanoma_infer.engines.torch_device import _reproducible, translated
+from melanoma_infer.engines.triton_engine import TritonEngine
+from melanoma_infer.errors import (
+    EngineUnavailableError,
+    GpuLostError,
+    MemoryExhaustedError,
+    MminferError,
+    UsageError,
+)
+from melanoma_infer.scoring import aggregate
+from mminfer_kernels import torch_ops
+from mminfer_kernels.errors import KernelInputError
+
+CUDA = torch.device("cuda", 0)
+OUTPUTS = ["probabilities", "depth_mm", "attention", "cam", "features"]
+PLACES = [
+    pytest.param("cpu", marks=pytest.mark.interpreter, id="interpreted"),
+    pytest.param("cuda", marks=pytest.mark.gpu, id="cuda"),
+]
+RMS_OF_FEATURES = {"fp32": 1e-5, "fp16": 1e-2, "bf16": 5e-2}
+"""Relative; features sum 128 products a pixel, whose rounding is 2^-24, 2^-11 and 2^-8 a layer."""
+
+
+@pytest.fixture(scope="module")
+def demo() -> Bundle:
+    return open_bundle("demo")
+
+
+@pytest.fixture(params=PLACES)
+def place(request, monkeypatch) -> str:
+    """Where kernels run: in the interpreter, with exact products, or on a GPU."""
+    if request.param == "cpu":
+        from mminfer_kernels.interpreted import exact_dot
+
+        with exact_dot():
+            yield "cpu"
+    else:
+        yield "cuda"
+
+
+@pytest.fixture
+def driver(monkeypatch):
+    """A machine with an NVIDIA driver, as far as a file can tell; and no interpreter."""
+    monkeypatch.setattr(device_module, "DRIVER_FILES", (Path(__file__),))
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+
+
+@pytest.fixture
+def no_driver(monkeypatch):
+    monkeypatch.setattr(device_module, "DRIVER_FILES", ())
+    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
+
+
+def load(bundle: Bundle, place: str, precision: str = "fp32", buckets: tuple[int, ...] = (1, 2, 4)) -> TritonEngine:
+    return triton_engine.load(bundle, precision, None, place, buckets=buckets)
+
+
+def relative_rms(actual: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.sqrt(np.square(actual - expected).mean() / np.square(expected).mean()))
+
+
+def assert_same_bits(outputs: Outputs, others: Outputs, rows: slice, other_rows: slice) -> None:
+    for name in OUTPUTS:
+        assert np.array_equal(outputs[name][rows], others[name][other_rows]), name
+
+
+# What it computes.
+
+
+@pytest.mark.parametrize("precision", ["fp32", "fp16"])
+def test_golden_outputs_within_the_gate(demo, place, precision):
+    outputs, golden = load(demo, place, precision).infer(demo.golden.tiles), demo.golden.outputs
+    assert list(outputs) == OUTPUTS
+    for name, values in outputs.items():
+        assert values.dtype == np.float32
+        assert values.shape == golden[name].shape
+    gate = DEFAULT_GATES[precision]
+    assert np.abs(outputs["probabilities"] - golden["probabilities"]).max() <= gate.dp
+    assert np.abs(outputs["depth_mm"] - golden["depth_mm"]).max() <= gate.dmm
+    assert relative_rms(outputs["features"], golden["features"]) <= RMS_OF_FEATURES[precision]
+    if precision == "fp32":  # a ReLU that rounding switches changes a map by more than rounding does
+        assert relative_rms(outputs["cam"], golden["cam"]) <= 1e-5
+        assert relative_rms(outputs["attention"], golden["attention"]) <= 1e-5
+
+
+def test_bf16_is_no_further_off_than_openvino_s(demo, place):
+    """The untrained demo's logits are too steep for bf16's gate on any engine; what OpenVINO reached is sealed."""
+    outputs = load(demo, place, "bf16").infer(demo.golden.tiles)
+    sealed = demo.parity_of("openvino", "bf16")
+    assert np.abs(outputs["probabilities"] - demo.golden.outputs["probabilities"]).max() <= sealed.max_dp
+    assert relative_rms(outputs["features"], demo.golden.outputs["features"]) <= RMS_OF_FEATURES["bf16"]
+
+
+@pytest.mark.parametrize("precision", ["fp16", "bf16"])
+def test_depth_does_not_depend_on_the_trunk_s_precision(demo, place, precision):
+    tiles = demo.golden.tiles[1:2]
+    exact, low = (load(demo, place, each, buckets=(1,)).infer(tiles)["depth_mm"] for each in ("fp32", precision))
+    assert np.array_equal(exact, low)
+
+
+def test_normalisation_and_tail_are_the_kernels(demo, place, monkeypatch):
+    """A map that is not channels-last would silently go round them."""
+    launched = []
+    real = torch_ops._launched
+    monkeypatch.setattr(torch_ops, "_launched", lambda name, *rest: launched.append(name) or real(name, *rest))
+    load(demo, place, "fp16", buckets=(1,))
+    once = ["normalize_tiles", "normalize_tiles", "attention_tail"]
+    assert launched == once * (1 if place == "cpu" else 2)  # tried, then captured
+
+
+def test_a_tile_s_bits_depend_on_no_neighbour_and_no_padding(demo, place):
+    engine = load(demo, place, "fp16", buckets=(2,))
+    first, second, other = demo.golden.tiles[:3, None]
+    beside = engine.infer(np.concatenate([first, second]))
+    assert_same_bits(beside, engine.infer(first), slice(1), slice(1))
+    assert_same_bits(beside, engine.infer(np.concatenate([first, other])), slice(1), slice(1))
+
+
+def test_a_tile_that_overflows_leaves_its_neighbours_alone(demo, place):
+    """fp16 ends at 65504: a card that divides by little makes any tile but a grey one overflow."""
+    card = demo.card.model_copy(update={"mean": (0.0, 0.0, 0.0), "std": (2e-6, 2e-6, 2e-6)})
+    engine = load(replace(demo, card=card), place, "fp16", buckets=(2,))
+    black, white = np.zeros((1, 512, 512, 3), np.uint8), np.full((1, 512, 512, 3), 255, np.uint8)
+    alone, beside = engine.infer(black), engine.infer(np.concatenate([black, white]))
+    assert not np.isfinite(beside["features"][1]).all()
+    assert all(np.isfinite(beside[name][0]).all() for name in OUTPUTS)
+    assert_same_bits(alone, beside, slice(1), slice(1))
+
+
+def test_two_engines_give_the_same_bits(demo, place):
+    tiles = demo.golden.tiles[:1]
+    first, second = (load(demo, place, "fp16", buckets=(1,)) for _ in range(2))
+    assert_same_bits(first.infer(tiles), second.infer(tiles), slice(None), slice(None))
+    assert_same_bits(first.infer(tiles), first.infer(tiles), slice(None), slice(None))
+
+
+def test_no_tiles_give_empty_outputs(demo, place):
+    outputs = load(demo, place, buckets=(1,)).infer(demo.golden.tiles[:0])
+    assert {name: values.shape for name, values in outputs.items()} == {
+        name: (0, *demo.golden.outputs[name].shape[1:]) for name in OUTPUTS
+    }
+
+
+def test_slide_scores_are_those_of_the_host(demo, place):
+    random = np.random.default_rng(3)
+    sizes = np.array([5, 0, 1, 1500])
+    offsets = np.concatenate([[0], sizes.cumsum()])
+    scores, hottest = random.random(sizes.sum(), np.float32), np.array([2.5, 1.0, 9.0, 30.25], np.float32)
+    result = load(demo, place, buckets=(1,)).aggregate(scores, offsets, hottest)
+    for slide in range(len(sizes)):
+        own = scores[offsets[slide] : offsets[slide + 1]].astype(np.float64)
+        for kind, values in (("mean", result.mean), ("max", result.maximum), ("hottest-area", result.hottest)):
+            expected = aggregate(own, kind, tile_mm2=1.0, area_mm2=float(hottest[slide]))
+            assert values[slide] == pytest.approx(np.nan if expected is None else expected, rel=1e-5, nan_ok=True)
+
+
+# On a GPU alone.
+
+
+@pytest.mark.gpu
+def test_many_batches_in_flight_give_the_bits_of_one_at_a_time(demo):
+    random = np.random.default_rng(1)
+    tiles = random.integers(0, 256, (47, 512, 512, 3), dtype=np.uint8)
+    engine = load(demo, "cuda", "fp16", buckets=(4,))
+    together = engine.infer(tiles)
+    for first in range(0, len(tiles), 4):
+        rows = slice(first, first + 4)
+        assert_same_bits(together, engine.infer(tiles[rows]), rows, slice(None))
+    assert_same_bits(together, engine.infer(tiles), slice(None), slice(None))
+
+
+@pytest.mark.gpu
+def test_a_gpu_with_little_memory_computes_in_smaller_batches(demo):
+    engine = load(demo, "cuda", "fp32", buckets=(1, 2, 4, 8, 16, 32, 64, 128, 256))
+    tiles = np.concatenate([demo.golden.tiles] * 64)
+    free = torch.cuda.memory_reserved(CUDA) + 300 * 2**20
+    torch.cuda.set_per_process_memory_fraction(free / torch.cuda.get_device_properties(CUDA).total_memory, CUDA)
+    try:
+        outputs = engine.infer(tiles)
+    finally:
+        torch.cuda.set_per_process_memory_fraction(1.0, CUDA)
+    assert engine.buckets[-1] < 256
+    expected = np.concatenate([demo.golden.outputs["probabilities"]] * 64)
+    assert np.abs(outputs["probabilities"] - expected).max() <= DEFAULT_GATES["fp32"].dp
+
+
+@pytest.mark.gpu
+def test_a_lost_gpu_is_exit_177():
+    """In a process of its own: an index beyond a tensor's end poisons the CUDA context."""
+    code = (
+        "import numpy as np, torch\n"
+        "from melanoma_infer.bundle import open_bundle\n"
+        "from melanoma_infer.engines import load_engine\n"
+        "from melanoma_infer.errors import GpuLostError\n"
+        "bundle = open_bundle('demo')\n"
+        "engine = load_engine(bundle, 'triton').engine\n"
+        "torch.zeros(1, device='cuda')[torch.tensor([99], device='cuda')]\n"
+        "try: engine.infer(bundle.golden.tiles)\n"
+        "except GpuLostError as error: print('LOST', error.exit_code)\n"
+    )
+    assert run(code).stdout.endswith("LOST 177\n")
+
+
+@pytest.mark.gpu
+def test_auto_takes_triton_where_there_is_a_gpu(demo):
+    choice = load_engine(demo)
+    assert choice.engine.numerics.engine == "triton"
+    assert choice.engine.numerics.device == torch.cuda.get_device_name(CUDA)
+    assert choice.passed_over == ()
+
+
+# Where it cannot run.
+
+
+def test_auto_without_a_driver_never_imports_torch():
+    code = (
+        "import sys\n"
+        "from melanoma_infer.engines import device\n"
+        "device.DRIVER_FILES = ()\n"
+        "from melanoma_infer.bundle import open_bundle\n"
+        "from melanoma_infer.engines import load_engine\n"
+        "demo = open_bundle('demo')\n"
+        "print(load_engine(demo).engine.numerics.engine)\n"
+        "try: load_engine(demo, 'triton')\n"
+        "except Exception as error: print(type(error).__name__)\n"
+        "print(sorted({'torch', 'triton'} & set(sys.modules)))\n"
+    )
+    assert run(code).stdout.split("\n")[:3] == ["openvino", "EngineUnavailableError", "[]"]
+
+
+def run(code: str) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name != "TRITON_INTERPRET"}
+    environment["PYTHONPATH"] = os.pathsep.join(sys.path)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, timeout=300)
+
+
+def assert_unavailable(bundle: Bundle, *words: str, precision: str = "fp32", device: str | None = None) -> None:
+    with pytest.raises(EngineUnavailableError) as caught:
+        load_engine(bundle, "triton", precision=precision, device=device)
+    assert all(word in str(caught.value) for word in words), caught.value
+
+
+def test_no_driver_says_what_to_use(demo, no_driver):
+    assert_unavailable(demo, "no NVIDIA driver", "--engine openvino")
+
+
+def test_a_build_of_torch_that_finds_no_gpu_says_what_to_look_at(demo, driver, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert_unavailable(demo, torch.__version__, "nvidia-smi", "--engine openvino")
+
+
+@pytest.mark.parametrize("missing", ["torch", "triton"])
+def test_what_is_not_installed_says_what_to_install(demo, driver, monkeypatch, missing):
+    monkeypatch.setitem(sys.modules, missing, None)
+    assert_unavailable(demo, "pip install 'mminfer[torch]'")
+
+
+def test_a_gpu_older_than_sm_80_says_so(demo, driver, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda place: (7, 5))
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda place: "Tesla T4")
+    assert_unavailable(demo, "Tesla T4 is sm_75", "sm_80", "--engine openvino", device="cuda:0")
+
+
+@pytest.mark.parametrize(("device", "error"), [("cuda:9", AssertionError("Invalid device id")), ("tpu:x", None)])
+def test_a_device_that_is_not_there_says_so(demo, driver, monkeypatch, device, error):
+    def capability(place):
+        raise error
+
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", capability)
+    assert_unavailable(demo, f"no CUDA device {device!r}", "--device", device=device)
+
+
+def test_the_cpu_is_for_the_interpreter_alone(demo, driver, monkeypatch):
+    assert_unavailable(demo, "CUDA device", "--engine openvino", device="cpu")
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert_unavailable(demo, "TRITON_INTERPRET", "--device cpu")
+
+
+def test_int8_and_bundles_without_weights_are_refused(demo, driver):
+    assert_unavailable(demo, "fp16, bf16, fp32", precision="int8")
+    assert_unavailable(replace(demo, weights=None), "weights", "--engine openvino")
+
+
+# What `auto` makes of it.
+
+
+class Stub:
+    """An engine that gives the golden outputs, changed."""
+
+    numerics = Numerics("triton", "0", "fp32", "a GPU")
+
+    def __init__(self, outputs: Outputs) -> None:
+        self._outputs = outputs
+
+    def infer(self, tiles: np.ndarray) -> Outputs:
+        return self._outputs
+
+
+@pytest.mark.parametrize(
+    ("changed", "by", "taken"),
+    [
+        ("probabilities", 0.0, True),
+        ("probabilities", 2e-4, False),
+        ("probabilities", np.nan, False),
+        ("depth_mm", 0.006, False),
+        ("depth_mm", np.nan, False),
+    ],
+)
+def test_auto_takes_triton_where_it_gives_the_golden_outputs(demo, driver, monkeypatch, changed, by, taken):
+    golden = demo.golden.outputs
+    outputs = {**golden, changed: golden[changed] + np.float32(by)}
+    monkeypatch.setattr(triton_engine, "load", lambda *_: Stub(outputs))
+    choice = load_engine(demo)
+    assert choice.engine.numerics.engine == ("triton" if taken else "openvino")
+    if not taken:
+        assert choice.passed_over == (f"triton: fp32 differs from the golden {changed} by more than the card's gate",)
+
+
+@pytest.mark.parametrize("error", [MemoryExhaustedError("full"), GpuLostError("gone"), EngineUnavailableError("old")])
+def test_auto_passes_over_a_gpu_that_does_not_work_and_says_why(demo, driver, monkeypatch, error):
+    def fails(*_):
+        raise error
+
+    monkeypatch.setattr(triton_engine, "load", fails)
+    choice = load_engine(demo)
+    assert choice.engine.numerics.engine == "openvino"
+    assert choice.passed_over == (f"triton: {error}",)
+    with pytest.raises(type(error)):
+        load_engine(demo, "triton")
+
+
+@pytest.mark.parametrize(("p999_dp", "precision"), [(4e-3, "fp16"), (6e-3, "fp32")])
+def test_fastest_is_fp16_where_that_was_sealed_within_its_gate(demo, monkeypatch, p999_dp, precision):
+    asked = []
+    monkeypatch.setattr(triton_engine, "load", lambda bundle, precision, *_: asked.append(precision))
+    sealed = demo.parity[0].model_copy(update={"engine": "triton", "precision": "fp16", "p999_dp": p999_dp})
+    load_engine(replace(demo, parity=(sealed,)), "triton", precision="fastest")
+    assert asked == [precision]
+
+
+# Errors of the runtime.
+
+
+def raised_during(error: BaseException, cause: BaseException) -> BaseException:
+    error.__context__ = cause
+    return error
+
+
+FULL = torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.\nGPU 0 has a total capacity of 3 GiB.")
+FAILURES = [
+    (FULL, DeviceMemoryError),
+    (torch.AcceleratorError("CUDA error: out of memory\nCompile with TORCH_USE_CUDA_DSA"), DeviceMemoryError),
+    (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"), DeviceMemoryError),
+    (raised_during(RuntimeError("the capture was invalidated"), FULL), DeviceMemoryError),
+    (torch.AcceleratorError("CUDA error: invalid argument"), DeviceError),
+    (KernelInputError("x has 0 pixels"), DeviceError),
+    (OutOfResources(300_000, 232_448, "shared memory"), DeviceError),
+    (subprocess.CalledProcessError(1, ["gcc", "/home/someone/kernel.c"]), DeviceError),
+    (AssertionError("libcuda.so cannot found!\nPossible files"), DeviceError),
+    (FileNotFoundError(2, "No such file or directory"), DeviceError),
+]
+
+
+@pytest.mark.parametrize(("error", "meaning"), FAILURES, ids=lambda case: getattr(case, "__name__", str(case)[:40]))
+@pytest.mark.parametrize("poisoned", [False, True])
+def test_what_the_runtime_raises_is_memory_a_lost_gpu_or_a_failure(error, meaning, poisoned, monkeypatch):
+    """A GPU is lost when even waiting for it fails."""
+
+    def synchronize(place):
+        if poisoned:
+            raise torch.AcceleratorError("CUDA error: an illegal memory access was encountered")
+
+    monkeypatch.setattr(torch.cuda, "synchronize", synchronize)
+    with pytest.raises(DeviceError) as caught, translated(CUDA):
+        raise error
+    assert type(caught.value) is (DeviceLostError if poisoned and meaning is DeviceError else meaning)
+    assert caught.value.__cause__ is error
+    assert "\n" not in str(caught.value)
+    assert "/home" not in str(caught.value)
+
+
+def test_a_bug_is_not_taken_for_a_failing_gpu():
+    with pytest.raises(ZeroDivisionError), translated(CUDA):
+        _ = 1 / 0
+
+
+def test_settings_of_pytorch_are_put_back(monkeypatch):
+    cudnn, conv, matmul = torch.backends.cudnn, torch.backends.cudnn.conv, torch.backends.cuda.matmul
+    monkeypatch.setattr(cudnn, "benchmark", True)
+    before = cudnn.benchmark, cudnn.deterministic, conv.fp32_precision, matmul.fp32_precision
+    with _reproducible():
+        assert (cudnn.benchmark, cudnn.deterministic) == (False, True)
+        assert conv.fp32_precision == matmul.fp32_precision == "ieee"
+    assert (cudnn.benchmark, cudnn.deterministic, conv.fp32_precision, matmul.fp32_precision) == before
+
+
+# Slide scores.
+
+SEGMENTS = {
+    "scores": np.zeros(5, np.float32),
+    "offsets": np.array([0, 2, 5]),
+    "hottest": np.ones(2, np.float32),
+}
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"scores": np.zeros(5)},
+        {"scores": np.zeros((5, 1), np.float32)},
+        {"offsets": np.array([0, 2, 6])},
+        {"offsets": np.array([1, 2, 5])},
+        {"offsets": np.array([0, 6, 5])},
+        {"offsets": np.array([0, 2, 5], np.int32)},
+        {"offsets": np.array([0, 5])},
+        {"hottest": np.array([1, 0], np.float32)},
+        {"hottest": np.array([1, np.nan], np.float32)},
+    ],
+    ids=str,
+)
+def test_segments_that_would_be_read_beyond_their_end_are_refused(wrong):
+    engine = TritonEngine.__new__(TritonEngine)
+    with pytest.raises(UsageError, match=r"offsets|Offsets"):
+        engine.aggregate(**{**SEGMENTS, **wrong})
+
+
+def test_a_failing_aggregation_is_an_engine_error(monkeypatch):
+    def fails(*_):
+        raise RuntimeError("CUDA error: invalid argument")
+
+    monkeypatch.setattr("melanoma_infer.engines.torch_device.torch_ops", SimpleNamespace(aggregate_tiles=fails))
+    engine = TritonEngine.__new__(TritonEngine)
+    engine._place = torch.device("cpu")
+    with pytest.raises(MminferError, match="invalid argument") as caught:
+        engine.aggregate(**SEGMENTS)
+    assert caught.value.exit_code == 21
