@@ -48,7 +48,7 @@ def aggregate_tiles_kernel(
         values = tl.load(segment + start + lane, mask=live, other=0.0)
         total += values
         most = larger(most, tl.where(live, values, float("-inf")))
-    average = tl.where(count > 0, tl.sum(total, 0) / tl.maximum(count, 1).to(tl.float32), float("nan"))
+    average = tl.sum(total, 0) / count.to(tl.float32)
     top = largest(most, 0)
 
     asked = tl.load(hottest_tiles + slide)
@@ -74,12 +74,12 @@ def aggregate_tiles_kernel(
         hotter += tl.where(over, values, 0.0)
         number += over.to(tl.int32)
     left = weight - tl.sum(number, 0).to(tl.float32)
-    hot = (tl.sum(hotter, 0) + left * unsorted(threshold)) / tl.where(count > 0, weight, 1.0)
+    hot = (tl.sum(hotter, 0) + left * unsorted(threshold)) / weight
 
-    # Without tiles everything is NaN. A NaN among the scores has no rank, so it is passed on by hand.
+    # Without tiles mean and hottest are 0 / 0, NaN. A NaN among the scores has no rank, so it is passed on by hand.
     tl.store(mean + slide, average)
     tl.store(maximum + slide, tl.where(count == 0, average, top))
-    tl.store(hottest + slide, tl.where((count == 0) | (top != top), average, hot))
+    tl.store(hottest + slide, tl.where(top != top, top, hot))
 
 
 def plan(scores: Tensor, offsets: Tensor, hottest: Tensor, *, target: Target) -> Planned[Aggregates]:

@@ -40,7 +40,7 @@ def attention_at(
     average, maximum, weight, bias, pixel, live,
     H: tl.constexpr, W: tl.constexpr, SIZE: tl.constexpr, AVG_FIRST: tl.constexpr,
 ):  # fmt: skip
-    """σ(weight * concat(average, maximum) + bias) at the live pixels, 0 at the others.
+    """σ(weight * concat(average, maximum) + bias) at the live pixels, finite and of no meaning at the others.
 
     average, maximum: a tile's pooled maps, (H·W,). weight: (2, SIZE, SIZE).
     """
@@ -49,7 +49,7 @@ def attention_at(
     of_maximum = weight + (SIZE * SIZE if AVG_FIRST else 0)
     row = pixel // W
     column = pixel % W
-    logit = tl.load(bias) + tl.zeros_like(pixel).to(tl.float32)
+    logit = tl.zeros_like(pixel).to(tl.float32)
     for i in tl.static_range(SIZE):
         for j in tl.static_range(SIZE):
             y = row + (i - HALF)
@@ -59,7 +59,7 @@ def attention_at(
             tap = i * SIZE + j
             logit += tl.load(of_average + tap) * tl.load(average + at, mask=inside, other=0.0)
             logit += tl.load(of_maximum + tap) * tl.load(maximum + at, mask=inside, other=0.0)
-    return tl.where(live, 1 / (1 + tl.exp(-logit)), 0.0)
+    return 1 / (1 + tl.exp(-(logit + tl.load(bias))))
 
 
 @triton.jit
@@ -107,15 +107,16 @@ def pull_of(
 ):  # fmt: skip
     """The gradient u = ∂L/∂h1 of log-odds j through the ReLU masks, (F,)."""
     slope = at_logits(logits, groups, j, K, BLOCK_K)
-    pull = tl.zeros([F], tl.float32)
+    pull = tl.zeros([BLOCK_M, F], tl.float32)
     for start in range(0, M, BLOCK_M):
         m = start + tl.arange(0, BLOCK_M)
         h2 = second_layer(h1, w2, b2, m, F)
         weighed = tl.sum(slope[:, None] * third_weights(w3, m, M, K, BLOCK_K), 0)
         at_h2 = tl.where(h2 <= 0, 0.0, weighed)
         weights = tl.load(w2 + m[:, None] * F + tl.arange(0, F)[None, :])
-        pull += tl.sum(at_h2[:, None] * weights, 0)
-    return tl.where(h1 <= 0, 0.0, pull)
+        pull += at_h2[:, None] * weights
+    # Summed over neurons once: the sum goes through shared memory, with 32-way bank conflicts.
+    return tl.where(h1 <= 0, 0.0, tl.sum(pull, 0))
 
 
 @triton.jit

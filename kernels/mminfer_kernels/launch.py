@@ -139,18 +139,20 @@ def tail_config(dtype: torch.dtype, shape: MapShape, head: HeadShape, target: Ta
     """
     if shape.pixels > TAIL_PIXELS:
         raise KernelInputError(f"x has {shape.pixels} pixels: attention_tail takes {TAIL_PIXELS}. Use the split plan.")
+    many_warps = target.sm == 100 and dtype.itemsize == 2
     return LaunchConfig(
-        num_warps=16 if target.sm == 100 and dtype.itemsize == 2 else 8,
+        num_warps=16 if many_warps else 8,
         num_stages=1,
         blocks={
             "BLOCK_P": max(16, _power_of_two(shape.pixels)),
             "BLOCK_C": 32 if dtype.itemsize == 2 else 16,
             "BLOCK_K": max(2, _power_of_two(head.classes)),
-            "BLOCK_M": 16,
+            "BLOCK_M": 4 if many_warps else 16,
         },
         reason="8 warps hold 256 x 128 sums in 128 registers each, and blocks of 64 channels would spill; on sm_100 8 "
-        "warps mean tcgen05, which spills 96 bytes, and 16 mean mma.sync, which does not. One stage: a pipelined tile "
-        "of x, which feeds a product and two reductions, stays unswizzled, with 3 times the shared-memory wavefronts",
+        "warps mean tcgen05, which spills 96 bytes, and 16 mean mma.sync, which spills 8 with blocks of 16 neurons, none "
+        "with 4. One stage: a pipelined tile of x, which feeds a product and two reductions, stays unswizzled, with 3 "
+        "times the shared-memory wavefronts",
     )
 
 

@@ -1,0 +1,109 @@
+"""Faults in compiled code are found by the sanitizer or by wrong numbers: at least 95 in 100, the others with reasons.
+
+A fault that changes no thread's result is none: comparisons and masks of compile-time sizes, unrolled for threads that
+never see the border. That is shown for each of them by running the right code with the faulty statement beside it.
+"""
+
+import os
+import re
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from typing import NamedTuple
+
+import pytest
+import torch
+from ptx_mutants_for_tests import mutants
+
+from mminfer_kernels import aot, catalogue
+from mminfer_kernels.bounds import compare
+from mminfer_kernels.catalogue import KERNELS, Problem
+from mminfer_kernels.errors import KernelFault
+from mminfer_kernels.launch import TARGETS
+
+pytestmark = pytest.mark.slow
+
+HARMLESS = {
+    r"guard turned round: @%p st\.": "threads hold copies of one value, and the guard picks the one that stores it",
+    r"comparison: setp\.(eq|ne)\.b32 %p, %r, 0;": "the same, where the guard is made",
+    r"attention_tail: comparison: setp\.lt\.u32 %p, %r, 128;": "the same, for the threads that add up partial sums",
+    r"(attention_map|spatial_attention): comparison: setp\.lt\.u32": "rows beyond the map: another guard holds",
+    r"spatial_attention: integer constant: add\.s32": "an address beyond the map: a guard holds it back",
+    r"normalize_tiles: (integer constant: sh[lr]|operands swapped: (sub|selp))": "bytes beyond the tile: never stored",
+    r"aggregate_tiles: (comparison: setp\.[lg]|operands swapped: selp)": "one of the threshold's 32 bits: it matters "
+    "only where exactly as many scores as asked for lie above, at that bit",
+    r"aggregate_tiles: guard turned round: @%p ld|aggregate_tiles: integer constant: shl\.b64": "one pass of 32 over "
+    "the scores: as above",
+    r"aggregate_tiles: float constant": "the start of a slide without tiles, whose results are 0 / 0",
+}
+"""By a pattern of the place, why nothing may notice."""
+
+
+class Found(NamedTuple):
+    """What became of the mutants of one kernel."""
+
+    tried: int
+    same: int
+    """Those whose statement gives every thread the result that it should."""
+    alive: list[str]
+    """The places of the others that nothing notices."""
+
+
+class Subject:
+    """A kernel's compiled launches on a problem with partial blocks along every axis, and what they must give."""
+
+    def __init__(self, name: str) -> None:
+        dtype = torch.float16 if torch.float16 in catalogue.dtypes(name) else torch.float32
+        problem = Problem(dtype, 2, 44, 5, 7, kernel_size=3, classes=3, tile_px=33)
+        arguments = catalogue.inputs(name, problem)
+        if name == "aggregate_tiles":
+            arguments["scores"] -= 0.5
+            arguments["hottest"][2] = 1.0  # of many tiles: the maximum, to the bit
+        self.name = name
+        self.exact = catalogue.reference(name, arguments)
+        self.low = catalogue.reference(name, arguments, dtype)
+        self.planned = catalogue.plan(name, arguments, TARGETS[80])
+        self.compiled = [aot.compile_launch(launch, TARGETS[80]) for launch in self.planned.launches]
+
+    def is_right(self, index: int, ptx: str) -> bool:
+        """Whether all is well when that launch runs this code."""
+        from mminfer_kernels.sanitizer.storage import run_launch
+
+        for number, (launch, code) in enumerate(zip(self.planned.launches, self.compiled, strict=True)):
+            try:
+                done = run_launch(launch, ptx if number == index else code.ptx, code.shared_bytes)
+            except KernelFault:
+                return False
+            if any(done.unwritten.values()):
+                return False
+        outputs = catalogue.outputs_of(self.planned.outputs)
+        if self.name == "aggregate_tiles" and not torch.equal(outputs[1][1:3], outputs[2][1:3]):
+            return False
+        return all(compare(*each).holds for each in zip(outputs, self.exact, self.low, strict=True))
+
+
+def try_all(name: str) -> Found:
+    torch.set_num_threads(1)
+    subject = Subject(name)
+    tried, same, alive = 0, 0, []
+    for index, code in enumerate(subject.compiled):
+        assert subject.is_right(index, code.ptx)
+        for mutant in mutants(code.ptx):
+            tried += 1
+            if not subject.is_right(index, mutant.ptx):
+                continue
+            if mutant.witness is not None and subject.is_right(index, mutant.witness):
+                same += 1
+            else:
+                alive.append(f"{subject.planned.launches[index].name}: {mutant.place}")
+    return Found(tried, same, alive)
+
+
+def test_faults_in_compiled_code_are_found():
+    with ProcessPoolExecutor(len(os.sched_getaffinity(0)), mp_context=get_context("spawn")) as pool:
+        found = list(pool.map(try_all, KERNELS))
+    tried, same = sum(each.tried for each in found), sum(each.same for each in found)
+    alive = [place for each in found for place in each.alive]
+    unknown = sorted(place for place in set(alive) if not any(re.search(known, place) for known in HARMLESS))
+    assert not unknown, "\n".join(unknown)
+    assert len(alive) <= 0.05 * (tried - same), f"{len(alive)} of {tried - same} survive:\n" + "\n".join(sorted(alive))
+    assert same <= 0.05 * tried
