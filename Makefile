@@ -50,9 +50,11 @@ lock: $(VENV)/.uv
 	  --python-version 3.11 --extra dev --overrides locks/without-torch.in -c locks/core.txt \
 	  pyproject.toml locks/torch-needs.in -o locks/dev.txt
 
+# All that only a GPU can show; the times go into benchmarks/results.
 gpu-check: $(VENV)/.dev
-	@$(BIN)/python -c "import torch, sys; sys.exit(not torch.cuda.is_available())" \
-	  && $(BIN)/python -m pytest -m gpu || echo "gpu-check: there is no CUDA device here, so nothing was checked."
+	@if $(BIN)/python -c "import torch, sys; sys.exit(not torch.cuda.is_available())"; then \
+	  $(BIN)/python -m pytest -m gpu && for bench in benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done; \
+	else echo "gpu-check: there is no CUDA device here, so nothing was checked."; fi
 
 clean:
 	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

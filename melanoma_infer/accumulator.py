@@ -16,6 +16,7 @@ from melanoma_infer.describe import bundle_out, geometry_out, scale_out, slide_o
 from melanoma_infer.engines.base import Numerics
 from melanoma_infer.errors import ParityError
 from melanoma_infer.fusion import fused
+from melanoma_infer.parity_table import engine_band
 from melanoma_infer.patients import Patient, one_hot
 from melanoma_infer.plan import SlidePlan
 from melanoma_infer.provenance import TOOL, VERSION
@@ -33,8 +34,6 @@ from melanoma_infer.result import (
 )
 from melanoma_infer.settings import Settings
 from melanoma_infer.verdict import Evidence
-
-REFERENCE_ENGINES = ("torch",)
 
 
 @dataclass(frozen=True)
@@ -220,11 +219,8 @@ class Accumulator:
         return int((covered & tissue.mask).sum()) / total
 
     def _engine_band(self) -> float:
-        """Twice the largest difference seen when this engine was sealed; its gate where it was not measured."""
-        if self._numerics.engine in REFERENCE_ENGINES:
-            return 0.0
-        row = self._bundle.parity_of(self._numerics.engine, self._numerics.precision)
-        return 2 * row.max_dp if row is not None else self._gate()
+        numerics = self._numerics
+        return engine_band(self._bundle, numerics.engine, numerics.precision, numerics.device)
 
     def _maps(self, table: TileTable) -> StitchedMaps:
         """The evidence of an unknown patient's tiles on one grid."""

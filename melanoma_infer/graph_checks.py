@@ -27,6 +27,17 @@ def check_graph(content: bytes, card: ModelCard) -> None:
     Raises:
         BundleError: it is not, with the first reason found.
     """
+    model = self_contained_model(content)
+    _check_interface(model.graph, card)
+    check_valid(model)
+
+
+def self_contained_model(content: bytes) -> onnx.ModelProto:
+    """The ONNX model in these bytes, of any interface: plain operators, all data inside, finite weights.
+
+    Raises:
+        BundleError: it is not, with the first reason found.
+    """
     import onnx
     from google.protobuf.message import DecodeError
 
@@ -37,7 +48,17 @@ def check_graph(content: bytes, card: ModelCard) -> None:
     _check_domains(model)
     for tensor in _tensors(model.graph):
         _check_tensor(tensor)
-    _check_interface(model.graph, card)
+    return model
+
+
+def check_valid(model: onnx.ModelProto) -> None:
+    """Nothing, when the model keeps ONNX's own rules.
+
+    Raises:
+        BundleError: it does not.
+    """
+    import onnx
+
     try:
         onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, ValueError) as error:

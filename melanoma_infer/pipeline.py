@@ -15,6 +15,7 @@ from pathlib import Path
 from melanoma_infer.accumulator import Accumulator, SlideCase
 from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import MemoryExhaustedError, MminferError, SlideUnreadableError
+from melanoma_infer.parity_table import engine_band
 from melanoma_infer.patients import strict_patient
 from melanoma_infer.plan import SlidePlan
 from melanoma_infer.privacy import DIGEST_CHARS, without_paths
@@ -251,6 +252,7 @@ def _settings_digest(request: SlideRequest, scorer: Scorer, identity: Identity) 
             "version": VERSION,
             "bundle": scorer.bundle.digest,
             "numerics": vars(scorer.numerics),
+            "engine_band": _engine_band(scorer),
             "settings": request.settings.model_dump(),
             "mask": _mask_digest(request.settings.tissue),
             "patient": vars(case.patient) if case.patient else None,
@@ -258,6 +260,12 @@ def _settings_digest(request: SlideRequest, scorer: Scorer, identity: Identity) 
             "slide": identity.digest,
         }
     )
+
+
+def _engine_band(scorer: Scorer) -> float:
+    """A part of the verdict that `mminfer verify` may change between two runs."""
+    numerics = scorer.numerics
+    return engine_band(scorer.bundle, numerics.engine, numerics.precision, numerics.device)
 
 
 def _mask_digest(tissue: str) -> str | None:

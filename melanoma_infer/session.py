@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from melanoma_infer.bundle import Bundle
 from melanoma_infer.engines import load_engine
-from melanoma_infer.engines.base import Numerics, first_non_finite
+from melanoma_infer.engines.base import Engine, Numerics, first_non_finite
 from melanoma_infer.provenance import available_cores
 from melanoma_infer.records import ReadTile, TileResult
 
@@ -43,6 +43,11 @@ class Scorer:
     def numerics(self) -> Numerics:
         """What computes the numbers."""
         return self._engine.numerics
+
+    @property
+    def engine(self) -> Engine:
+        """The engine itself, for tiles that belong to no slide."""
+        return self._engine
 
     def infer(self, read: ReadTile) -> TileResult:
         """The result of one tile; a tile without pixels, or with an output that is not finite, is unreadable."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -16,26 +15,27 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 from torch import Tensor
 
-from melanoma_infer.bundle import Bundle, Golden, ParityRow
+from melanoma_infer.bundle import Bundle
 from melanoma_infer.card import Aggregator, Cut, ModelCard, NetworkShape, Outcome, PatientField, Precision
-from melanoma_infer.engines import load_engine
-from melanoma_infer.engines.openvino_engine import cpu_has_bf16
 from melanoma_infer.head import Head
-from melanoma_infer.model.depth import DepthModule
-from melanoma_infer.model.melanoma_net import MelanomaNet, TileOutputs, head_tensors
-from melanoma_infer.model.resnet50 import Bottleneck
-from melanoma_infer.patients import Patient, one_hot
-from mminfer_export.parity import compare
+from melanoma_infer.model.melanoma_net import MelanomaNet, head_tensors
+from mminfer_export.calibrated_net import (
+    balance_first_layer,
+    calibrate_normalisation,
+    chunks,
+    malignant_score,
+    measured_cam_scale,
+    reference_outputs,
+    spanning_golden,
+    spread_attention,
+    spread_depth,
+)
+from mminfer_export.parity import measured_parity
 from mminfer_export.seal import seal_bundle
 from mminfer_export.to_onnx import to_onnx
 
 SEED = 23
 TILES = 32
-CHUNK = 4
-"""Tiles a pass: a larger one spends its time on page faults."""
-GOLDEN_TILES = 4
-ATTENTION_LOGIT = 2.0
-"""Attention logits lie within ± this at the 5th and 95th percentile: A from 0.12 to 0.88."""
 RESIDUAL_GAIN = 0.3
 """Of each residual branch: at 1 the random trunk amplifies rounding (engines were seen to differ by 8e-4 in p)."""
 DEPTH_MM = (0.4, 4.0)
@@ -137,77 +137,14 @@ def demo_net(card: ModelCard, tiles: NDArray[np.uint8]) -> MelanomaNet:
     net.double()
     with torch.no_grad():
         images = net.normalised(torch.from_numpy(tiles))
-        _calibrate_normalisation(net, images)
-        x = torch.cat([net.trunk(chunk) for chunk in _chunks(images)])
-        _spread_attention(net, x)
-        _spread_depth(net.depth, images)
+        calibrate_normalisation(net, images, RESIDUAL_GAIN)
+        x = torch.cat([net.trunk(chunk) for chunk in chunks(images)])
+        spread_attention(net, x)
+        spread_depth(net.depth, images, DEPTH_MM)
         depth_mm = net.depth(images)
-        _balance_first_layer(net, x, depth_mm)
+        balance_first_layer(net, x, depth_mm)
         _spread_probabilities(net, x, depth_mm)
     return net.float().eval()
-
-
-def _chunks(images: Tensor) -> list[Tensor]:
-    return [images[start : start + CHUNK] for start in range(0, len(images), CHUNK)]
-
-
-def _calibrate_normalisation(net: MelanomaNet, images: Tensor) -> None:
-    """Set every batch normalisation's statistics to these images', so that no activation fades or explodes."""
-    for block in net.trunk.modules():
-        if isinstance(block, Bottleneck):
-            torch.nn.init.constant_(block.bn3.weight, RESIDUAL_GAIN)
-    layers = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
-    for layer in layers:
-        layer.momentum = None  # the plain average over the chunks
-    net.train()
-    for chunk in _chunks(images):
-        net.trunk(chunk)
-    net.eval()
-
-
-def _spread_attention(net: MelanomaNet, x: Tensor) -> None:
-    gain, shift = _line(net.attention(x).attention.logit(), -ATTENTION_LOGIT, ATTENTION_LOGIT)
-    net.attention.weight.mul_(gain)
-    net.attention.bias.mul_(gain).add_(shift)
-
-
-def _spread_depth(depth: DepthModule, images: Tensor) -> None:
-    """Standardise the hidden layers, so that no unit is dead, then let the depths span DEPTH_MM."""
-    for layer in (depth.conv1, depth.conv2, depth.conv3, depth.hidden):
-        _standardise(layer, depth, images)
-    low, high = (float(np.log(np.expm1(mm))) for mm in DEPTH_MM)  # softplus, inverted
-    gain, shift = _line(depth(images).expm1().log(), low, high)
-    depth.out.weight.mul_(gain)
-    depth.out.bias.mul_(gain).add_(shift)
-
-
-def _standardise(layer: torch.nn.Conv2d | torch.nn.Linear, depth: DepthModule, images: Tensor) -> None:
-    """Give each of the layer's channels mean 0 and standard deviation 1 over these images."""
-    seen: list[Tensor] = []
-    hook = layer.register_forward_hook(lambda _module, _inputs, output: seen.append(output))
-    depth(images)
-    hook.remove()
-    channels = seen[0].transpose(0, 1).flatten(1)
-    mean, gain = channels.mean(1), 1 / channels.std(1)
-    assert layer.bias is not None  # DepthModule's layers have one
-    layer.bias.sub_(mean).mul_(gain)
-    layer.weight.mul_(gain.reshape(-1, *[1] * (layer.weight.dim() - 1)))
-
-
-def _line(values: Tensor, low: float, high: float) -> tuple[float, float]:
-    """Gain and shift that take the 5th and 95th percentile of the values to `low` and `high`."""
-    p5, p95 = np.percentile(values.numpy(), (5, 95))
-    gain = (high - low) / (p95 - p5)
-    return float(gain), float(low - gain * p5)
-
-
-def _balance_first_layer(net: MelanomaNet, x: Tensor, depth_mm: Tensor) -> None:
-    """Let image, depth and patient each move the first layer: standard deviations of about 1, 0.5 and 0.5."""
-    image = net.tail(x, torch.zeros_like(depth_mm)).features
-    net.w1_image.div_(image.std(0).square().mean().sqrt())
-    net.w1_depth.mul_(0.5 / (net.w1_depth.std() * depth_mm.std()))
-    net.w1_patient.mul_(0.5 / net.w1_patient.std())
-    net.b1.sub_(net.tail(x, depth_mm).features.mean(0))
 
 
 def _spread_probabilities(net: MelanomaNet, x: Tensor, depth_mm: Tensor) -> None:
@@ -215,73 +152,12 @@ def _spread_probabilities(net: MelanomaNet, x: Tensor, depth_mm: Tensor) -> None
     net.b3.sub_(net.tail(x, depth_mm).probabilities.log().mean(0))
     low, high = MALIGNANT_SPAN
     for _ in range(40):
-        score = _malignant(net.tail(x, depth_mm).probabilities.numpy(), net.card)
+        score = malignant_score(net.tail(x, depth_mm).probabilities.numpy(), net.card)
         if score.min() <= low and score.max() >= high:
             return
         net.w3.mul_(1.2)
         net.b3.mul_(1.2)
     raise RuntimeError(f"the drawn tiles span only {score.min():.2f} to {score.max():.2f}: take another SEED")
-
-
-def _malignant(probabilities: NDArray[Any], card: ModelCard) -> NDArray[Any]:
-    total: NDArray[Any] = probabilities[:, list(card.malignant_columns)].sum(1)
-    return total
-
-
-def demo_golden(net: MelanomaNet, tiles: NDArray[np.uint8]) -> Golden:
-    """Four of the tiles, from the lowest to the highest malignant score, with what the network says about them."""
-    reference = _run(net, tiles)
-    order = np.argsort(_malignant(reference["probabilities"], net.card))
-    chosen = order[np.linspace(0, len(order) - 1, GOLDEN_TILES).round().astype(int)]
-    outputs = {name: values[chosen] for name, values in reference.items()}
-    patients = _patients(net.card, len(chosen))
-    head = Head.from_tensors(dict(head_tensors(net)))
-    host = [
-        head.probabilities(features[None], patient)[0]
-        for features, patient in zip(outputs["features"], patients, strict=True)
-    ]
-    return Golden(tiles[chosen], patients, outputs, np.stack(host))
-
-
-def _patients(card: ModelCard, count: int) -> NDArray[np.float64]:
-    """One-hot vectors (count, P): first the unknown patient, then ones whose values differ from each other's."""
-    vectors = np.zeros((count, card.patient_columns))
-    vectors[0] = one_hot(Patient(), card.patient_fields)
-    for row in range(1, count):
-        start = 0
-        for field in card.patient_fields:
-            vectors[row, start + (row - 1) % len(field.values)] = 1.0
-            start += field.columns
-    return vectors
-
-
-def _run(net: MelanomaNet, tiles: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-    """The network's outputs, one tile a pass, as every engine computes them."""
-    with torch.inference_mode():
-        passes = [net(torch.from_numpy(tile[None])) for tile in tiles]
-    return {name: torch.cat([getattr(each, name) for each in passes]).numpy() for name in TileOutputs._fields}
-
-
-def measured_parity(
-    bundle: Bundle, reference: dict[str, NDArray[np.float32]], tiles: NDArray[np.uint8]
-) -> list[ParityRow]:
-    """One row for each engine and precision that runs on this machine."""
-    wanted: list[tuple[str, Precision]] = [("torch", "fp32"), ("openvino", "fp32"), ("onnxruntime", "fp32")]
-    if cpu_has_bf16():
-        wanted.append(("openvino", "bf16"))
-    rows = []
-    for name, precision in wanted:
-        engine = load_engine(bundle, name, precision=precision).engine
-        rows.append(
-            compare(
-                reference,
-                engine.infer(tiles),
-                card=bundle.card,
-                numerics=engine.numerics,
-                on=f"{len(tiles)} drawn tiles",
-            )
-        )
-    return rows
 
 
 def write_demo_bundle(folder: Path) -> Path:
@@ -294,12 +170,12 @@ def write_demo_bundle(folder: Path) -> Path:
     """
     tiles = drawn_tiles()
     net = demo_net(demo_card(), tiles)
-    reference = _run(net, tiles)
-    card = demo_card().model_copy(update={"cam_scale": _cam_scale(reference)})
+    reference = reference_outputs(net, tiles)
+    card = demo_card().model_copy(update={"cam_scale": measured_cam_scale(reference)})
     weights = {name: value.numpy() for name, value in net.state_dict().items()}
     head = head_tensors(net)
     graphs: dict[Precision, bytes] = {"fp32": to_onnx(net, card.tile_px)}
-    golden = demo_golden(net, tiles)
+    golden = spanning_golden(net, tiles, reference)
     unsealed = Bundle(
         name=card.name,
         digest="",
@@ -312,12 +188,6 @@ def write_demo_bundle(folder: Path) -> Path:
     )
     parity = measured_parity(unsealed, reference, tiles)
     return seal_bundle(folder, card=card, graphs=graphs, golden=golden, parity=parity, head=head, weights=weights)
-
-
-def _cam_scale(reference: dict[str, NDArray[np.float32]]) -> float:
-    """The lesion map's 75th percentile where it is positive, in tiles that hold a lesion, to two digits."""
-    lesion = reference["cam"][reference["probabilities"][:, 0] < 0.5, 0]
-    return float(f"{np.percentile(lesion[lesion > 0], 75):.1e}")
 
 
 def main() -> None:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import onnx
 import torch
@@ -15,26 +18,24 @@ from melanoma_infer.model.melanoma_net import TileOutputs
 OPSET = 18
 
 
-def to_onnx(net: nn.Module, tile_px: int) -> bytes:
+def to_onnx(net: nn.Module, tile_px: int, outputs: Sequence[str] = TileOutputs._fields) -> bytes:
     """Return the network as a float32 ONNX file.
 
-    Input `tiles`, uint8 (batch, tile_px, tile_px, 3); outputs as in `TileOutputs`, by name and in that order. Only
+    Input `tiles`, uint8 (batch, tile_px, tile_px, 3); outputs named as given, those of our own network by default. Only
     operators of the default domain, no local functions, no data outside the file, nothing that tells where it was made.
 
     Raises:
         BundleError: the exported graph is not one that every engine reads.
     """
     example = torch.zeros(2, tile_px, tile_px, 3, dtype=torch.uint8)
-    with warnings.catch_warnings():
-        # The exporter warns about its own internals; what matters is checked below.
-        warnings.simplefilter("ignore")
+    with _quietly():
         program = torch.onnx.export(
             net.eval(),
             (example,),
             dynamo=True,
             opset_version=OPSET,
             input_names=["tiles"],
-            output_names=list(TileOutputs._fields),
+            output_names=list(outputs),
             dynamic_shapes=({0: torch.export.Dim("batch")},),
             external_data=False,
             verbose=False,
@@ -45,6 +46,20 @@ def to_onnx(net: nn.Module, tile_px: int) -> bytes:
     _forget_origin(model)
     _check(model)
     return bytes(model.SerializeToString(deterministic=True))
+
+
+@contextmanager
+def _quietly() -> Iterator[None]:
+    """Within it, the exporter says nothing about its own internals; what matters of its work is checked afterwards."""
+    log = logging.getLogger("torch.onnx")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
 
 
 def _forget_origin(model: onnx.ModelProto) -> None:

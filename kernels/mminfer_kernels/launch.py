@@ -150,9 +150,9 @@ def tail_config(dtype: torch.dtype, shape: MapShape, head: HeadShape, target: Ta
             "BLOCK_M": 4 if many_warps else 16,
         },
         reason="8 warps hold 256 x 128 sums in 128 registers each, and blocks of 64 channels would spill; on sm_100 8 "
-        "warps mean tcgen05, which spills 96 bytes, and 16 mean mma.sync, which spills 8 with blocks of 16 neurons, none "
-        "with 4. One stage: a pipelined tile of x, which feeds a product and two reductions, stays unswizzled, with 3 "
-        "times the shared-memory wavefronts",
+        "warps mean tcgen05, which spills 96 bytes, and 16 mean mma.sync, which spills 8 with blocks of 16 neurons, "
+        "none with 4. One stage: a pipelined tile of x, which feeds a product and two reductions, stays unswizzled, "
+        "with 3 times the shared-memory wavefronts",
     )
 
 

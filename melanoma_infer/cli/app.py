@@ -12,9 +12,11 @@ import typer
 from melanoma_infer.cli.bundle import app as bundle_app
 from melanoma_infer.cli.demo import demo
 from melanoma_infer.cli.doctor import doctor
+from melanoma_infer.cli.export import export
 from melanoma_infer.cli.phantom import app as phantom_app
 from melanoma_infer.cli.rescore import rescore
 from melanoma_infer.cli.score import score
+from melanoma_infer.cli.verify import verify
 from melanoma_infer.errors import MminferError
 
 app = typer.Typer(
@@ -29,6 +31,8 @@ app.command()(score)
 app.command()(rescore)
 app.command()(doctor)
 app.command()(demo)
+app.command()(verify)
+app.command()(export)
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(phantom_app, name="phantom")
 

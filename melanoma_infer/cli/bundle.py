@@ -1,20 +1,40 @@
-"""`mminfer bundle`: look at a model bundle."""
+"""`mminfer bundle`: look at a model bundle, or make one of a model that is there already."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
 from melanoma_infer.cli.console import note, say, table
+from melanoma_infer.errors import EngineUnavailableError, ParityError, UsageError
 
 if TYPE_CHECKING:
-    from melanoma_infer.bundle import Bundle
+    from melanoma_infer.bundle import Bundle, ParityRow
 
-app = typer.Typer(help="Look at model bundles.", no_args_is_help=True)
+app = typer.Typer(help="Look at model bundles, and make them.", no_args_is_help=True)
+
+
+class Scores(StrEnum):
+    """What a model's outputs are."""
+
+    auto = "auto"
+    logits = "logits"
+    probabilities = "probabilities"
+
 
 BundleArgument = Annotated[str, typer.Argument(help="A packaged bundle's name, or the path of a NAME.mminfer folder.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
+OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make: NAME.mminfer.")]
+TilesOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--tiles", metavar="PATH", help="Pictures of tile_px, or folders of them, to compare on; default: drawn tiles."
+    ),
+]
 
 
 @app.command()
@@ -45,11 +65,125 @@ def check(bundle: BundleArgument = "demo", json: JsonOption = False) -> None:
         say(f"{opened.name}: every byte is as sealed (digest {opened.digest[:12]})")
         say(table([("engine", "state", "max |Δp|", ""), *(row.cells for row in checks)]))
     if any(row.state == "differs" and row.precision == opened.card.precision for row in checks):
-        from melanoma_infer.errors import ParityError
-
         raise ParityError("An engine's numbers differ from the golden outputs at the card's precision. Do not use it.")
     if not any(row.state == "agrees" for row in checks):
         note("No engine could be checked here.")
+
+
+@app.command()
+def init(
+    card: Annotated[Path, typer.Argument(metavar="CARD.toml", help="The file to write.")] = Path("card.toml"),
+) -> None:
+    """Write a commented model card to begin with: eight lines to fill in, and every other field with its default."""
+    from mminfer_export.card_toml import write_template
+
+    say(str(write_template(card)))
+
+
+@app.command()
+def create(
+    out: OutArgument,
+    onnx: Annotated[Path | None, typer.Option(metavar="FILE.onnx", help="Of an ONNX file and a card.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Of our own network's .safetensors or .pt, and a card.")
+    ] = None,
+    random: Annotated[
+        int | None, typer.Option(metavar="SEED", min=0, help="Of our own network with random weights, to measure with.")
+    ] = None,
+    card: Annotated[Path | None, typer.Option(metavar="CARD.toml", help="The model card; see `bundle init`.")] = None,
+    scores: Annotated[
+        Scores, typer.Option(help="What the ONNX file gives; auto: it ends with Softmax or not.")
+    ] = Scores.auto,
+    width: Annotated[int, typer.Option(min=1, help="Of a random network: channels after its first layer.")] = 64,
+    tiles: TilesOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a bundle of a model, compared with it on sample tiles, so that every engine can run it."""
+    if [onnx, weights, random].count(None) != 2:
+        raise UsageError("Give one of --onnx, --weights and --random: a bundle is made of one model.")
+    if random is not None:
+        _create_random(out, random, width)
+    elif card is None:
+        raise UsageError("Give --card CARD.toml: `mminfer bundle init` writes one to begin with.")
+    elif onnx is not None:
+        _create_from_onnx(out, onnx, card, scores, tiles or ())
+    else:
+        _create_from_weights(out, cast("Path", weights), card, tiles or ())
+    _say_made(out, json)
+
+
+@app.command("import")
+def import_(
+    out: OutArgument,
+    wsinfer: Annotated[
+        Path, typer.Option(metavar="DIR", help="Folder of a WSInfer model: config.json and its weights.")
+    ],
+    malignant: Annotated[
+        list[str] | None, typer.Option(metavar="CLASS", help="A class that is malignant; repeat for more.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="The model's name; default: the folder's.")] = None,
+    tiles: TilesOption = None,
+    json: JsonOption = False,
+) -> None:
+    """Make a bundle of another toolkit's model. TorchScript is converted once, in a process of its own."""
+    from mminfer_export.from_wsinfer import card_of_config, read_config, write_from_wsinfer
+    from mminfer_export.sample_tiles import samples_for
+
+    card = card_of_config(read_config(wsinfer), name=name or wsinfer.resolve().name, malignant=malignant or ())
+    write_from_wsinfer(out, wsinfer, card, samples=samples_for(card, tiles or ()), tell=note)
+    _say_made(out, json)
+
+
+def _create_random(out: Path, seed: int, width: int) -> None:
+    _require_torch()
+    from mminfer_export.random_bundle import write_random_bundle
+
+    write_random_bundle(out, seed, width)
+
+
+def _create_from_onnx(out: Path, onnx: Path, card: Path, scores: Scores, tiles: Sequence[Path]) -> None:
+    from mminfer_export.card_toml import read_card
+    from mminfer_export.from_onnx import read_onnx, write_from_onnx
+    from mminfer_export.sample_tiles import samples_for
+
+    read = read_card(card)
+    write_from_onnx(out, read_onnx(onnx), read, samples=samples_for(read, tiles), scores=scores.value)
+
+
+def _create_from_weights(out: Path, weights: Path, card: Path, tiles: Sequence[Path]) -> None:
+    _require_torch()
+    from mminfer_export.card_toml import card_values
+    from mminfer_export.from_weights import card_of_weights, read_weights, write_from_weights
+    from mminfer_export.sample_tiles import samples_for
+
+    read = read_weights(weights)
+    made = card_of_weights(card_values(card), read)
+    write_from_weights(out, read, made, samples=samples_for(made, tiles))
+
+
+def _require_torch() -> None:
+    from importlib.util import find_spec
+
+    if find_spec("torch") is None or find_spec("onnxscript") is None:
+        raise EngineUnavailableError("This needs PyTorch. Install it: pip install 'mminfer[export]'.")
+
+
+def _say_made(out: Path, json: bool) -> None:
+    import json as json_module
+
+    from melanoma_infer.bundle import open_bundle
+
+    made = open_bundle(out)
+    if json:
+        rows = [row.model_dump() for row in made.parity]
+        say(json_module.dumps({"bundle": str(out), "digest": made.digest, "parity": rows}))
+        return
+    say(str(out))
+    say(table([("engine", "max |Δp|", "flips", "on"), *(_parity_cells(row) for row in made.parity)]))
+
+
+def _parity_cells(row: ParityRow) -> tuple[str, str, str, str]:
+    return (f"{row.engine} {row.precision}", f"{row.max_dp:.1e}", str(row.decision_flips), row.on)
 
 
 def _card_rows(bundle: Bundle) -> list[tuple[str, str]]:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from importlib import import_module
+from pathlib import Path
 
 import numpy as np
 
@@ -12,18 +14,23 @@ from melanoma_infer.bundle import Bundle
 from melanoma_infer.card import DEFAULT_GATES, Precision
 from melanoma_infer.engines.base import Engine
 from melanoma_infer.engines.device import nvidia_driver_is_loaded
-from melanoma_infer.errors import EngineUnavailableError, GpuLostError, MemoryExhaustedError, ParityError
+from melanoma_infer.errors import EngineUnavailableError, GpuLostError, MemoryExhaustedError, ParityError, UsageError
+from melanoma_infer.parity_table import measured
 
 MODULES = {
     "openvino": "melanoma_infer.engines.openvino_engine",
     "triton": "melanoma_infer.engines.triton_engine",
     "onnxruntime": "melanoma_infer.engines.onnx_engine",
     "torch": "melanoma_infer.engines.torch_engine",
+    "tensorrt": "melanoma_infer.engines.tensorrt_engine",
+    "tensorrt-rtx": "melanoma_infer.engines.tensorrt_rtx_engine",
 }
 """By name, in the order in which `auto` tries them where there is no GPU: fastest on a CPU first."""
-ON_GPU = ("triton",)
+ON_GPU = ("triton", "tensorrt", "tensorrt-rtx")
 """`auto` tries these first where there is an NVIDIA driver. What they compute depends on this machine's GPU and driver,
 which no seal can know, so they must first give the golden outputs within the card's gate."""
+OF_ENGINE_FILES = ("tensorrt", "tensorrt-rtx")
+"""They run an engine that was built ahead: the cache's, or one that the user names."""
 
 Load = Callable[[Bundle, Precision, int | None, str | None], Engine]
 
@@ -43,6 +50,7 @@ def load_engine(
     precision: str | None = None,
     threads: int | None = None,
     device: str | None = None,
+    engine_file: Path | None = None,
 ) -> EngineChoice:
     """The engine of that name, or for "auto" the first that loads and passed the parity gate.
 
@@ -52,17 +60,23 @@ def load_engine(
         precision: None for the card's, or fp32, bf16, fp16, int8, or "fastest".
         threads: None for the cores there are.
         device: None for the engine's own, the CPU or the first GPU; or one that it knows: "cpu", "cuda:1".
+        engine_file: for OF_ENGINE_FILES: an engine with its manifest beside it; None for the cache's.
 
     Raises:
+        UsageError: an engine file was given, and another engine was named, or none.
+        BundleError: the engine file is damaged, or of another model.
         EngineUnavailableError: the engine, the precision or the device does not exist here.
         MemoryExhaustedError, GpuLostError: the GPU of an engine that was named does not work; "auto" passes over it.
     """
+    if engine_file is not None:
+        load_from_file = partial(_of_engine_files(name), engine_file=engine_file)
+        return EngineChoice(load_from_file(bundle, _precision(bundle, name, precision, device), threads, device), ())
     if name != "auto":
-        return EngineChoice(_load(bundle, name, _precision(bundle, name, precision), threads, device), ())
+        return EngineChoice(_load(bundle, name, _precision(bundle, name, precision, device), threads, device), ())
     passed_over: list[str] = []
     for candidate in _candidates():
         try:
-            engine = _load_trusted(bundle, candidate, _precision(bundle, candidate, precision), threads, device)
+            engine = _load_trusted(bundle, candidate, _precision(bundle, candidate, precision, device), threads, device)
             return EngineChoice(engine, tuple(passed_over))
         except (EngineUnavailableError, ParityError, MemoryExhaustedError, GpuLostError) as error:
             passed_over.append(f"{candidate}: {error}")
@@ -82,7 +96,7 @@ def _load_trusted(bundle: Bundle, name: str, precision: Precision, threads: int 
         ParityError: they are not, sealed or on the golden tiles.
         MminferError: it does not load.
     """
-    if why := _failed_gate(bundle, name, precision):
+    if why := _failed_here(bundle, name, precision, device):
         raise ParityError(why)
     engine = _load(bundle, name, precision, threads, device)
     if name in ON_GPU and (why := _failed_golden(bundle, engine)):
@@ -97,30 +111,56 @@ def _load(bundle: Bundle, name: str, precision: Precision, threads: int | None, 
     return load(bundle, precision, threads, device)
 
 
-def _precision(bundle: Bundle, engine: str, asked: str | None) -> Precision:
+def _of_engine_files(name: str) -> Callable[..., Engine]:
+    """The `load` of an engine that takes `engine_file`.
+
+    Raises:
+        UsageError: it takes none.
+    """
+    if name not in OF_ENGINE_FILES:
+        raise UsageError(f"An engine file is for --engine {' or '.join(OF_ENGINE_FILES)}: name the one that built it.")
+    load: Callable[..., Engine] = import_module(MODULES[name]).load
+    return load
+
+
+def _precision(bundle: Bundle, engine: str, asked: str | None, device: str | None) -> Precision:
     match asked:
         case None:
             return bundle.card.precision
         case "fp32" | "bf16" | "fp16" | "int8":
             return asked
         case "fastest":
-            return _fastest(bundle, engine)
+            return _fastest(bundle, engine, device)
     raise EngineUnavailableError(f"There is no precision {asked!r}. Choose fp32, bf16, fp16, int8 or fastest.")
 
 
-def _fastest(bundle: Bundle, engine: str) -> Precision:
-    """The fastest precision whose sealed parity is within its gate and that this machine has."""
+def _fastest(bundle: Bundle, engine: str, device: str | None) -> Precision:
+    """The fastest precision whose parity, measured here or sealed, is within its gate and that this machine has."""
     from melanoma_infer.engines.openvino_engine import cpu_has_bf16
 
     match engine:
         case "triton":
             order: tuple[Precision, ...] = ("fp16", "bf16")
+        case "tensorrt" | "tensorrt-rtx":
+            order = ("int8", "fp16")
         case "openvino" if cpu_has_bf16():
             order = ("int8", "bf16")
         case _:
             order = ("int8",)
-    sealed = (precision for precision in order if bundle.parity_of(engine, precision) is not None)
-    return next((precision for precision in sealed if not _failed_gate(bundle, engine, precision)), "fp32")
+    known = (
+        precision
+        for precision in order
+        if bundle.parity_of(engine, precision) is not None or measured(bundle, engine, precision, device) is not None
+    )
+    return next((precision for precision in known if not _failed_here(bundle, engine, precision, device)), "fp32")
+
+
+def _failed_here(bundle: Bundle, engine: str, precision: Precision, device: str | None) -> str | None:
+    """Why this engine must not be taken: what `mminfer verify` found on this machine, else what was sealed."""
+    here = measured(bundle, engine, precision, device)
+    if here is None:
+        return _failed_gate(bundle, engine, precision)
+    return None if here.passed else f"{precision} failed `mminfer verify` on this machine ({here.why})"
 
 
 def _failed_gate(bundle: Bundle, engine: str, precision: Precision) -> str | None:

@@ -27,6 +27,7 @@ from melanoma_infer.engines.device import (
     Program,
     Stream,
 )
+from melanoma_infer.engines.device_arrays import DeviceTiles
 from melanoma_infer.errors import EngineUnavailableError, GpuLostError, MemoryExhaustedError, UsageError
 
 BUCKETS = (1, 2, 4, 8, 16, 32)
@@ -107,8 +108,10 @@ class BatchRunner:
         """The batch sizes in use: those that the GPU's memory has held so far."""
         return self._buckets
 
-    def infer(self, tiles: NDArray[np.uint8]) -> Outputs:
+    def infer(self, tiles: NDArray[np.uint8] | DeviceTiles) -> Outputs:
         """The outputs for tiles (N, tile_px, tile_px, 3), in memory of their own; N may be 0.
+
+        Tiles on a GPU are for a device that takes them.
 
         When the GPU's memory does not hold the largest bucket, that one is given up for good and all tiles are computed
         again, so every result of a call is from the same buckets.
@@ -131,7 +134,7 @@ class BatchRunner:
                 # Not in the handler: the error holds the frames, and they the memory, that are to be released.
                 self._give_up_largest()
 
-    def _run(self, tiles: NDArray[np.uint8]) -> Outputs:
+    def _run(self, tiles: NDArray[np.uint8] | DeviceTiles) -> Outputs:
         results = {name: np.empty((len(tiles), *shape), np.float32) for name, shape in self._shapes.items()}
         in_flight: deque[_InFlight] = deque()
         for number, batch in enumerate(split(len(tiles), self._buckets)):
@@ -157,20 +160,28 @@ class BatchRunner:
             outputs={name: device.buffer(shape, np.float32) for name, shape in shapes.items()},
         )
 
-    def _submit(self, batch: Batch, slot: _Slot, tiles: NDArray[np.uint8]) -> _InFlight:
+    def _submit(self, batch: Batch, slot: _Slot, tiles: NDArray[np.uint8] | DeviceTiles) -> _InFlight:
         """Start a batch in a slot that nothing uses, or an interrupted call: its work comes first on each stream."""
         device = self._device
         program = self._program(slot, batch.bucket)
-        rows = slot.host_tiles[: batch.bucket]
-        rows[: batch.size] = tiles
-        rows[batch.size :] = 0
-        device.upload(rows, slot.tiles)
+        device.upload(self._padded(slot, batch, tiles), slot.tiles)
         device.wait(Stream.COMPUTE, device.record(Stream.UPLOAD))
         device.launch(program)
         device.wait(Stream.DOWNLOAD, device.record(Stream.COMPUTE))
         for name, output in slot.outputs.items():
             device.download(output, slot.host_outputs[name][: batch.size])
         return _InFlight(batch, slot, device.record(Stream.DOWNLOAD))
+
+    def _padded(
+        self, slot: _Slot, batch: Batch, tiles: NDArray[np.uint8] | DeviceTiles
+    ) -> NDArray[np.uint8] | DeviceTiles:
+        """Pinned rows with blank ones behind; tiles that lie on a GPU stand before what the buffer held."""
+        if isinstance(tiles, DeviceTiles):
+            return tiles
+        rows = slot.host_tiles[: batch.bucket]
+        rows[: batch.size] = tiles
+        rows[batch.size :] = 0
+        return rows
 
     def _program(self, slot: _Slot, bucket: int) -> Program:
         if bucket not in slot.programs:

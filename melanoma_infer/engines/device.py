@@ -67,8 +67,11 @@ class Device(Protocol):
         """The forward pass from the first rows of `tiles` to the first rows of `outputs`; may write into `outputs`."""
         ...
 
-    def upload(self, source: NDArray[Any], target: Buffer) -> None:
-        """Copy pinned rows to the first rows of a buffer, on the stream UPLOAD."""
+    def upload(self, source: Any, target: Buffer) -> None:
+        """Copy pinned rows, or rows that lie on the GPU where the device takes them, to the first rows of a buffer.
+
+        On the stream UPLOAD.
+        """
         ...
 
     def launch(self, program: Program) -> None:

@@ -58,6 +58,7 @@ def test_without_depth_there_is_no_millimetre():
         (0.45, 0.4, 0),
         (None, 0.41, 0),  # the reference's median is 0.4, the second tile's own score
         (None, 0.39, 1),
+        (None, 0.4 - 5e-5, 0),  # rounding decides nothing
     ],
 )
 def test_decision_flips_are_tiles_that_change_sides_of_the_cut_or_of_the_references_median(cut, second_score, flips):

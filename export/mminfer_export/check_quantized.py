@@ -1,0 +1,109 @@
+"""The rules that let one int8 file run on OpenVINO, ONNX Runtime, TensorRT-RTX and TensorRT with the same numbers."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto
+from onnx.numpy_helper import to_array
+
+from melanoma_infer.errors import BundleError
+from mminfer_export.graph_edit import producers
+from mminfer_export.trunk import QUANTIZERS, Trunk
+
+
+def check_quantized(model: onnx.ModelProto) -> None:
+    """Nothing, when the graph keeps every rule.
+
+    Each QuantizeLinear and DequantizeLinear is int8 with an explicit zero point of 0 (TensorRT-RTX reads uint8 as int8
+    with a mere warning, and builds a wrong engine); weights have a scale for each output channel; a residual Add takes
+    only its skip from a DequantizeLinear; biases are float (TensorRT-RTX refuses int32 behind a DequantizeLinear); and
+    nothing is quantised before the first convolution, after the trunk's last activation, or outside the trunk.
+
+    Raises:
+        BundleError: a rule is broken, with the node that breaks it.
+    """
+    _Checker(model.graph).check()
+
+
+class _Checker:
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._graph = graph
+        self._stored = {tensor.name: tensor for tensor in graph.initializer}
+        self._makers = producers(graph)
+        self._trunk = Trunk(graph)
+        self._within = {node.name for node in self._trunk.before(self._trunk.last_activation)}
+        self._convolutions = {node.name for node in self._trunk.convolutions}
+
+    def check(self) -> None:
+        for node in self._graph.node:
+            if node.op_type in QUANTIZERS:
+                self._check_parameters(node)
+                self._check_place(node)
+            else:
+                self._check_inputs(node)
+
+    def _check_parameters(self, node: onnx.NodeProto) -> None:
+        zero = self._stored.get(node.input[2]) if len(node.input) > 2 else None
+        if zero is None:
+            raise _broken(node, "has no stored zero point, so its type is a runtime's guess")
+        if zero.data_type != TensorProto.INT8 or to_array(zero).any():
+            kind = TensorProto.DataType.Name(zero.data_type).lower()
+            raise _broken(
+                node, f"has a zero point of type {kind} and value {_first(to_array(zero))}; int8 and 0 is the rule"
+            )
+        scale = self._stored.get(node.input[1])
+        if scale is None or scale.data_type != TensorProto.FLOAT or not _is_scale(to_array(scale)):
+            raise _broken(node, "needs a stored float32 scale above 0")
+
+    def _check_place(self, node: onnx.NodeProto) -> None:
+        weight = self._stored.get(node.input[0])
+        if weight is not None:
+            self._check_weight(node, weight)
+        elif node.op_type == "QuantizeLinear":
+            if node.name not in self._within:
+                raise _broken(node, "stands after the trunk's last activation or outside the trunk")
+            if not self._trunk.is_after_convolution(node.input[0]):
+                raise _broken(node, "stands before the first convolution")
+        elif (maker := self._makers.get(node.input[0])) is None or maker.op_type != "QuantizeLinear":
+            raise _broken(node, "takes neither a stored tensor nor a QuantizeLinear")
+
+    def _check_weight(self, node: onnx.NodeProto, weight: onnx.TensorProto) -> None:
+        if weight.data_type != TensorProto.INT8:
+            kind = TensorProto.DataType.Name(weight.data_type).lower()
+            raise _broken(node, f"dequantises a stored {kind} tensor; weights are int8 and biases float")
+        axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
+        if list(self._stored[node.input[1]].dims) != [weight.dims[0]] or axis != 0:
+            raise _broken(node, "has no scale for each output channel of its weight")
+
+    def _check_inputs(self, node: onnx.NodeProto) -> None:
+        quantised = [self._is_dequantised(name) for name in node.input]
+        if not any(quantised):
+            return
+        if node.op_type == "Add":
+            if self._trunk.skips().get(node.name) != node.input[quantised.index(True)] or sum(quantised) > 1:
+                raise _broken(node, "must take its skip, and nothing else, from a DequantizeLinear")
+        elif node.name not in self._convolutions:
+            raise _broken(node, "is int8, but lies outside the trunk: depth and heads never are")
+        elif quantised[:2] != [True, True] or any(quantised[2:]):
+            raise _broken(node, "must have an int8 input and weight, and a float bias")
+
+    def _is_dequantised(self, name: str) -> bool:
+        maker = self._makers.get(name)
+        return maker is not None and maker.op_type == "DequantizeLinear"
+
+
+def _broken(node: onnx.NodeProto, rule: str) -> BundleError:
+    return BundleError(f"The int8 graph: {node.name!r} ({node.op_type}) {rule}. Quantise the fp32 model again.")
+
+
+def _is_scale(values: NDArray[Any]) -> bool:
+    return bool(np.isfinite(values).all() and (values > 0).all())
+
+
+def _first(values: NDArray[Any]) -> int:
+    wrong = values.ravel()[np.flatnonzero(values)]
+    return int(wrong[0]) if len(wrong) else 0

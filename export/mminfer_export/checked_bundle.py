@@ -1,0 +1,199 @@
+"""The end of every way in: engines are compared with the reference, and only what agrees is sealed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from melanoma_infer.bundle import GOLDEN_TILES_MAX, Bundle, Golden, ParityRow, open_bundle
+from melanoma_infer.card import DEFAULT_GATES, ModelCard, Precision
+from melanoma_infer.engines import load_engine
+from melanoma_infer.engines.base import first_non_finite
+from melanoma_infer.errors import BundleError, EngineUnavailableError, OutputError, ParityError, UsageError
+from melanoma_infer.graph_checks import check_graph
+from melanoma_infer.head import Head
+from melanoma_infer.patients import Patient, one_hot
+from mminfer_export.parity import compare
+from mminfer_export.seal import seal_bundle
+
+Outputs = Mapping[str, NDArray[Any]]
+Tensors = Mapping[str, NDArray[Any]]
+
+ENGINES: tuple[tuple[str, Precision], ...] = (
+    ("openvino", "fp32"),
+    ("onnxruntime", "fp32"),
+    ("torch", "fp32"),
+    ("openvino", "bf16"),
+)
+"""What is compared where it loads; the first loads everywhere."""
+
+
+@dataclass(frozen=True)
+class Model:
+    """What goes into a bundle: a graph, and the tensors of our own network where it is one."""
+
+    card: ModelCard
+    graph: bytes
+    head: Tensors | None = None
+    weights: Tensors | None = None
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What the outputs must be: tiles uint8 (N, tile_px, tile_px, 3), outputs by name with N first, and what gave them.
+
+    `source` ends a sentence: "the module".
+    """
+
+    tiles: NDArray[np.uint8]
+    outputs: Outputs
+    source: str
+
+
+def write_checked_bundle(folder: Path, model: Model, reference: Reference, *, on: str) -> Path:
+    """Return `folder`, which now holds the bundle: golden tiles, sealed parity, opened once as a user will.
+
+    Args:
+        folder: that does not exist yet.
+        model: the card and what is in the graph.
+        reference: tiles and what the outputs must be for them.
+        on: what the tiles are: "8 drawn tiles".
+
+    Raises:
+        BundleError: the graph is not one that engines may run, or the reference is not finite or no probabilities.
+        ParityError: an fp32 engine differs from the reference by more than the card's gate, or decides otherwise.
+        OutputError: the folder exists, or cannot be written.
+    """
+    require_new(folder)
+    check_graph(model.graph, model.card)
+    _check_reference(reference, model.card)
+    golden = golden_of(model, reference)
+    parity = engine_rows(_unsealed(model, golden), reference, on=on)
+    _require_parity(parity, model.card, reference.source)
+    seal_bundle(
+        folder, card=model.card, graphs={"fp32": model.graph}, golden=golden, parity=parity,
+        head=model.head, weights=model.weights,
+    )  # fmt: skip
+    open_bundle(folder)
+    return folder
+
+
+def require_new(folder: Path) -> None:
+    """Nothing, when the folder does not exist yet: to be asked before hours of work.
+
+    Raises:
+        OutputError: it exists.
+    """
+    if folder.exists():
+        raise OutputError(f"{folder.name} exists. A bundle is never changed: remove it, or choose another name.")
+
+
+def _check_reference(reference: Reference, card: ModelCard) -> None:
+    if (name := first_non_finite(reference.outputs)) is not None:
+        raise BundleError(f"{name} holds NaN or infinity for a sample tile ({reference.source}). Mend the model first.")
+    check_probabilities(reference.outputs["probabilities"], card)
+
+
+def check_probabilities(values: NDArray[Any], card: ModelCard) -> None:
+    """Nothing, when these are probabilities (N, K) of the card's classes.
+
+    Raises:
+        UsageError: they have another shape, or are none.
+    """
+    if values.ndim != 2 or values.shape[1] != len(card.classes):
+        raise UsageError(
+            f"The model gives {list(values.shape)}, one row a tile; the card names {len(card.classes)} classes. "
+            "Correct `classes`, or let the model return (N, K)."
+        )
+    if not are_probabilities(values):
+        raise UsageError(
+            "The model's outputs are not probabilities: rows must lie within 0 and 1 and sum to 1. "
+            "Say that they are logits, so that a softmax is added."
+        )
+
+
+def are_probabilities(values: NDArray[Any]) -> bool:
+    """Whether every row (N, K) lies within 0 and 1 and sums to 1, to 1e-3."""
+    return bool((values >= 0).all() and (values <= 1).all() and np.abs(values.sum(1) - 1).max() <= 1e-3)
+
+
+def golden_of(model: Model, reference: Reference) -> Golden:
+    """At most four of the tiles, from the lowest to the highest malignant score, with the reference's outputs.
+
+    With a head, the first patient is unknown, and the others' values differ from each other's.
+    """
+    score = reference.outputs["probabilities"][:, list(model.card.malignant_columns)].sum(1)
+    count = min(GOLDEN_TILES_MAX, len(score))
+    chosen = np.argsort(score, kind="stable")[np.linspace(0, len(score) - 1, count).round().astype(int)]
+    outputs = {name: np.asarray(values, np.float32)[chosen] for name, values in reference.outputs.items()}
+    patients = _patients(model.card, count)
+    host = None
+    if model.head is not None:
+        head = Head.from_tensors(dict(model.head))
+        rows = zip(outputs["features"], patients, strict=True)
+        host = np.stack([head.probabilities(features[None], patient)[0] for features, patient in rows])
+    return Golden(reference.tiles[chosen], patients, outputs, host)
+
+
+def _patients(card: ModelCard, count: int) -> NDArray[np.float64]:
+    """One-hot vectors (count, P): first the unknown patient, then value i of every field."""
+    vectors = np.zeros((count, card.patient_columns))
+    vectors[0] = one_hot(Patient(), card.patient_fields)
+    for row in range(1, count):
+        start = 0
+        for field in card.patient_fields:
+            vectors[row, start + (row - 1) % len(field.values)] = 1.0
+            start += field.columns
+    return vectors
+
+
+def _unsealed(model: Model, golden: Golden) -> Bundle:
+    head = None if model.head is None else Head.from_tensors(dict(model.head))
+    weights = None if model.weights is None else save({name: np.asarray(w) for name, w in model.weights.items()})
+    return Bundle(
+        name=model.card.name, digest="", card=model.card, graphs={"fp32": model.graph},
+        head=head, golden=golden, parity=(), weights=weights,
+    )  # fmt: skip
+
+
+def engine_rows(bundle: Bundle, reference: Reference, *, on: str) -> list[ParityRow]:
+    """One row for each of ENGINES that loads here; at least one does.
+
+    Raises:
+        EngineUnavailableError: none loads.
+    """
+    rows, passed_over = [], []
+    for name, precision in ENGINES:
+        try:
+            engine = load_engine(bundle, name, precision=precision).engine
+            outputs = engine.infer(reference.tiles)
+        except EngineUnavailableError as error:
+            passed_over.append(f"{name} {precision}: {error}")
+            continue
+        rows.append(compare(reference.outputs, outputs, card=bundle.card, numerics=engine.numerics, on=on))
+    if not rows:
+        raise EngineUnavailableError("No engine can run this graph here. " + " ".join(passed_over))
+    return rows
+
+
+def _require_parity(rows: list[ParityRow], card: ModelCard, source: str) -> None:
+    gate = card.parity_gates.get("fp32", DEFAULT_GATES["fp32"])
+    for row in rows:
+        # Not written as "above the gate": a NaN must fail.
+        within = row.max_dp <= gate.dp and (row.max_dmm is None or row.max_dmm <= gate.dmm)
+        if row.precision == "fp32" and not within:
+            raise ParityError(
+                f"{row.engine} differs from {source} by up to {row.max_dp:.2g} in a probability; {gate.dp:g} is "
+                "accepted. No bundle was written. Does the model answer the same for the same tile, in every batch?"
+            )
+        if row.precision == "fp32" and row.decision_flips:
+            raise ParityError(
+                f"{row.engine} puts {row.decision_flips} of the sample tiles on the other side of the card's cut, "
+                "though by no more than rounding. No bundle was written. Choose another cut, or other tiles."
+            )

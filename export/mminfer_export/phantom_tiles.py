@@ -1,0 +1,42 @@
+"""Tiles of phantom slides, drawn one by one: what random bundles are set on and int8 is calibrated on by default."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melanoma_infer.card import ModelCard
+from melanoma_infer.geometry import RectPx
+from melanoma_infer.phantom.draw import draw
+from melanoma_infer.phantom.scene import make_scene
+
+SLIDE_UM = (9000.0, 6000.0)
+FINE_UM = 256.0
+"""Side of the finest tiles: half a µm/px at 512 px, where textures fill a tile."""
+
+
+def phantom_tiles(card: ModelCard, count: int, seed: int) -> NDArray[np.uint8]:
+    """Tiles (count, tile_px, tile_px, 3) of `count` phantom slides, half of them with a melanoma.
+
+    Half have the card's side; the others are finer, so that what is set on these tiles also holds where a slide shows
+    more detail. The same card and seed give the same tiles.
+    """
+    rng = np.random.default_rng(seed)
+    return np.stack([_tile(card.tile_px, side, rng) for side in _sides_um(card.tile_side_um, count)])
+
+
+def _sides_um(side_um: float, count: int) -> Sequence[float]:
+    side_um = min(side_um, SLIDE_UM[1] / 2)
+    middle = (side_um * min(side_um, FINE_UM)) ** 0.5
+    return [(side_um, side_um, middle, min(side_um, FINE_UM))[i % 4] for i in range(count)]
+
+
+def _tile(tile_px: int, side_um: float, rng: np.random.Generator) -> NDArray[np.uint8]:
+    """A tile that meets the section, which lies across the middle of the slide."""
+    scene = make_scene(int(rng.integers(2**32)), "melanoma" if rng.random() < 0.5 else "none", SLIDE_UM)
+    um_per_px = side_um / tile_px
+    x_um = rng.uniform(0.1 * SLIDE_UM[0], 0.9 * SLIDE_UM[0] - side_um)
+    y_um = rng.uniform(0.15 * SLIDE_UM[1], 0.5 * SLIDE_UM[1])
+    return draw(scene, RectPx(int(x_um / um_per_px), int(y_um / um_per_px), tile_px, tile_px), um_per_px)

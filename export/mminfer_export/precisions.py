@@ -1,0 +1,179 @@
+"""One more precision for a bundle: its graph, made from the float32 one, and the parity that each engine shows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melanoma_infer.bundle import Bundle, ParityRow, finite_tensors
+from melanoma_infer.card import ModelCard, Precision
+from melanoma_infer.engines import load_engine
+from melanoma_infer.engines.base import Outputs
+from melanoma_infer.errors import EngineUnavailableError, ParityError
+from melanoma_infer.graph_checks import check_graph
+from melanoma_infer.head import TENSORS
+from melanoma_infer.verification.differences import Excess, beyond, differences
+from mminfer_export.half import to_half
+from mminfer_export.parity import compare
+from mminfer_export.phantom_tiles import phantom_tiles
+from mminfer_export.quantize import calibrate, most_harmful, quantize
+from mminfer_export.seal import seal_bundle
+
+Made = Literal["fp32", "fp16", "int8"]
+ENGINES = ("openvino", "onnxruntime")
+"""They run every file on any CPU."""
+CALIBRATION_TILES, CALIBRATION_SEED = 16, 11
+"""12 and 32 tiles gave int8 files of the same accuracy."""
+CHECK_TILES, CHECK_SEED = 16, 12
+"""Other tiles than those that anything was set on."""
+RANKING_TILES = 3
+KEPT_FLOAT = (2, 4, 8, 16, 24, 32, 40, 46, 50)
+"""How many of the worst layers stay in float, tried in turn. Wide networks need none; narrow ones average less out."""
+
+
+@dataclass(frozen=True)
+class Tiles:
+    """Tiles uint8 (N, tile_px, tile_px, 3), and what they are, for people: "16 drawn tiles"."""
+
+    pixels: NDArray[np.uint8]
+    on: str
+
+
+@dataclass(frozen=True)
+class Added:
+    """A graph of another precision, what it was seen to differ by, and the layers that int8 left in float."""
+
+    precision: Made
+    graph: bytes
+    rows: tuple[ParityRow, ...]
+    kept_float: tuple[str, ...] = ()
+
+
+def calibration_tiles(card: ModelCard) -> Tiles:
+    """The drawn tiles that int8 is calibrated on where the user names no slide."""
+    return Tiles(phantom_tiles(card, CALIBRATION_TILES, CALIBRATION_SEED), f"{CALIBRATION_TILES} drawn tiles")
+
+
+def check_tiles(card: ModelCard) -> Tiles:
+    """The drawn tiles that a new graph is compared on."""
+    return Tiles(phantom_tiles(card, CHECK_TILES, CHECK_SEED), f"{CHECK_TILES} drawn tiles")
+
+
+def make_precision(bundle: Bundle, precision: Made, calibration: Tiles | None = None) -> Added:
+    """The graph of another precision, within the card's gate on OpenVINO and ONNX Runtime where they load.
+
+    int8 keeps its worst layers in float, one after the other, until it is within the gate.
+
+    Args:
+        bundle: with a float32 graph.
+        precision: to be made.
+        calibration: tiles that int8's ranges are set on; None: drawn ones. They are compared on, too.
+
+    Raises:
+        ParityError: no graph of this precision is within the gate.
+        BundleError: the float32 graph is not one that can be converted.
+        EngineUnavailableError: a package that is needed is not installed.
+    """
+    golden = Tiles(bundle.golden.tiles, f"{len(bundle.golden.tiles)} golden tiles")
+    checked = _joined(golden, check_tiles(bundle.card), *([] if calibration is None else [calibration]))
+    reference = reference_outputs(bundle, checked.pixels)
+    _require_golden(bundle, reference)
+    beyond_gate = None
+    for added in _attempts(bundle, precision, calibration or calibration_tiles(bundle.card)):
+        check_graph(added.graph, bundle.card)
+        rows, beyond_gate = _compared(bundle, added, reference, checked)
+        if beyond_gate is None:
+            return replace(added, rows=tuple(rows))
+    raise ParityError(
+        f"The {precision} graph differs from fp32 by more than the card's gate: {beyond_gate}. No bundle was written. "
+        f"Calibrate on slides like those to be scored (--calibration), or keep the precisions that there are."
+    )
+
+
+def _compared(bundle: Bundle, added: Added, reference: Outputs, tiles: Tiles) -> tuple[list[ParityRow], Excess | None]:
+    """A row for each engine, up to the first that is beyond the gate, and by what it is."""
+    rows: list[ParityRow] = []
+    graphs = {**bundle.graphs, added.precision: added.graph}
+    for engine, outputs in _each_engine(replace(bundle, graphs=graphs), added.precision, tiles):
+        rows.append(compare(reference, outputs, card=bundle.card, numerics=engine.numerics, on=tiles.on))
+        worst = beyond(differences(bundle, reference, outputs), bundle.card.gate_of(added.precision))[0]
+        if not worst.ratio <= 1:  # a NaN must fail
+            return rows, worst
+    return rows, None
+
+
+def reference_outputs(bundle: Bundle, tiles: NDArray[np.uint8]) -> Outputs:
+    """What the outputs must be: our own network's by PyTorch, anybody else's by ONNX Runtime, in float32."""
+    name = "torch" if bundle.weights is not None and bundle.card.network is not None else "onnxruntime"
+    return load_engine(bundle, name, precision="fp32").engine.infer(tiles)
+
+
+def write_with(bundle: Bundle, added: Sequence[Added], out: Path) -> Path:
+    """Return `out`, a new bundle: the given one and the added graphs, checksums and parity renewed.
+
+    Raises:
+        OutputError: `out` exists, or cannot be written.
+    """
+    made = {each.precision for each in added}
+    kept = [row for row in bundle.parity if row.precision not in made]
+    return seal_bundle(
+        out,
+        card=bundle.card,
+        graphs={**bundle.graphs, **{each.precision: each.graph for each in added}},
+        golden=bundle.golden,
+        parity=[*kept, *(row for each in added for row in each.rows)],
+        head=_head_tensors(bundle),
+        weights=None if bundle.weights is None else finite_tensors(bundle.weights, "weights.safetensors"),
+    )
+
+
+def _attempts(bundle: Bundle, precision: Made, calibration: Tiles) -> Iterator[Added]:
+    if precision != "int8":
+        graph = bundle.graphs["fp32"]
+        yield Added(precision, to_half(graph) if precision == "fp16" else graph, ())
+        return
+    calibrated = calibrate(bundle.graphs["fp32"], calibration.pixels)
+    yield Added("int8", quantize(calibrated), ())
+    worst = most_harmful(calibrated, calibration.pixels[:RANKING_TILES])
+    for count in KEPT_FLOAT:
+        if count < len(worst):
+            yield Added("int8", quantize(calibrated, worst[:count]), (), tuple(worst[:count]))
+
+
+def _each_engine(bundle: Bundle, precision: Precision, tiles: Tiles) -> Iterator[tuple[Any, Outputs]]:
+    """Each engine that loads, with its outputs; OpenVINO always does."""
+    for name in ENGINES:
+        try:
+            engine = load_engine(bundle, name, precision=precision).engine
+        except EngineUnavailableError:
+            if name == "openvino":
+                raise
+            continue
+        yield engine, engine.infer(tiles.pixels)
+
+
+def _require_golden(bundle: Bundle, reference: Outputs) -> None:
+    """The reference of every comparison must itself give what the bundle was sealed with."""
+    golden = bundle.golden.outputs["probabilities"]
+    largest = float(np.abs(reference["probabilities"][: len(golden)] - golden).max())
+    if not largest <= bundle.card.gate_of("fp32").dp:
+        raise ParityError(
+            f"On this machine fp32 differs from the golden outputs by up to {largest:.2g}. Nothing can be compared "
+            "with it: run `mminfer doctor`."
+        )
+
+
+def _joined(*parts: Tiles) -> Tiles:
+    return Tiles(np.concatenate([part.pixels for part in parts]), ", ".join(part.on for part in parts))
+
+
+def _head_tensors(bundle: Bundle) -> dict[str, NDArray[Any]] | None:
+    """The head as it was sealed: its float64 arrays came from float32."""
+    if bundle.head is None:
+        return None
+    return {name: getattr(bundle.head, name).astype(np.float32) for name in TENSORS}

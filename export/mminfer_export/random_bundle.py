@@ -1,0 +1,96 @@
+"""A bundle of our network with random weights, in every precision: what benchmarks and parity checks run on.
+
+Nothing in it is trained, and its card says so. Its outputs span their ranges, so that a broken engine shows.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from safetensors.numpy import save
+
+from melanoma_infer.bundle import Bundle
+from melanoma_infer.card import Cut, ModelCard, NetworkShape
+from melanoma_infer.errors import OutputError
+from melanoma_infer.head import Head
+from melanoma_infer.model.melanoma_net import MelanomaNet, head_tensors
+from mminfer_export.calibrated_net import malignant_score, measured_cam_scale, reference_outputs, spanning_golden
+from mminfer_export.demo_bundle import demo_card
+from mminfer_export.parity import measured_parity
+from mminfer_export.phantom_tiles import phantom_tiles
+from mminfer_export.precisions import Made, make_precision, write_with
+from mminfer_export.random_net import random_net
+from mminfer_export.to_onnx import to_onnx
+
+TILES = 32
+PRECISIONS: tuple[Made, ...] = ("fp16", "int8")
+CUT_WITHIN = (0.3, 0.7)
+CUT_MARGIN = 0.05
+
+
+def write_random_bundle(out: Path, seed: int, width: int = 64) -> Path:
+    """Return `out`, which now holds a random bundle in fp32, fp16 and int8.
+
+    Args:
+        out: a folder that does not exist yet.
+        seed: of the weights and of the 32 drawn tiles that they are set on.
+        width: channels after the first convolution; 64 is ResNet-50's.
+
+    Raises:
+        OutputError: the folder exists, or cannot be written.
+        ParityError: a precision is beyond its gate: take another seed.
+    """
+    if out.exists():
+        raise OutputError(f"{out.name} exists. A bundle is never changed: remove it, or choose another name.")
+    card = random_card(seed, width)
+    tiles = phantom_tiles(card, TILES, seed)
+    net = random_net(card, torch.from_numpy(tiles), seed)
+    bundle = _float_bundle(net, tiles)
+    return write_with(bundle, [make_precision(bundle, precision) for precision in PRECISIONS], out)
+
+
+def random_card(seed: int, width: int) -> ModelCard:
+    """The demo's card for a network of this width, without `cam_scale` and with a cut that is yet to be set."""
+    return demo_card().model_copy(
+        update={
+            "name": f"random-{seed}-width-{width}",
+            "intended_use": "To measure and to test engines. Its numbers mean nothing for any tissue.",
+            "training_data": f"None: the weights are random. Ranges were set on {TILES} drawn tiles.",
+            "network": NetworkShape(width=width),
+        }
+    )
+
+
+def _float_bundle(net: MelanomaNet, tiles: NDArray[np.uint8]) -> Bundle:
+    """The bundle in float32, in memory, with the parity of all that runs its graph."""
+    reference = reference_outputs(net, tiles)
+    cut = _cut_between(malignant_score(reference["probabilities"], net.card))
+    card = net.card.model_copy(update={"cam_scale": measured_cam_scale(reference), "cut": cut})
+    bundle = Bundle(
+        name=card.name,
+        digest="",
+        card=card,
+        graphs={"fp32": to_onnx(net, card.tile_px)},
+        head=Head.from_tensors(dict(head_tensors(net))),
+        golden=spanning_golden(net, tiles, reference),
+        parity=(),
+        weights=save({name: value.numpy() for name, value in net.state_dict().items()}),
+    )
+    return replace(bundle, parity=tuple(measured_parity(bundle, reference, tiles)))
+
+
+def _cut_between(scores: NDArray[np.float32]) -> Cut:
+    """A cut in the widest gap between the tiles' scores: rounding should move few tiles across."""
+    inside = np.sort(np.clip(np.float64(scores), *CUT_WITHIN))
+    gap = int(np.argmax(np.diff(inside)))
+    value = round(float(inside[gap] + inside[gap + 1]) / 2, 3)
+    return Cut(
+        value=value,
+        low=round(value - CUT_MARGIN, 3),
+        high=round(value + CUT_MARGIN, 3),
+        how="not set on data: the model is untrained",
+    )

@@ -1,0 +1,126 @@
+"""Tiles that lie in a GPU's memory already, as PyTorch, CuPy, JAX or a decoder hand them over; nothing is imported.
+
+They say where they are by `__cuda_array_interface__` (version 3) or by DLPack, and which stream still writes to them.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from melanoma_infer.errors import UsageError
+
+CUDA = (2, 13)
+"""DLPack's device types of memory that a CUDA kernel reads: kDLCUDA and kDLCUDAManaged."""
+UNSIGNED = 1
+"""DLPack's kDLUInt."""
+DLPACK = b"dltensor"
+
+
+@dataclass(frozen=True)
+class DeviceTiles:
+    """Tiles uint8 (N, tile_px, tile_px, 3), contiguous, in a GPU's memory."""
+
+    pointer: int
+    shape: tuple[int, ...]
+    device: int | None
+    """The GPU's number; None where the owner does not say."""
+    stream: int | None
+    """The stream that may still write to them; None where nothing does, or where the owner waits for it."""
+    owner: object
+    """What keeps the memory."""
+
+    dtype = np.dtype(np.uint8)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> DeviceTiles:
+        start, stop, _ = rows.indices(len(self))
+        pointer = self.pointer + start * math.prod(self.shape[1:])
+        return DeviceTiles(pointer, (stop - start, *self.shape[1:]), self.device, self.stream, self.owner)
+
+    @property
+    def nbytes(self) -> int:
+        """Their size in bytes."""
+        return math.prod(self.shape)
+
+
+def device_tiles(tiles: Any, stream: int) -> DeviceTiles | None:
+    """The tiles where they lie on a GPU; None for what lies in the computer's memory.
+
+    Args:
+        tiles: anything.
+        stream: the handle of the stream that will read them; DLPack's owner lets it wait.
+
+    Raises:
+        UsageError: they lie on a GPU, but are not uint8 or not contiguous.
+    """
+    if isinstance(tiles, np.ndarray):
+        return None
+    if (described := getattr(tiles, "__cuda_array_interface__", None)) is not None:
+        return _from_interface(described, tiles)
+    if not hasattr(tiles, "__dlpack_device__"):
+        return None
+    kind, number = tiles.__dlpack_device__()
+    return _from_capsule(tiles.__dlpack__(stream=stream), int(number)) if int(kind) in CUDA else None
+
+
+def _from_interface(described: dict[str, Any], owner: object) -> DeviceTiles:
+    shape = tuple(int(size) for size in described["shape"])
+    strides = described.get("strides")
+    contiguous = strides is None or _row_major(shape, tuple(int(step) for step in strides))
+    _require(described["typestr"] in ("|u1", "<u1", ">u1"), contiguous)
+    return DeviceTiles(int(described["data"][0]), shape, None, described.get("stream"), owner)
+
+
+class _DLDevice(ctypes.Structure):
+    _fields_ = (("kind", ctypes.c_int32), ("number", ctypes.c_int32))
+
+
+class _DLTensor(ctypes.Structure):
+    """DLPack's DLTensor, with which a DLManagedTensor begins."""
+
+    _fields_ = (
+        ("data", ctypes.c_void_p),
+        ("device", _DLDevice),
+        ("ndim", ctypes.c_int32),
+        ("code", ctypes.c_uint8),
+        ("bits", ctypes.c_uint8),
+        ("lanes", ctypes.c_uint16),
+        ("shape", ctypes.POINTER(ctypes.c_int64)),
+        ("strides", ctypes.POINTER(ctypes.c_int64)),
+        ("byte_offset", ctypes.c_uint64),
+    )
+
+
+def _from_capsule(capsule: object, number: int) -> DeviceTiles:
+    """The tensor in a DLPack capsule, which is not taken over: it frees the tensor when the last row is gone."""
+    tensor = _tensor_in(capsule)
+    shape = tuple(tensor.shape[: tensor.ndim])
+    contiguous = not tensor.strides or _row_major(shape, tuple(tensor.strides[: tensor.ndim]))
+    _require((tensor.code, tensor.bits, tensor.lanes) == (UNSIGNED, 8, 1), contiguous)
+    return DeviceTiles((tensor.data or 0) + tensor.byte_offset, shape, number, None, capsule)
+
+
+def _tensor_in(capsule: object) -> _DLTensor:
+    address = ctypes.pythonapi.PyCapsule_GetPointer
+    address.restype, address.argtypes = ctypes.c_void_p, (ctypes.py_object, ctypes.c_char_p)
+    return _DLTensor.from_address(address(capsule, DLPACK))
+
+
+def _row_major(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
+    """Whether rows of bytes follow each other without gaps; axes of one element may have any stride."""
+    expected = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+    return all(size == 1 or step == want for size, step, want in zip(shape, strides, expected, strict=True))
+
+
+def _require(is_uint8: bool, contiguous: bool) -> None:
+    if not is_uint8:
+        raise UsageError("Tiles on a GPU must be uint8 (N, tile_px, tile_px, 3), before any normalisation.")
+    if not contiguous:
+        raise UsageError("Tiles on a GPU must be contiguous, channels last. Call .contiguous() or copy them first.")

@@ -1,0 +1,28 @@
+"""TensorRT-RTX: a bundle's graph on an RTX GPU (sm_75 to sm_120, not sm_90 or sm_100).
+
+Its engines are built in seconds, on any machine; kernels are compiled where they run. Built and untested: it has not
+run on a GPU yet. Nothing of NVIDIA's is imported before `load` found a driver.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from melanoma_infer.bundle import Bundle
+from melanoma_infer.card import Precision
+from melanoma_infer.engines.tensorrt_engine import TensorRTEngine, load_with
+
+
+def load(
+    bundle: Bundle,
+    precision: Precision,
+    threads: int | None,
+    device: str | None,
+    *,
+    engine_file: Path | None = None,
+) -> TensorRTEngine:
+    """The bundle's graph in TensorRT-RTX: `engine_file`, or the cache's engine, or one that is built now.
+
+    As `tensorrt_engine.load_with` says.
+    """
+    return load_with("tensorrt-rtx", bundle, precision, device, engine_file)

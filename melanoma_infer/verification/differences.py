@@ -1,0 +1,178 @@
+"""How far one engine's outputs are from the reference's, and which of the differences are beyond their gate."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melanoma_infer.bundle import Bundle
+from melanoma_infer.card import ModelCard, ParityGate
+from melanoma_infer.engines.base import Outputs
+from melanoma_infer.fusion import fused
+from melanoma_infer.patients import Patient, one_hot
+from melanoma_infer.scoring import aggregate, malignant_probabilities
+
+Array = NDArray[np.float64]
+
+TAIL_PERCENT = 99.9
+P_MIN = 1e-6
+"""Probabilities below count as this in logits: nobody decides on what lies there."""
+
+
+@dataclass(frozen=True)
+class Slide:
+    """Tiles of one slide: their rows among all, and the area that each stands for."""
+
+    rows: tuple[int, ...]
+    tile_mm2: float
+
+
+@dataclass(frozen=True)
+class Differences:
+    """Differences of one engine from the reference; None where the model does not have the output."""
+
+    max_dp: float
+    p999_dp: float
+    mean_dp: float
+    max_dscore: float
+    p999_dlogit: float
+    decision_flips: int
+    slide_flips: int
+    max_dmm: float | None = None
+    p999_dmm: float | None = None
+    features_rms: float | None = None
+    p999_dattention: float | None = None
+    cam_correlation: float | None = None
+
+
+@dataclass(frozen=True)
+class Excess:
+    """A figure and its gate; `ratio` above 1 is beyond it."""
+
+    name: str
+    value: float
+    gate: float
+    ratio: float
+
+    def __str__(self) -> str:
+        return f"{self.name} {self.value:.2g} (gate {self.gate:g})"
+
+
+def differences(bundle: Bundle, reference: Outputs, other: Outputs, slides: Sequence[Slide] = ()) -> Differences:
+    """How far `other` is from `reference`, both of the same tiles.
+
+    |Δp| is taken over the graph's probabilities, and over those that the head gives for the golden patients and for an
+    unknown one, which are what a slide's score is made of. A flip is a raw score on the other side of the card's cut,
+    or of the reference's median: of tiles and of slides, for an unknown patient.
+    """
+    before, after = (_probabilities(bundle, outputs) for outputs in (reference, other))
+    dp = np.abs(after - before)
+    scores, others = (np.stack([malignant_probabilities(p, bundle.card) for p in each]) for each in (before, after))
+    slide_scores, slide_others = (_slide_scores(bundle.card, each, slides) for each in (scores, others))
+    cut = bundle.card.cut.value if bundle.card.cut else float(np.median(scores[0]))
+    unknown = slice(None, None, len(scores))
+    slide_flips = _flips(slide_scores[unknown], slide_others[unknown], cut)
+    dscore = np.abs(others - scores)
+    maps = {name: _difference(reference, other, name) for name in ("depth_mm", "attention")}
+    dmm, attention = maps["depth_mm"], maps["attention"]
+    return Differences(
+        max_dp=float(dp.max()),
+        p999_dp=_tail(dp),
+        mean_dp=float(dp.mean()),
+        max_dscore=float(max(dscore.max(), np.abs(slide_others - slide_scores).max(initial=0.0))),
+        p999_dlogit=_tail(np.abs(_centred_logs(other["probabilities"]) - _centred_logs(reference["probabilities"]))),
+        decision_flips=_flips(scores[0], others[0], cut) + slide_flips,
+        slide_flips=slide_flips,
+        max_dmm=None if dmm is None else float(dmm.max()),
+        p999_dmm=None if dmm is None else _tail(dmm),
+        features_rms=_relative_rms(reference, other, "features"),
+        p999_dattention=None if attention is None else _tail(attention),
+        cam_correlation=_least_correlation(reference, other),
+    )
+
+
+def beyond(seen: Differences, gate: ParityGate) -> list[Excess]:
+    """Every figure that has a gate, the one farthest beyond it first."""
+    return sorted(_compared(seen, gate), key=lambda each: -each.ratio)
+
+
+def _compared(seen: Differences, gate: ParityGate) -> Iterator[Excess]:
+    yield Excess("decision flips", seen.decision_flips, 0, float(seen.decision_flips and 1 + seen.decision_flips))
+    for name, value, limit in (
+        ("p99.9 |Δp|", seen.p999_dp, gate.dp),
+        ("p99.9 |Δmm|", seen.p999_dmm, gate.dmm),
+        ("features' relative RMS", seen.features_rms, gate.features_rms),
+        ("p99.9 |Δlogit|", seen.p999_dlogit, gate.dlogit),
+        ("p99.9 |Δattention|", seen.p999_dattention, gate.attention),
+    ):
+        if value is not None and limit is not None:
+            yield Excess(name, value, limit, value / limit)
+    if seen.cam_correlation is not None and gate.cam_correlation is not None:
+        missing, allowed = 1 - seen.cam_correlation, max(1 - gate.cam_correlation, 1e-12)
+        yield Excess("CAM correlation", seen.cam_correlation, gate.cam_correlation, missing / allowed)
+
+
+def _probabilities(bundle: Bundle, outputs: Outputs) -> Array:
+    """Probabilities (P, N, K): for an unknown patient first, then for each golden one, then the graph's own."""
+    graph, features = outputs["probabilities"], outputs.get("features")
+    unknown = one_hot(Patient(), bundle.card.patient_fields)
+    patients = [unknown, *bundle.golden.patients] if bundle.head is not None else [unknown]
+    host = [fused(bundle, graph, features, patient) for patient in patients]
+    return np.stack([*host, np.asarray(graph, np.float64)])
+
+
+def _slide_scores(card: ModelCard, scores: Array, slides: Sequence[Slide]) -> Array:
+    """The slides' scores (S · P,) for every patient, from their tiles' (P, N)."""
+    kind, area_mm2 = card.aggregator.kind, card.hottest_area_mm2
+    values = [
+        aggregate(patient[list(slide.rows)], kind, tile_mm2=slide.tile_mm2, area_mm2=area_mm2)
+        for slide in slides
+        for patient in scores
+    ]
+    return np.array([value for value in values if value is not None], np.float64)
+
+
+def _flips(before: Array, after: Array, cut: float) -> int:
+    return int(((before >= cut) != (after >= cut)).sum())
+
+
+def _difference(reference: Outputs, other: Outputs, name: str) -> Array | None:
+    if name not in reference:
+        return None
+    return np.abs(np.asarray(other[name], np.float64) - reference[name])
+
+
+def _relative_rms(reference: Outputs, other: Outputs, name: str) -> float | None:
+    difference = _difference(reference, other, name)
+    if difference is None:
+        return None
+    scale = float(np.sqrt(np.mean(np.square(np.asarray(reference[name], np.float64)))))
+    return float(np.sqrt(np.mean(np.square(difference)))) / max(scale, 1e-12)
+
+
+def _least_correlation(reference: Outputs, other: Outputs) -> float | None:
+    """The least correlation of a map with the reference's, over all tiles; maps without any contrast are left out."""
+    if "cam" not in reference:
+        return None
+    pairs = [(reference["cam"][:, i].ravel(), other["cam"][:, i].ravel()) for i in range(reference["cam"].shape[1])]
+    found = [_correlation(a.astype(np.float64), b.astype(np.float64)) for a, b in pairs if np.ptp(a) > 0]
+    return min(found, default=None)
+
+
+def _correlation(a: Array, b: Array) -> float:
+    a, b = a - a.mean(), b - b.mean()
+    norm = float(np.sqrt((a @ a) * (b @ b)))
+    return float(np.clip(a @ b / norm, -1.0, 1.0)) if norm > 0 else 0.0
+
+
+def _centred_logs(probabilities: NDArray[np.floating]) -> Array:
+    logs = np.log(np.clip(np.asarray(probabilities, np.float64), P_MIN, None))
+    centred: Array = logs - logs.mean(axis=1, keepdims=True)
+    return centred
+
+
+def _tail(values: Array) -> float:
+    return float(np.percentile(values, TAIL_PERCENT))

@@ -1,0 +1,155 @@
+"""What the user's code may have done otherwise, each as a way to read a tile and an engine to run it on."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+
+import numpy as np
+from PIL import Image
+
+from melanoma_infer.bundle import Bundle
+from melanoma_infer.engines.base import Engine
+from melanoma_infer.errors import EngineUnavailableError, UsageError
+from melanoma_infer.geometry import RectPx
+from melanoma_infer.plan import SlidePlan
+from melanoma_infer.reading import ReadPlan, read_plan, read_tile
+from melanoma_infer.records import Tile
+from melanoma_infer.slides.retrying import RetryingReader
+from melanoma_infer.verification.mistakes import Rgb, graph_engine, input_mistakes
+
+Read = Callable[[RetryingReader, RectPx], Rgb | None]
+
+REGION_PIXELS_MAX = 1 << 26
+"""A region of more is not held whole for a hypothesis: 200 MB."""
+FILTERS: dict[str, Image.Resampling] = {
+    "nearest": Image.Resampling.NEAREST,
+    "bicubic": Image.Resampling.BICUBIC,
+    "Lanczos": Image.Resampling.LANCZOS,
+    "area": Image.Resampling.BOX,
+    "Pillow's bilinear, antialiased": Image.Resampling.BILINEAR,
+}
+SHIFTS = {
+    (1, 0): "right",
+    (-1, 0): "left",
+    (0, 1): "down",
+    (0, -1): "up",
+    (1, 1): "right and down",
+    (-1, -1): "left and up",
+    (1, -1): "right and up",
+    (-1, 1): "left and down",
+}
+
+
+@dataclass(frozen=True)
+class Hypothesis:
+    """A cause in words, how a tile is read under it, and the engine; None: the one that is compared."""
+
+    name: str
+    read: Read
+    engine: Engine | None = None
+
+
+def hypotheses(bundle: Bundle, plan: SlidePlan) -> list[Hypothesis]:
+    """Everything that is tried: channels, normalisation, resize, half-tile shifts, pyramid levels, swapped axes."""
+    reading = plan.reading
+    return [*_inputs(bundle, reading), *_resizes(bundle, reading), *_shifts(reading), *_levels(bundle, plan)]
+
+
+def _inputs(bundle: Bundle, plan: ReadPlan) -> Iterator[Hypothesis]:
+    for mistake in input_mistakes(bundle.card):
+        engine = None
+        if not mistake.swapped:
+            graph = mistake.made(bundle.graphs["fp32"])
+            if graph is None:
+                continue
+            try:
+                engine = graph_engine(bundle, graph)
+            except EngineUnavailableError:
+                continue
+        yield Hypothesis(mistake.name, _changed(plan, mistake.pixels), engine)
+    yield Hypothesis("x and y swapped (tiles transposed)", _changed(plan, lambda tile: tile.transpose(1, 0, 2)))
+
+
+def _resizes(bundle: Bundle, plan: ReadPlan) -> Iterator[Hypothesis]:
+    for name, resample in FILTERS.items():
+        if resample != Image.Resampling.BILINEAR or bundle.card.resize != "pillow-bilinear":
+            yield Hypothesis(f"another resize ({name})", _resized(plan, _by(resample)))
+    yield Hypothesis("another resize (bilinear without antialiasing, as OpenCV and torch do)", _resized(plan, _sampled))
+
+
+def _shifts(plan: ReadPlan) -> Iterator[Hypothesis]:
+    for (across, down), words in SHIFTS.items():
+        yield Hypothesis(f"half-tile shift (your tiles lie half a tile further {words})", _shifted(plan, across, down))
+
+
+def _levels(bundle: Bundle, plan: SlidePlan) -> Iterator[Hypothesis]:
+    for level, downsample in enumerate(plan.facts.level_downsamples):
+        if level == plan.reading.level:
+            continue
+        # As the card would have it read, if this were the only level.
+        facts = replace(plan.facts, level_downsamples=(downsample,))
+        try:
+            reading = read_plan(facts, plan.scale.scale, plan.geometry, bundle.card)
+        except UsageError:
+            continue
+        read = _changed(replace(reading, level=level, downsample=downsample), lambda tile: tile)
+        yield Hypothesis(f"another pyramid level ({level} in place of {plan.reading.level})", read)
+
+
+def _changed(plan: ReadPlan, change: Callable[[Rgb], Rgb]) -> Read:
+    def read(reader: RetryingReader, rect_l0: RectPx) -> Rgb | None:
+        if rect_l0.area / plan.downsample**2 > REGION_PIXELS_MAX and plan.box == 1:
+            return None
+        pixels = read_tile(reader, Tile(0, rect_l0, 1.0, 0.0), plan).pixels
+        return None if pixels is None else np.ascontiguousarray(change(pixels))
+
+    return read
+
+
+def _shifted(plan: ReadPlan, across: int, down: int) -> Read:
+    whole = _changed(plan, lambda tile: tile)
+
+    def read(reader: RetryingReader, rect_l0: RectPx) -> Rgb | None:
+        dx, dy = round(across * rect_l0.width / 2), round(down * rect_l0.height / 2)
+        return whole(reader, replace(rect_l0, x=rect_l0.x + dx, y=rect_l0.y + dy))
+
+    return read
+
+
+Box = tuple[float, float, float, float]
+Resize = Callable[[Image.Image, Box, int], Image.Image]
+
+
+def _resized(plan: ReadPlan, resize: Resize) -> Read:
+    """Tiles whose region is read whole and resized at once."""
+
+    def read(reader: RetryingReader, rect_l0: RectPx) -> Rgb | None:
+        left, top, right, bottom = (
+            edge / plan.downsample for edge in (rect_l0.x, rect_l0.y, rect_l0.right, rect_l0.bottom)
+        )
+        x, y = math.floor(left), math.floor(top)
+        region = RectPx(x, y, math.ceil(right) - x, math.ceil(bottom) - y)
+        if region.area > REGION_PIXELS_MAX:
+            return None
+        pixels = reader.read_rgb(plan.level, region)
+        if pixels is None:
+            return None
+        image = resize(Image.fromarray(pixels.pixels), (left - x, top - y, right - x, bottom - y), plan.tile_px)
+        return np.array(image)
+
+    return read
+
+
+def _by(resample: Image.Resampling) -> Resize:
+    return lambda image, box, px: image.resize((px, px), resample, box=box)
+
+
+def _sampled(image: Image.Image, box: Box, px: int) -> Image.Image:
+    """Bilinear at the centres of the output's pixels, whatever lies between them."""
+    left, top, right, bottom = box
+    across, down = (right - left) / px, (bottom - top) / px
+    return image.transform(
+        (px, px), Image.Transform.AFFINE, (across, 0.0, left, 0.0, down, top), Image.Resampling.BILINEAR
+    )

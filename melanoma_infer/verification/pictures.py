@@ -1,0 +1,80 @@
+"""The tiles that differ most, side by side with both numbers: PNG files, and one page that holds them."""
+
+from __future__ import annotations
+
+import base64
+import io
+from html import escape
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from melanoma_infer.errors import OutputError
+from melanoma_infer.verification.expected import Comparison, SideBySide
+
+PAGE = "expected.html"
+SIDE_MAX = 512
+STYLE = """body{font:15px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1b1b1b}
+figure{display:flex;gap:1.5rem;margin:1.5rem 0;align-items:flex-start}img{width:224px;border:1px solid #bbb}
+td,th{padding:.15rem 1rem .15rem 0;text-align:right}td:first-child,th:first-child{text-align:left}"""
+
+
+def write_pictures(out: Path, found: Comparison) -> Path:
+    """The page in this folder; beside it each picture, `worst-1.png` first.
+
+    Raises:
+        OutputError: they cannot be written.
+    """
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        pictures = [_png(each.pixels) for each in found.worst]
+        for number, picture in enumerate(pictures, start=1):
+            (out / f"worst-{number}.png").write_bytes(picture)
+        page = out / PAGE
+        page.write_text(_page(found, pictures), encoding="utf-8")
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise OutputError(f"The pictures cannot be written ({why}). Choose another --out.") from error
+    return page
+
+
+def _page(found: Comparison, pictures: list[bytes]) -> str:
+    tried = "".join(f"<tr><td>{escape(each.name)}<td>{each.mean_dp:.2g}" for each in found.tried)
+    causes = (
+        f"<h2>Likely causes</h2><table><tr><th>if your code had<th>mean |Δp| left of {found.before:.2g}{tried}</table>"
+        if found.tried
+        else ""
+    )
+    figures = "".join(_figure(found, each, picture) for each, picture in zip(found.worst, pictures, strict=True))
+    remarks = "".join(f"<p>{escape(remark)}" for remark in found.remarks)
+    return (
+        '<!doctype html><html lang="en"><meta charset="utf-8"><title>Your numbers and the toolkit</title>'
+        f"<style>{STYLE}</style><h1>Your numbers and the toolkit's</h1><p>{escape(found.diagnosis)}"
+        f"<p>{found.matched} of {found.given} tiles compared: mean |Δp| {found.mean_dp:.2g}, "
+        f"largest {found.max_dp:.2g}.{remarks}"
+        f"<h2>The tiles that differ most, as the toolkit reads them</h2>{figures}{causes}</html>\n"
+    )
+
+
+def _figure(found: Comparison, each: SideBySide, picture: bytes) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(name)}<td>{ours:.4f}<td>{theirs:.4f}"
+        for name, ours, theirs in zip(found.classes, each.ours, each.theirs, strict=True)
+    )
+    rect = each.rect_l0
+    encoded = base64.b64encode(picture).decode()
+    return (
+        f'<figure><img alt="the tile at {rect.x}, {rect.y}" src="data:image/png;base64,{encoded}">'
+        f"<figcaption>l0 {rect.x}, {rect.y}; {rect.width} × {rect.height} px"
+        f"<table><tr><th>class<th>toolkit<th>yours{rows}</table></figcaption></figure>"
+    )
+
+
+def _png(pixels: NDArray[np.uint8]) -> bytes:
+    image = Image.fromarray(pixels)
+    image.thumbnail((SIDE_MAX, SIDE_MAX))
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()

@@ -1,0 +1,101 @@
+"""The tiles that engines are compared on: the golden ones, those of drawn slides, or those of the user's slide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melanoma_infer.bundle import Bundle
+from melanoma_infer.card import ModelCard
+from melanoma_infer.errors import SlideUnreadableError
+from melanoma_infer.geometry import RectPx
+from melanoma_infer.phantom.draw import draw
+from melanoma_infer.phantom.scene import Scene, make_scene
+from melanoma_infer.pipeline import plan_slide
+from melanoma_infer.reading import read_tiles
+from melanoma_infer.settings import Settings
+from melanoma_infer.verification.differences import Slide
+
+DRAWN_SLIDES = 8
+SEED = 5_000
+"""Of the first drawn slide; each next one has the next seed. Far from the seeds that bundles are made and set on."""
+SLIDE_UM = (9000.0, 6000.0)
+TILES_A_SLIDE = 6
+FINE_UM = 256.0
+"""Every second pair of slides has tiles no larger than this, where textures fill a tile."""
+SLIDE_TILES_MAX = 400
+"""Of a user's slide: more tell no more of an engine, and cost minutes."""
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Tiles uint8 (N, tile_px, tile_px, 3), the golden ones first; the slides that the others belong to."""
+
+    tiles: NDArray[np.uint8]
+    slides: tuple[Slide, ...]
+    golden: int
+    on: str
+    """What they are, for people."""
+
+    def only_golden(self) -> Sample:
+        """The golden tiles alone."""
+        return Sample(self.tiles[: self.golden], (), self.golden, f"{self.golden} golden tiles")
+
+
+def drawn_sample(bundle: Bundle, slides: int = DRAWN_SLIDES) -> Sample:
+    """The golden tiles and six of each of so many drawn slides, every second one with a melanoma."""
+    return _joined(bundle, [_drawn(bundle.card, number) for number in range(slides)], f"{slides} drawn slides")
+
+
+def slide_sample(bundle: Bundle, path: Path, settings: Settings, *, threads: int) -> Sample:
+    """The golden tiles and those of a slide, at most SLIDE_TILES_MAX, evenly chosen.
+
+    Raises:
+        MminferError: the slide cannot be opened or its scale is unknown.
+        SlideUnreadableError: it has no tile with tissue that can be read.
+    """
+    plan = plan_slide(path, bundle.card, settings)
+    chosen = [plan.tiles[i] for i in _evenly(len(plan.tiles), SLIDE_TILES_MAX)]
+    reads = [read.pixels for read in read_tiles(path, chosen, plan.reading, threads=threads)]
+    pixels = [each for each in reads if each is not None]
+    if not pixels:
+        raise SlideUnreadableError("The slide has no tile with tissue that can be read. Verify on another slide.")
+    return _joined(bundle, [(np.stack(pixels), plan.geometry.tile_mm2)], f"{len(pixels)} tiles of a slide")
+
+
+def _joined(bundle: Bundle, parts: Sequence[tuple[NDArray[np.uint8], float]], on: str) -> Sample:
+    golden = bundle.golden.tiles
+    slides: list[Slide] = []
+    first = len(golden)
+    for tiles, tile_mm2 in parts:
+        slides.append(Slide(tuple(range(first, first + len(tiles))), tile_mm2))
+        first += len(tiles)
+    every = np.concatenate([golden, *(tiles for tiles, _ in parts)])
+    return Sample(every, tuple(slides), len(golden), f"{len(golden)} golden tiles, {on}")
+
+
+def _drawn(card: ModelCard, number: int) -> tuple[NDArray[np.uint8], float]:
+    """Six tiles of a drawn slide along its section, and the area of one."""
+    scene = make_scene(SEED + number, "none" if number % 2 else "melanoma", SLIDE_UM)
+    side_um = min(card.tile_side_um, SLIDE_UM[1] / 2, SLIDE_UM[1] / 2 if number % 4 < 2 else FINE_UM)
+    um_per_px = side_um / card.tile_px
+    corners = _along_section(scene, side_um)
+    rects = [RectPx(round(x / um_per_px), round(y / um_per_px), card.tile_px, card.tile_px) for x, y in corners]
+    return np.stack([draw(scene, rect, um_per_px) for rect in rects]), (side_um / 1000) ** 2
+
+
+def _along_section(scene: Scene, side_um: float) -> Iterator[tuple[float, float]]:
+    """Upper left corners in µm of tiles whose middles lie along the section, above and below its middle line."""
+    skin = scene.skin
+    for i in range(TILES_A_SLIDE):
+        along = skin.left_um + (i + 0.5) / TILES_A_SLIDE * (skin.right_um - skin.left_um)
+        down = skin.top_um + (0.25, 0.6)[i % 2] * skin.thickness_um
+        yield max(0.0, along - side_um / 2), max(0.0, down - side_um / 2)
+
+
+def _evenly(count: int, wanted: int) -> list[int]:
+    return sorted({int(i) for i in np.linspace(0, count - 1, min(count, wanted))}) if count else []

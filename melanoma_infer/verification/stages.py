@@ -1,0 +1,95 @@
+"""The stages of a graph: which of its values belong to the input, the trunk, the depth, the attention and so on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import onnx
+
+Stage = Literal["input", "trunk", "depth", "attention", "projection", "head", "maps", "run"]
+
+STAGES: dict[Stage, str] = {
+    "input": "input decoding and normalisation",
+    "trunk": "trunk",
+    "depth": "depth",
+    "attention": "attention",
+    "projection": "projection to features",
+    "head": "head and probabilities",
+    "maps": "class activation maps",
+    "run": "loading or running",
+}
+"""In the order of the flow, with the words for people."""
+
+SHAPES = frozenset({"Cast", "Transpose", "Identity", "Reshape", "Unsqueeze", "QuantizeLinear", "DequantizeLinear"})
+POINTWISE = SHAPES | {"Div", "Sub", "Mul", "Add"}
+
+
+def stages_of(graph: onnx.GraphProto) -> dict[str, Stage]:
+    """The stage of every value that a node gives, by name, from which of the graph's outputs it leads to.
+
+    Input: pointwise operators before the first product. Depth and attention: what leads to these outputs alone. Trunk:
+    what leads to the attention otherwise, or, in a graph without one, to the last products before the probabilities.
+    """
+    outputs = {value.name for value in graph.output}
+    made = {name: node for node in graph.node for name in node.output if name}
+    start = _input_values(graph)
+    leads = {name: _ancestors(made, [name]) for name in outputs}
+    elsewhere = _ancestors(made, outputs - {"attention"}, closed={"attention"})
+    without_depth = _ancestors(made, outputs - {"depth_mm"}, closed={"depth_mm"})
+    trunk = (leads["attention"] & elsewhere) if "attention" in leads else _before_head(graph, leads["probabilities"])
+    stages: dict[str, Stage] = {}
+    for name in made:
+        if name in start:
+            stages[name] = "input"
+        elif name in leads.get("depth_mm", ()) and name not in without_depth:
+            stages[name] = "depth"
+        elif name in trunk:
+            stages[name] = "trunk"
+        elif name in leads.get("attention", ()):
+            stages[name] = "attention"
+        elif name in leads.get("features", ()):
+            stages[name] = "projection"
+        else:
+            stages[name] = "head" if name in leads["probabilities"] else "maps"
+    return stages
+
+
+def _ancestors(
+    made: Mapping[str, onnx.NodeProto], names: Iterable[str], *, closed: Iterable[str] = ()
+) -> frozenset[str]:
+    """The values that these follow from, and they themselves; no path leads through `closed` ones."""
+    seen: set[str] = set(closed)
+    waiting = [name for name in names if name not in seen]
+    found: set[str] = set()
+    while waiting:
+        name = waiting.pop()
+        if name in seen:
+            continue
+        seen.add(name)
+        if name in made:
+            found.add(name)
+            waiting.extend(made[name].input)
+    return frozenset(found)
+
+
+def _input_values(graph: onnx.GraphProto) -> frozenset[str]:
+    """What pointwise operators alone make of the tiles."""
+    stored = {tensor.name for tensor in graph.initializer}
+    found = {value.name for value in graph.input if value.name not in stored}
+    first = set(found)
+    for node in graph.node:
+        if node.op_type in POINTWISE and any(name in found for name in node.input):
+            found.update(node.output)
+    return frozenset(found - first)
+
+
+def _before_head(graph: onnx.GraphProto, leading: frozenset[str]) -> frozenset[str]:
+    """What leads to the probabilities up to the last spatial operator before the first fully connected one."""
+    names: set[str] = set()
+    for node in graph.node:
+        if node.op_type in ("Gemm", "MatMul"):
+            break
+        names.update(node.output)
+    return leading & names

@@ -1,0 +1,84 @@
+"""The card that `bundle init` writes names every field, with the default that the field has."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+
+import pytest
+
+from melanoma_infer.card import DEFAULT_GATES, ModelCard
+from melanoma_infer.errors import OutputError, UsageError
+from mminfer_export.card_toml import TEMPLATE, read_card, write_template
+
+EXAMPLES = {"stain", "specimen", "no_lesion", "cam_scale", "thickness_residual_quantiles_mm", "cut", "outcome",
+            "outcome_cuts", "class_priors", "network", "patient_fields", "aggregator"}  # fmt: skip
+"""Fields that the template shows by an example, because their default is that they are left out."""
+
+
+def uncommented() -> str:
+    """The template with every field switched on."""
+    return re.sub(r"^# (?=[a-z_0-9]+ = |\[)", "", TEMPLATE, flags=re.MULTILINE)
+
+
+def test_the_template_is_a_valid_card_of_eight_lines(tmp_path):
+    card = read_card(write_template(tmp_path / "card.toml"))
+    lines = [line for line in TEMPLATE.splitlines() if line and not line.startswith("#")]
+    assert len(lines) == 8
+    assert (card.tile_px, card.um_per_px, card.classes) == (224, 0.5, ("normal", "tumour"))
+
+
+def test_the_template_names_every_field_of_the_card():
+    named = tomllib.loads(uncommented())
+    assert set(named) == set(ModelCard.model_fields) - {"tile_um"}
+    assert "tile_um" in TEMPLATE
+
+
+def test_the_template_shows_each_field_s_default():
+    named = tomllib.loads(uncommented())
+    # Patient fields need the output `features`, which the template leaves out.
+    shown = ModelCard.model_validate({k: v for k, v in named.items() if k != "patient_fields"})
+    for name, field in ModelCard.model_fields.items():
+        if not field.is_required() and name not in EXAMPLES | {"um_per_px", "tile_um", "parity_gates"}:
+            assert getattr(shown, name) == field.get_default(call_default_factory=True), name
+    assert shown.aggregator.kind == "hottest-area"
+    for precision, gate in DEFAULT_GATES.items():
+        assert (shown.parity_gates[precision].dp, shown.parity_gates[precision].dmm) == (gate.dp, gate.dmm)
+
+
+def test_every_example_of_the_template_is_valid():
+    named = tomllib.loads(uncommented()) | {"outputs": ["depth_mm", "attention", "cam", "features"]}
+    card = ModelCard.model_validate(named)
+    assert card.patient_fields[0].columns == 4
+    assert card.cut is not None
+    assert card.network is not None
+
+
+def test_a_card_that_stands_there_is_not_overwritten(tmp_path):
+    path = tmp_path / "card.toml"
+    path.write_text("mine")
+    with pytest.raises(OutputError, match="exists"):
+        write_template(path)
+    assert path.read_text() == "mine"
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (("tile_px = 224", "tile_px = 'big'"), "tile_px"),
+        (("tile_px = 224", ""), "tile_px: Field required"),
+        (("tile_px = 224", "tile_px = 224\nsurprise = 1"), "surprise"),
+        (("tile_px = 224", "tile_px = "), "is not TOML"),
+        (("std = [0.229, 0.224, 0.225]", "std = [0.229, 0, 0.225]"), "std"),
+    ],
+)
+def test_a_card_that_is_not_valid_is_refused_with_the_place(tmp_path, change, words):
+    path = tmp_path / "card.toml"
+    path.write_text(TEMPLATE.replace(*change))
+    with pytest.raises(UsageError, match=words):
+        read_card(path)
+
+
+def test_a_card_that_is_missing_is_refused_with_the_command_that_writes_one(tmp_path):
+    with pytest.raises(UsageError, match="bundle init"):
+        read_card(tmp_path / "card.toml")

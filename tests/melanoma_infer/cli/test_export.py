@@ -1,0 +1,123 @@
+"""`mminfer export`: a new bundle beside the old one, compared before it is written; plain words where it cannot be."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from melanoma_infer.bundle import PACKAGED, open_bundle
+from melanoma_infer.engines import load_engine
+from melanoma_infer.errors import ParityError
+from mminfer_export import precisions
+
+
+@pytest.fixture(autouse=True)
+def _few_tiles(monkeypatch):
+    """Fewer tiles than a user gets: what is tested here is the command."""
+    monkeypatch.setattr(precisions, "CHECK_TILES", 4)
+    monkeypatch.setattr(precisions, "CALIBRATION_TILES", 4)
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_fp16_makes_a_new_bundle_and_leaves_the_old_one_as_it_was(mminfer, tmp_path):
+    before, out = contents(PACKAGED / "demo.mminfer"), tmp_path / "half.mminfer"
+    ended = mminfer("export", "demo", "--to", "onnx", "--precision", "fp16", "--out", out)
+    assert ended.code == 0, ended.err
+    assert contents(PACKAGED / "demo.mminfer") == before
+    made = open_bundle(out)
+    assert made.precisions == ("fp32", "fp16")
+    assert made.card == open_bundle("demo").card
+    after = contents(out)
+    assert after.keys() - before.keys() == {"model.fp16.onnx"}
+    for name in ("model.fp32.onnx", "weights.safetensors", "head.safetensors"):
+        assert after[name] == before[name], name
+    for engine in ("openvino", "onnxruntime"):
+        row = made.parity_of(engine, "fp16")
+        assert 0 < row.max_dp <= made.card.gate_of("fp16").dp
+        assert row.tiles == 8
+    assert str(out) in ended.out
+    assert "openvino fp16" in ended.out
+
+
+def test_the_new_graph_gives_the_golden_outputs(mminfer, tmp_path):
+    out = tmp_path / "half.mminfer"
+    assert mminfer("export", "demo", "--precision", "fp16", "--out", out).code == 0
+    made = open_bundle(out)
+    outputs = load_engine(made, "openvino", precision="fp16").engine.infer(made.golden.tiles)
+    np.testing.assert_allclose(outputs["probabilities"], made.golden.outputs["probabilities"], rtol=0, atol=5e-3)
+    np.testing.assert_allclose(outputs["depth_mm"], made.golden.outputs["depth_mm"], rtol=0, atol=0.02)
+
+
+def test_json_alone_is_printed(mminfer, tmp_path):
+    ended = mminfer("export", "demo", "--precision", "fp32", "--out", tmp_path / "copy.mminfer", "--json")
+    result = json.loads(ended.out)
+    assert (result["precision"], result["kept_float"]) == ("fp32", [])
+    assert result["bytes"] == (PACKAGED / "demo.mminfer" / "model.fp32.onnx").stat().st_size
+    assert {row["engine"] for row in result["parity"]} == {"openvino", "onnxruntime"}
+    assert max(row["max_dp"] for row in result["parity"]) < 1e-4
+
+
+def test_an_existing_bundle_is_not_touched(mminfer, tmp_path):
+    (tmp_path / "there.mminfer").mkdir()
+    ended = mminfer("export", "demo", "--out", tmp_path / "there.mminfer")
+    assert ended.code == 14
+    assert "exists" in ended.err
+    assert list((tmp_path / "there.mminfer").iterdir()) == []
+
+
+@pytest.mark.parametrize("argv", [("--calibration", "x.svs"), ("--tile-um", "256")])
+def test_calibration_is_for_int8_alone(mminfer, tmp_path, argv):
+    ended = mminfer("export", "demo", "--precision", "fp16", "--out", tmp_path / "a.mminfer", *argv)
+    assert ended.code == 2
+    assert "--precision int8" in ended.err
+
+
+def test_a_graph_beyond_its_gate_is_not_written(mminfer, tmp_path, monkeypatch):
+    def beyond_gate(*_):
+        raise ParityError("The int8 graph differs from fp32 by more than the card's gate.")
+
+    monkeypatch.setattr(precisions, "make_precision", beyond_gate)
+    ended = mminfer("export", "demo", "--precision", "int8", "--out", tmp_path / "a.mminfer")
+    assert ended.code == 22
+    assert not (tmp_path / "a.mminfer").exists()
+
+
+def test_a_graph_that_differs_is_beyond_its_gate(monkeypatch):
+    """Halved probabilities: seen on the tiles, not believed of the converter."""
+    demo = open_bundle("demo")
+    reference = precisions.reference_outputs
+
+    def shifted(bundle, tiles):
+        outputs = dict(reference(bundle, tiles))
+        outputs["features"] = outputs["features"] * 1.5
+        return outputs
+
+    monkeypatch.setattr(precisions, "reference_outputs", shifted)
+    with pytest.raises(ParityError, match="gate"):
+        precisions.make_precision(demo, "fp32")
+
+
+def test_without_the_extra_the_message_names_it(mminfer, tmp_path, monkeypatch):
+    monkeypatch.delitem(sys.modules, "mminfer_export.precisions")
+    monkeypatch.setitem(sys.modules, "mminfer_export.half", None)
+    ended = mminfer("export", "demo", "--out", tmp_path / "a.mminfer")
+    assert ended.code == 21
+    assert "pip install 'mminfer[export]'" in ended.err
+
+
+@pytest.mark.slow
+def test_int8_is_calibrated_on_the_users_slide(mminfer, tmp_path, real_slides):
+    out = tmp_path / "int8.mminfer"
+    slide = real_slides / "cmu-1-small-region.svs"
+    ended = mminfer("export", "demo", "--precision", "int8", "--calibration", slide, "--tile-um", "256", "--out", out)
+    assert ended.code == 0, ended.err
+    row = open_bundle(out).parity_of("openvino", "int8")
+    assert "tiles of 1 slide" in row.on
+    assert row.p999_dp <= 2e-2

@@ -1,0 +1,133 @@
+"""How far outputs are apart, and which figure is beyond its gate."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from melanoma_infer.bundle import open_bundle
+from melanoma_infer.card import DEFAULT_GATES, ParityGate
+from melanoma_infer.head import softmax
+from melanoma_infer.verification.differences import Slide, beyond, differences
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return open_bundle("demo")
+
+
+def outputs_of(bundle, n=20, **changes):
+    """Outputs that fit each other: probabilities are the head's of the features."""
+    rng = np.random.default_rng(7)
+    attention = np.tile(np.linspace(0, 1, 16, dtype=np.float32), (n, 16, 1))
+    features = rng.normal(size=(n, 128)).astype(np.float32) + changes.pop("features", 0)
+    logits = bundle.head.logits(features, _unknown(bundle))
+    return {
+        "probabilities": softmax(logits + changes.pop("logits", 0)).astype(np.float32),
+        "depth_mm": np.linspace(0.5, 4, n).astype(np.float32) + np.float32(changes.pop("depth_mm", 0)),
+        "attention": attention + np.float32(changes.pop("attention", 0)),
+        "cam": rng.normal(size=(n, 3, 16, 16)).astype(np.float32) + changes.pop("cam", 0),
+        "features": features,
+    }
+
+
+def _unknown(bundle):
+    from melanoma_infer.patients import Patient, one_hot
+
+    return one_hot(Patient(), bundle.card.patient_fields)
+
+
+def test_equal_outputs_differ_by_nothing(demo):
+    same = differences(demo, outputs_of(demo), outputs_of(demo), [Slide((0, 1, 2), 9.0)])
+    numbers = {name: value for name, value in vars(same).items() if name != "cam_correlation"}
+    assert set(numbers.values()) == {0}
+    assert same.cam_correlation == pytest.approx(1, abs=1e-12)
+    assert all(each.ratio <= 1e-6 for each in beyond(same, DEFAULT_GATES["fp32"]))
+
+
+def test_figures_are_what_was_put_in(demo):
+    seen = differences(demo, outputs_of(demo), outputs_of(demo, depth_mm=0.25, attention=0.125))
+    assert seen.max_dmm == pytest.approx(0.25, abs=1e-6)
+    assert seen.p999_dmm == pytest.approx(0.25, abs=1e-6)
+    assert seen.p999_dattention == pytest.approx(0.125, abs=1e-6)
+    assert seen.max_dp == 0
+
+
+def test_features_are_measured_against_their_own_size(demo):
+    reference = outputs_of(demo)
+    seen = differences(demo, reference, {**reference, "features": reference["features"] * 1.5})
+    assert seen.features_rms == pytest.approx(0.5, rel=1e-5)
+    # A slide's score is the head's, so wrong features move it, whatever the graph's own probabilities say.
+    assert seen.max_dp > 0.01
+    assert seen.max_dscore > 0.01
+
+
+def test_logits_tell_what_probabilities_near_zero_hide(demo):
+    shift = np.zeros(4)
+    shift[3] = -8
+    rare = outputs_of(demo, logits=shift)
+    seen = differences(demo, rare, {**rare, "probabilities": outputs_of(demo, logits=shift * 1.1)["probabilities"]})
+    assert seen.max_dp < 2e-3
+    assert seen.p999_dlogit > 0.5
+
+
+def test_a_flip_is_a_score_on_the_other_side_of_the_cut(demo):
+    reference = outputs_of(demo, n=4)
+    other = {name: values.copy() for name, values in reference.items()}
+    reference["probabilities"] = np.array([[0.5, 0, 0.5, 0], [0.6, 0, 0.4, 0], [0.4, 0, 0.6, 0], [0.5, 0, 0.5, 0]])
+    bundle = _graph_only(demo)
+    for row, flips in (([0.6, 0, 0.4, 0], 1), ([0.4, 0, 0.6, 0], 0)):
+        other["probabilities"] = reference["probabilities"].copy()
+        other["probabilities"][0] = row
+        assert differences(bundle, reference, other).decision_flips == flips
+    # The slide's score is the mean of its hottest tiles that cover 9 mm²: one tile of 9 mm², row 2.
+    slides = [Slide((1, 2), 9.0)]
+    other["probabilities"] = reference["probabilities"].copy()
+    other["probabilities"][2] = [0.6, 0, 0.4, 0]
+    seen = differences(bundle, reference, other, slides)
+    assert (seen.decision_flips, seen.slide_flips) == (2, 1)
+    assert seen.max_dscore == pytest.approx(0.2)
+
+
+def test_without_a_cut_the_reference_s_median_is_it(demo):
+    bundle = _graph_only(demo, cut=None)
+    reference = {"probabilities": np.array([[1 - p, 0, p, 0] for p in (0.1, 0.2, 0.3)])}
+    other = {"probabilities": np.array([[1 - p, 0, p, 0] for p in (0.1, 0.19, 0.3)])}
+    assert differences(bundle, reference, other).decision_flips == 1
+
+
+def _graph_only(bundle, **card):
+    from melanoma_infer.bundle import Bundle
+
+    fields = {name: value for name, value in vars(bundle).items() if name != "precisions"}
+    return Bundle(**{**fields, "head": None, "card": bundle.card.model_copy(update=card)})
+
+
+def test_a_map_is_held_by_its_correlation(demo):
+    reference = outputs_of(demo)
+    turned = {**reference, "cam": reference["cam"].copy()}
+    turned["cam"][:, 1] = -turned["cam"][:, 1]
+    assert differences(demo, reference, turned).cam_correlation == pytest.approx(-1)
+    doubled = {**reference, "cam": reference["cam"] * 2}
+    assert differences(demo, reference, doubled).cam_correlation == pytest.approx(1)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("p99.9 |Δmm|", {"depth_mm": 0.05}),
+        ("p99.9 |Δattention|", {"attention": 0.05}),
+        ("features' relative RMS", {"features": 1e-3}),
+    ],
+)
+def test_each_figure_has_a_gate_of_its_own(demo, name, change):
+    gate = ParityGate(dp=1.0, dmm=0.005, features_rms=1e-4, dlogit=100, attention=1e-4, cam_correlation=0.9)
+    excesses = beyond(differences(demo, outputs_of(demo), outputs_of(demo, **change)), gate)
+    assert [each.name for each in excesses if each.ratio > 1] == [name]
+    assert excesses[0].ratio > 3
+
+
+def test_a_card_s_gate_keeps_the_defaults_of_what_it_leaves_out(demo):
+    card = demo.card.model_copy(update={"parity_gates": {"fp16": ParityGate(dp=0.5, dmm=1.0)}})
+    assert card.gate_of("fp16") == DEFAULT_GATES["fp16"].model_copy(update={"dp": 0.5, "dmm": 1.0})
+    assert card.gate_of("int8") == DEFAULT_GATES["int8"]
