@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -42,7 +44,8 @@ def aggregate(scores: Array, kind: AggregatorKind, *, tile_mm2: float, area_mm2:
         return float(np.sort(scores).mean())
     if kind == "max":
         return float(scores.max())
-    hottest = np.sort(scores)[::-1]
+    # Only the tiles that count: how a longer sum is grouped would change its last bit.
+    hottest = np.sort(scores)[::-1][: math.ceil(area_mm2 / tile_mm2)]
     weights = np.clip(area_mm2 / tile_mm2 - np.arange(len(hottest)), 0.0, 1.0)
     return float((hottest * weights).sum() / weights.sum())
 
