@@ -44,6 +44,18 @@ def fails(module: str, source: str, path: Path, moved: Moved) -> None:
     os._exit(0)
 
 
+def problems_when_compiled(module: str, source: str, path: Path) -> list[str]:
+    """What the ahead-of-time compiler's rows say against a mutant; for a process that compiles nothing else."""
+    path.write_text(source, encoding="utf-8")
+    _import_as(f"mminfer_kernels.{module}", path)
+    from mminfer_kernels import aot
+
+    name = "channel_pool" if module == "device" else module
+    launches = aot.launches(Problem(torch.float32, 1))
+    first = next(launch.name for launch in launches if launch.kernel.fn.__module__.endswith(name))
+    return list(aot.problems(aot.row_of(first, Problem(torch.float32, 1), TARGETS[80])))
+
+
 def check(name: str, moved: Moved) -> Moved:
     """Run all checks of a kernel; bytes moved are held against `moved` where it has them, and returned."""
     found: Moved = {}

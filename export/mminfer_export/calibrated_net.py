@@ -84,11 +84,11 @@ def line(values: Tensor, low: float, high: float) -> tuple[float, float]:
 
 
 def balance_first_layer(net: MelanomaNet, x: Tensor, depth_mm: Tensor) -> None:
-    """Let image, depth and patient each move the first layer: standard deviations of about 1, 0.5 and 0.5."""
+    """Let image, depth and patient each move the first layer: standard deviations of about 1, 0.5 and 1."""
     image = net.tail(x, torch.zeros_like(depth_mm)).features
     net.w1_image.div_(image.std(0).square().mean().sqrt())
     net.w1_depth.mul_(0.5 / (net.w1_depth.std() * depth_mm.std()))
-    net.w1_patient.mul_(0.5 / net.w1_patient.std())
+    net.w1_patient.div_(net.w1_patient.std())
     net.b1.sub_(net.tail(x, depth_mm).features.mean(0))
 
 
@@ -120,9 +120,13 @@ def spanning_golden(net: MelanomaNet, tiles: NDArray[np.uint8], reference: dict[
 
 
 def measured_cam_scale(reference: dict[str, NDArray[np.float32]]) -> float:
-    """The lesion map's 75th percentile where it is positive, in tiles that hold a lesion, to two digits."""
+    """The lesion map's 75th percentile where it is positive, in tiles that hold a lesion, to two digits.
+
+    Of all tiles, whatever its sign, where a random network's map is positive in none of these.
+    """
     lesion = reference["cam"][reference["probabilities"][:, 0] < 0.5, 0]
-    return float(f"{np.percentile(lesion[lesion > 0], 75):.1e}")
+    positive = lesion[lesion > 0]
+    return float(f"{np.percentile(positive if positive.size else np.abs(reference['cam'][:, 0]), 75):.1e}")
 
 
 def _patients(card: ModelCard, count: int) -> NDArray[np.float64]:

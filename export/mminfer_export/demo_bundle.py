@@ -12,36 +12,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save
-from torch import Tensor
 
-from melanoma_infer.bundle import Bundle
-from melanoma_infer.card import Aggregator, Cut, ModelCard, NetworkShape, Outcome, PatientField, Precision
-from melanoma_infer.head import Head
-from melanoma_infer.model.melanoma_net import MelanomaNet, head_tensors
-from mminfer_export.calibrated_net import (
-    balance_first_layer,
-    calibrate_normalisation,
-    chunks,
-    malignant_score,
-    measured_cam_scale,
-    reference_outputs,
-    spanning_golden,
-    spread_attention,
-    spread_depth,
-)
-from mminfer_export.parity import measured_parity
-from mminfer_export.seal import seal_bundle
-from mminfer_export.to_onnx import to_onnx
+from melanoma_infer.card import Aggregator, Cut, ModelCard, NetworkShape, Outcome, PatientField
+from melanoma_infer.model.melanoma_net import MelanomaNet
+from mminfer_export.random_net import random_net
+from mminfer_export.write_net import write_net
 
-SEED = 23
+TILES_SEED, NET_SEED = 23, 6
 TILES = 32
-RESIDUAL_GAIN = 0.3
-"""Of each residual branch: at 1 the random trunk amplifies rounding (engines were seen to differ by 8e-4 in p)."""
-DEPTH_MM = (0.4, 4.0)
-"""Depth at the 5th and 95th percentile of the drawn tiles."""
-MALIGNANT_SPAN = (0.04, 0.96)
-"""The malignant probability of the drawn tiles reaches beyond both."""
 
 GLASS = (243, 241, 244)
 DERMIS = (226, 170, 198)
@@ -86,7 +64,7 @@ def demo_card() -> ModelCard:
             PatientField(name="site", values=("head_neck", "trunk", "upper_limb", "lower_limb", "acral", "mucosal")),
             PatientField(name="ulceration", values=("no", "yes")),
         ),
-        network=NetworkShape(width=4),
+        network=NetworkShape(width=8),
     )
 
 
@@ -124,70 +102,27 @@ def _painted(
 
 def drawn_tiles() -> NDArray[np.uint8]:
     """The tiles that the demo bundle is set on, (32, 512, 512, 3)."""
-    rng = np.random.default_rng(SEED)
+    rng = np.random.default_rng(TILES_SEED)
     return np.stack([draw_tile(rng, demo_card().tile_px) for _ in range(TILES)])
 
 
 def demo_net(card: ModelCard, tiles: NDArray[np.uint8]) -> MelanomaNet:
-    """The network with random weights, rescaled so that its outputs span their ranges on these tiles."""
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(SEED)
-        net = MelanomaNet.from_card(card)
-    # In float64: the attention's and the depth's inverse would lose what float32 has already rounded to 0 or 1.
-    net.double()
-    with torch.no_grad():
-        images = net.normalised(torch.from_numpy(tiles))
-        calibrate_normalisation(net, images, RESIDUAL_GAIN)
-        x = torch.cat([net.trunk(chunk) for chunk in chunks(images)])
-        spread_attention(net, x)
-        spread_depth(net.depth, images, DEPTH_MM)
-        depth_mm = net.depth(images)
-        balance_first_layer(net, x, depth_mm)
-        _spread_probabilities(net, x, depth_mm)
-    return net.float().eval()
-
-
-def _spread_probabilities(net: MelanomaNet, x: Tensor, depth_mm: Tensor) -> None:
-    """Centre the logits, and raise their gain until the malignant probability spans MALIGNANT_SPAN."""
-    net.b3.sub_(net.tail(x, depth_mm).probabilities.log().mean(0))
-    low, high = MALIGNANT_SPAN
-    for _ in range(40):
-        score = malignant_score(net.tail(x, depth_mm).probabilities.numpy(), net.card)
-        if score.min() <= low and score.max() >= high:
-            return
-        net.w3.mul_(1.2)
-        net.b3.mul_(1.2)
-    raise RuntimeError(f"the drawn tiles span only {score.min():.2f} to {score.max():.2f}: take another SEED")
+    """The network with random weights whose outputs span their ranges on these tiles."""
+    return random_net(card, torch.from_numpy(tiles), NET_SEED)
 
 
 def write_demo_bundle(folder: Path) -> Path:
     """Return `folder`, which now holds the demo bundle.
 
-    The weights do not depend on the machine beyond the last bits of its arithmetic; the parity is this machine's.
+    In fp32, fp16 and int8. The weights do not depend on the machine beyond the last bits of its arithmetic; the parity
+    is this machine's.
 
     Raises:
         OutputError: the folder exists, or cannot be written.
+        ParityError: a precision is beyond its gate.
     """
-    tiles = drawn_tiles()
-    net = demo_net(demo_card(), tiles)
-    reference = reference_outputs(net, tiles)
-    card = demo_card().model_copy(update={"cam_scale": measured_cam_scale(reference)})
-    weights = {name: value.numpy() for name, value in net.state_dict().items()}
-    head = head_tensors(net)
-    graphs: dict[Precision, bytes] = {"fp32": to_onnx(net, card.tile_px)}
-    golden = spanning_golden(net, tiles, reference)
-    unsealed = Bundle(
-        name=card.name,
-        digest="",
-        card=card,
-        graphs=graphs,
-        head=Head.from_tensors(dict(head)),
-        golden=golden,
-        parity=(),
-        weights=save(weights),
-    )
-    parity = measured_parity(unsealed, reference, tiles)
-    return seal_bundle(folder, card=card, graphs=graphs, golden=golden, parity=parity, head=head, weights=weights)
+    card, tiles = demo_card(), drawn_tiles()
+    return write_net(folder, demo_net(card, tiles), tiles, lambda _scores: card.cut)
 
 
 def main() -> None:

@@ -72,19 +72,21 @@ def make_precision(bundle: Bundle, precision: Made, calibration: Tiles | None = 
     Args:
         bundle: with a float32 graph.
         precision: to be made.
-        calibration: tiles that int8's ranges are set on; None: drawn ones. They are compared on, too.
+        calibration: tiles that int8's ranges are set on beside drawn ones, which keep room for what these tiles do
+            not show: the golden tiles are drawn, too. They are compared on as well.
 
     Raises:
         ParityError: no graph of this precision is within the gate.
         BundleError: the float32 graph is not one that can be converted.
         EngineUnavailableError: a package that is needed is not installed.
     """
+    own = [] if calibration is None else [calibration]
     golden = Tiles(bundle.golden.tiles, f"{len(bundle.golden.tiles)} golden tiles")
-    checked = _joined(golden, check_tiles(bundle.card), *([] if calibration is None else [calibration]))
+    checked = _joined(golden, check_tiles(bundle.card), *own)
     reference = reference_outputs(bundle, checked.pixels)
     _require_golden(bundle, reference)
     beyond_gate = None
-    for added in _attempts(bundle, precision, calibration or calibration_tiles(bundle.card)):
+    for added in _attempts(bundle, precision, _joined(*own, calibration_tiles(bundle.card))):
         check_graph(added.graph, bundle.card)
         rows, beyond_gate = _compared(bundle, added, reference, checked)
         if beyond_gate is None:

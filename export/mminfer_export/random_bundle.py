@@ -5,29 +5,20 @@ Nothing in it is trained, and its card says so. Its outputs span their ranges, s
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from safetensors.numpy import save
 
-from melanoma_infer.bundle import Bundle
 from melanoma_infer.card import Cut, ModelCard, NetworkShape
 from melanoma_infer.errors import OutputError
-from melanoma_infer.head import Head
-from melanoma_infer.model.melanoma_net import MelanomaNet, head_tensors
-from mminfer_export.calibrated_net import malignant_score, measured_cam_scale, reference_outputs, spanning_golden
 from mminfer_export.demo_bundle import demo_card
-from mminfer_export.parity import measured_parity
 from mminfer_export.phantom_tiles import phantom_tiles
-from mminfer_export.precisions import Made, make_precision, write_with
 from mminfer_export.random_net import random_net
-from mminfer_export.to_onnx import to_onnx
+from mminfer_export.write_net import write_net
 
 TILES = 32
-PRECISIONS: tuple[Made, ...] = ("fp16", "int8")
 CUT_WITHIN = (0.3, 0.7)
 CUT_MARGIN = 0.05
 
@@ -49,8 +40,7 @@ def write_random_bundle(out: Path, seed: int, width: int = 64) -> Path:
     card = random_card(seed, width)
     tiles = phantom_tiles(card, TILES, seed)
     net = random_net(card, torch.from_numpy(tiles), seed)
-    bundle = _float_bundle(net, tiles)
-    return write_with(bundle, [make_precision(bundle, precision) for precision in PRECISIONS], out)
+    return write_net(out, net, tiles, _cut_between)
 
 
 def random_card(seed: int, width: int) -> ModelCard:
@@ -63,24 +53,6 @@ def random_card(seed: int, width: int) -> ModelCard:
             "network": NetworkShape(width=width),
         }
     )
-
-
-def _float_bundle(net: MelanomaNet, tiles: NDArray[np.uint8]) -> Bundle:
-    """The bundle in float32, in memory, with the parity of all that runs its graph."""
-    reference = reference_outputs(net, tiles)
-    cut = _cut_between(malignant_score(reference["probabilities"], net.card))
-    card = net.card.model_copy(update={"cam_scale": measured_cam_scale(reference), "cut": cut})
-    bundle = Bundle(
-        name=card.name,
-        digest="",
-        card=card,
-        graphs={"fp32": to_onnx(net, card.tile_px)},
-        head=Head.from_tensors(dict(head_tensors(net))),
-        golden=spanning_golden(net, tiles, reference),
-        parity=(),
-        weights=save({name: value.numpy() for name, value in net.state_dict().items()}),
-    )
-    return replace(bundle, parity=tuple(measured_parity(bundle, reference, tiles)))
 
 
 def _cut_between(scores: NDArray[np.float32]) -> Cut:

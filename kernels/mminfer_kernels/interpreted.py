@@ -51,6 +51,3 @@ def _reduce(reduction: Any, blocks: tuple[Any]) -> list[Any]:
         halves = np.split(left, 2)
         left = reduction.combine_fn.fn(*(reduction.to_tensor(half, block.dtype) for half in halves)).handle.data
     return [reduction.to_tensor(left[0], block.dtype)]
-
-
-exact_dot = mended

@@ -60,7 +60,7 @@ def export(
     precision: Annotated[Precision, typer.Option(help="In what the graph computes.")] = Precision.fp16,
     calibration: Annotated[
         list[Path] | None,
-        typer.Option(metavar="SLIDE", help="For int8: a slide whose tiles set the ranges; repeat for more."),
+        typer.Option(metavar="SLIDE", help="For int8: a slide whose tiles set the ranges, beside drawn ones."),
     ] = None,
     tile_um: Annotated[
         float | None, typer.Option(metavar="UM", help="Side of the calibration slides' tiles; default: the card's.")

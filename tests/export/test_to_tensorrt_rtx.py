@@ -359,7 +359,6 @@ def test_the_command_builds_an_engine_and_says_so(monkeypatch, tmp_path, capsys)
     ("argv", "code", "words"),
     [
         (["--to", "tensorrt-rtx", "--precision", "fp32", "--target", "sm90"], 2, "sm75, sm80"),
-        (["--to", "tensorrt-rtx", "--precision", "int8"], 21, "--to onnx"),
         (["--to", "tensorrt-rtx", "--precision", "fp32", "--device", "cuda:1"], 2, "--to tensorrt"),
         (["--to", "tensorrt", "--precision", "fp32", "--target", "sm89"], 2, "--to tensorrt-rtx"),
         (["--to", "tensorrt", "--precision", "fp32"], 21, "no NVIDIA driver"),
