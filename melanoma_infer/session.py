@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from melanoma_infer.bundle import Bundle
 from melanoma_infer.engines import load_engine
 from melanoma_infer.engines.base import Engine, Numerics, first_non_finite
@@ -18,8 +20,12 @@ class Scorer:
         precision: None for the card's, or fp32, bf16, fp16, int8, "fastest".
         threads: None for the cores that this process may use. No result depends on it.
         device: None for the engine's own, the CPU or the first GPU; or one that it knows: "cpu", "cuda:1".
+        engine_file: for "tensorrt" and "tensorrt-rtx": what `mminfer export` built, its manifest beside it; None for
+            the cache's.
 
     Raises:
+        UsageError: an engine file was given, and another engine was named, or none.
+        BundleError: the engine file is damaged, or of another model.
         EngineUnavailableError: the engine, the precision or the device does not exist here.
     """
 
@@ -31,10 +37,13 @@ class Scorer:
         precision: str | None = None,
         threads: int | None = None,
         device: str | None = None,
+        engine_file: Path | None = None,
     ) -> None:
         self.bundle = bundle
         self.threads = threads or available_cores()
-        choice = load_engine(bundle, engine, precision=precision, threads=self.threads, device=device)
+        choice = load_engine(
+            bundle, engine, precision=precision, threads=self.threads, device=device, engine_file=engine_file
+        )
         self._engine = choice.engine
         self.passed_over = choice.passed_over
         """Engines that were tried before this one, and why they were not taken."""

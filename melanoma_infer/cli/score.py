@@ -49,7 +49,12 @@ def score(
         str, typer.Option(help="A packaged bundle's name, or the path of a NAME.mminfer folder.")
     ] = "demo",
     out: Annotated[Path, typer.Option(help="The folder for results.")] = Path("mminfer-results"),
-    engine: Annotated[str, typer.Option(help="auto, openvino, triton, onnxruntime or torch.")] = "auto",
+    engine: Annotated[
+        str, typer.Option(help="auto, openvino, triton, onnxruntime, torch, tensorrt or tensorrt-rtx.")
+    ] = "auto",
+    engine_file: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="For tensorrt and tensorrt-rtx: what `mminfer export` built.")
+    ] = None,
     precision: Annotated[
         str | None, typer.Option(help="fp32, bf16, fp16, int8 or fastest.  [default: the card's]")
     ] = None,
@@ -115,7 +120,7 @@ def score(
     if dry_run:
         _draw_grids(requests, opened, out, hide_names=hide_names)
         return
-    scorer = Scorer(opened, engine, precision=precision, threads=threads, device=device)
+    scorer = Scorer(opened, engine, precision=precision, threads=threads, device=device, engine_file=engine_file)
     if not json:
         note(f"{opened.name} on {scorer.numerics}")
         for why in scorer.passed_over:

@@ -83,5 +83,5 @@ def test_the_band_is_twice_the_largest_that_was_seen_here_or_where_it_was_sealed
     assert engine_band(bundle, "openvino", "fp32") == 0.75
     keep(bundle, row_of(max_dp=None, max_dscore=None, passed=False))
     assert engine_band(bundle, "openvino", "fp32") == 2.0
-    assert engine_band(bundle, "onnxruntime", "int8") == bundle.card.gate_of("int8").dp
+    assert engine_band(bundle, "tensorrt", "int8") == bundle.card.gate_of("int8").dp
     assert engine_band(bundle, "torch", "fp32") == 0.0

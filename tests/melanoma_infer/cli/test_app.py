@@ -86,22 +86,24 @@ def test_scoring_opens_no_socket_and_writes_nothing_at_home(cmu, tmp_path, engin
 @pytest.mark.skipif(not shutil.which("strace"), reason="no strace: native code cannot be watched")
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "torch"])
 def test_native_code_opens_no_connection_either(cmu, tmp_path, engine):
+    calls = watched(tmp_path, "score", str(cmu), "--out", str(tmp_path / "r"), "--engine", engine)
+    assert "AF_INET" not in calls
+
+
+@pytest.mark.skipif(not shutil.which("strace"), reason="no strace: child processes cannot be watched")
+def test_verifying_opens_no_connection_nor_do_its_children(tmp_path):
+    argv = ("verify", "demo", "--engine", "onnxruntime", "--precision", "fp32")
+    assert "AF_INET" not in watched(tmp_path, *argv, MMINFER_CACHE=str(tmp_path / "cache"))
+
+
+def watched(tmp_path: Path, *argv: str, **more: str) -> str:
+    """What a command and its children did with sockets."""
     code = "import sys; sys.argv[0] = 'mminfer'; from melanoma_infer.cli.app import main; main()"
-    watched = [
-        "strace",
-        "-f",
-        "-qq",
-        "-e",
-        "trace=socket,connect",
-        "-o",
-        str(tmp_path / "calls"),
-        sys.executable,
-        "-c",
-        code,
-    ]
-    ended = run_process([*watched, "score", str(cmu), "--out", str(tmp_path / "r"), "--engine", engine])
+    calls = tmp_path / "calls"
+    strace = ["strace", "-f", "-qq", "-e", "trace=socket,connect", "-o", str(calls)]
+    ended = run_process([*strace, sys.executable, "-c", code, *argv], **more)
     assert ended.returncode == 0, ended.stderr
-    assert "AF_INET" not in (tmp_path / "calls").read_text()
+    return calls.read_text()
 
 
 @pytest.mark.skipif(not shutil.which("strace"), reason="no strace: native code cannot be watched")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -26,11 +27,21 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_fp16_makes_a_new_bundle_and_leaves_the_old_one_as_it_was(mminfer, tmp_path):
-    before, out = contents(PACKAGED / "demo.mminfer"), tmp_path / "half.mminfer"
-    ended = mminfer("export", "demo", "--to", "onnx", "--precision", "fp16", "--out", out)
+@pytest.fixture
+def single(tmp_path):
+    """The demo bundle's folder with no graph but fp32."""
+    demo = open_bundle("demo")
+    rows = tuple(row for row in demo.parity if row.precision == "fp32")
+    return precisions.write_with(
+        replace(demo, graphs={"fp32": demo.graphs["fp32"]}, parity=rows), [], tmp_path / "single.mminfer"
+    )
+
+
+def test_fp16_makes_a_new_bundle_and_leaves_the_old_one_as_it_was(mminfer, single, tmp_path):
+    before, out = contents(single), tmp_path / "half.mminfer"
+    ended = mminfer("export", single, "--to", "onnx", "--precision", "fp16", "--out", out)
     assert ended.code == 0, ended.err
-    assert contents(PACKAGED / "demo.mminfer") == before
+    assert contents(single) == before
     made = open_bundle(out)
     assert made.precisions == ("fp32", "fp16")
     assert made.card == open_bundle("demo").card
