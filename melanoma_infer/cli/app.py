@@ -9,6 +9,7 @@ from typing import Annotated
 
 import typer
 
+from melanoma_infer.cli.bench import app as bench_app
 from melanoma_infer.cli.bundle import app as bundle_app
 from melanoma_infer.cli.demo import demo
 from melanoma_infer.cli.doctor import doctor
@@ -33,6 +34,7 @@ app.command()(doctor)
 app.command()(demo)
 app.command()(verify)
 app.command()(export)
+app.add_typer(bench_app, name="bench")
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(phantom_app, name="phantom")
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.bundle import Bundle
+from melanoma_infer.cache import cache_folder
 from melanoma_infer.card import Precision
 from melanoma_infer.engines.base import Numerics, Outputs
 from melanoma_infer.engines.batching import BUCKETS, BatchRunner, engine_errors
@@ -122,6 +123,8 @@ def load(
             f"The triton engine runs {', '.join(PRECISIONS)}, not {precision}. Choose one of these."
         )
     _check_place(device or "cuda")
+    # Nothing is written to the home folder.
+    os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder("triton")))
     try:
         import torch
         import triton

@@ -1,0 +1,64 @@
+"""This run against an earlier one: faster, slower, or noise."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from melanoma_infer.errors import UsageError
+
+SAME = ("kind", "tile_px", "threads")
+"""What two runs must have in common."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """One subject in both runs."""
+
+    name: str
+    ratio: float
+    """Its median rate now by that of the earlier run."""
+    verdict: str
+    """`faster` or `slower` where the middle halves of both runs' repeats lie apart, else `noise`."""
+
+
+def earlier_run(path: Path) -> dict[str, Any]:
+    """What `--save` wrote.
+
+    Raises:
+        UsageError: it cannot be read, or is no such file.
+    """
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+        if isinstance(found, dict) and {"rows", *SAME} <= found.keys():
+            return found
+    except (OSError, ValueError) as error:
+        raise UsageError(f"--compare: {path.name} cannot be read. Give a file that --save wrote.") from error
+    raise UsageError(f"--compare: {path.name} is not a file that --save wrote.")
+
+
+def changes(now: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[Change]:
+    """A change for each subject that both runs timed.
+
+    Raises:
+        UsageError: they did not time the same thing.
+    """
+    for name in SAME:
+        if now[name] != before[name]:
+            raise UsageError(f"--compare: the earlier run has {name} {before[name]}, and this one {now[name]}.")
+    old = {(row["engine"], row["precision"]): row for row in before["rows"]}
+    for row in now["rows"]:
+        if (key := (row["engine"], row["precision"])) in old:
+            yield _change(row, old[key])
+
+
+def _change(row: Mapping[str, Any], old: Mapping[str, Any]) -> Change:
+    verdict = "noise"
+    if row["p20"] > old["p80"]:
+        verdict = "faster"
+    elif row["p80"] < old["p20"]:
+        verdict = "slower"
+    return Change(f"{row['engine']} {row['precision']}", row["tiles_per_s"] / old["tiles_per_s"], verdict)

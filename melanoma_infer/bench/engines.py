@@ -1,0 +1,159 @@
+"""Engines beside each other: all are loaded, then each is timed once a round, so that noise meets all of them alike."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melanoma_infer.bench.subjects import BEST, KEEPING_MEMORY, NCHW, Subject
+from melanoma_infer.bundle import Bundle
+from melanoma_infer.card import Precision
+
+CHILD = "melanoma_infer.bench.child"
+ROUNDS = 7
+SECONDS = 0.5
+"""Of one repeat, at least."""
+
+
+@dataclass(frozen=True)
+class EngineRow:
+    """One subject: the median of its repeats, and their 20th and 80th percentile."""
+
+    engine: str
+    precision: Precision
+    batch: int
+    layout: str
+    tiles_per_s: float
+    p20: float
+    p80: float
+    ratio_to_nchw: float | None
+    """The median over rounds of this rate by that of torch-eager-nchw in the same round."""
+    ratio_to_best: float | None
+    """By torch-eager-best of the same precision, or fp32 where that has none."""
+    p999_dp: float
+    """Of the golden tiles' probabilities, against the sealed ones."""
+    within_gate: bool
+
+
+class Timed:
+    """A subject's process, ready to be timed."""
+
+    def __init__(self, subject: Subject, bundle: str, threads: int, seconds: float) -> None:
+        self.subject = subject
+        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+        environment |= KEEPING_MEMORY if subject.keeps_memory else {}
+        # -P: nothing is imported from the folder of the user.
+        self._process = subprocess.Popen(
+            [sys.executable, "-P", "-m", CHILD],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            env=environment,
+        )
+        request = {"subject": asdict(subject), "bundle": bundle, "threads": threads, "seconds": seconds}
+        self.facts = self._ask(request)
+
+    def repeat(self) -> float:
+        """Tiles a second of one repeat."""
+        answer = self._ask({})
+        return float(answer["tiles"] / answer["seconds"]) if "seconds" in answer else float("nan")
+
+    def _ask(self, line: dict[str, Any]) -> dict[str, Any]:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        try:
+            self._process.stdin.write(json.dumps(line) + "\n")
+            self._process.stdin.flush()
+        except BrokenPipeError:
+            return {"unavailable": "its process died"}
+        answer = self._process.stdout.readline()
+        return dict(json.loads(answer)) if answer else {"unavailable": "its process died"}
+
+    def __enter__(self) -> Timed:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+
+def time_engines(
+    bundle: Bundle,
+    source: str | Path,
+    subjects: Iterable[Subject],
+    *,
+    threads: int,
+    rounds: int = ROUNDS,
+    seconds: float = SECONDS,
+    tell: Callable[[str], None] = lambda _text: None,
+) -> tuple[list[EngineRow], dict[str, str]]:
+    """A row for each subject that runs here, and why the others do not.
+
+    Args:
+        bundle: the verified model.
+        source: its name or path, for the processes.
+        subjects: what is timed.
+        threads: of each.
+        rounds: repeats of each.
+        seconds: the least that a repeat takes.
+        tell: called with what is being loaded.
+    """
+    left_out: dict[str, str] = {}
+    with ExitStack() as stack:
+        ready: list[Timed] = []
+        for subject in subjects:
+            tell(f"{subject.name} {subject.precision}")
+            timed = stack.enter_context(Timed(subject, str(source), threads, seconds))
+            if why := timed.facts.get("unavailable"):
+                left_out[f"{subject.name} {subject.precision}"] = why
+            else:
+                ready.append(timed)
+        tell("timing")
+        rates = np.array([[timed.repeat() for timed in ready] for _ in range(rounds)]).T
+    by_key = {timed.subject.key: rate for timed, rate in zip(ready, rates, strict=True)}
+    return [_row(bundle, timed, rate, by_key) for timed, rate in zip(ready, rates, strict=True)], left_out
+
+
+def fastest(rows: Sequence[EngineRow]) -> EngineRow | None:
+    """The fastest row of an engine that `score` runs, within its gate."""
+    engines = [row for row in rows if row.within_gate and row.engine not in (NCHW, BEST)]
+    return max(engines, key=lambda row: row.tiles_per_s, default=None)
+
+
+def _row(
+    bundle: Bundle, timed: Timed, rates: NDArray[np.float64], by_key: dict[tuple[str, str], NDArray[np.float64]]
+) -> EngineRow:
+    subject, precision = timed.subject, timed.subject.precision
+    p999 = float(
+        np.percentile(np.abs(np.array(timed.facts["probabilities"]) - bundle.golden.outputs["probabilities"]), 99.9)
+    )
+    p20, median, p80 = (float(np.percentile(rates, percent)) for percent in (20, 50, 80))
+    best = by_key.get((BEST, precision), by_key.get((BEST, "fp32")))
+    return EngineRow(
+        engine=subject.name,
+        precision=precision,
+        batch=timed.facts["batch"],
+        layout=timed.facts["layout"],
+        tiles_per_s=median,
+        p20=p20,
+        p80=p80,
+        ratio_to_nchw=_ratio(rates, by_key.get((NCHW, "fp32"))),
+        ratio_to_best=_ratio(rates, best),
+        p999_dp=p999,
+        within_gate=p999 <= bundle.card.gate_of(precision).dp,
+    )
+
+
+def _ratio(rates: NDArray[np.float64], reference: NDArray[np.float64] | None) -> float | None:
+    return None if reference is None else float(np.median(rates / reference))

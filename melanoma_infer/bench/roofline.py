@@ -1,0 +1,103 @@
+"""How far the machine is from its own limit: what a tile costs, and what a matrix product and a copy reach here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from math import prod
+from statistics import median
+from time import perf_counter
+from typing import Any
+
+import numpy as np
+
+from melanoma_infer.bundle import Bundle
+from melanoma_infer.card import Precision
+from melanoma_infer.engines import quiet
+from melanoma_infer.engines.openvino_engine import HINTS
+
+SIDE = 2048
+"""Of the matrices: their product is 17 GFLOP, and they do not fit a core's cache."""
+COPIED_BYTES = 1 << 28
+REPEATS = 7
+
+
+@dataclass(frozen=True)
+class Roofline:
+    """What limits an engine."""
+
+    gflop_a_tile: float
+    """Multiplications and additions of convolutions and matrix products."""
+    weight_bytes: int
+    """Of the fp32 graph: what a request reads at least, once."""
+    peak_gflops: dict[Precision, float]
+    """By precision, of a product of two matrices by OpenVINO on the same threads."""
+    copy_bytes_per_s: float
+    """Read and written."""
+
+    def share(self, precision: Precision, tiles_per_s: float) -> float | None:
+        """Of the peak of that precision; None where it was not measured."""
+        peak = self.peak_gflops.get(precision)
+        return None if peak is None else tiles_per_s * self.gflop_a_tile / peak
+
+
+def roofline(bundle: Bundle, precisions: list[Precision], threads: int) -> Roofline:
+    """Measure it, in some seconds."""
+    gflop, weights = _graph_cost(bundle)
+    return Roofline(
+        gflop_a_tile=gflop,
+        weight_bytes=weights,
+        peak_gflops={precision: _peak_gflops(precision, threads) for precision in precisions},
+        copy_bytes_per_s=_copy_rate(),
+    )
+
+
+def _graph_cost(bundle: Bundle) -> tuple[float, int]:
+    """GFLOP a tile, and bytes of weights, of the fp32 graph."""
+    model = quiet.openvino().Core().read_model(bundle.graphs["fp32"])
+    side = bundle.card.tile_px
+    model.reshape({"tiles": [1, side, side, 3]})
+    flop = weights = 0
+    for node in model.get_ops():
+        kind = node.get_type_name()
+        if kind == "Constant":
+            weights += prod(node.get_output_shape(0)) * 4
+        if kind in ("Convolution", "MatMul"):
+            out = prod(node.get_output_shape(0))
+            shape = list(node.get_input_shape(1 if kind == "Convolution" else 0))
+            # A convolution's weight is (out, in, kh, kw); a product's first operand ends with what is summed over.
+            flop += 2 * out * (prod(shape[1:]) if kind == "Convolution" else shape[-1])
+    return flop / 1e9, weights
+
+
+def _peak_gflops(precision: Precision, threads: int) -> float:
+    ov = quiet.openvino()
+    ops = ov.opset13
+    rng = np.random.default_rng(0)
+    left = ops.parameter([SIDE, SIDE], np.float32)
+    right: Any = ops.constant(rng.uniform(-1, 1, (SIDE, SIDE)).astype(np.float32))
+    inputs: list[Any] = [left, right]
+    if precision == "int8":
+        low, high = (ops.constant(np.float32(edge)) for edge in (-1.0, 127 / 128))
+        inputs = [ops.fake_quantize(each, low, high, low, high, 256) for each in inputs]
+    model = ov.Model([ops.reduce_max(ops.matmul(*inputs, False, False), np.array([0, 1]))], [left])
+    config = {"INFERENCE_PRECISION_HINT": HINTS[precision], "INFERENCE_NUM_THREADS": threads}
+    request = ov.Core().compile_model(model, "CPU", config).create_infer_request()
+    values = rng.uniform(-1, 1, (SIDE, SIDE)).astype(np.float32)
+    return 2 * SIDE**3 / 1e9 / _seconds(lambda: request.infer([values]))
+
+
+def _copy_rate() -> float:
+    source = np.ones(COPIED_BYTES, np.uint8)
+    target = np.empty_like(source)
+    return 2 * COPIED_BYTES / _seconds(lambda: np.copyto(target, source))
+
+
+def _seconds(call: Any) -> float:
+    """The median of several calls, after one that does not count."""
+    call()
+    seconds = []
+    for _ in range(REPEATS):
+        started = perf_counter()
+        call()
+        seconds.append(perf_counter() - started)
+    return median(seconds)

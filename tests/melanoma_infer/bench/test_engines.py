@@ -1,0 +1,125 @@
+"""`mminfer bench engines`: rows side by side, each with its parity, and figures that can be checked by hand."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from melanoma_infer.bench import engines as engines_module
+from melanoma_infer.bench.engines import EngineRow, fastest, time_engines
+from melanoma_infer.bench.roofline import Roofline, roofline
+from melanoma_infer.bench.subjects import BEST, NCHW, Subject, Way, subjects
+from melanoma_infer.bundle import open_bundle
+from melanoma_infer.engines.torch_engine import network_of
+
+OPENVINO = Subject("openvino", "openvino", "fp32")
+PUBLISHED = Subject(NCHW, "torch", "fp32", (Way(4, channels_last=False),))
+
+
+@pytest.fixture(scope="module")
+def demo():
+    return open_bundle("demo")
+
+
+@pytest.fixture(scope="module")
+def timed(demo):
+    """Rows, and what was left out, of as little as can be timed."""
+    broken = Subject("torch", "torch", "int8")
+    return time_engines(demo, "demo", [PUBLISHED, OPENVINO, broken], threads=1, rounds=3, seconds=0.01)
+
+
+def test_each_is_timed_and_its_parity_stands_beside_it(timed):
+    rows, _ = timed
+    assert [(row.engine, row.precision, row.batch) for row in rows] == [(NCHW, "fp32", 4), ("openvino", "fp32", 1)]
+    assert all(row.within_gate and row.p999_dp < 1e-5 for row in rows)
+    assert all(0 < row.p20 <= row.tiles_per_s <= row.p80 for row in rows)
+    assert rows[0].ratio_to_nchw == 1
+    assert [row.ratio_to_best for row in rows] == [None, None]
+
+
+def test_what_does_not_run_here_is_left_out_with_the_reason(timed):
+    assert list(timed[1]) == ["torch int8"]
+    assert "fp32" in timed[1]["torch int8"]
+
+
+def test_ratios_are_of_the_same_round(demo, monkeypatch):
+    """Noise that meets all subjects of a round alike leaves the ratio alone."""
+
+    class Fake:
+        def __init__(self, subject, *_):
+            golden = demo.golden.outputs["probabilities"].tolist()
+            self.subject = subject
+            self.facts = {"batch": 1, "layout": "", "probabilities": golden}
+            self.noise = iter((1.0, 0.1, 5.0))
+
+        def repeat(self):
+            return next(self.noise) * (12.0 if self.subject is OPENVINO else 2.0)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+    monkeypatch.setattr(engines_module, "Timed", Fake)
+    best = replace(PUBLISHED, name=BEST)
+    rows, _ = time_engines(demo, "demo", [PUBLISHED, best, OPENVINO], threads=1, rounds=3)
+    assert (rows[2].ratio_to_nchw, rows[2].ratio_to_best, rows[2].tiles_per_s) == (6.0, 6.0, 12.0)
+
+
+def test_a_fast_engine_with_wrong_numbers_is_never_the_fastest(demo):
+    wrong = {**demo.golden.outputs, "probabilities": np.roll(demo.golden.outputs["probabilities"], 1, 1)}
+    elsewhere = replace(demo, golden=replace(demo.golden, outputs=wrong))
+    rows, _ = time_engines(elsewhere, "demo", [OPENVINO], threads=1, rounds=1, seconds=0.01)
+    assert not rows[0].within_gate
+    assert fastest(rows) is None
+
+
+def test_the_references_are_never_the_fastest():
+    row = EngineRow(NCHW, "fp32", 4, "", 99.0, 99.0, 99.0, 1.0, None, 0.0, within_gate=True)
+    ours = replace(row, engine="openvino", tiles_per_s=1.0)
+    assert fastest([row, ours]) is ours
+
+
+def test_a_process_that_dies_is_left_out(demo, monkeypatch):
+    monkeypatch.setattr(engines_module, "CHILD", "melanoma_infer.bench.nothing_of_this_name")
+    assert time_engines(demo, "demo", [OPENVINO], threads=1, rounds=1) == (
+        [],
+        {"openvino fp32": "its process died"},
+    )
+
+
+def test_all_that_the_bundle_holds_is_timed(demo):
+    names = [subject.key for subject in subjects(demo)]
+    assert names[:2] == [(NCHW, "fp32"), (BEST, "fp32")]
+    assert {("openvino", "fp32"), ("openvino", "int8"), ("onnxruntime", "int8")} <= set(names)
+    assert not any(name in (NCHW, BEST) for name, _ in (each.key for each in subjects(replace(demo, weights=None))))
+
+
+def test_gflop_a_tile_are_those_of_the_network_s_layers(demo):
+    """Counted a second time by hooks on the network; the head's projection of each of 16 × 16 pixels is no layer."""
+    net, counted = network_of(demo), []
+
+    def count(module, _inputs, output):
+        counted.append(2 * output.numel() * module.weight[0].numel())
+
+    for module in net.modules():
+        if isinstance(module, (torch.nn.Conv2d, torch.nn.Linear)):
+            module.register_forward_hook(count)
+    with torch.inference_mode():
+        net(torch.from_numpy(demo.golden.tiles[:1]))
+    limit = roofline(demo, ["fp32"], 1)
+    projection = 2 * 16 * 16 * net.w1_image.numel()
+    assert (sum(counted) + projection) / 1e9 == pytest.approx(limit.gflop_a_tile, rel=0.001)
+    assert limit.copy_bytes_per_s > 1e8
+    assert limit.peak_gflops["fp32"] > 1
+    assert limit.weight_bytes == pytest.approx(sum(p.numel() for p in net.parameters()) * 4, rel=0.05)
+
+
+def test_the_share_of_the_peak_is_work_by_peak():
+    limit = Roofline(2.0, 0, {"fp32": 100.0}, 1.0)
+    assert limit.share("fp32", 25.0) == 0.5
+    assert limit.share("int8", 25.0) is None
