@@ -95,13 +95,13 @@ def _score(
         settings=request.settings,
         settings_digest=settings_digest,
     )
-    reads = read_tiles(path, plan.tiles, plan.reading, threads=scorer.threads)
+    reads = read_tiles(path, plan.tiles, plan.reading, threads=scorer.threads, ahead=scorer.engine.tiles_at_once)
     seen: dict[int, ReadTile] = {}
-    for done, read in enumerate(watch.waiting("wait for pixels", reads), start=1):
-        with watch.timing("infer"):
-            tiles.add(scorer.infer(read))
-        if len(plan.tiles) <= CHOSEN_MAX:
-            seen[read.tile.index] = read
+    if len(plan.tiles) <= CHOSEN_MAX:
+        reads = _noted(reads, seen)
+    results = scorer.infer_each(watch.waiting("wait for pixels", reads))
+    for done, result in enumerate(watch.waiting("infer", results), start=1):
+        tiles.add(result)
         if progress is not None:
             progress(done, len(plan.tiles))
     if tiles.nothing_was_read:
@@ -109,11 +109,17 @@ def _score(
             f"None of the slide's {len(plan.tiles)} tiles can be read: the file is damaged. Copy it again."
         )
     with watch.timing("score"):
-        result = tiles.result()
+        scored = tiles.result()
     with watch.timing("gallery"):
-        gallery = _gallery(path, plan, choose(result.tiles, card), seen)
-    timed = result.model_copy(update={"timings_ms": watch.rounded_ms})
-    return timed.carrying(result.tiles, result.view, gallery, card=card)
+        gallery = _gallery(path, plan, choose(scored.tiles, card), seen)
+    timed = scored.model_copy(update={"timings_ms": watch.rounded_ms})
+    return timed.carrying(scored.tiles, scored.view, gallery, card=card)
+
+
+def _noted(reads: Iterator[ReadTile], seen: dict[int, ReadTile]) -> Iterator[ReadTile]:
+    for read in reads:
+        seen[read.tile.index] = read
+        yield read
 
 
 def _gallery(

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import platform
 from collections.abc import Mapping
 from importlib.metadata import PackageNotFoundError, version
+
+from melanoma_infer.cores import available_cores
 
 TOOL = "mminfer"
 RUNTIMES = (
@@ -48,13 +49,6 @@ def versions() -> dict[str, str]:
 def machine() -> dict[str, str | int]:
     """The machine, without its name."""
     return {"system": platform.system(), "machine": platform.machine(), "cores": available_cores()}
-
-
-def available_cores() -> int:
-    """The cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def digest_of(parts: Mapping[str, object]) -> str:

@@ -68,14 +68,17 @@ def read_plan(facts: SlideFacts, scale: Scale, geometry: Geometry, card: ModelCa
     return ReadPlan(level, downsample, box, geometry.tile_px, card.histogram_equalisation)
 
 
-def read_tiles(path: Path, tiles: Iterable[Tile], plan: ReadPlan, *, threads: int) -> Iterator[ReadTile]:
-    """The pixels of every tile, in order. At most two tiles a thread are held.
+def read_tiles(
+    path: Path, tiles: Iterable[Tile], plan: ReadPlan, *, threads: int, ahead: int = 1
+) -> Iterator[ReadTile]:
+    """The pixels of every tile, in order. At most two tiles a thread are held, or as many as are asked ahead.
 
     Args:
         path: the slide.
         tiles: any order.
         plan: from read_plan.
         threads: reading threads; each has a handle of its own, because OpenSlide's errors latch.
+        ahead: how many tiles should lie ready.
     """
     count = max(1, min(threads, READERS_MAX))
     readers: SimpleQueue[RetryingReader] = SimpleQueue()
@@ -97,7 +100,7 @@ def read_tiles(path: Path, tiles: Iterable[Tile], plan: ReadPlan, *, threads: in
             try:
                 for tile in tiles:
                     waiting.append(pool.submit(read, tile))
-                    if len(waiting) >= 2 * count:
+                    if len(waiting) >= max(2 * count, ahead):
                         yield waiting.popleft().result()
                 while waiting:
                     yield waiting.popleft().result()

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from melanoma_infer.bundle import Bundle
+from melanoma_infer.cores import available_cores
 from melanoma_infer.engines import load_engine
-from melanoma_infer.engines.base import Engine, Numerics, first_non_finite
-from melanoma_infer.provenance import available_cores
+from melanoma_infer.engines.base import Engine, Numerics, Outputs, first_non_finite
 from melanoma_infer.records import ReadTile, TileResult
 
 
@@ -58,11 +63,33 @@ class Scorer:
         """The engine itself, for tiles that belong to no slide."""
         return self._engine
 
-    def infer(self, read: ReadTile) -> TileResult:
-        """The result of one tile; a tile without pixels, or with an output that is not finite, is unreadable."""
-        if read.pixels is None:
-            return TileResult(read.tile, None, read.blank_fraction, "read-failed")
-        outputs = self._engine.infer(read.pixels[None])
-        if first_non_finite(outputs) is not None:
-            return TileResult(read.tile, None, read.blank_fraction, "non-finite-output")
-        return TileResult(read.tile, {name: values[0] for name, values in outputs.items()}, read.blank_fraction)
+    def infer_each(self, reads: Iterable[ReadTile]) -> Iterator[TileResult]:
+        """The result of each tile, in order; without pixels, or with an output that is not finite, it is unreadable.
+
+        Args:
+            reads: taken as the engine needs them; several tiles may be under way.
+        """
+        under_way: deque[ReadTile] = deque()
+        for outputs in self._engine.infer_each(_readable(reads, under_way)):
+            while under_way[0].pixels is None:
+                yield _unread(under_way.popleft())
+            yield _result(under_way.popleft(), outputs)
+        yield from map(_unread, under_way)
+
+
+def _readable(reads: Iterable[ReadTile], under_way: deque[ReadTile]) -> Iterator[NDArray[np.uint8]]:
+    """The pixels there are, each tile noted as under way."""
+    for read in reads:
+        under_way.append(read)
+        if read.pixels is not None:
+            yield read.pixels
+
+
+def _unread(read: ReadTile) -> TileResult:
+    return TileResult(read.tile, None, read.blank_fraction, "read-failed")
+
+
+def _result(read: ReadTile, outputs: Outputs) -> TileResult:
+    if first_non_finite(outputs) is not None:
+        return TileResult(read.tile, None, read.blank_fraction, "non-finite-output")
+    return TileResult(read.tile, {name: values[0] for name, values in outputs.items()}, read.blank_fraction)

@@ -13,19 +13,29 @@ Item = TypeVar("Item")
 
 @dataclass
 class Stopwatch:
-    """Milliseconds spent in each stage; `stage` is the one that began last, and so the one in which a failure fell."""
+    """Milliseconds spent in each stage; `stage` is the one that runs or ran last: the one in which a failure fell."""
 
     spent_ms: dict[str, float] = field(default_factory=dict)
     stage: str = "open"
+    _within: float = 0.0
+    """Milliseconds of the stages within the one that runs."""
+    _depth: int = 0
 
     @contextmanager
     def timing(self, stage: str) -> Iterator[None]:
-        """Add the time of the block to a stage."""
-        self.stage, started = stage, time.perf_counter()
+        """Add the time of the block to a stage, without that of a stage within it."""
+        outer_stage, outer, started = self.stage, self._within, time.perf_counter()
+        self.stage, self._within = stage, 0.0
+        self._depth += 1
         try:
             yield
+            if self._depth > 1:
+                self.stage = outer_stage
         finally:
-            self.spent_ms[stage] = self.spent_ms.get(stage, 0.0) + (time.perf_counter() - started) * 1000
+            self._depth -= 1
+            spent_ms = (time.perf_counter() - started) * 1000
+            self.spent_ms[stage] = self.spent_ms.get(stage, 0.0) + spent_ms - self._within
+            self._within = outer + spent_ms
 
     def waiting(self, stage: str, items: Iterable[Item]) -> Iterator[Item]:
         """The items, the time until each is there added to a stage."""

@@ -9,6 +9,7 @@ import json
 import math
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
@@ -21,6 +22,16 @@ from melanoma_infer.engines import load_engine
 from melanoma_infer.errors import MminferError
 
 Run = Callable[[NDArray[np.uint8]], NDArray[Any]]
+
+
+@dataclass(frozen=True)
+class _Ready:
+    """What is timed, and how many tiles each call of it takes."""
+
+    run: Run
+    tiles_a_call: int
+    batch: int
+    layout: str = ""
 
 
 def main() -> None:
@@ -37,26 +48,29 @@ def main() -> None:
 
 def _answer(subject: Subject, bundle: Bundle, threads: int, seconds: float) -> None:
     golden = bundle.golden.tiles
-    way, run = _plain(subject, bundle, threads) if subject.ways else (None, _engine(subject, bundle, threads))
-    batch = way.batch if way else 1
-    probabilities = np.concatenate([run(golden[i : i + 1]) for i in range(len(golden))])
-    tiles = np.resize(golden, (batch, *golden.shape[1:]))
-    requests = max(1, math.ceil(seconds / _fastest(run, tiles)))
-    layout = ("channels-last" if way.channels_last else "channels-first") if way else ""
-    _say({"batch": batch, "layout": layout, "probabilities": probabilities.tolist()})
+    ready = (_plain if subject.ways else _engine)(subject, bundle, threads)
+    probabilities = np.concatenate([ready.run(golden[i : i + 1]) for i in range(len(golden))])
+    tiles = np.resize(golden, (ready.tiles_a_call, *golden.shape[1:]))
+    calls = max(1, math.ceil(seconds / _fastest(ready.run, tiles)))
+    _say({"batch": ready.batch, "layout": ready.layout, "probabilities": probabilities.tolist()})
     for _ in sys.stdin:
         started = perf_counter()
-        for _ in range(requests):
-            run(tiles)
-        _say({"tiles": batch * requests, "seconds": perf_counter() - started})
+        for _ in range(calls):
+            ready.run(tiles)
+        _say({"tiles": len(tiles) * calls, "seconds": perf_counter() - started})
 
 
-def _engine(subject: Subject, bundle: Bundle, threads: int) -> Run:
+def _engine(subject: Subject, bundle: Bundle, threads: int) -> _Ready:
+    """An engine, fed like a slide's tiles: some under way, as many again behind them."""
     engine = load_engine(bundle, subject.engine, precision=subject.precision, threads=threads).engine
-    return lambda tiles: engine.infer(tiles)["probabilities"]
+
+    def run(tiles: NDArray[np.uint8]) -> NDArray[Any]:
+        return np.concatenate([outputs["probabilities"] for outputs in engine.infer_each(tiles)])
+
+    return _Ready(run, tiles_a_call=2 * engine.tiles_at_once, batch=1)
 
 
-def _plain(subject: Subject, bundle: Bundle, threads: int) -> tuple[Way, Run]:
+def _plain(subject: Subject, bundle: Bundle, threads: int) -> _Ready:
     """The fastest way to run the network in eager PyTorch, each tried after a warm-up."""
     import torch
 
@@ -77,14 +91,18 @@ def _plain(subject: Subject, bundle: Bundle, threads: int) -> tuple[Way, Run]:
         return run
 
     if len(subject.ways) == 1:
-        return subject.ways[0], in_way(subject.ways[0])
+        return _in(subject.ways[0], in_way)
     golden = bundle.golden.tiles
     times = {
         way: _fastest(in_way(way), np.resize(golden, (way.batch, *golden.shape[1:]))) / way.batch
         for way in subject.ways
     }
-    best = min(times, key=times.__getitem__)
-    return best, in_way(best)
+    return _in(min(times, key=times.__getitem__), in_way)
+
+
+def _in(way: Way, in_way: Callable[[Way], Run]) -> _Ready:
+    layout = "channels-last" if way.channels_last else "channels-first"
+    return _Ready(in_way(way), tiles_a_call=way.batch, batch=way.batch, layout=layout)
 
 
 def _fastest(run: Run, tiles: NDArray[np.uint8]) -> float:

@@ -50,7 +50,8 @@ def engines(
     from melanoma_infer.bench.roofline import roofline
     from melanoma_infer.bench.subjects import subjects
     from melanoma_infer.bundle import open_bundle
-    from melanoma_infer.provenance import available_cores, machine, versions
+    from melanoma_infer.cores import available_cores
+    from melanoma_infer.provenance import machine, versions
 
     before = earlier_run(compare) if compare is not None else None
     opened, threads = open_bundle(bundle), threads or available_cores()

@@ -183,8 +183,8 @@ def _calibration(slides: list[Path], bundle: Bundle, tile_um: float | None) -> T
 def _tiles_of(slide: Path, bundle: Bundle, tile_um: float | None, wanted: int) -> NDArray[np.uint8]:
     import numpy as np
 
+    from melanoma_infer.cores import available_cores
     from melanoma_infer.pipeline import plan_slide
-    from melanoma_infer.provenance import available_cores
     from melanoma_infer.reading import read_tiles
     from melanoma_infer.settings import Settings
 

@@ -91,7 +91,7 @@ def _verify(
 
 
 def _sample(bundle: Bundle, slide: Path | None, settings: Settings, drawn: int, threads: int | None) -> Sample:
-    from melanoma_infer.provenance import available_cores
+    from melanoma_infer.cores import available_cores
     from melanoma_infer.verification.sample import drawn_sample, slide_sample
 
     if slide is None:

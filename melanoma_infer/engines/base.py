@@ -1,12 +1,13 @@
 """What every engine offers, and the checks that all of them share.
 
-To add an engine: write a class with `numerics` and `infer`, give it a `load` function that raises
-EngineUnavailableError with the command to install what is missing, and name it in `engines/__init__.py`.
+To add an engine: write a class that fulfils Engine (OneAtATime helps where tiles are computed one by one), give it a
+`load` function that raises EngineUnavailableError with the command to install what is missing, and name it in
+`engines/__init__.py`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -44,6 +45,29 @@ class Engine(Protocol):
     def infer(self, tiles: NDArray[np.uint8]) -> Outputs:
         """The graph's outputs for tiles (N, tile_px, tile_px, 3), RGB."""
         ...
+
+    @property
+    def tiles_at_once(self) -> int:
+        """How many tiles `infer_each` has under way, and so how many should lie ready."""
+        ...
+
+    def infer_each(self, tiles: Iterable[NDArray[np.uint8]]) -> Iterator[Outputs]:
+        """The outputs of each tile (tile_px, tile_px, 3), in order, first axis 1. Tiles are taken as needed."""
+        ...
+
+
+class OneAtATime:
+    """`infer_each` of an engine that computes one tile at a time."""
+
+    tiles_at_once = 1
+
+    def infer(self, tiles: NDArray[np.uint8]) -> Outputs:
+        """The graph's outputs for tiles (N, tile_px, tile_px, 3), RGB."""
+        raise NotImplementedError
+
+    def infer_each(self, tiles: Iterable[NDArray[np.uint8]]) -> Iterator[Outputs]:
+        """The outputs of each tile (tile_px, tile_px, 3), in order."""
+        return (self.infer(tile[None]) for tile in tiles)
 
 
 def first_non_finite(outputs: Outputs) -> str | None:

@@ -8,9 +8,10 @@ and the host takes the outputs before it fills the slot again. Nothing here know
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -133,6 +134,23 @@ class BatchRunner:
                         raise
                 # Not in the handler: the error holds the frames, and they the memory, that are to be released.
                 self._give_up_largest()
+
+    @property
+    def tiles_at_once(self) -> int:
+        """How many tiles fill all slots."""
+        return SLOTS * self._buckets[-1]
+
+    def infer_each(self, tiles: Iterable[NDArray[np.uint8]]) -> Iterator[Outputs]:
+        """The outputs of each tile (tile_px, tile_px, 3), in order, first axis 1; as many are taken as fill all slots.
+
+        Raises:
+            As `infer`.
+        """
+        rest = iter(tiles)
+        while together := list(islice(rest, self.tiles_at_once)):
+            outputs = self.infer(np.stack(together))
+            for row in range(len(together)):
+                yield {name: values[row : row + 1] for name, values in outputs.items()}
 
     def _run(self, tiles: NDArray[np.uint8] | DeviceTiles) -> Outputs:
         results = {name: np.empty((len(tiles), *shape), np.float32) for name, shape in self._shapes.items()}

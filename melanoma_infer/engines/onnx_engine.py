@@ -8,11 +8,11 @@ from numpy.typing import NDArray
 from melanoma_infer.bundle import Bundle
 from melanoma_infer.card import Precision
 from melanoma_infer.engines import quiet
-from melanoma_infer.engines.base import Numerics, Outputs
+from melanoma_infer.engines.base import Numerics, OneAtATime, Outputs
 from melanoma_infer.errors import EngineUnavailableError
 
 
-class OnnxEngine:
+class OnnxEngine(OneAtATime):
     """A graph loaded by ONNX Runtime, one tile a request: its last bits depend on the batch (6e-8 seen)."""
 
     def __init__(self, bundle: Bundle, precision: Precision, threads: int | None) -> None:

@@ -6,6 +6,7 @@ Built and untested: it has not run on a GPU yet. Nothing of NVIDIA's is imported
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -69,6 +70,15 @@ class TensorRTEngine:
         """
         resident = self._device.resident(tiles)
         return self._runner.infer(np.asarray(tiles) if resident is None else resident)
+
+    @property
+    def tiles_at_once(self) -> int:
+        """How many tiles are under way."""
+        return self._runner.tiles_at_once
+
+    def infer_each(self, tiles: Iterable[NDArray[np.uint8]]) -> Iterator[Outputs]:
+        """The outputs of each tile (tile_px, tile_px, 3), in order; errors as `infer`."""
+        return self._runner.infer_each(tiles)
 
 
 def load(

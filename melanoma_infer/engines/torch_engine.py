@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from melanoma_infer.bundle import Bundle
 from melanoma_infer.card import Precision
-from melanoma_infer.engines.base import Numerics, Outputs
+from melanoma_infer.engines.base import Numerics, OneAtATime, Outputs
 from melanoma_infer.errors import BundleError, EngineUnavailableError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from melanoma_infer.model.melanoma_net import MelanomaNet
 
 
-class TorchEngine:
+class TorchEngine(OneAtATime):
     """Our network in eager PyTorch, fp32, one tile a request: its last bits depend on the batch (2e-7 seen)."""
 
     def __init__(self, bundle: Bundle, device: torch.device) -> None:

@@ -6,6 +6,7 @@ PyTorch is imported by `load` alone, and only where there is an NVIDIA driver.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -69,6 +70,15 @@ class TritonEngine:
             EngineUnavailableError: the runtime failed otherwise.
         """
         return self._runner.infer(tiles)
+
+    @property
+    def tiles_at_once(self) -> int:
+        """How many tiles are under way."""
+        return self._runner.tiles_at_once
+
+    def infer_each(self, tiles: Iterable[NDArray[np.uint8]]) -> Iterator[Outputs]:
+        """The outputs of each tile (tile_px, tile_px, 3), in order; errors as `infer`."""
+        return self._runner.infer_each(tiles)
 
     def aggregate(
         self, scores: NDArray[np.float32], offsets: NDArray[np.int64], hottest: NDArray[np.float32]

@@ -14,13 +14,13 @@ import numpy as np
 from imagecodecs import jpeg8_encode
 from tifffile import TiffWriter
 
+from melanoma_infer.cores import available_cores
 from melanoma_infer.errors import OutputError, UsageError
 from melanoma_infer.geometry import PLAUSIBLE_UM_PER_PX, RectPx, SizePx
 from melanoma_infer.phantom.draw import GLASS_RGB, Rgb, draw
 from melanoma_infer.phantom.mark import GENERATOR, PHANTOM_MARK
 from melanoma_infer.phantom.scene import Scene
 from melanoma_infer.phantom.truth import render, size_l0, truth_of
-from melanoma_infer.provenance import available_cores
 
 TILE_PX = 256
 QUALITY = 90

@@ -166,6 +166,22 @@ def assert_right(outputs, tiles):
         assert np.array_equal(values, expected[name]), name
 
 
+@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 25])
+def test_a_stream_of_tiles_fills_all_slots_and_keeps_its_order(count):
+    runner, tiles, taken = runner_on(FakeDevice()), some_tiles(count), []
+    assert runner.tiles_at_once == 8
+
+    def noted():
+        for tile in tiles:
+            taken.append(tile)
+            yield tile
+
+    for done, outputs in enumerate(runner.infer_each(noted())):
+        assert_right(outputs, tiles[done : done + 1])
+        assert len(taken) <= done + 8
+    assert len(taken) == count
+
+
 @given(st.integers(0, 500), st.sets(st.integers(1, 64), min_size=1).map(sorted))
 def test_batches_cover_all_tiles_once_in_the_smallest_bucket_that_holds_them(tiles, buckets):
     batches = list(split(tiles, buckets))

@@ -8,7 +8,7 @@ from bundles_for_tests import expected_probability, make_bundle
 
 from melanoma_infer.bundle import Bundle, ParityRow, open_bundle
 from melanoma_infer.engines import MODULES, ON_GPU, load_engine
-from melanoma_infer.engines.base import Numerics, first_non_finite
+from melanoma_infer.engines.base import Numerics, OneAtATime, first_non_finite
 from melanoma_infer.engines.openvino_engine import cpu_has_bf16
 from melanoma_infer.errors import EngineUnavailableError
 from melanoma_infer.geometry import RectPx
@@ -68,6 +68,60 @@ def test_a_tile_gets_the_same_bits_alone_and_among_others(demo, name):
         alone = engine.infer(golden[i : i + 1])
         for output in together:
             assert np.array_equal(alone[output][0], together[output][i]), output
+
+
+@pytest.mark.parametrize("name", ON_CPU)
+def test_a_stream_of_tiles_gets_each_its_own_answer_in_order(demo, name):
+    engine = load_engine(demo, name).engine
+    golden = demo.golden.tiles
+    together = engine.infer(golden)
+    order = [0, 3, 1, 2, 2, 0, 1, 3, 0, 0, 1, 2, 3]
+    answers = list(engine.infer_each(golden[i] for i in order))
+    assert len(answers) == len(order)
+    for i, answer in zip(order, answers, strict=True):
+        for output in together:
+            assert np.array_equal(answer[output][0], together[output][i]), output
+    assert list(engine.infer_each(iter(()))) == []
+
+
+def test_a_stream_that_is_left_early_leaves_the_engine_in_order(demo):
+    engine = load_engine(demo, "openvino").engine
+    golden = demo.golden.tiles
+    stream = engine.infer_each(golden[i % 4] for i in range(20))
+    next(stream)
+    stream.close()
+    again = engine.infer(golden[2:3])["probabilities"]
+    assert np.array_equal(again, load_engine(demo, "openvino").engine.infer(golden[2:3])["probabilities"])
+
+
+def test_tiles_are_taken_ahead_and_no_further(demo):
+    """What makes tiles works while the engine does; but a slide is never read into memory."""
+    engine = load_engine(demo, "openvino", threads=2).engine
+    taken: list[int] = []
+
+    def tiles():
+        for i in range(40):
+            taken.append(i)
+            yield demo.golden.tiles[i % 4]
+
+    for done, _ in enumerate(engine.infer_each(tiles()), start=1):
+        assert len(taken) <= done + engine.tiles_at_once
+        if done == 1:
+            assert len(taken) > 1
+
+
+def test_tiles_without_pixels_stand_where_they_were_among_the_results(colour_bundle):
+    """Also when the last ones, all, or the engine's whole queue have none."""
+    scorer = Scorer(open_bundle(colour_bundle), threads=2)
+    pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
+    for pattern in ("x", ".", "..x", "x.x", ".xxxxxxxxx.", "xxxxxx", "......x.....x"):
+        reads = [
+            ReadTile(Tile(i, RectPx(i, 0, 64, 64), 1.0, 0.0), pixels if kind == "." else None)
+            for i, kind in enumerate(pattern)
+        ]
+        results = list(scorer.infer_each(reads))
+        assert [each.tile.index for each in results] == list(range(len(pattern)))
+        assert [each.cause for each in results] == ["read-failed" if kind == "x" else "" for kind in pattern]
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
@@ -146,7 +200,7 @@ def test_outputs_that_are_not_finite_are_named_features_first(bad):
 def test_a_tile_with_an_output_that_is_not_finite_is_unreadable(colour_bundle, monkeypatch):
     scorer = Scorer(open_bundle(colour_bundle))
 
-    class Broken:
+    class Broken(OneAtATime):
         numerics = Numerics("broken", "0", "fp32", "cpu")
 
         def infer(self, tiles: np.ndarray) -> dict[str, np.ndarray]:
@@ -154,7 +208,7 @@ def test_a_tile_with_an_output_that_is_not_finite_is_unreadable(colour_bundle, m
 
     monkeypatch.setattr(scorer, "_engine", Broken())
     tile = Tile(0, RectPx(0, 0, 64, 64), 1.0, 0.0)
-    result = scorer.infer(ReadTile(tile, np.zeros((64, 64, 3), np.uint8)))
+    (result,) = scorer.infer_each([ReadTile(tile, np.zeros((64, 64, 3), np.uint8))])
     assert (result.status, result.cause) == ("unreadable", "non-finite-output")
 
 
