@@ -7,6 +7,7 @@ To add an engine: write a class that fulfils Engine (OneAtATime helps where tile
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -56,14 +57,14 @@ class Engine(Protocol):
         ...
 
 
-class OneAtATime:
+class OneAtATime(ABC):
     """`infer_each` of an engine that computes one tile at a time."""
 
     tiles_at_once = 1
 
+    @abstractmethod
     def infer(self, tiles: NDArray[np.uint8]) -> Outputs:
         """The graph's outputs for tiles (N, tile_px, tile_px, 3), RGB."""
-        raise NotImplementedError
 
     def infer_each(self, tiles: Iterable[NDArray[np.uint8]]) -> Iterator[Outputs]:
         """The outputs of each tile (tile_px, tile_px, 3), in order."""

@@ -22,7 +22,7 @@ HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f32", "int8": "f32"}
 layers too: in bf16 they are an eighth faster, but the demo's p99.9 |Δp| rose from 0.007 to 0.022, past the gate."""
 STREAMS_MAX = 8
 """Tiles computed at once, each on its share of the threads: one thread a tile has no one to wait for (a tenth faster
-than two, on 2 cores), and each more holds its own activations (about 100 MB at 512 px and full width)."""
+than two, on 2 cores), and each more holds its own activations (about 40 MB at 512 px and full width)."""
 REQUESTS_A_STREAM = 2
 """One is computed while the next lies ready."""
 
