@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -20,14 +20,16 @@ from melanoma_infer.patients import strict_patient
 from melanoma_infer.plan import SlidePlan
 from melanoma_infer.privacy import DIGEST_CHARS, without_paths
 from melanoma_infer.provenance import VERSION, digest_of
-from melanoma_infer.reading import read_plan, read_tile, read_tiles
-from melanoma_infer.records import GalleryTile, Identity, ReadTile
+from melanoma_infer.reading import ReadPlan, read_plan, read_tile, read_tiles
+from melanoma_infer.records import GalleryTile, Identity, ReadTile, Tile
 from melanoma_infer.reports.gallery import CHOSEN_MAX, Choice, choose
 from melanoma_infer.reports.output import OutputFolder
 from melanoma_infer.result import SlideOutcome, SlideResult
 from melanoma_infer.session import Scorer
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
+from melanoma_infer.slides.base import SlideReader
+from melanoma_infer.slides.choice import ReaderWish, choose_reader, opener_of
 from melanoma_infer.slides.completeness import require_complete
 from melanoma_infer.slides.members import identify
 from melanoma_infer.slides.retrying import RetryingReader
@@ -36,6 +38,8 @@ from melanoma_infer.stopwatch import Stopwatch
 from melanoma_infer.tiling import place_tiles, tile_geometry
 from melanoma_infer.tissue import find_tissue
 
+PROBED = (0.0, 0.25, 0.5, 0.75, 1.0)
+"""Which tiles two readers are compared on, as shares of all."""
 Progress = Callable[[int, int], None]
 """Called with tiles done and tiles in all."""
 
@@ -47,6 +51,8 @@ class SlideRequest:
     path: Path
     case: SlideCase
     settings: Settings
+    reader: ReaderWish = "auto"
+    """Who decodes the tiles. No number depends on it."""
 
 
 def score_slide(
@@ -55,6 +61,7 @@ def score_slide(
     *,
     patient: Mapping[str, object] | None = None,
     settings: Settings | None = None,
+    reader: ReaderWish = "auto",
     progress: Progress | None = None,
 ) -> SlideResult:
     """The result of one slide.
@@ -64,6 +71,7 @@ def score_slide(
         scorer: a bundle on an engine.
         patient: values for the card's patient fields; what is not given is unknown.
         settings: what differs from the model card.
+        reader: who decodes the tiles: "openslide", "tiff", or "auto", the faster one that gives OpenSlide's pixels.
         progress: called after each tile.
 
     Raises:
@@ -71,7 +79,7 @@ def score_slide(
     """
     path = Path(path)
     given = strict_patient(patient, scorer.bundle.card.patient_fields) if patient is not None else None
-    request = SlideRequest(path, SlideCase(path.stem, patient=given), settings or Settings())
+    request = SlideRequest(path, SlideCase(path.stem, patient=given), settings or Settings(), reader)
     return _score(request, scorer, Stopwatch(), progress=progress)
 
 
@@ -86,7 +94,8 @@ def _score(
 ) -> SlideResult:
     """The flow, stage by stage."""
     path, card = request.path, scorer.bundle.card
-    plan = plan_slide(path, card, request.settings, watch=watch, identity=identity)
+    plan = plan_slide(path, card, request.settings, reader=request.reader, watch=watch, identity=identity)
+    opener = opener_of(plan.facts)
     tiles = Accumulator(
         plan,
         request.case,
@@ -95,7 +104,9 @@ def _score(
         settings=request.settings,
         settings_digest=settings_digest,
     )
-    reads = read_tiles(path, plan.tiles, plan.reading, threads=scorer.threads, ahead=scorer.engine.tiles_at_once)
+    reads = read_tiles(
+        path, plan.tiles, plan.reading, threads=scorer.threads, ahead=scorer.engine.tiles_at_once, opener=opener
+    )
     seen: dict[int, ReadTile] = {}
     if len(plan.tiles) <= CHOSEN_MAX:
         reads = _noted(reads, seen)
@@ -111,7 +122,7 @@ def _score(
     with watch.timing("score"):
         scored = tiles.result()
     with watch.timing("gallery"):
-        gallery = _gallery(path, plan, choose(scored.tiles, card), seen)
+        gallery = _gallery(path, opener, plan, choose(scored.tiles, card), seen)
     timed = scored.model_copy(update={"timings_ms": watch.rounded_ms})
     return timed.carrying(scored.tiles, scored.view, gallery, card=card)
 
@@ -123,13 +134,17 @@ def _noted(reads: Iterator[ReadTile], seen: dict[int, ReadTile]) -> Iterator[Rea
 
 
 def _gallery(
-    path: Path, plan: SlidePlan, chosen: list[Choice], seen: Mapping[int, ReadTile]
+    path: Path,
+    opener: Callable[[Path], SlideReader],
+    plan: SlidePlan,
+    chosen: list[Choice],
+    seen: Mapping[int, ReadTile],
 ) -> tuple[GalleryTile, ...]:
     """The chosen tiles' pixels, read once more where there were too many tiles to keep."""
     reads = dict(seen)
     missing = [plan.tiles[choice.row] for choice in chosen if choice.row not in reads]
     if missing:
-        with RetryingReader(path) as reader:
+        with RetryingReader(path, opener) as reader:
             reads |= {tile.index: read_tile(reader, tile, plan.reading) for tile in missing}
     pixels = ((choice, reads[choice.row].pixels) for choice in chosen)
     return tuple(GalleryTile(choice.row, choice.role, each) for choice, each in pixels if each is not None)
@@ -140,27 +155,37 @@ def plan_slide(
     card: ModelCard,
     settings: Settings,
     *,
+    reader: ReaderWish = "auto",
     watch: Stopwatch | None = None,
     identity: Identity | None = None,
 ) -> SlidePlan:
-    """What will be read of a slide: its scale, its tissue and its tiles.
+    """What will be read of a slide, and by whom: its scale, its tissue and its tiles.
 
     Raises:
         MminferError: the slide cannot be opened, is incomplete, or has no known scale; a mask does not fit it.
     """
     watch = watch or Stopwatch()
     with watch.timing("open"):
-        reader = RetryingReader(path)
-    with reader:
+        slide = RetryingReader(path)
+    with slide:
         require_complete(path)
-        identity = identity or identify(path, reader.facts.quickhash)
-        known = known_scale(reader.facts, settings.mpp_um)
+        identity = identity or identify(path, slide.facts.quickhash)
+        known = known_scale(slide.facts, settings.mpp_um)
         geometry = tile_geometry(card, settings)
         with watch.timing("tissue"):
-            tissue = find_tissue(reader, known.scale, settings.tissue)
-        tiles = place_tiles(reader.facts.size_l0, known.scale, tissue, geometry)
-        reading = read_plan(reader.facts, known.scale, geometry, card)
-        return SlidePlan(reader.facts, identity, known, tissue, geometry, reading, tuple(tiles))
+            tissue = find_tissue(slide, known.scale, settings.tissue)
+        tiles = tuple(place_tiles(slide.facts.size_l0, known.scale, tissue, geometry))
+        reading = read_plan(slide.facts, known.scale, geometry, card)
+    with watch.timing("open"):
+        facts = choose_reader(path, slide.facts, reading.level, _probe_points(tiles, reading), reader)
+    return SlidePlan(facts, identity, known, tissue, geometry, reading, tiles)
+
+
+def _probe_points(tiles: Sequence[Tile], reading: ReadPlan) -> Iterator[tuple[int, int]]:
+    """(x, y) in level pixels: some tiles' upper left corners, from the first to the last."""
+    for row in sorted({round(share * (len(tiles) - 1)) for share in PROBED} if tiles else ()):
+        rect_l0 = tiles[row].rect_l0
+        yield int(rect_l0.x / reading.downsample), int(rect_l0.y / reading.downsample)
 
 
 def score_slides(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +22,7 @@ from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import UsageError
 from melanoma_infer.geometry import RectPx, Scale
 from melanoma_infer.records import ReadTile, SlideFacts, Tile
+from melanoma_infer.slides.base import SlideReader
 from melanoma_infer.slides.retrying import RetryingReader
 from melanoma_infer.tiling import Geometry
 
@@ -69,7 +70,13 @@ def read_plan(facts: SlideFacts, scale: Scale, geometry: Geometry, card: ModelCa
 
 
 def read_tiles(
-    path: Path, tiles: Iterable[Tile], plan: ReadPlan, *, threads: int, ahead: int = 1
+    path: Path,
+    tiles: Iterable[Tile],
+    plan: ReadPlan,
+    *,
+    threads: int,
+    ahead: int = 1,
+    opener: Callable[[Path], SlideReader] | None = None,
 ) -> Iterator[ReadTile]:
     """The pixels of every tile, in order. At most two tiles a thread are held, or as many as are asked ahead.
 
@@ -79,6 +86,7 @@ def read_tiles(
         plan: from read_plan.
         threads: reading threads; each has a handle of its own, because OpenSlide's errors latch.
         ahead: how many tiles should lie ready.
+        opener: how each handle is opened; None for open_slide.
     """
     count = max(1, min(threads, READERS_MAX))
     readers: SimpleQueue[RetryingReader] = SimpleQueue()
@@ -93,7 +101,7 @@ def read_tiles(
 
     try:
         for _ in range(count):
-            opened.append(RetryingReader(path))
+            opened.append(RetryingReader(path, opener))
             readers.put(opened[-1])
         with ThreadPoolExecutor(count, "mminfer-read") as pool:
             waiting: deque[Future[ReadTile]] = deque()
@@ -164,4 +172,4 @@ def _reduced(reader: RetryingReader, region: _LevelRegion, plan: ReadPlan) -> _R
             return None
         parts.append(box_means(part.pixels, k))
         transparent += part.transparent_px
-    return _Reduced(np.concatenate(parts), transparent)
+    return _Reduced(parts[0] if len(parts) == 1 else np.concatenate(parts), transparent)

@@ -93,6 +93,7 @@ def write_svs(
     extra: str = "",
     levels: int = 1,
     compression: str | None = None,
+    photometric: str = "rgb",
 ) -> Path:
     """An Aperio-like SVS; mpp, power and extra stand in its ImageDescription, as text."""
     size = f"{rgb.shape[1]}x{rgb.shape[0]}"
@@ -102,7 +103,7 @@ def write_svs(
             writer.write(
                 rgb,
                 tile=(256, 256),
-                photometric="rgb",
+                photometric=photometric,
                 compression=compression,
                 compressionargs=None if compression is None else {"level": 95},
                 description=text,
@@ -122,6 +123,16 @@ def with_damaged_tile(source: Path, target: Path, *, tile: int = 0, level: int =
     content = bytearray(source.read_bytes())
     content[start : start + length] = bytes(length)
     target.write_bytes(content)
+    return target
+
+
+def with_tile_left_out(source: Path, target: Path, *, tile: int = 0) -> Path:
+    """A copy of a classic little-endian TIFF in which one tile of the first page has the length 0."""
+    target.write_bytes(source.read_bytes())
+    with tifffile.TiffFile(target, mode="r+") as tiff:
+        counts = list(tiff.pages[0].databytecounts)
+        counts[tile] = 0
+        tiff.pages[0].tags["TileByteCounts"].overwrite(counts)
     return target
 
 

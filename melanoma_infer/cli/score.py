@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from melanoma_infer.result import SlideOutcome
     from melanoma_infer.session import Scorer
     from melanoma_infer.settings import Settings
+    from melanoma_infer.slides.choice import ReaderWish
 
 VERDICTS = ("suspected", "not-detected", "indeterminate", "not-configured")
 SOME_FAILED = 3
@@ -40,6 +41,7 @@ class _Typed:
     patient: dict[str, str]
     patients: Path | None
     patient_in_output: bool
+    reader: ReaderWish
 
 
 def score(
@@ -60,6 +62,9 @@ def score(
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads.  [default: the cores there are]")] = None,
     device: Annotated[str | None, typer.Option(help="cpu, or a device that the engine knows.")] = None,
+    reader: Annotated[
+        str, typer.Option(help="auto, openslide, or tiff: decode the slide's own JPEG tiles. No number depends on it.")
+    ] = "auto",
     mpp: Annotated[str | None, typer.Option(help="µm per level-0 pixel, X or X,Y, in place of the slide's.")] = None,
     tile_um: Annotated[float | None, typer.Option(help="Side of a tile in µm.  [default: the card's]")] = None,
     stride_um: Annotated[
@@ -97,6 +102,7 @@ def score(
     """Score one or many slides. Finished slides of the same bundle and settings are skipped."""
     from melanoma_infer.bundle import open_bundle
     from melanoma_infer.session import Scorer
+    from melanoma_infer.slides.choice import reader_wish
 
     refused = _verdicts(fail_on or [])
     typed = _Typed(
@@ -110,6 +116,7 @@ def score(
         patient=patient_values(patient or [], age=age, sex=sex, site=site, ulceration=ulceration),
         patients=patients,
         patient_in_output=not no_patient_in_output,
+        reader=reader_wish(reader),
     )
     opened = open_bundle(bundle)
     if require_tissue_model and opened.card.domain != "tissue":
@@ -278,7 +285,7 @@ def _request(
     from melanoma_infer.pipeline import SlideRequest
 
     case = SlideCase(slide_id, case_id, patient, typed.patient_in_output, warnings)
-    return SlideRequest(path, case, settings)
+    return SlideRequest(path, case, settings, typed.reader)
 
 
 def _settings(
@@ -330,7 +337,7 @@ def _draw_grids(requests: Sequence[SlideRequest], bundle: Bundle, out: Path, *, 
     with OutputFolder(out) as folder:
         for request in requests:
             try:
-                plan = plan_slide(request.path, bundle.card, request.settings)
+                plan = plan_slide(request.path, bundle.card, request.settings, reader=request.reader)
                 picture = grid_picture.render(plan)
             except MminferError as error:
                 failures.append(error)

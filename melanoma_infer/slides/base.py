@@ -29,7 +29,7 @@ class SlideReader(Protocol):
         ...
 
     def read_region(self, level: int, rect_level: RectPx) -> NDArray[np.uint8]:
-        """RGBA pixels (h, w, 4), straight alpha, of a rectangle in level pixels; alpha is 0 where the slide has none.
+        """Pixels of a rectangle in level pixels: RGB (h, w, 3), or RGBA (h, w, 4), alpha 0 where the slide has none.
 
         Raises:
             RegionUnreadableError: the file is damaged there.

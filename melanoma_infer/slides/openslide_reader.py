@@ -20,14 +20,21 @@ LEVELS_MAX = 64
 PIXELS_MAX = 1 << 40
 """A glass of 75 × 25 mm at 0.1 µm/px has 2^37.4 pixels; a header that asks for more is not believed."""
 
+CACHE_BYTES = 1 << 26
+"""What all handles of a slide together keep of decoded tiles: 64 MiB."""
 TILE_PIXELS_MAX = 1 << 30
 """OpenSlide takes memory for one whole tile of the file, and aborts the process where it gets none."""
 
 
 class OpenSlideReader(Closing):
-    """A slide opened by OpenSlide."""
+    """A slide opened by OpenSlide.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the slide.
+        cache: from shared_cache, for several readers of one slide; None for one of its own.
+    """
+
+    def __init__(self, path: Path, cache: openslide.OpenSlideCache | None = None) -> None:
         try:
             self._slide = openslide.OpenSlide(path)
         except openslide.OpenSlideUnsupportedFormatError as error:
@@ -36,6 +43,8 @@ class OpenSlideReader(Closing):
             raise SlideUnreadableError(
                 "OpenSlide knows the format but cannot open the file: it is damaged or incomplete. Copy it again."
             ) from error
+        if cache is not None:
+            self._slide.set_cache(cache)
         try:
             self.facts = _facts(self._slide)
         except openslide.OpenSlideError as error:
@@ -61,6 +70,11 @@ class OpenSlideReader(Closing):
     def close(self) -> None:
         """Release the file."""
         self._slide.close()
+
+
+def shared_cache() -> openslide.OpenSlideCache:
+    """A cache of decoded tiles for several readers of one slide."""
+    return openslide.OpenSlideCache(CACHE_BYTES)
 
 
 def knows(path: Path) -> bool:

@@ -6,6 +6,7 @@ fresh handle, and what fails again is missing: never white, never another region
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,11 +29,17 @@ class RgbRegion:
 
 
 class RetryingReader(Closing):
-    """A slide that is opened again after a failed read. It belongs to one thread at a time."""
+    """A slide that is opened again after a failed read. It belongs to one thread at a time.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        path: the slide.
+        opener: how it is opened; None for open_slide.
+    """
+
+    def __init__(self, path: Path, opener: Callable[[Path], SlideReader] | None = None) -> None:
         self._path = path
-        self._reader: SlideReader | None = open_slide(path)
+        self._opener = opener
+        self._reader: SlideReader | None = self._open()
         self.facts: SlideFacts = self._reader.facts
 
     def read_rgb(self, level: int, rect_level: RectPx) -> RgbRegion | None:
@@ -41,16 +48,23 @@ class RetryingReader(Closing):
         What lies outside the slide, or is transparent, has the slide's background colour.
         """
         inside = rect_level.within(self.facts.level_sizes[level])
+        if inside.area == 0:
+            return RgbRegion(self._canvas(rect_level), 0)
+        pixels = self._read_twice(level, inside)
+        if pixels is None:
+            return None
+        region = _opaque(pixels, self.facts.background)
+        if inside == rect_level:
+            return region
+        canvas = self._canvas(rect_level)
+        top, left = inside.y - rect_level.y, inside.x - rect_level.x
+        canvas[top : top + inside.height, left : left + inside.width] = region.pixels
+        return RgbRegion(canvas, region.transparent_px)
+
+    def _canvas(self, rect_level: RectPx) -> NDArray[np.uint8]:
         canvas = np.empty((rect_level.height, rect_level.width, 3), np.uint8)
         canvas[:] = self.facts.background
-        if inside.area == 0:
-            return RgbRegion(canvas, 0)
-        rgba = self._read_twice(level, inside)
-        if rgba is None:
-            return None
-        top, left = inside.y - rect_level.y, inside.x - rect_level.x
-        canvas[top : top + inside.height, left : left + inside.width] = _composited(rgba, self.facts.background)
-        return RgbRegion(canvas, inside.area - int(np.count_nonzero(rgba[..., 3])))
+        return canvas
 
     def _read_twice(self, level: int, rect_level: RectPx) -> NDArray[np.uint8] | None:
         for _ in range(2):
@@ -67,10 +81,13 @@ class RetryingReader(Closing):
         """The open slide; None where it can no longer be opened, as when the file was taken away."""
         if self._reader is None:
             try:
-                self._reader = open_slide(self._path)
+                self._reader = self._open()
             except (SlideUnreadableError, SlideFormatError, TransientIOError):
                 return None
         return self._reader
+
+    def _open(self) -> SlideReader:
+        return (self._opener or open_slide)(self._path)
 
     def close(self) -> None:
         """Release the file."""
@@ -79,11 +96,10 @@ class RetryingReader(Closing):
         self._reader = None
 
 
-def _composited(rgba: NDArray[np.uint8], background: tuple[int, int, int]) -> NDArray[np.uint8]:
-    """RGB (h, w, 3) of straight-alpha RGBA over a colour."""
-    alpha = rgba[..., 3:]
-    if alpha.min() == 255:
-        return rgba[..., :3]
-    alpha16 = alpha.astype(np.uint32)
-    mixed = rgba[..., :3] * alpha16 + np.array(background, np.uint32) * (255 - alpha16)
-    return ((mixed + 127) // 255).astype(np.uint8)
+def _opaque(pixels: NDArray[np.uint8], background: tuple[int, int, int]) -> RgbRegion:
+    """RGB (h, w, 3) of straight-alpha RGBA over a colour; RGB as it is."""
+    if pixels.shape[2] == 3 or pixels[..., 3].min() == 255:
+        return RgbRegion(pixels[..., :3], 0)
+    alpha = pixels[..., 3:].astype(np.uint32)
+    mixed = pixels[..., :3] * alpha + np.array(background, np.uint32) * (255 - alpha)
+    return RgbRegion(((mixed + 127) // 255).astype(np.uint8), int(np.count_nonzero(pixels[..., 3] == 0)))

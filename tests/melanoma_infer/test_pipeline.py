@@ -9,11 +9,13 @@ import numpy as np
 import pytest
 from bundles_for_tests import colour_rule_card, expected_probability, make_bundle
 from PIL import Image
+from slides_for_tests import smooth, with_tile_left_out, write_svs
 
 from melanoma_infer.accumulator import SlideCase
 from melanoma_infer.bundle import open_bundle
 from melanoma_infer.errors import MminferError, PatientValueError, SlideUnreadableError
 from melanoma_infer.pipeline import SlideRequest, score_slide, score_slides
+from melanoma_infer.reports import result_json, tiles_csv
 from melanoma_infer.reports.output import OutputFolder
 from melanoma_infer.session import Scorer
 from melanoma_infer.settings import Settings
@@ -190,3 +192,27 @@ def test_the_gallery_shows_the_pixels_that_were_scored(photo, scorer, stride_um)
     for shown in result.gallery:
         said = result.tiles.probabilities[shown.row, 1]
         assert said == pytest.approx(expected_probability(shown.pixels[None])[0], abs=2e-6)
+
+
+@pytest.mark.parametrize("reader", ["openslide", "tiff"])
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_neither_the_reader_nor_the_threads_change_a_byte_of_the_result(cmu, colour_bundle, reader, threads):
+    def tables(reader, threads):
+        result = score_slide(
+            cmu, Scorer(open_bundle(colour_bundle), threads=threads), settings=Settings(tile_um=100), reader=reader
+        )
+        assert result.slide.reader.split()[0] == reader
+        said = json.loads(result_json.render(result.model_copy(update={"timings_ms": {}})))
+        said["slide"].pop("reader")
+        said.pop("created", None)
+        return json.dumps(said), tiles_csv.render(result), result.tiles.probabilities.tobytes()
+
+    assert tables(reader, threads) == tables("openslide", 2)
+
+
+def test_a_tile_that_the_file_leaves_out_counts_as_never_scanned(tmp_path, scorer):
+    whole = write_svs(tmp_path / "whole.svs", smooth(1024, 512), compression="jpeg")
+    path = with_tile_left_out(whole, tmp_path / "out.svs", tile=2)  # columns 512 to 767, rows 0 to 255
+    for reader in ("auto", "tiff"):
+        result = score_slide(path, scorer, settings=Settings(tissue="all"), reader=reader)
+        assert result.tiles.padded_fraction.tolist() == [0, 0.25]

@@ -1,0 +1,186 @@
+"""A slide's own JPEG and JPEG 2000 tiles, decoded directly: OpenSlide's pixels at several times its rate.
+
+OpenSlide says what the slide is, reads the levels that are not stored as such tiles, and judges whatever cannot be
+decoded here. Tiles that the file leaves out are transparent; OpenSlide fills them with what other levels hold.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import simplejpeg
+import tifffile
+from numpy.typing import NDArray
+
+from melanoma_infer.errors import SlideUnreadableError
+from melanoma_infer.geometry import RectPx, SizePx
+from melanoma_infer.records import SlideFacts
+from melanoma_infer.slides.base import Closing
+from melanoma_infer.slides.openslide_reader import OpenSlideReader
+from melanoma_infer.slides.tile_cache import TileCache
+
+VENDORS = ("aperio", "generic-tiff")
+"""Their levels are pages of tiles side by side. Others overlap their tiles, or move them."""
+JPEG, JPEG_2000_RGB = 7, 33005
+"""TIFF's numbers of what tiles are compressed with. Aperio's other JPEG 2000, 33003, would need OpenSlide's colours."""
+RGB, YCBCR = 2, 6
+"""TIFF's numbers of the colours that a JPEG tile holds."""
+_SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
+_ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
+"""The segment that says which colours the components are; its last byte is to follow."""
+_FAILED = (RuntimeError, ValueError, TypeError, OSError)
+"""What the decoders raise on damaged tiles, also on tiles of another size than the page says. simplejpeg is strict: it
+raises where libjpeg only warns, as OpenSlide does. imagecodecs' JPEG decoder gives such tiles' pixels and says nothing.
+"""
+
+
+class TiffReader(Closing):
+    """A slide whose levels are pages of JPEG or JPEG 2000 tiles.
+
+    Args:
+        path: the slide.
+        cache: shared by all readers of this slide; None for one of its own.
+
+    Raises:
+        SlideFormatError, SlideUnreadableError: as OpenSlideReader.
+    """
+
+    def __init__(self, path: Path, cache: TileCache | None = None) -> None:
+        self._slide = OpenSlideReader(path)
+        self._cache = cache or TileCache()
+        try:
+            self._tiff = tifffile.TiffFile(path)
+        except (tifffile.TiffFileError, OSError) as error:
+            self._slide.close()
+            raise SlideUnreadableError("The file is not a TIFF file. Use --reader openslide.") from error
+        self._pages = _pages_of_levels(self._slide.facts, self._tiff)
+        self.facts = replace(self._slide.facts, reader="tiff", reader_version=tifffile.__version__)
+
+    def decodes(self, level: int) -> bool:
+        """Whether that level is stored as tiles that are decoded here."""
+        return level in self._pages
+
+    def read_region(self, level: int, rect_level: RectPx) -> NDArray[np.uint8]:
+        """Pixels of a rectangle in level pixels: (h, w, 3), or (h, w, 4) where the file leaves tiles out.
+
+        Raises:
+            RegionUnreadableError: the file is damaged there.
+        """
+        page = self._pages.get(level)
+        if page is None:
+            return self._slide.read_region(level, rect_level)
+        pixels = np.empty((rect_level.height, rect_level.width, 3), np.uint8)
+        left_out = []
+        for index, within_tile, within_region in page.tiles_of(rect_level):
+            try:
+                tile = self._cache.get((level, index), partial(page.read, self._tiff, index))
+            except _FAILED:
+                return self._slide.read_region(level, rect_level)
+            if tile is None:
+                left_out.append(within_region)
+            else:
+                pixels[within_region] = tile[within_tile]
+        return _transparent(pixels, left_out) if left_out else pixels
+
+    def close(self) -> None:
+        """Release the file."""
+        self._tiff.close()
+        self._slide.close()
+
+
+@dataclass(frozen=True)
+class _TiledPage:
+    """A page of the file that holds one level."""
+
+    page: Any
+    size: SizePx
+    tile: SizePx
+
+    def tiles_of(self, rect: RectPx) -> Iterator[tuple[int, tuple[slice, slice], tuple[slice, slice]]]:
+        """Each tile that a rectangle meets: its index, the common part in the tile and in the rectangle."""
+        across = -(-self.size.width // self.tile.width)
+        for row in range(rect.y // self.tile.height, -(-rect.bottom // self.tile.height)):
+            for column in range(rect.x // self.tile.width, -(-rect.right // self.tile.width)):
+                in_tile_x, in_rect_x = _common(column * self.tile.width, self.tile.width, rect.x, rect.width)
+                in_tile_y, in_rect_y = _common(row * self.tile.height, self.tile.height, rect.y, rect.height)
+                yield row * across + column, (in_tile_y, in_tile_x), (in_rect_y, in_rect_x)
+
+    def read(self, tiff: tifffile.TiffFile, index: int) -> NDArray[np.uint8] | None:
+        """The pixels (h, w, 3) of a tile; None where the file leaves it out. Raises what `_FAILED` names."""
+        count = self.page.databytecounts[index]
+        if count == 0:
+            return None
+        tiff.filehandle.seek(self.page.dataoffsets[index])
+        return self.decoded(bytes(tiff.filehandle.read(count)))
+
+    def decoded(self, data: bytes) -> NDArray[np.uint8]:
+        """The pixels (h, w, 3) of a tile.
+
+        Raises:
+            ValueError, RuntimeError: it is damaged, or of another size than the page says.
+        """
+        shape = (self.tile.height, self.tile.width, 3)
+        if self.page.compression == JPEG_2000_RGB:
+            from imagecodecs import jpeg2k_decode
+
+            pixels = np.empty(shape, np.uint8)  # given, so that the tile's own header cannot ask for more
+            jpeg2k_decode(data, out=pixels)
+            return pixels
+        whole = self._start + data.removeprefix(_SOI)
+        height, width, *_ = simplejpeg.decode_jpeg_header(whole)
+        if (height, width, 3) != shape:
+            raise ValueError("a tile of another size than the page says")
+        return np.asarray(simplejpeg.decode_jpeg(whole, strict=True))
+
+    @cached_property
+    def _start(self) -> bytes:
+        """What each JPEG tile of this page leaves out: its colours, which libjpeg would guess, and its tables."""
+        colours = _ADOBE + (b"\1" if self.page.photometric == YCBCR else b"\0")
+        tables = self.page.jpegtables or b""
+        return _SOI + colours + tables.removeprefix(_SOI).removesuffix(_EOI)
+
+
+def _common(tile_start: int, tile_side: int, start: int, side: int) -> tuple[slice, slice]:
+    """The part that a tile and a rectangle have in common along one axis, seen from each."""
+    low, high = max(tile_start, start), min(tile_start + tile_side, start + side)
+    return slice(low - tile_start, high - tile_start), slice(low - start, high - start)
+
+
+def _transparent(pixels: NDArray[np.uint8], where: list[tuple[slice, slice]]) -> NDArray[np.uint8]:
+    rgba = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
+    for part in where:
+        rgba[part] = 0
+    return rgba
+
+
+def _pages_of_levels(facts: SlideFacts, tiff: tifffile.TiffFile) -> dict[int, _TiledPage]:
+    """The page that holds each level, where there is exactly one and it can be decoded here."""
+    if facts.vendor not in VENDORS:
+        return {}
+    found = {}
+    for level, (size, downsample) in enumerate(zip(facts.level_sizes, facts.level_downsamples, strict=True)):
+        pages: list[Any] = [page for page in tiff.pages if _is_decodable(page) and _size(page) == size]
+        # At fractional downsamples OpenSlide mixes neighbouring pixels.
+        if len(pages) == 1 and downsample == round(downsample):
+            page = pages[0]
+            found[level] = _TiledPage(page, size, SizePx(page.tilewidth, page.tilelength))
+    return found
+
+
+def _is_decodable(page: Any) -> bool:
+    return (
+        page.is_tiled
+        and page.dtype == np.uint8
+        and page.samplesperpixel == 3
+        and page.planarconfig == 1
+        and (page.compression == JPEG_2000_RGB or (page.compression == JPEG and page.photometric in (RGB, YCBCR)))
+    )
+
+
+def _size(page: Any) -> SizePx:
+    return SizePx(page.imagewidth, page.imagelength)

@@ -1,0 +1,51 @@
+"""Decoded tiles of a slide's file: neighbouring tiles of the model's grid share them."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+from threading import Lock
+
+import numpy as np
+from numpy.typing import NDArray
+
+CACHE_BYTES = 1 << 26
+"""64 MiB: a row of 256 px tiles across a slide of 87,000 px."""
+LEFT_OUT_BYTES = 64
+"""What an entry counts that holds no pixels."""
+
+Pixels = NDArray[np.uint8] | None
+
+
+class TileCache:
+    """The tiles used last, shared by threads."""
+
+    def __init__(self, limit_bytes: int = CACHE_BYTES) -> None:
+        self._limit_bytes = limit_bytes
+        self._tiles: OrderedDict[Hashable, Pixels] = OrderedDict()
+        self._held_bytes = 0
+        self._lock = Lock()
+
+    def get(self, key: Hashable, decode: Callable[[], Pixels]) -> Pixels:
+        """The tile, decoded where it is not held. What `decode` raises is raised, and nothing is kept."""
+        with self._lock:
+            if key in self._tiles:
+                self._tiles.move_to_end(key)
+                return self._tiles[key]
+        tile = decode()  # outside the lock: others decode meanwhile, rarely the same tile
+        with self._lock:
+            if key not in self._tiles:
+                self._tiles[key] = tile
+                self._held_bytes += _bytes_of(tile)
+            while self._held_bytes > self._limit_bytes:
+                self._held_bytes -= _bytes_of(self._tiles.popitem(last=False)[1])
+        return tile
+
+    @property
+    def held_bytes(self) -> int:
+        """Of the tiles held now."""
+        return self._held_bytes
+
+
+def _bytes_of(tile: Pixels) -> int:
+    return LEFT_OUT_BYTES if tile is None else tile.nbytes
