@@ -28,7 +28,7 @@ from melanoma_infer.result import SlideOutcome, SlideResult
 from melanoma_infer.session import Scorer
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
-from melanoma_infer.slides.base import SlideReader
+from melanoma_infer.slides.base import Opener
 from melanoma_infer.slides.choice import ReaderWish, choose_reader, opener_of
 from melanoma_infer.slides.completeness import require_complete
 from melanoma_infer.slides.members import identify
@@ -104,13 +104,12 @@ def _score(
         settings=request.settings,
         settings_digest=settings_digest,
     )
-    reads = read_tiles(
-        path, plan.tiles, plan.reading, threads=scorer.threads, ahead=scorer.engine.tiles_at_once, opener=opener
-    )
+    ahead = scorer.engine.tiles_at_once
+    reads = read_tiles(path, plan.tiles, plan.reading, threads=scorer.threads, ahead=ahead, opener=opener, watch=watch)
     seen: dict[int, ReadTile] = {}
     if len(plan.tiles) <= CHOSEN_MAX:
         reads = _noted(reads, seen)
-    results = scorer.infer_each(watch.waiting("wait for pixels", reads))
+    results = scorer.infer_each(watch.waiting("wait", reads))
     for done, result in enumerate(watch.waiting("infer", results), start=1):
         tiles.add(result)
         if progress is not None:
@@ -135,7 +134,7 @@ def _noted(reads: Iterator[ReadTile], seen: dict[int, ReadTile]) -> Iterator[Rea
 
 def _gallery(
     path: Path,
-    opener: Callable[[Path], SlideReader],
+    opener: Opener,
     plan: SlidePlan,
     chosen: list[Choice],
     seen: Mapping[int, ReadTile],

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,8 +22,9 @@ from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import UsageError
 from melanoma_infer.geometry import RectPx, Scale
 from melanoma_infer.records import ReadTile, SlideFacts, Tile
-from melanoma_infer.slides.base import SlideReader
+from melanoma_infer.slides.base import Opener
 from melanoma_infer.slides.retrying import RetryingReader
+from melanoma_infer.stopwatch import Stopwatch
 from melanoma_infer.tiling import Geometry
 
 BAND_BYTES = 1 << 25
@@ -76,7 +77,8 @@ def read_tiles(
     *,
     threads: int,
     ahead: int = 1,
-    opener: Callable[[Path], SlideReader] | None = None,
+    opener: Opener | None = None,
+    watch: Stopwatch | None = None,
 ) -> Iterator[ReadTile]:
     """The pixels of every tile, in order. At most two tiles a thread are held, or as many as are asked ahead.
 
@@ -87,6 +89,7 @@ def read_tiles(
         threads: reading threads; each has a handle of its own, because OpenSlide's errors latch.
         ahead: how many tiles should lie ready.
         opener: how each handle is opened; None for open_slide.
+        watch: gets the time of all threads together, when the last tile is there: read, decode, resize.
     """
     count = max(1, min(threads, READERS_MAX))
     readers: SimpleQueue[RetryingReader] = SimpleQueue()
@@ -118,6 +121,8 @@ def read_tiles(
     finally:
         for reader in opened:
             reader.close()
+            if watch is not None:
+                watch.add(reader.watch)
 
 
 def read_tile(reader: RetryingReader, tile: Tile, plan: ReadPlan) -> ReadTile:
@@ -126,14 +131,16 @@ def read_tile(reader: RetryingReader, tile: Tile, plan: ReadPlan) -> ReadTile:
     reduced = _reduced(reader, region, plan)
     if reduced is None:
         return ReadTile(tile, None)
-    image = Image.fromarray(reduced.pixels).resize(
-        (plan.tile_px, plan.tile_px), Image.Resampling.BILINEAR, box=region.box_in_reduced
-    )
-    if plan.equalised:
-        image = ImageOps.equalize(image)
+    with reader.watch.timing("resize"):
+        image = Image.fromarray(reduced.pixels).resize(
+            (plan.tile_px, plan.tile_px), Image.Resampling.BILINEAR, box=region.box_in_reduced
+        )
+        if plan.equalised:
+            image = ImageOps.equalize(image)
+        pixels = np.array(image)
     # The transparent share is that of whole boxes round the tile, which can be more than the tile has inside the slide.
     blank = min(1.0, tile.padded_fraction + reduced.transparent_px / region.rect.area)
-    return ReadTile(tile, np.array(image), blank)
+    return ReadTile(tile, pixels, blank)
 
 
 @dataclass(frozen=True)
@@ -170,6 +177,7 @@ def _reduced(reader: RetryingReader, region: _LevelRegion, plan: ReadPlan) -> _R
         part = reader.read_rgb(plan.level, RectPx(rect.x, y, rect.width, min(band, rect.bottom - y)))
         if part is None:
             return None
-        parts.append(box_means(part.pixels, k))
+        with reader.watch.timing("resize"):
+            parts.append(box_means(part.pixels, k))
         transparent += part.transparent_px
     return _Reduced(parts[0] if len(parts) == 1 else np.concatenate(parts), transparent)

@@ -236,6 +236,7 @@ class SlideResult(Frozen):
     regions_note: str
     warnings: list[str]
     timings_ms: dict[str, float]
+    """Milliseconds of each stage; read, decode and resize are those of all reading threads together, beside infer."""
 
     _tiles: TileTable = PrivateAttr()
     _card: ModelCard | None = PrivateAttr(None)

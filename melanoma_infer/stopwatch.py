@@ -47,6 +47,11 @@ class Stopwatch:
                 return
             yield item
 
+    def add(self, other: Stopwatch) -> None:
+        """Add what another one counted, as of a thread that worked beside this one."""
+        for stage, ms in other.spent_ms.items():
+            self.spent_ms[stage] = self.spent_ms.get(stage, 0.0) + ms
+
     @property
     def rounded_ms(self) -> dict[str, float]:
         """The stages, to a microsecond."""

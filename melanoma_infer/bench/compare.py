@@ -10,7 +10,7 @@ from typing import Any
 
 from melanoma_infer.errors import UsageError
 
-SAME = ("kind", "tile_px", "threads")
+SAME = ("tile_px", "threads")
 """What two runs must have in common."""
 
 
@@ -25,16 +25,18 @@ class Change:
     """`faster` or `slower` where the middle halves of both runs' repeats lie apart, else `noise`."""
 
 
-def earlier_run(path: Path) -> dict[str, Any]:
-    """What `--save` wrote.
+def earlier_run(path: Path, kind: str) -> dict[str, Any]:
+    """What `--save` wrote of the same kind of bench: "engines" or "slide".
 
     Raises:
         UsageError: it cannot be read, or is no such file.
     """
     try:
         found = json.loads(path.read_text(encoding="utf-8"))
-        if isinstance(found, dict) and {"rows", *SAME} <= found.keys():
-            return found
+        if isinstance(found, dict) and {"rows", "kind", *SAME} <= found.keys():
+            if found["kind"] == kind:
+                return found
+            raise UsageError(f"--compare: {path.name} is of `mminfer bench {found['kind']}`, not of `{kind}`.")
     except (OSError, ValueError) as error:
         raise UsageError(f"--compare: {path.name} cannot be read. Give a file that --save wrote.") from error
     raise UsageError(f"--compare: {path.name} is not a file that --save wrote.")

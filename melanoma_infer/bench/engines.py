@@ -131,13 +131,16 @@ def fastest(rows: Sequence[EngineRow]) -> EngineRow | None:
     return max(engines, key=lambda row: row.tiles_per_s, default=None)
 
 
+def golden_p999(bundle: Bundle, probabilities: NDArray[Any]) -> float:
+    """99.9th percentile of |Δp| of the golden tiles' probabilities, against the sealed ones."""
+    return float(np.percentile(np.abs(probabilities - bundle.golden.outputs["probabilities"]), 99.9))
+
+
 def _row(
     bundle: Bundle, timed: Timed, rates: NDArray[np.float64], by_key: dict[tuple[str, str], NDArray[np.float64]]
 ) -> EngineRow:
     subject, precision = timed.subject, timed.subject.precision
-    p999 = float(
-        np.percentile(np.abs(np.array(timed.facts["probabilities"]) - bundle.golden.outputs["probabilities"]), 99.9)
-    )
+    p999 = golden_p999(bundle, np.array(timed.facts["probabilities"]))
     p20, median, p80 = (float(np.percentile(rates, percent)) for percent in (20, 50, 80))
     best = by_key.get((BEST, precision), by_key.get((BEST, "fp32")))
     return EngineRow(

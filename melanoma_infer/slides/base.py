@@ -6,6 +6,8 @@ To add a format: write a class with `facts`, `read_region` and `close`, map the 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Protocol, Self
 
@@ -14,10 +16,15 @@ from numpy.typing import NDArray
 
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.records import SlideFacts
+from melanoma_infer.stopwatch import Stopwatch
 
 
 class RegionUnreadableError(Exception):
     """A region could not be read. Caught where slides are read: it is tried once more on a fresh handle."""
+
+
+Opener = Callable[[Path, Stopwatch], "SlideReader"]
+"""Opens a slide; the reader counts on the stopwatch what it can tell apart from reading."""
 
 
 class SlideReader(Protocol):

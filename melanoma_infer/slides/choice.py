@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -12,7 +12,7 @@ from melanoma_infer.errors import SlideFormatError, UsageError
 from melanoma_infer.geometry import RectPx, SizePx
 from melanoma_infer.records import SlideFacts
 from melanoma_infer.slides import open_slide
-from melanoma_infer.slides.base import RegionUnreadableError, SlideReader
+from melanoma_infer.slides.base import Opener, RegionUnreadableError, SlideReader
 from melanoma_infer.slides.openslide_reader import OpenSlideReader, shared_cache
 from melanoma_infer.slides.tiff_reader import VENDORS, TiffReader
 from melanoma_infer.slides.tile_cache import TileCache
@@ -61,15 +61,15 @@ def choose_reader(
     return facts
 
 
-def opener_of(facts: SlideFacts) -> Callable[[Path], SlideReader]:
+def opener_of(facts: SlideFacts) -> Opener:
     """Opens a slide by that reader; all that it opens share one cache of decoded tiles."""
     if facts.reader == "tiff":
         tiles = TileCache()
-        return lambda path: TiffReader(path, tiles)
+        return lambda path, watch: TiffReader(path, tiles, watch)
     if facts.reader == "openslide":
         cache = shared_cache()
-        return lambda path: OpenSlideReader(path, cache)
-    return open_slide
+        return lambda path, _watch: OpenSlideReader(path, cache)
+    return lambda path, _watch: open_slide(path)
 
 
 def _probes(size: SizePx, around: Iterable[tuple[int, int]]) -> Iterator[RectPx]:

@@ -6,7 +6,6 @@ fresh handle, and what fails again is missing: never white, never another region
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,8 @@ from melanoma_infer.errors import SlideFormatError, SlideUnreadableError, Transi
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.records import SlideFacts
 from melanoma_infer.slides import open_slide
-from melanoma_infer.slides.base import Closing, RegionUnreadableError, SlideReader
+from melanoma_infer.slides.base import Closing, Opener, RegionUnreadableError, SlideReader
+from melanoma_infer.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,9 @@ class RetryingReader(Closing):
         opener: how it is opened; None for open_slide.
     """
 
-    def __init__(self, path: Path, opener: Callable[[Path], SlideReader] | None = None) -> None:
+    def __init__(self, path: Path, opener: Opener | None = None) -> None:
+        self.watch = Stopwatch()
+        """Time spent in reading and decoding by this reader's thread."""
         self._path = path
         self._opener = opener
         self._reader: SlideReader | None = self._open()
@@ -72,7 +74,8 @@ class RetryingReader(Closing):
             if reader is None:
                 return None
             try:
-                return reader.read_region(level, rect_level)
+                with self.watch.timing("read"):
+                    return reader.read_region(level, rect_level)
             except RegionUnreadableError:
                 self.close()
         return None
@@ -87,7 +90,7 @@ class RetryingReader(Closing):
         return self._reader
 
     def _open(self) -> SlideReader:
-        return (self._opener or open_slide)(self._path)
+        return open_slide(self._path) if self._opener is None else self._opener(self._path, self.watch)
 
     def close(self) -> None:
         """Release the file."""

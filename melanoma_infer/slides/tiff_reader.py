@@ -23,6 +23,7 @@ from melanoma_infer.records import SlideFacts
 from melanoma_infer.slides.base import Closing
 from melanoma_infer.slides.openslide_reader import OpenSlideReader
 from melanoma_infer.slides.tile_cache import TileCache
+from melanoma_infer.stopwatch import Stopwatch
 
 VENDORS = ("aperio", "generic-tiff")
 """Their levels are pages of tiles side by side. Others overlap their tiles, or move them."""
@@ -45,13 +46,15 @@ class TiffReader(Closing):
     Args:
         path: the slide.
         cache: shared by all readers of this slide; None for one of its own.
+        watch: where decoding is counted.
 
     Raises:
         SlideFormatError, SlideUnreadableError: as OpenSlideReader.
     """
 
-    def __init__(self, path: Path, cache: TileCache | None = None) -> None:
+    def __init__(self, path: Path, cache: TileCache | None = None, watch: Stopwatch | None = None) -> None:
         self._slide = OpenSlideReader(path)
+        self._watch = watch or Stopwatch()
         self._cache = cache or TileCache()
         try:
             self._tiff = tifffile.TiffFile(path)
@@ -78,7 +81,7 @@ class TiffReader(Closing):
         left_out = []
         for index, within_tile, within_region in page.tiles_of(rect_level):
             try:
-                tile = self._cache.get((level, index), partial(page.read, self._tiff, index))
+                tile = self._cache.get((level, index), partial(self._decoded, page, index))
             except _FAILED:
                 return self._slide.read_region(level, rect_level)
             if tile is None:
@@ -86,6 +89,12 @@ class TiffReader(Closing):
             else:
                 pixels[within_region] = tile[within_tile]
         return _transparent(pixels, left_out) if left_out else pixels
+
+    def _decoded(self, page: _TiledPage, index: int) -> NDArray[np.uint8] | None:
+        """The pixels (h, w, 3) of a tile; None where the file leaves it out. Raises what `_FAILED` names."""
+        data = page.data(self._tiff, index)
+        with self._watch.timing("decode"):
+            return page.decoded(data) if data else None
 
     def close(self) -> None:
         """Release the file."""
@@ -110,13 +119,10 @@ class _TiledPage:
                 in_tile_y, in_rect_y = _common(row * self.tile.height, self.tile.height, rect.y, rect.height)
                 yield row * across + column, (in_tile_y, in_tile_x), (in_rect_y, in_rect_x)
 
-    def read(self, tiff: tifffile.TiffFile, index: int) -> NDArray[np.uint8] | None:
-        """The pixels (h, w, 3) of a tile; None where the file leaves it out. Raises what `_FAILED` names."""
-        count = self.page.databytecounts[index]
-        if count == 0:
-            return None
+    def data(self, tiff: tifffile.TiffFile, index: int) -> bytes:
+        """The bytes of a tile; none where the file leaves it out."""
         tiff.filehandle.seek(self.page.dataoffsets[index])
-        return self.decoded(bytes(tiff.filehandle.read(count)))
+        return bytes(tiff.filehandle.read(self.page.databytecounts[index]))
 
     def decoded(self, data: bytes) -> NDArray[np.uint8]:
         """The pixels (h, w, 3) of a tile.

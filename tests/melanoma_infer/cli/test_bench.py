@@ -34,3 +34,37 @@ def test_a_file_that_cannot_be_written_is_said(mminfer, tmp_path):
     ended = mminfer("bench", "engines", *argv)
     assert ended.code == 14
     assert "--save" in ended.err
+
+
+def test_a_slide_is_timed_and_everything_saved(mminfer, cmu, tmp_path):
+    saved = tmp_path / "slide.json"
+    argv = ("bench", "slide", cmu, "--tile-um", "512", "--rounds", "1")
+    ended = mminfer(*argv, "--target", "1/day", "--save", saved)
+    assert ended.code == 0, ended.err
+    lines = ended.out.splitlines()
+    assert "1 slides like this one a day are within reach" in lines[-2]
+    assert lines[-1].rstrip(".").endswith("ms a tile")
+    result = json.loads(saved.read_text())
+    keys = {"tiles", "tiles_per_s", "engine_only_tiles_per_s", "share_of_engine", "peak_rss_bytes", "stages"}
+    assert keys <= result.keys()
+    assert result["kind"] == "slide"
+    assert {"open", "tissue", "read", "decode", "resize", "wait", "infer", "write"} <= result["stages"].keys()
+    assert result["sentence"] == lines[-1]
+    assert saved.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    again = json.loads(mminfer(*argv, "--json", "--compare", saved).out)
+    assert again["tiles"] == result["tiles"]
+    assert again["changes"][0]["name"] == "openvino fp32"
+
+
+def test_a_target_that_nobody_can_read_is_refused(mminfer, cmu):
+    ended = mminfer("bench", "slide", cmu, "--rounds", "1", "--target", "lots")
+    assert ended.code == 2
+    assert "4000/day" in ended.err
+
+
+def test_runs_of_another_kind_are_not_compared(mminfer, cmu, tmp_path):
+    saved = tmp_path / "engines.json"
+    saved.write_text(json.dumps({"kind": "engines", "tile_px": 512, "threads": 1, "rows": []}))
+    ended = mminfer("bench", "slide", cmu, "--rounds", "1", "--compare", saved)
+    assert ended.code == 2
+    assert "mminfer bench engines" in ended.err

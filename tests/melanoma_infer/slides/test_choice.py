@@ -13,6 +13,7 @@ from melanoma_infer.geometry import RectPx
 from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.choice import choose_reader, opener_of, reader_wish
 from melanoma_infer.slides.tiff_reader import TiffReader, _TiledPage
+from melanoma_infer.stopwatch import Stopwatch
 
 AROUND = [(0, 0), (300, 200)]
 
@@ -84,7 +85,7 @@ def test_every_reader_is_opened_again_by_its_facts(svs, tmp_path):
         with open_slide(path) as slide:
             facts, expected = choose_reader(path, slide.facts, 0, [], wish), slide.read_region(0, rect)[..., :3]
         opener = opener_of(facts)
-        with opener(path) as first, opener(path) as second:
+        with opener(path, Stopwatch()) as first, opener(path, Stopwatch()) as second:
             for reader in (first, second):
                 assert reader.facts == facts
                 np.testing.assert_array_equal(reader.read_region(0, rect)[..., :3], expected)
@@ -97,7 +98,7 @@ def test_the_handles_of_one_opener_decode_a_tile_once(svs, monkeypatch):
     with open_slide(svs) as slide:
         opener = opener_of(choose_reader(svs, slide.facts, 0, [], "tiff"))
     decoded.clear()
-    with opener(svs) as first, opener(svs) as second:
+    with opener(svs, Stopwatch()) as first, opener(svs, Stopwatch()) as second:
         first.read_region(0, RectPx(0, 0, 256, 256))
         second.read_region(0, RectPx(0, 0, 256, 256))
     assert len(decoded) == 1

@@ -1,0 +1,183 @@
+"""One slide from file to report, again and again, between turns of the engine alone on the slide's own tiles."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from time import perf_counter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melanoma_infer.bench.engines import golden_p999
+from melanoma_infer.errors import UsageError
+from melanoma_infer.pipeline import plan_slide, score_slide
+from melanoma_infer.reading import READERS_MAX, read_tiles
+from melanoma_infer.reports.output import OutputFolder
+from melanoma_infer.result import SlideResult
+from melanoma_infer.session import Scorer
+from melanoma_infer.settings import Settings
+from melanoma_infer.slides.choice import ReaderWish, opener_of
+
+BESIDE = ("read", "decode", "resize")
+"""Stages of the reading threads, which run beside the others."""
+IN_TURN = ("open", "tissue", "wait", "infer", "score", "gallery", "write")
+"""The other stages, one after the other; `wait` is the engine without pixels."""
+HELD_TILES = 32
+"""Of the slide's tiles, as many are held in memory for the engine alone."""
+ENGINE_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class SlideTiming:
+    """What a slide takes with the engine warm: medians over rounds, their 20th and 80th percentile."""
+
+    reader: str
+    engine: str
+    precision: str
+    threads: int
+    rounds: int
+    tiles: int
+    seconds: float
+    """From opening the file to the last written one."""
+    tiles_per_s: float
+    p20: float
+    p80: float
+    engine_only_tiles_per_s: float
+    share_of_engine: float
+    """The median over rounds of the slide's rate by the engine's own, timed right before and after."""
+    stages: dict[str, float]
+    """Seconds of each of IN_TURN, and of BESIDE: of all reading threads together."""
+    peak_rss_bytes: int | None
+    """Of this process, the largest so far; None where the system does not say."""
+    p999_dp: float
+    """Of the golden tiles' probabilities on this engine, against the sealed ones."""
+    within_gate: bool
+
+    @property
+    def slides_per_h(self) -> float:
+        """At this slide's size."""
+        return 3600 / self.seconds
+
+    @property
+    def bound(self) -> str:
+        """The stage of IN_TURN that takes most of the time."""
+        return max(IN_TURN, key=lambda stage: self.stages[stage])
+
+    @property
+    def reading_tiles_per_s(self) -> float:
+        """What the reading threads could deliver, each as slow as it was beside the engine."""
+        return self.tiles * min(self.threads, READERS_MAX) / max(sum(self.stages[stage] for stage in BESIDE), 1e-9)
+
+
+def time_slide(
+    path: Path,
+    scorer: Scorer,
+    settings: Settings,
+    *,
+    reader: ReaderWish = "auto",
+    rounds: int = 3,
+    engine_seconds: float = ENGINE_SECONDS,
+    tell: Callable[[str], None] = lambda _text: None,
+) -> SlideTiming:
+    """Score a slide several times into a folder that is then removed.
+
+    Args:
+        path: the slide.
+        scorer: a bundle on an engine.
+        settings: as for score_slide.
+        reader: who decodes the tiles.
+        engine_seconds: of each turn of the engine alone.
+        rounds: how often; every round lies between two turns of the engine alone.
+        tell: called with what is being done.
+
+    Raises:
+        MminferError: the slide cannot be scored.
+        UsageError: it has no tile that can be read.
+    """
+    tell("reading some tiles")
+    held = _held_tiles(path, scorer, settings, reader)
+    _engine_rate(scorer, held, engine_seconds)  # warm
+    engine_rates, seconds, stages = [_engine_rate(scorer, held, engine_seconds)], [], []
+    for turn in range(rounds):
+        tell(f"round {turn + 1} of {rounds}")
+        result, spent = _scored_once(path, scorer, settings, reader)
+        seconds.append(sum(spent[stage] for stage in IN_TURN))
+        stages.append(spent)
+        engine_rates.append(_engine_rate(scorer, held, engine_seconds))
+    tiles = len(result.tiles.minx)
+    rates = tiles / np.array(seconds)
+    around = (np.array(engine_rates[:-1]) + np.array(engine_rates[1:])) / 2
+    bundle, numerics = scorer.bundle, scorer.numerics
+    p999 = golden_p999(bundle, scorer.engine.infer(bundle.golden.tiles)["probabilities"])
+    p20, middle, p80 = (float(np.percentile(rates, percent)) for percent in (20, 50, 80))
+    return SlideTiming(
+        reader=result.slide.reader,
+        engine=numerics.engine,
+        precision=numerics.precision,
+        threads=scorer.threads,
+        rounds=rounds,
+        tiles=tiles,
+        seconds=median(seconds),
+        tiles_per_s=middle,
+        p20=p20,
+        p80=p80,
+        engine_only_tiles_per_s=median(engine_rates),
+        share_of_engine=float(np.median(rates / around)),
+        stages={stage: median(each[stage] for each in stages) for stage in (*IN_TURN, *BESIDE)},
+        peak_rss_bytes=peak_rss_bytes(),
+        p999_dp=p999,
+        within_gate=p999 <= bundle.card.gate_of(numerics.precision).dp,
+    )
+
+
+def peak_rss_bytes() -> int | None:
+    """The most memory that this process has held so far."""
+    try:
+        from resource import RUSAGE_SELF, getrusage
+    except ImportError:  # not on Windows
+        return None
+    return getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
+def _held_tiles(path: Path, scorer: Scorer, settings: Settings, reader: ReaderWish) -> list[NDArray[np.uint8]]:
+    plan = plan_slide(path, scorer.bundle.card, settings, reader=reader)
+    rows = sorted({round(row) for row in np.linspace(0, len(plan.tiles) - 1, HELD_TILES)}) if plan.tiles else []
+    chosen = [plan.tiles[row] for row in rows]
+    reads = read_tiles(path, chosen, plan.reading, threads=scorer.threads, opener=opener_of(plan.facts))
+    held = [read.pixels for read in reads if read.pixels is not None]
+    if not held:
+        raise UsageError("The slide has no tile that can be read, so there is nothing to time. Give another slide.")
+    return held
+
+
+def _engine_rate(scorer: Scorer, held: list[NDArray[np.uint8]], seconds: float) -> float:
+    """Tiles a second of the engine alone, fed without a pause."""
+    started, done = perf_counter(), 0
+
+    def fed() -> Iterator[NDArray[np.uint8]]:
+        while perf_counter() - started < seconds:
+            yield from held[: scorer.engine.tiles_at_once]
+
+    for _ in scorer.engine.infer_each(fed()):
+        done += 1
+    return done / (perf_counter() - started)
+
+
+def _scored_once(
+    path: Path, scorer: Scorer, settings: Settings, reader: ReaderWish
+) -> tuple[SlideResult, dict[str, float]]:
+    """The result, and the seconds of each stage."""
+    with TemporaryDirectory(prefix="mminfer-bench-") as folder, OutputFolder(Path(folder)) as out:
+        result = score_slide(path, scorer, settings=settings, reader=reader)
+        started = perf_counter()
+        out.write(out.folder_of(result.id, result.slide.digest), result)
+        written = perf_counter() - started
+    spent = dict.fromkeys((*IN_TURN, *BESIDE), 0.0) | {"write": written}
+    for stage, ms in result.timings_ms.items():
+        spent[stage] += ms / 1000
+    return result, spent

@@ -1,0 +1,108 @@
+"""One slide timed: where the time goes, and what that means in words."""
+
+from __future__ import annotations
+
+import io
+import time
+from dataclasses import replace
+
+import pytest
+from PIL import Image
+from slides_for_tests import smooth, write_svs
+
+from melanoma_infer.bench.chart import Bar, chart
+from melanoma_infer.bench.sentences import Target, bound_sentence
+from melanoma_infer.bench.slide import BESIDE, IN_TURN, SlideTiming, time_slide
+from melanoma_infer.bundle import open_bundle
+from melanoma_infer.errors import UsageError
+from melanoma_infer.session import Scorer
+from melanoma_infer.settings import Settings
+from melanoma_infer.slides.openslide_reader import OpenSlideReader
+
+STAGES = {**dict.fromkeys(IN_TURN, 0.1), "infer": 2.0, **dict.fromkeys(BESIDE, 0.5)}
+TIMING = SlideTiming(
+    reader="openslide 4.0.1",
+    engine="openvino",
+    precision="int8",
+    threads=2,
+    rounds=3,
+    tiles=100,
+    seconds=2.6,
+    tiles_per_s=38.5,
+    p20=38.0,
+    p80=39.0,
+    engine_only_tiles_per_s=42.0,
+    share_of_engine=0.917,
+    stages=STAGES,
+    peak_rss_bytes=1 << 29,
+    p999_dp=1e-3,
+    within_gate=True,
+)
+
+
+def throttled(monkeypatch, seconds):
+    original = OpenSlideReader.read_region
+
+    def slow(self, level, rect):
+        time.sleep(seconds)
+        return original(self, level, rect)
+
+    monkeypatch.setattr(OpenSlideReader, "read_region", slow)
+
+
+def timed(slide, bundle):
+    scorer, settings = Scorer(open_bundle(bundle)), Settings(tile_um=32, tissue="all")
+    return time_slide(slide, scorer, settings, reader="openslide", rounds=1, engine_seconds=0.2)
+
+
+def test_a_throttled_reader_is_seen_and_changes_the_sentence(tmp_path, colour_bundle, monkeypatch):
+    slide = write_svs(tmp_path / "s.svs", smooth(512, 256), compression="jpeg")
+    before = timed(slide, colour_bundle)
+    throttled(monkeypatch, 0.05)
+    after = timed(slide, colour_bundle)
+    assert before.tiles == after.tiles == 32
+    assert after.bound == "wait"
+    assert after.share_of_engine < before.share_of_engine
+    assert after.stages["read"] >= 32 * 0.05
+    assert bound_sentence(after).startswith("Reading is the limit")
+    assert bound_sentence(after) != bound_sentence(before)
+    assert after.reading_tiles_per_s <= 2 / 0.05 * 1.01
+
+
+def test_the_stages_in_turn_are_the_slides_seconds(tmp_path, colour_bundle):
+    found = timed(write_svs(tmp_path / "s.svs", smooth(512, 256), compression="jpeg"), colour_bundle)
+    assert sum(found.stages[stage] for stage in IN_TURN) == pytest.approx(found.seconds)
+    assert found.tiles_per_s == pytest.approx(found.tiles / found.seconds)
+    assert all(found.stages[stage] > 0 for stage in ("open", "tissue", "infer", "write", "read", "resize"))
+    assert found.within_gate
+    assert found.engine_only_tiles_per_s > 0
+
+
+@pytest.mark.parametrize("stage", IN_TURN)
+def test_each_stage_is_named_when_it_takes_most(stage):
+    sentence = bound_sentence(replace(TIMING, stages={**STAGES, stage: 50.0}, seconds=52.0))
+    assert "96% of the time" in sentence
+    words = {"infer": "engine", "wait": "Reading", "open": "Opening", "tissue": "tissue", "score": "Joining"}
+    assert words.get(stage, {"gallery": "gallery", "write": "Writing"}.get(stage, "")) in sentence
+
+
+@pytest.mark.parametrize(
+    ("target", "words"),
+    [("4000/day", "within reach: 33231"), ("1384/hour", "within reach: 1385"), ("40000/day", "NOT within reach")],
+)
+def test_a_target_is_answered(target, words):
+    assert words in Target.parse(target).sentence(TIMING)
+
+
+@pytest.mark.parametrize("target", ["4000", "0/day", "many/day", "4000/week"])
+def test_a_target_that_is_none_is_refused(target):
+    with pytest.raises(UsageError, match="4000/day"):
+        Target.parse(target)
+
+
+def test_a_chart_has_a_bar_for_each_row_as_long_as_its_value():
+    picture = Image.open(io.BytesIO(chart("Title", [Bar("a", 2.0, "2"), Bar("b", 1.0, "1", told=False)])))
+    lengths = [
+        sum(picture.getpixel((x, y)) in ((52, 101, 164), (170, 190, 214)) for x in range(960)) for y in (72, 106)
+    ]
+    assert lengths[0] == pytest.approx(2 * lengths[1], abs=3)
