@@ -1,4 +1,4 @@
-"""Where the tissue is: slide → mask on a plane of at most 8 µm/px.
+"""Where the tissue is: slide → mask on a plane of at most 8 µm/px, or of at most PLANE_PX_MAX pixels.
 
 Brightfield only: stained tissue is saturated, glass is not. Pen ink in colours that no stain has is left out. Blocks
 that cannot be read count as tissue, so that what is missing is missed rather than taken for glass.
@@ -7,8 +7,10 @@ that cannot be read count as tissue, so that what is missing is missed rather th
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,16 +20,21 @@ from scipy import ndimage
 from melanoma_infer.boxes import box_means
 from melanoma_infer.errors import UsageError
 from melanoma_infer.geometry import RectPx, Scale, SizePx
-from melanoma_infer.records import Tissue
+from melanoma_infer.records import SlideFacts, Tissue
 from melanoma_infer.slides.retrying import RetryingReader
 
 PLANE_UM_PER_PX = 8.0
+PLANE_PX_MAX = 1 << 23
+"""537 mm² at 8 µm/px: what is scanned beyond has a plane of 16 µm/px, so that memory does not grow with the slide."""
+BAND_ROWS = 256
+"""Rows of the plane whose colours are computed at once, in floating point."""
 BLOCK_PX = 64
 """Side of the blocks in which the plane is read, in plane pixels: 1024 level-0 pixels at 0.5 µm/px."""
 BLOCK_MIN_PX = 8
 """A block that cannot be read is halved down to this side, so that one damaged JPEG tile costs little around it."""
 SATURATION_CUT = (18, 60)
 """Otsu's threshold on 8-bit saturation is clipped to this: below lies glass with dust, above pale eosin is lost."""
+LUMINANCE_PER_MILLE = (299, 587, 114)
 LUMINANCE_P95_MIN = 150
 """A brightfield slide is bright where there is glass; fluorescence is not."""
 CLOSING_UM = 24.0
@@ -82,9 +89,9 @@ class _Found:
         nothing = np.zeros_like(self._plane.unread)
         if not self._is_brightfield:
             return self._record(nothing, nothing, None, "found")
-        saturation = _saturation(self._plane.rgb)
-        cut = int(np.clip(_otsu(saturation[~self._plane.unread]), *SATURATION_CUT))
-        ink = self._ink(saturation)
+        saturation = _by_bands(_saturation, self._plane.rgb)
+        cut = int(np.clip(_otsu(_histogram(saturation, ~self._plane.unread, 256)), *SATURATION_CUT))
+        ink = _without_small(_by_bands(_ink_coloured, self._plane.rgb), INK_MM2 / self._px_mm2)
         mask = (saturation >= cut) & ~ink
         return self._record(self._cleaned(mask) & ~ink, ink, cut, "found")
 
@@ -117,23 +124,14 @@ class _Found:
         closed = ndimage.binary_closing(padded, ndimage.generate_binary_structure(2, 1), steps)[
             steps : steps + mask.shape[0], steps : steps + mask.shape[1]
         ]
-        # What touches the slide's edge is no hole: else the glass of an image smaller than HOLE_MM2 became tissue.
-        holes = ndimage.binary_fill_holes(closed) & ~closed
-        filled = closed | (holes & ~_without_small(holes, HOLE_MM2 / self._px_mm2))
+        filled = closed | _small_holes(closed, HOLE_MM2 / self._px_mm2)
         return _without_small(filled, SPECK_MM2 / self._px_mm2)
-
-    def _ink(self, saturation: NDArray[np.uint8]) -> NDArray[np.bool_]:
-        """Green and blue pen. Red ink looks like eosin or blood and black ink like pigment: both stay in."""
-        hue = _hue_degrees(self._plane.rgb)
-        green = (hue >= 75) & (hue < 180) & (saturation >= 64)
-        blue = (hue >= 180) & (hue < 235) & (saturation >= 128)
-        return _without_small(green | blue, INK_MM2 / self._px_mm2)
 
 
 def read_plane(reader: RetryingReader, scale: Scale) -> Plane:
-    """The whole slide at no more than 8 µm/px, averaged over whole boxes of level pixels, read block by block."""
+    """The whole slide, averaged over whole boxes of level pixels, read block by block."""
     facts = reader.facts
-    level, factor = _plane_level(facts.level_downsamples, scale)
+    level, factor = _plane_level(facts, scale)
     size = facts.level_sizes[level]
     width, height = math.ceil(size.width / factor), math.ceil(size.height / factor)
     plane = Plane(
@@ -148,11 +146,18 @@ def read_plane(reader: RetryingReader, scale: Scale) -> Plane:
     return plane
 
 
-def _plane_level(downsamples: tuple[float, ...], scale: Scale) -> tuple[int, int]:
-    """The coarsest level that is fine enough, and the side of the boxes that bring it near 8 µm/px."""
+def _plane_level(facts: SlideFacts, scale: Scale) -> tuple[int, int]:
+    """The coarsest level that is fine enough, and the side of the boxes that bring it near 8 µm/px.
+
+    The boxes are doubled until the plane has no more than PLANE_PX_MAX pixels.
+    """
     um = max(scale.x_um, scale.y_um)
-    level = max((i for i, d in enumerate(downsamples) if d * um <= PLANE_UM_PER_PX), default=0)
-    return level, max(1, math.floor(PLANE_UM_PER_PX / (downsamples[level] * um)))
+    level = max((i for i, d in enumerate(facts.level_downsamples) if d * um <= PLANE_UM_PER_PX), default=0)
+    factor = max(1, math.floor(PLANE_UM_PER_PX / (facts.level_downsamples[level] * um)))
+    size = facts.level_sizes[level]
+    while (size.width / factor) * (size.height / factor) > PLANE_PX_MAX:
+        factor *= 2
+    return level, factor
 
 
 def _fill(plane: Plane, reader: RetryingReader, level: int, factor: int, block: RectPx) -> None:
@@ -185,10 +190,40 @@ def _halves(block: RectPx) -> list[RectPx]:
 
 
 def _luminance_p95(plane: Plane) -> float:
-    read = plane.rgb[~plane.unread]
-    if not len(read):
-        return 255.0
-    return float(np.percentile(read @ np.array([0.299, 0.587, 0.114]), 95))
+    """The 95th percentile of what could be read, rounded down to a thousandth; 255 where nothing could."""
+    histogram = sum(
+        _histogram(plane.rgb[rows] @ np.array(LUMINANCE_PER_MILLE), ~plane.unread[rows], 255_001)
+        for rows in _bands(len(plane.rgb))
+    )
+    counted = np.cumsum(histogram)
+    return float(np.searchsorted(counted, 0.95 * counted[-1])) / 1000 if counted[-1] else 255.0
+
+
+def _bands(height: int) -> Iterator[slice]:
+    for y in range(0, height, BAND_ROWS):
+        yield slice(y, y + BAND_ROWS)
+
+
+def _by_bands(compute: Callable[[NDArray[np.uint8]], NDArray[Any]], rgb: NDArray[np.uint8]) -> NDArray[Any]:
+    """What is computed from each pixel (h, w, 3) alone, some rows at a time."""
+    return np.concatenate([compute(rgb[rows]) for rows in _bands(len(rgb))])
+
+
+def _histogram(values: NDArray[Any], counted: NDArray[np.bool_], bins: int) -> NDArray[np.int64]:
+    """How often each whole number below `bins` stands where it counts."""
+    found = np.zeros(bins, np.int64)
+    for rows in _bands(len(values)):
+        found += np.bincount(values[rows][counted[rows]], minlength=bins)
+    return found
+
+
+def _ink_coloured(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Green and blue pen. Red ink looks like eosin or blood and black ink like pigment: both stay in."""
+    hue, saturation = _hue_degrees(rgb), _saturation(rgb)
+    green = (hue >= 75) & (hue < 180) & (saturation >= 64)
+    blue = (hue >= 180) & (hue < 235) & (saturation >= 128)
+    coloured: NDArray[np.bool_] = green | blue
+    return coloured
 
 
 def _saturation(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -212,9 +247,9 @@ def _hue_degrees(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
     return hue
 
 
-def _otsu(values: NDArray[np.uint8]) -> int:
+def _otsu(counts: NDArray[np.int64]) -> int:
     """Otsu's threshold: the least value of the upper class that maximises the variance between two classes."""
-    histogram = np.bincount(values, minlength=256).astype(np.float64)
+    histogram = counts.astype(np.float64)
     below = np.cumsum(histogram)[:-1]
     above = histogram.sum() - below
     weighted = np.cumsum(histogram * np.arange(256))
@@ -229,11 +264,31 @@ def _otsu(values: NDArray[np.uint8]) -> int:
 
 def _without_small(mask: NDArray[np.bool_], pixels: float) -> NDArray[np.bool_]:
     """The mask without its connected parts of fewer pixels."""
-    labels, count = ndimage.label(mask)
-    keep = np.bincount(labels.ravel(), minlength=count + 1) >= pixels
+    labels, sizes = _parts(mask)
+    keep = sizes >= pixels
     keep[0] = False
     kept: NDArray[np.bool_] = keep[labels]
     return kept
+
+
+def _small_holes(mask: NDArray[np.bool_], pixels: float) -> NDArray[np.bool_]:
+    """Parts of fewer pixels that the mask encloses.
+
+    What touches the slide's edge is no hole: else the glass of an image smaller than HOLE_MM2 became tissue.
+    """
+    labels, sizes = _parts(~mask)
+    fill = sizes < pixels
+    fill[0] = False
+    for edge in (labels[0], labels[-1], labels[:, 0], labels[:, -1]):
+        fill[edge] = False
+    filled: NDArray[np.bool_] = fill[labels]
+    return filled
+
+
+def _parts(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
+    """Each pixel's connected part, 0 outside, and the parts' sizes."""
+    labels, count = ndimage.label(mask)
+    return labels, _histogram(labels, np.ones_like(mask), count + 1)
 
 
 def _read_mask(path: Path, shape: tuple[int, ...], size_l0: SizePx) -> NDArray[np.bool_]:

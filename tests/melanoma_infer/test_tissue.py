@@ -8,12 +8,23 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from scipy import ndimage
-from slides_for_tests import EOSIN, GLASS, HAEMATOXYLIN, MELANIN, ArraySlide, noise, reading, solid, write_image
+from slides_for_tests import (
+    EOSIN,
+    GLASS,
+    HAEMATOXYLIN,
+    MELANIN,
+    ArraySlide,
+    facts_of,
+    noise,
+    reading,
+    solid,
+    write_image,
+)
 
 from melanoma_infer.errors import UsageError
 from melanoma_infer.geometry import RectPx, Scale
 from melanoma_infer.slides.retrying import RetryingReader
-from melanoma_infer.tissue import SATURATION_CUT, find_tissue, read_plane
+from melanoma_infer.tissue import PLANE_PX_MAX, SATURATION_CUT, _plane_level, find_tissue, read_plane
 
 QUICK = settings(deadline=None, max_examples=40, derandomize=True)
 PLANE = Scale(8.0, 8.0)
@@ -281,3 +292,31 @@ def test_a_real_fluorescence_slide_is_not_brightfield(real_slides):
         tissue = find_tissue(reader, Scale(0.228, 0.228))
     assert not tissue.is_brightfield
     assert not tissue.mask.any()
+
+
+@pytest.mark.parametrize(
+    ("sizes", "um", "factor"),
+    [
+        ([(50_000, 40_000), (12_500, 10_000), (3125, 2500)], 0.5, 1),
+        ([(100_000, 80_000), (25_000, 20_000), (6250, 5000)], 0.5, 2),
+        ([(200_000, 160_000), (50_000, 40_000), (12_500, 10_000)], 0.5, 4),
+        ([(100_000, 80_000), (25_000, 20_000), (3125, 2500)], 0.25, 1),
+    ],
+)
+def test_the_plane_of_a_slide_as_large_as_a_glass_is_coarser(sizes, um, factor):
+    level, found = _plane_level(facts_of(sizes), Scale(um, um))
+    assert (level, found) == (2, factor)
+    assert sizes[2][0] / factor * sizes[2][1] / factor <= PLANE_PX_MAX
+
+
+def test_bands_do_not_show(monkeypatch):
+    pixels = painted(disc(301, 203, 60, (140, 95)), EOSIN)
+    pixels[20:60, 20:60] = GREEN_PEN
+    pixels[90:100, 135:145] = GLASS
+    whole = found(pixels)
+    monkeypatch.setattr("melanoma_infer.tissue.BAND_ROWS", 7)
+    banded = found(pixels)
+    for name in ("mask", "ink", "unread"):
+        np.testing.assert_array_equal(getattr(banded, name), getattr(whole, name))
+    assert banded.luminance_p95 == whole.luminance_p95
+    assert banded.saturation_cut == whole.saturation_cut
