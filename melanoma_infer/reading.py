@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -79,7 +79,7 @@ def read_tiles(
     ahead: int = 1,
     opener: Opener | None = None,
     watch: Stopwatch | None = None,
-) -> Iterator[ReadTile]:
+) -> Generator[ReadTile, None, None]:
     """The pixels of every tile, in order. At most two tiles a thread are held, or as many as are asked ahead.
 
     Args:

@@ -18,7 +18,7 @@ from melanoma_infer.model.melanoma_net import MelanomaNet
 from mminfer_export.random_net import random_net
 from mminfer_export.write_net import write_net
 
-TILES_SEED, NET_SEED = 23, 6
+TILES_SEED, NET_SEED = 23, 30
 TILES = 32
 
 GLASS = (243, 241, 244)

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -36,6 +37,9 @@ WITHIN_ROLE = 0.3
 """How far classes of one role differ, beside how far malignant ones differ from the others."""
 DRAWS = 24
 """Tails that are tried: what rounding moves differs threefold between them."""
+MIDDLE_HALF = 0.2
+"""The malignant scores of the middle half of the tiles reach at least this far: else one odd tile spans the range, all
+others have nearly the same answer, and other tiles do not."""
 STEPS = 30
 """Of the search for them, which is over after ten."""
 
@@ -43,8 +47,8 @@ STEPS = 30
 def random_net(card: ModelCard, images_u8: Tensor, seed: int) -> MelanomaNet:
     """The network for a card, float32, its outputs spanning their ranges on tiles uint8 (N, tile_px, tile_px, 3).
 
-    Of several tails, the one whose answers bf16 and int8 move least: over many other tiles they were seen to be moved
-    up to twice as far, and gates hold for all.
+    Of several tails that part the tiles, the one whose answers bf16 and int8 move least: over many other tiles they
+    were seen to be moved up to twice as far, and gates hold for all.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
@@ -53,7 +57,7 @@ def random_net(card: ModelCard, images_u8: Tensor, seed: int) -> MelanomaNet:
         calibrate_normalisation(net, images, RESIDUAL_GAIN)
         maps = _maps_of(net, images)
         drawn = (_with_tail(net, maps.fp32, images, seed + draw) for draw in range(DRAWS))
-        return min(drawn, key=lambda each: _moved(each, maps, images))
+        return min(drawn, key=lambda each: (not _parts_tiles(each, maps, images), _moved(each, maps, images)))
 
 
 @dataclass(frozen=True)
@@ -96,6 +100,12 @@ def _with_tail(net: MelanomaNet, x: Tensor, images: Tensor, seed: int) -> Melano
     drawn = copy.deepcopy(net).double()
     _set_tail(drawn, x.double(), images.double())
     return drawn.float().eval()
+
+
+def _parts_tiles(net: MelanomaNet, maps: _Maps, images: Tensor) -> bool:
+    score = net.tail(maps.fp32, net.depth(images)).probabilities[:, list(net.card.malignant_columns)].sum(1)
+    low, high = np.percentile(score.numpy(), (25, 75))
+    return bool(high - low >= MIDDLE_HALF)
 
 
 def _moved(net: MelanomaNet, maps: _Maps, images: Tensor) -> float:

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from melanoma_infer.bench.engines import golden_p999
 from melanoma_infer.errors import UsageError
-from melanoma_infer.pipeline import plan_slide, score_slide
+from melanoma_infer.pipeline import score_slide
+from melanoma_infer.plan import plan_slide
 from melanoma_infer.reading import READERS_MAX, read_tiles
 from melanoma_infer.reports.output import OutputFolder
 from melanoma_infer.result import SlideResult

@@ -71,11 +71,12 @@ def _drawn(path: Path, lesion: LesionKind) -> Path:
 def _scored(slides: list[Path], bundle: Bundle, out: Path) -> list[SlideOutcome]:
     """The slides' outcomes, along the path of `mminfer score`."""
     from melanoma_infer.accumulator import SlideCase
-    from melanoma_infer.pipeline import SlideRequest, score_slides
+    from melanoma_infer.pipeline import score_slides
     from melanoma_infer.reports.output import OutputFolder
     from melanoma_infer.reports.run_files import RunFiles
     from melanoma_infer.session import Scorer
     from melanoma_infer.settings import Settings
+    from melanoma_infer.slide_scoring import SlideRequest
 
     scorer = Scorer(bundle)
     requests = [SlideRequest(path, SlideCase(path.stem), Settings()) for path in slides]

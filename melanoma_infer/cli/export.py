@@ -184,7 +184,7 @@ def _tiles_of(slide: Path, bundle: Bundle, tile_um: float | None, wanted: int) -
     import numpy as np
 
     from melanoma_infer.cores import available_cores
-    from melanoma_infer.pipeline import plan_slide
+    from melanoma_infer.plan import plan_slide
     from melanoma_infer.reading import read_tiles
     from melanoma_infer.settings import Settings
 

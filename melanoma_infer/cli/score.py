@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from melanoma_infer.bundle import Bundle
     from melanoma_infer.manifest import Manifest
     from melanoma_infer.patients import Patient
-    from melanoma_infer.pipeline import SlideRequest
     from melanoma_infer.result import SlideOutcome
     from melanoma_infer.session import Scorer
     from melanoma_infer.settings import Settings
+    from melanoma_infer.slide_job import RunOptions
+    from melanoma_infer.slide_scoring import SlideRequest
     from melanoma_infer.slides.choice import ReaderWish
 
 VERDICTS = ("suspected", "not-detected", "indeterminate", "not-configured")
@@ -102,6 +103,7 @@ def score(
     """Score one or many slides. Finished slides of the same bundle and settings are skipped."""
     from melanoma_infer.bundle import open_bundle
     from melanoma_infer.session import Scorer
+    from melanoma_infer.slide_job import RunOptions
     from melanoma_infer.slides.choice import reader_wish
 
     refused = _verdicts(fail_on or [])
@@ -137,9 +139,7 @@ def score(
         scorer,
         out,
         command=_shown_command(context),
-        hide_names=hide_names,
-        overwrite=overwrite,
-        full_digest=full_digest,
+        options=RunOptions(hide_names=hide_names, overwrite=overwrite, full_digest=full_digest),
         fail_fast=fail_fast,
         json=json,
     )
@@ -152,13 +152,13 @@ def _run(
     out: Path,
     *,
     command: list[str],
-    hide_names: bool,
-    overwrite: bool,
-    full_digest: bool,
+    options: RunOptions,
     fail_fast: bool,
     json: bool,
 ) -> list[SlideOutcome]:
     """Score the slides, telling each one's outcome as soon as it is there."""
+    from contextlib import closing
+
     from melanoma_infer.pipeline import score_slides
     from melanoma_infer.reports.output import OutputFolder
     from melanoma_infer.reports.run_files import RunFiles
@@ -168,16 +168,9 @@ def _run(
         OutputFolder(out) as folder,
         RunFiles(out, scorer.bundle, scorer.numerics, command=command) as run,
         progress_bar() as progress,
+        closing(score_slides(requests, scorer, folder, options=options, progress=progress)) as scored,
     ):
-        for outcome in score_slides(
-            requests,
-            scorer,
-            folder,
-            hide_names=hide_names,
-            overwrite=overwrite,
-            full_digest=full_digest,
-            progress=progress,
-        ):
+        for outcome in scored:
             run.add(outcome)
             outcomes.append(outcome)
             _tell(outcome, json=json)
@@ -282,7 +275,7 @@ def _request(
     *warnings: str,
 ) -> SlideRequest:
     from melanoma_infer.accumulator import SlideCase
-    from melanoma_infer.pipeline import SlideRequest
+    from melanoma_infer.slide_scoring import SlideRequest
 
     case = SlideCase(slide_id, case_id, patient, typed.patient_in_output, warnings)
     return SlideRequest(path, case, settings, typed.reader)
@@ -328,7 +321,7 @@ def _draw_grids(requests: Sequence[SlideRequest], bundle: Bundle, out: Path, *, 
     """Write grid.png for every slide, and print what would be read."""
     from dataclasses import replace
 
-    from melanoma_infer.pipeline import plan_slide
+    from melanoma_infer.plan import plan_slide
     from melanoma_infer.privacy import DIGEST_CHARS
     from melanoma_infer.reports import grid_picture
     from melanoma_infer.reports.output import OutputFolder, write_atomically

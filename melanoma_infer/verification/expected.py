@@ -17,8 +17,7 @@ from melanoma_infer.errors import UsageError
 from melanoma_infer.fusion import fused
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.patients import Patient, one_hot
-from melanoma_infer.pipeline import plan_slide
-from melanoma_infer.plan import SlidePlan
+from melanoma_infer.plan import SlidePlan, plan_slide
 from melanoma_infer.reading import read_tile
 from melanoma_infer.records import Tile
 from melanoma_infer.session import Scorer

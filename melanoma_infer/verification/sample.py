@@ -15,7 +15,7 @@ from melanoma_infer.errors import SlideUnreadableError
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.phantom.draw import draw
 from melanoma_infer.phantom.scene import Scene, make_scene
-from melanoma_infer.pipeline import plan_slide
+from melanoma_infer.plan import plan_slide
 from melanoma_infer.reading import read_tiles
 from melanoma_infer.settings import Settings
 from melanoma_infer.verification.differences import Slide

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from threading import Event
+from threading import enumerate as threads
+from time import sleep
 
 import numpy as np
 import pytest
@@ -14,11 +17,12 @@ from slides_for_tests import smooth, with_tile_left_out, write_svs
 from melanoma_infer.accumulator import SlideCase
 from melanoma_infer.bundle import open_bundle
 from melanoma_infer.errors import MminferError, PatientValueError, SlideUnreadableError
-from melanoma_infer.pipeline import SlideRequest, score_slide, score_slides
+from melanoma_infer.pipeline import score_slide, score_slides
 from melanoma_infer.reports import result_json, tiles_csv
 from melanoma_infer.reports.output import OutputFolder
 from melanoma_infer.session import Scorer
 from melanoma_infer.settings import Settings
+from melanoma_infer.slide_scoring import SlideRequest
 
 SETTINGS = Settings(mpp_um=(0.5, 0.5))
 
@@ -123,11 +127,11 @@ def _requests(*paths: Path) -> list[SlideRequest]:
     ("raised", "code"), [(MemoryError(), 175), (ZeroDivisionError("oops"), 1), (SlideUnreadableError("gone"), 10)]
 )
 def test_whatever_happens_in_one_slide_stays_there(photo, scorer, tmp_path, monkeypatch, raised, code):
-    import melanoma_infer.pipeline as pipeline
+    import melanoma_infer.plan as plan
 
     other = photo.with_name("other.png")
     other.write_bytes(photo.read_bytes())
-    find = pipeline.find_tissue
+    find = plan.find_tissue
 
     def sometimes(*arguments: object) -> object:
         if not hit:
@@ -136,7 +140,7 @@ def test_whatever_happens_in_one_slide_stays_there(photo, scorer, tmp_path, monk
         return find(*arguments)
 
     hit: list[int] = []
-    monkeypatch.setattr(pipeline, "find_tissue", sometimes)
+    monkeypatch.setattr(plan, "find_tissue", sometimes)
     with OutputFolder(tmp_path / "out") as out:
         outcomes = list(score_slides(_requests(photo, other), scorer, out))
     assert [outcome.exit_code for outcome in outcomes] == [code, 0]
@@ -145,11 +149,84 @@ def test_whatever_happens_in_one_slide_stays_there(photo, scorer, tmp_path, monk
     assert outcomes[1].result.verdict == "suspected"
 
 
+def _copies(photo: Path, count: int) -> list[Path]:
+    copies = [photo.with_name(f"copy-{number}.png") for number in range(count)]
+    for copy in copies:
+        copy.write_bytes(photo.read_bytes())
+    return copies
+
+
+def test_the_next_slide_is_prepared_while_one_is_in_the_engine(photo, scorer, tmp_path, monkeypatch):
+    import melanoma_infer.plan as plan
+
+    find, found = plan.find_tissue, []
+    second_found = Event()
+
+    def noted(*arguments):
+        found.append(1)
+        if len(found) == 2:
+            second_found.set()
+        return find(*arguments)
+
+    monkeypatch.setattr(plan, "find_tissue", noted)
+    waited: list[bool] = []
+
+    def progress(done: int, _total: int) -> None:
+        if not waited and done == 1:  # the first slide's first tile
+            waited.append(second_found.wait(20))
+
+    with OutputFolder(tmp_path / "out") as out:
+        outcomes = list(score_slides(_requests(*_copies(photo, 3)), scorer, out, progress=progress))
+    assert waited == [True]
+    assert [outcome.id for outcome in outcomes] == ["copy-0", "copy-1", "copy-2"]
+
+
+def test_a_slide_is_written_while_the_next_is_in_the_engine_and_told_before_that_one_ends(
+    photo, scorer, tmp_path, monkeypatch
+):
+    write, in_engine, written = OutputFolder.write, Event(), Event()
+    together: list[bool] = []
+    tiles = 0
+
+    def slow(self, folder, result):
+        together.append(in_engine.wait(20))
+        write(self, folder, result)
+        written.set()
+
+    def progress(_done: int, _total: int) -> None:
+        nonlocal tiles
+        tiles += 1
+        if tiles > 4:  # those of the second slide
+            in_engine.set()
+            assert written.wait(20)
+            sleep(0.05)
+
+    monkeypatch.setattr(OutputFolder, "write", slow)
+    with OutputFolder(tmp_path / "out") as out:
+        outcomes = score_slides(_requests(*_copies(photo, 2)), scorer, out, progress=progress)
+        first = next(outcomes)
+        assert (first.id, together) == ("copy-0", [True])
+        assert 4 < tiles < 8
+        assert [outcome.id for outcome in outcomes] == ["copy-1"]
+
+
+def test_who_stops_early_leaves_no_thread_and_no_half_of_a_slide(photo, scorer, tmp_path):
+    with OutputFolder(tmp_path / "out") as out:
+        outcomes = score_slides(_requests(*_copies(photo, 4)), scorer, out)
+        first = next(outcomes)
+        outcomes.close()
+        assert [thread.name for thread in threads() if thread.name.startswith("mminfer-")] == []
+    finished = {path.parent for path in (tmp_path / "out").rglob("result.json")}
+    assert first.folder in finished
+    assert {path for path in (tmp_path / "out").iterdir() if path.is_dir()} == finished
+    assert not list((tmp_path / "out").rglob("*.part"))
+
+
 def test_an_interruption_is_not_a_slide_s_failure(photo, scorer, tmp_path, monkeypatch):
     def interrupted(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("melanoma_infer.pipeline.find_tissue", interrupted)
+    monkeypatch.setattr("melanoma_infer.plan.find_tissue", interrupted)
     with OutputFolder(tmp_path / "out") as out, pytest.raises(KeyboardInterrupt):
         list(score_slides(_requests(photo), scorer, out))
 
@@ -194,20 +271,40 @@ def test_the_gallery_shows_the_pixels_that_were_scored(photo, scorer, stride_um)
         assert said == pytest.approx(expected_probability(shown.pixels[None])[0], abs=2e-6)
 
 
+@pytest.fixture(scope="module")
+def in_order(cmu):
+    """By engine: what a slide's tiles give in their order, through OpenSlide, on two threads."""
+    return {engine: _tables(cmu, engine, "openslide", 2) for engine in ("openvino", "onnxruntime")}
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
 @pytest.mark.parametrize("reader", ["openslide", "tiff"])
 @pytest.mark.parametrize("threads", [1, 2, 4])
-def test_neither_the_reader_nor_the_threads_change_a_byte_of_the_result(cmu, colour_bundle, reader, threads):
-    def tables(reader, threads):
-        result = score_slide(
-            cmu, Scorer(open_bundle(colour_bundle), threads=threads), settings=Settings(tile_um=100), reader=reader
-        )
-        assert result.slide.reader.split()[0] == reader
-        said = json.loads(result_json.render(result.model_copy(update={"timings_ms": {}})))
-        said["slide"].pop("reader")
-        said.pop("created", None)
-        return json.dumps(said), tiles_csv.render(result), result.tiles.probabilities.tobytes()
+def test_reader_threads_and_the_tiles_order_change_no_byte_of_the_result(
+    cmu, in_order, monkeypatch, engine, reader, threads
+):
+    import melanoma_infer.slide_scoring as slide_scoring
 
-    assert tables(reader, threads) == tables("openslide", 2)
+    read_tiles = slide_scoring.read_tiles
+
+    def shuffled(path, tiles, *arguments, **options):
+        order = np.random.default_rng(threads).permutation(len(tiles))
+        assert not np.array_equal(order, np.sort(order))
+        return read_tiles(path, [tiles[row] for row in order], *arguments, **options)
+
+    monkeypatch.setattr(slide_scoring, "read_tiles", shuffled)
+    assert _tables(cmu, engine, reader, threads) == in_order[engine]
+
+
+def _tables(path: Path, engine: str, reader: str, threads: int) -> tuple[object, ...]:
+    scorer = Scorer(open_bundle("demo"), engine, threads=threads)
+    result = score_slide(path, scorer, settings=Settings(tile_um=256), reader=reader)
+    assert result.slide.reader.split()[0] == reader
+    said = json.loads(result_json.render(result.model_copy(update={"timings_ms": {}})))
+    said["slide"].pop("reader")
+    said.pop("created", None)
+    arrays = vars(result.tiles) | vars(result.view.evidence)
+    return said, tiles_csv.render(result), {name: np.asarray(values).tobytes() for name, values in arrays.items()}
 
 
 def test_a_tile_that_the_file_leaves_out_counts_as_never_scanned(tmp_path, scorer):

@@ -133,12 +133,12 @@ def test_scoring_a_small_slide_takes_less_than_4_seconds(cmu, tmp_path):
 def test_a_run_that_is_told_to_stop_ends_with_143_and_leaves_nothing_half_written(cmu, tmp_path):
     code = (
         "import sys, time; sys.argv[0] = 'mminfer'\n"
-        "import melanoma_infer.pipeline as pipeline\n"
-        "read = pipeline.read_tiles\n"
+        "import melanoma_infer.slide_scoring as slide_scoring\n"
+        "read = slide_scoring.read_tiles\n"
         "def slow(*a, **k):\n"
         "    for tile in read(*a, **k):\n"
         "        print('tile', file=sys.stderr, flush=True); time.sleep(0.2); yield tile\n"
-        "pipeline.read_tiles = slow\n"
+        "slide_scoring.read_tiles = slow\n"
         "from melanoma_infer.cli.app import main; main()"
     )
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}

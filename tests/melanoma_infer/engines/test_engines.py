@@ -124,9 +124,12 @@ def test_tiles_without_pixels_stand_where_they_were_among_the_results(colour_bun
         assert [each.cause for each in results] == ["read-failed" if kind == "x" else "" for kind in pattern]
 
 
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
-def test_threads_change_no_bit(demo, name):
-    answers = [load_engine(demo, name, threads=n).engine.infer(demo.golden.tiles) for n in (1, 2, 4)]
+def test_threads_change_no_bit(demo, name, precision):
+    answers = [
+        load_engine(demo, name, precision=precision, threads=n).engine.infer(demo.golden.tiles) for n in (1, 2, 4)
+    ]
     for other in answers[1:]:
         for output in other:
             assert np.array_equal(answers[0][output], other[output]), output
