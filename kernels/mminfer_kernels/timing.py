@@ -63,7 +63,7 @@ def measure(name: str, problem: Problem, device: str) -> Iterator[Row]:
         furthest = worst(map(compare, results, wanted, torchs))
         if not furthest.holds:
             raise KernelError(f"{name} by {provider} is wrong, so it is not timed: {furthest}.")
-        p20, median, p80 = _milliseconds(call, device)
+        p20, median, p80 = milliseconds(call, device)
         yield Row(
             name, provider, problem.shape, str(problem.dtype).removeprefix("torch."), device_name(device),
             torch.__version__, _triton_version(), median, p20, p80, furthest.error, furthest.allowed,
@@ -106,8 +106,8 @@ def _as_written(
     return attended.mean((2, 3)) @ w1_image.T + depth_mm.to(x.dtype)[:, None] * w1_depth.to(x.dtype)
 
 
-def _milliseconds(call: Callable[[], Any], device: str) -> tuple[float, float, float]:
-    """20th percentile, median and 80th percentile."""
+def milliseconds(call: Callable[[], Any], device: str) -> tuple[float, float, float]:
+    """20th percentile, median and 80th percentile of one call, in ms."""
     if device == "cuda":
         from triton.testing import do_bench
 

@@ -12,6 +12,8 @@ from melanoma_infer.errors import UsageError
 
 SAME = ("tile_px", "threads")
 """What two runs must have in common."""
+SUBJECT = ("engine", "kernel", "provider", "precision", "shape")
+"""What names a row, where it has it."""
 
 
 @dataclass(frozen=True)
@@ -26,7 +28,7 @@ class Change:
 
 
 def earlier_run(path: Path, kind: str) -> dict[str, Any]:
-    """What `--save` wrote of the same kind of bench: "engines" or "slide".
+    """What `--save` wrote of the same kind of bench: "engines", "slide" or "kernels".
 
     Raises:
         UsageError: it cannot be read, or is no such file.
@@ -51,16 +53,20 @@ def changes(now: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[Chang
     for name in SAME:
         if now[name] != before[name]:
             raise UsageError(f"--compare: the earlier run has {name} {before[name]}, and this one {now[name]}.")
-    old = {(row["engine"], row["precision"]): row for row in before["rows"]}
+    old = {_subject(row): row for row in before["rows"]}
     for row in now["rows"]:
-        if (key := (row["engine"], row["precision"])) in old:
-            yield _change(row, old[key])
+        if (subject := _subject(row)) in old:
+            yield _change(subject, row, old[subject])
 
 
-def _change(row: Mapping[str, Any], old: Mapping[str, Any]) -> Change:
+def _subject(row: Mapping[str, Any]) -> str:
+    return " ".join(str(row[part]) for part in SUBJECT if part in row)
+
+
+def _change(subject: str, row: Mapping[str, Any], old: Mapping[str, Any]) -> Change:
     verdict = "noise"
     if row["p20"] > old["p80"]:
         verdict = "faster"
     elif row["p80"] < old["p20"]:
         verdict = "slower"
-    return Change(f"{row['engine']} {row['precision']}", row["tiles_per_s"] / old["tiles_per_s"], verdict)
+    return Change(subject, row["tiles_per_s"] / old["tiles_per_s"], verdict)

@@ -14,12 +14,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from triton import TritonError
 
+from melanoma_infer.card import Precision
 from melanoma_infer.engines.device import Device, DeviceError, DeviceLostError, DeviceMemoryError, Stream
 from melanoma_infer.model.melanoma_net import MelanomaNet, TileOutputs
 from mminfer_kernels import torch_ops
 from mminfer_kernels.errors import KernelError
 
-DTYPES = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
+DTYPES: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 TORCH_DTYPES: dict[type[np.generic], torch.dtype] = {np.uint8: torch.uint8, np.float32: torch.float32}
 FAILURES = (RuntimeError, AssertionError, KernelError, TritonError, OSError, subprocess.SubprocessError)
 """What a CUDA call raises: PyTorch's errors are RuntimeErrors; Triton has its own, asserts, and starts compilers."""

@@ -68,3 +68,25 @@ def test_runs_of_another_kind_are_not_compared(mminfer, cmu, tmp_path):
     ended = mminfer("bench", "slide", cmu, "--rounds", "1", "--compare", saved)
     assert ended.code == 2
     assert "mminfer bench engines" in ended.err
+
+
+def test_kernels_are_timed_saved_and_compared(mminfer, tmp_path):
+    saved = tmp_path / "kernels.json"
+    argv = ("bench", "kernels", "--kernel", "aggregate_tiles", "--kernel", "attention_head", "--batch", "2")
+    ended = mminfer(*argv, "--save", saved)
+    assert ended.code == 0, ended.err
+    assert ended.out.split()[0] == "kernel"
+    result = json.loads(saved.read_text())
+    assert result["kind"] == "kernels"
+    assert {row["kernel"] for row in result["rows"]} == {"aggregate_tiles", "attention_head"}
+    assert result["sentence"] == ended.out.splitlines()[-1]
+    assert saved.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    again = json.loads(mminfer(*argv, "--compare", saved, "--json").out)
+    assert {change["name"].split()[0] for change in again["changes"]} == {"aggregate_tiles", "attention_head"}
+
+
+def test_a_kernel_that_there_is_not_is_refused_with_those_that_are(mminfer):
+    ended = mminfer("bench", "kernels", "--kernel", "abacus")
+    assert ended.code == 2
+    assert "attention_tail" in ended.err
+    assert mminfer("bench", "kernels", "--precision", "int8").code == 2

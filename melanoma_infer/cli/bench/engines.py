@@ -1,0 +1,124 @@
+"""`mminfer bench engines`: every engine on the CPU beside eager PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from melanoma_infer.cli.bench.saving import (
+    BUNDLE,
+    COMPARE,
+    JSON,
+    SAVE,
+    frame,
+    save_run,
+    say_changes,
+    say_json,
+    since,
+    teller,
+)
+from melanoma_infer.cli.console import note, say, table
+from melanoma_infer.errors import EngineUnavailableError
+
+if TYPE_CHECKING:
+    from melanoma_infer.bench.engines import EngineRow
+    from melanoma_infer.bench.roofline import Roofline
+    from melanoma_infer.bundle import Bundle
+
+HEADER = ("engine", "precision", "batch", "tiles/s", "p20-p80", "× nchw", "× best", "of peak", "p99.9 |Δp|", "")
+
+
+def engines(
+    bundle: Annotated[str, BUNDLE] = "demo",
+    engine: Annotated[list[str] | None, typer.Option(help="Only this one; repeat for more.  [default: all]")] = None,
+    precision: Annotated[
+        list[str] | None, typer.Option(help="Only this precision; repeat for more.  [default: all]")
+    ] = None,
+    threads: Annotated[int | None, typer.Option(min=1, help="Threads.  [default: the cores there are]")] = None,
+    rounds: Annotated[int, typer.Option(min=1, help="Repeats of each; the median counts.")] = 7,
+    save: Annotated[Path | None, SAVE] = None,
+    compare: Annotated[Path | None, COMPARE] = None,
+    json: Annotated[bool, JSON] = False,
+) -> None:
+    """Time every engine on the CPU beside eager PyTorch, in turns, and say how far from the machine's limit it is."""
+    from melanoma_infer.bench.compare import earlier_run
+    from melanoma_infer.bench.engines import time_engines
+    from melanoma_infer.bench.roofline import roofline
+    from melanoma_infer.bench.subjects import subjects
+    from melanoma_infer.bundle import open_bundle
+    from melanoma_infer.cores import available_cores
+
+    before = earlier_run(compare, "engines") if compare is not None else None
+    opened, threads = open_bundle(bundle), threads or available_cores()
+    chosen = [
+        each
+        for each in subjects(opened)
+        if (not engine or each.name in engine) and (not precision or each.precision in precision)
+    ]
+    rows, left_out = time_engines(opened, bundle, chosen, threads=threads, rounds=rounds, tell=teller(json=json))
+    if not rows:
+        raise EngineUnavailableError("Nothing that was named runs here. Leave --engine and --precision out.")
+    limit = roofline(opened, sorted({row.precision for row in rows}), threads)
+    result = {
+        **frame("engines", opened, threads),
+        "rounds": rounds,
+        "rows": [{**asdict(row), "share_of_peak": limit.share(row.precision, row.tiles_per_s)} for row in rows],
+        "left_out": left_out,
+        "roofline": asdict(limit),
+    }
+    changed = since(result, before)
+    if save is not None:
+        save_run(save, result, _engine_chart(rows))
+    if json:
+        say_json(result)
+        return
+    say(table([HEADER, *(_cells(row, limit) for row in rows)]))
+    for name, why in left_out.items():
+        note(f"not timed: {name}: {why}")
+    say_changes(changed, compare)
+    say(_sentence(opened, rows, limit))
+
+
+def _engine_chart(rows: list[EngineRow]) -> bytes:
+    from melanoma_infer.bench.chart import Bar, chart
+
+    bars = [
+        Bar(f"{row.engine} {row.precision}", row.tiles_per_s, f"{row.tiles_per_s:.2f} tiles/s", told=row.within_gate)
+        for row in rows
+    ]
+    return chart("Tiles a second", bars, "Pale: beyond its gate.")
+
+
+def _cells(row: EngineRow, limit: Roofline) -> tuple[str, ...]:
+    share = limit.share(row.precision, row.tiles_per_s)
+    ratios = ("" if ratio is None else f"{ratio:.2f}" for ratio in (row.ratio_to_nchw, row.ratio_to_best))
+    return (
+        row.engine,
+        row.precision,
+        f"{row.batch} {row.layout}".strip(),
+        f"{row.tiles_per_s:.2f}",
+        f"{row.p20:.2f}-{row.p80:.2f}",
+        *ratios,
+        "" if share is None else f"{share:.0%}",
+        f"{row.p999_dp:.1e}",
+        "" if row.within_gate else "BEYOND ITS GATE",
+    )
+
+
+def _sentence(bundle: Bundle, rows: list[EngineRow], limit: Roofline) -> str:
+    from melanoma_infer.bench.engines import fastest
+
+    best = fastest(rows)
+    if best is None:
+        return "No engine that `mminfer score` runs is within its gate here: run `mminfer verify`."
+    share = limit.share(best.precision, best.tiles_per_s)
+    than = "" if best.ratio_to_nchw is None else f", {best.ratio_to_nchw:.1f} × eager PyTorch as published code runs it"
+    than += "" if best.ratio_to_best is None else f" and {best.ratio_to_best:.1f} × at its best"
+    return (
+        f"The fastest engine within its gate is {best.engine} {best.precision}: {best.tiles_per_s:.1f} tiles/s of "
+        f"{bundle.card.tile_px} px{than}"
+        + (f"; that is {share:.0%} of what a matrix product reaches here." if share is not None else ".")
+    )

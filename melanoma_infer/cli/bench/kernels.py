@@ -1,0 +1,140 @@
+"""`mminfer bench kernels`: every Triton kernel beside plain PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from melanoma_infer.cli.bench.saving import (
+    BUNDLE,
+    COMPARE,
+    JSON,
+    SAVE,
+    frame,
+    save_run,
+    say_changes,
+    say_json,
+    since,
+    teller,
+)
+from melanoma_infer.cli.console import say, table
+from melanoma_infer.errors import EngineUnavailableError, UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from melanoma_infer.bench.kernels import KernelRow
+    from melanoma_infer.bundle import Bundle
+
+HEADER = ("kernel", "by", "precision", "tiles/s", "p20-p80", "× torch", "of a copy", "error", "allowed")
+
+
+def kernels(
+    bundle: Annotated[str, BUNDLE] = "demo",
+    kernel: Annotated[list[str] | None, typer.Option(help="Only this one; repeat for more.  [default: all]")] = None,
+    precision: Annotated[
+        str | None, typer.Option(help="fp32, bf16 or fp16.  [default: fp16 on a GPU, else fp32]")
+    ] = None,
+    batch: Annotated[int, typer.Option(min=1, help="Tiles at once.")] = 8,
+    save: Annotated[Path | None, SAVE] = None,
+    compare: Annotated[Path | None, COMPARE] = None,
+    json: Annotated[bool, JSON] = False,
+) -> None:
+    """Check and time every Triton kernel on the GPU, beside plain PyTorch; without a GPU, plain PyTorch alone."""
+    from melanoma_infer.bench.compare import earlier_run
+    from melanoma_infer.bundle import open_bundle
+    from melanoma_infer.cores import available_cores
+
+    before = earlier_run(compare, "kernels") if compare is not None else None
+    opened = open_bundle(bundle)
+    rows = _timed(opened, kernel or [], precision, batch, tell=teller(json=json))
+    result = {
+        **frame("kernels", opened, available_cores()),
+        "rows": [asdict(row) for row in rows],
+        "sentence": _sentence(rows),
+    }
+    changed = since(result, before)
+    if save is not None:
+        save_run(save, result, _chart(rows))
+    if json:
+        say_json(result)
+        return
+    say(table([HEADER, *map(_cells, rows)]))
+    say_changes(changed, compare)
+    say(result["sentence"])
+
+
+def _timed(
+    bundle: Bundle, names: list[str], precision: str | None, batch: int, tell: Callable[[str], None]
+) -> list[KernelRow]:
+    """The rows of the kernels that were named, or of all.
+
+    Raises:
+        UsageError: there is no such kernel or precision, or the bundle's network has none of them.
+        EngineUnavailableError: PyTorch does not load here, or a kernel's answer is wrong.
+    """
+    try:
+        import torch
+
+        from melanoma_infer.bench.kernels import sizes_of, time_kernels
+        from melanoma_infer.engines.torch_device import DTYPES
+        from mminfer_kernels.catalogue import KERNELS
+        from mminfer_kernels.errors import KernelError
+    except ImportError as error:
+        raise EngineUnavailableError("The kernels need PyTorch. Install it: pip install 'mminfer[torch]'.") from error
+    if unknown := sorted(set(names) - set(KERNELS)):
+        raise UsageError(f"--kernel: there is no {unknown[0]!r}. Choose from {', '.join(KERNELS)}.")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    wanted = precision or ("fp16" if device == "cuda" else "fp32")
+    chosen = next((each for each in DTYPES if each == wanted), None)
+    if chosen is None:
+        raise UsageError(f"--precision: the kernels know {', '.join(DTYPES)}.")
+    problem = sizes_of(bundle.card, batch, chosen)
+    try:
+        return list(time_kernels(problem, chosen, device, kernels=names or KERNELS, tell=tell))
+    except KernelError as error:
+        raise EngineUnavailableError(f"{error} Do not use --engine triton here.") from error
+
+
+def _sentence(rows: list[KernelRow]) -> str:
+    from melanoma_infer.bench.kernels import headline
+
+    told = headline(rows)
+    if told is None:
+        return "No kernel ran: there is no CUDA device here. These are the times of plain PyTorch on the CPU."
+    return (
+        f"{told.kernel} on {told.device}: {told.tiles_per_s:.0f} tiles/s of {told.precision} maps, "
+        f"{told.ratio_to_torch:.1f} × plain PyTorch, at {told.share_of_copy:.0%} of the speed of a copy."
+    )
+
+
+def _cells(row: KernelRow) -> tuple[str, ...]:
+    return (
+        row.kernel,
+        row.provider,
+        row.precision,
+        f"{row.tiles_per_s:.0f}",
+        f"{row.p20:.0f}-{row.p80:.0f}",
+        f"{row.ratio_to_torch:.2f}",
+        f"{row.share_of_copy:.0%}",
+        f"{row.max_error:.1e}",
+        f"{row.allowed_error:.1e}",
+    )
+
+
+def _chart(rows: list[KernelRow]) -> bytes:
+    from melanoma_infer.bench.chart import Bar, chart
+
+    bars = [
+        Bar(
+            f"{row.kernel} {row.provider}",
+            row.ratio_to_torch,
+            f"{row.ratio_to_torch:.2f} ×",
+            told=row.provider == "kernel",
+        )
+        for row in rows
+    ]
+    return chart(f"Rate by that of plain PyTorch ({rows[0].device})", bars, "Pale: PyTorch.")
