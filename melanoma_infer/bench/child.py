@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -44,12 +44,14 @@ def main() -> None:
         _answer(subject, bundle, request["threads"], request["seconds"])
     except (MminferError, ImportError) as error:
         _say({"unavailable": str(error)})
+    except RuntimeError as error:  # what torch.compile raises, among others where there is no C++ compiler
+        _say({"unavailable": str(error).strip().splitlines()[0]})
 
 
 def _answer(subject: Subject, bundle: Bundle, threads: int, seconds: float) -> None:
     golden = bundle.golden.tiles
     ready = (_plain if subject.ways else _engine)(subject, bundle, threads)
-    probabilities = np.concatenate([ready.run(golden[i : i + 1]) for i in range(len(golden))])
+    probabilities = _answers(ready, golden)
     tiles = np.resize(golden, (ready.tiles_a_call, *golden.shape[1:]))
     calls = max(1, math.ceil(seconds / _fastest(ready.run, tiles)))
     _say({"batch": ready.batch, "layout": ready.layout, "probabilities": probabilities.tolist()})
@@ -58,6 +60,13 @@ def _answer(subject: Subject, bundle: Bundle, threads: int, seconds: float) -> N
         for _ in range(calls):
             ready.run(tiles)
         _say({"tiles": len(tiles) * calls, "seconds": perf_counter() - started})
+
+
+def _answers(ready: _Ready, golden: NDArray[np.uint8]) -> NDArray[Any]:
+    """The golden tiles' probabilities, in calls of the batch that is timed."""
+    calls = math.ceil(len(golden) / ready.batch)
+    filled = np.resize(golden, (calls, ready.batch, *golden.shape[1:]))
+    return np.concatenate([ready.run(tiles) for tiles in filled])[: len(golden)]
 
 
 def _engine(subject: Subject, bundle: Bundle, threads: int) -> _Ready:
@@ -71,13 +80,18 @@ def _engine(subject: Subject, bundle: Bundle, threads: int) -> _Ready:
 
 
 def _plain(subject: Subject, bundle: Bundle, threads: int) -> _Ready:
-    """The fastest way to run the network in eager PyTorch, each tried after a warm-up."""
+    """The fastest way to run the network in plain PyTorch, each tried after a warm-up."""
     import torch
 
     from melanoma_infer.engines.torch_engine import network_of
 
     torch.set_num_threads(threads)
     net = network_of(bundle)
+
+    def probabilities(images: torch.Tensor) -> torch.Tensor:
+        return net.tail(net.trunk(images).float(), net.depth(images).float()).probabilities
+
+    compute = _compiled(probabilities) if subject.compiled else probabilities
 
     def in_way(way: Way) -> Run:
         layout = torch.channels_last if way.channels_last else torch.contiguous_format
@@ -86,18 +100,36 @@ def _plain(subject: Subject, bundle: Bundle, threads: int) -> _Ready:
         def run(tiles: NDArray[np.uint8]) -> NDArray[Any]:
             with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=subject.precision == "bf16"):
                 images = net.normalised(torch.from_numpy(tiles)).contiguous(memory_format=layout)
-                return net.tail(net.trunk(images).float(), net.depth(images).float()).probabilities.float().numpy()
+                return compute(images).float().numpy()
 
         return run
 
-    if len(subject.ways) == 1:
-        return _in(subject.ways[0], in_way)
-    golden = bundle.golden.tiles
-    times = {
-        way: _fastest(in_way(way), np.resize(golden, (way.batch, *golden.shape[1:]))) / way.batch
-        for way in subject.ways
-    }
-    return _in(min(times, key=times.__getitem__), in_way)
+    def seconds_a_tile(way: Way) -> float:
+        golden = bundle.golden.tiles
+        return _fastest(in_way(way), np.resize(golden, (way.batch, *golden.shape[1:]))) / way.batch
+
+    return _in(_best_way(subject.ways, seconds_a_tile), in_way)
+
+
+def _compiled(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """The function by torch.compile, one shape a graph, the weights constants of it."""
+    import torch
+    from torch._inductor import config
+
+    config.freezing = True
+    compiled: Callable[[Any], Any] = torch.compile(call, dynamic=False)
+    return compiled
+
+
+def _best_way(ways: Sequence[Way], seconds_a_tile: Callable[[Way], float]) -> Way:
+    """The faster layout at a middle batch, and the fastest batch in it: four of six ways are tried."""
+    if len(ways) == 1:
+        return ways[0]
+    middle = sorted({way.batch for way in ways})[len({way.batch for way in ways}) // 2]
+    times = {way: seconds_a_tile(way) for way in ways if way.batch == middle}
+    layout = min(times, key=times.__getitem__).channels_last
+    times |= {way: seconds_a_tile(way) for way in ways if way.channels_last == layout and way not in times}
+    return min(times, key=times.__getitem__)
 
 
 def _in(way: Way, in_way: Callable[[Way], Run]) -> _Ready:

@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_infer.bench.subjects import BEST, KEEPING_MEMORY, NCHW, Subject
+from melanoma_infer.bench.subjects import BEST, COMPILED, KEEPING_MEMORY, NCHW, Subject
 from melanoma_infer.bundle import Bundle
 from melanoma_infer.card import Precision
 
 CHILD = "melanoma_infer.bench.child"
-ROUNDS = 7
+ROUNDS = 5
 SECONDS = 0.5
 """Of one repeat, at least."""
 
@@ -126,9 +126,13 @@ def time_engines(
 
 
 def fastest(rows: Sequence[EngineRow]) -> EngineRow | None:
-    """The fastest row of an engine that `score` runs, within its gate."""
-    engines = [row for row in rows if row.within_gate and row.engine not in (NCHW, BEST)]
-    return max(engines, key=lambda row: row.tiles_per_s, default=None)
+    """The fastest of the rows that are within their gates."""
+    return max((row for row in rows if row.within_gate), key=lambda row: row.tiles_per_s, default=None)
+
+
+def of_engines(rows: Sequence[EngineRow]) -> list[EngineRow]:
+    """The rows of engines that `score` runs, without those of plain PyTorch."""
+    return [row for row in rows if row.engine not in (NCHW, BEST, COMPILED)]
 
 
 def golden_p999(bundle: Bundle, probabilities: NDArray[Any]) -> float:

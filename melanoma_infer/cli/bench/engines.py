@@ -38,7 +38,10 @@ def engines(
         list[str] | None, typer.Option(help="Only this precision; repeat for more.  [default: all]")
     ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Threads.  [default: the cores there are]")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="Repeats of each; the median counts.")] = 7,
+    compiled: Annotated[
+        bool, typer.Option("--compile", help="Also PyTorch by torch.compile, which takes up to a minute each.")
+    ] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="Repeats of each; the median counts.")] = 5,
     save: Annotated[Path | None, SAVE] = None,
     compare: Annotated[Path | None, COMPARE] = None,
     json: Annotated[bool, JSON] = False,
@@ -55,7 +58,7 @@ def engines(
     opened, threads = open_bundle(bundle), threads or available_cores()
     chosen = [
         each
-        for each in subjects(opened)
+        for each in subjects(opened, compiled=compiled)
         if (not engine or each.name in engine) and (not precision or each.precision in precision)
     ]
     rows, left_out = time_engines(opened, bundle, chosen, threads=threads, rounds=rounds, tell=teller(json=json))
@@ -109,9 +112,12 @@ def _cells(row: EngineRow, limit: Roofline) -> tuple[str, ...]:
 
 
 def _sentence(bundle: Bundle, rows: list[EngineRow], limit: Roofline) -> str:
-    from melanoma_infer.bench.engines import fastest
+    from melanoma_infer.bench.engines import fastest, of_engines
 
-    best = fastest(rows)
+    engines = of_engines(rows)
+    best = fastest(engines)
+    if not engines:
+        return "Of the engines that `mminfer score` runs none was timed."
     if best is None:
         return "No engine that `mminfer score` runs is within its gate here: run `mminfer verify`."
     share = limit.share(best.precision, best.tiles_per_s)
