@@ -90,3 +90,27 @@ def test_paper_s_files_and_tests_exist():
     assert len(named) > 10
     for name in named:
         assert (ROOT / name).exists() or (ROOT / "tests" / name).exists(), name
+
+
+def test_the_readme_s_figures_are_rows_of_the_results():
+    import csv
+    import json
+
+    results, readme = ROOT / "benchmarks" / "results", (ROOT / "README.md").read_text()
+    rows = json.loads((results / "engines.json").read_text())["rows"]
+    told = {(row["engine"], row["precision"]): row for row in rows}
+    shown = re.findall(r"^\| `([a-z-]+)` ([a-z0-9]+) \|(.*)\|$", readme, re.MULTILINE)
+    assert len(shown) >= 6
+    for engine, precision, cells in shown:
+        row = told[engine, precision]
+        ratios = [row["ratio_to_nchw"], row["ratio_to_best"]]
+        expected = [f"{value:.1f}" for value in (row["tiles_per_s"], *ratios)]
+        expected += [f"{row['share_of_peak']:.0%}", f"{row['p999_dp']:.0e}"]
+        assert [cell.strip() for cell in cells.split("|")] == expected, (engine, precision)
+    with (results / "peers.csv").open() as file:
+        ours = {line["precision"]: line for line in csv.DictReader(file) if line["tool"] == "mminfer"}
+    for precision, row in ours.items():
+        assert (
+            f"in {precision} {float(row['ratio_to_wsinfer']):.1f} × WSInfer's and "
+            f"{float(row['ratio_to_tiatoolbox']):.1f} × TIAToolbox's"
+        ) in " ".join(readme.split())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -9,9 +10,10 @@ import pytest
 import torch
 
 from melanoma_infer.bench import engines as engines_module
-from melanoma_infer.bench.engines import EngineRow, fastest, time_engines
+from melanoma_infer.bench.child import _best_way
+from melanoma_infer.bench.engines import EngineRow, fastest, of_engines, time_engines
 from melanoma_infer.bench.roofline import Roofline, roofline
-from melanoma_infer.bench.subjects import BEST, NCHW, Subject, Way, subjects
+from melanoma_infer.bench.subjects import BEST, COMPILED, NCHW, Subject, Way, subjects
 from melanoma_infer.bundle import open_bundle
 from melanoma_infer.engines.torch_engine import network_of
 
@@ -78,10 +80,10 @@ def test_a_fast_engine_with_wrong_numbers_is_never_the_fastest(demo):
     assert fastest(rows) is None
 
 
-def test_the_references_are_never_the_fastest():
+def test_plain_pytorch_is_no_engine_that_score_runs():
     row = EngineRow(NCHW, "fp32", 4, "", 99.0, 99.0, 99.0, 1.0, None, 0.0, within_gate=True)
     ours = replace(row, engine="openvino", tiles_per_s=1.0)
-    assert fastest([row, ours]) is ours
+    assert of_engines([row, ours]) == [ours]
 
 
 def test_a_process_that_dies_is_left_out(demo, monkeypatch):
@@ -123,3 +125,32 @@ def test_the_share_of_the_peak_is_work_by_peak():
     limit = Roofline(2.0, 0, {"fp32": 100.0}, 1.0)
     assert limit.share("fp32", 25.0) == 0.5
     assert limit.share("int8", 25.0) is None
+
+
+def test_the_best_way_is_sought_in_the_layout_that_is_faster_at_a_middle_batch():
+    seconds = {(1, True): 2.0, (4, True): 3.0, (8, True): 1.0, (1, False): 0.5, (4, False): 4.0, (8, False): 5.0}
+    asked = []
+
+    def seconds_a_tile(way):
+        asked.append(way)
+        return seconds[way.batch, way.channels_last]
+
+    ways = [Way(batch, last) for batch in (1, 4, 8) for last in (True, False)]
+    assert _best_way(ways, seconds_a_tile) == Way(8, channels_last=True)
+    assert len(asked) == 4
+
+
+def test_torch_compile_is_timed_only_where_it_is_asked_for(demo):
+    assert COMPILED not in {each.name for each in subjects(demo)}
+    compiled = [each for each in subjects(demo, compiled=True) if each.name == COMPILED]
+    assert {each.precision for each in compiled} >= {"fp32"}
+    assert all(each.compiled and len(each.ways) == 1 for each in compiled)
+
+
+@pytest.mark.slow  # half a minute of a C++ compiler
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a C++ compiler")
+def test_what_torch_compile_gives_is_right(demo):
+    wanted = [each for each in subjects(demo, compiled=True) if each.name == COMPILED and each.precision == "fp32"]
+    rows, left_out = time_engines(demo, "demo", wanted, threads=2, rounds=1, seconds=0.01)
+    assert not left_out
+    assert rows[0].p999_dp <= 1e-5

@@ -1,0 +1,110 @@
+"""Every stage of a slide by itself: ``python -m pytest benchmarks/stages.py``, with pytest-benchmark's own options.
+
+``--benchmark-autosave`` and ``--benchmark-compare`` say what a change cost. Rates of one run only compare: machines are
+shared. The slide is the first one in the folder that MMINFER_TEST_SLIDES names.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from melanoma_infer.accumulator import SlideCase
+from melanoma_infer.bundle import open_bundle
+from melanoma_infer.engines import load_engine
+from melanoma_infer.errors import EngineUnavailableError
+from melanoma_infer.pipeline import score_slide
+from melanoma_infer.plan import plan_slide
+from melanoma_infer.reading import read_tile, read_tiles
+from melanoma_infer.reports.output import REPORTS
+from melanoma_infer.session import Scorer
+from melanoma_infer.settings import Settings
+from melanoma_infer.slide_scoring import SlideRequest, SlideScoring
+from melanoma_infer.slides import open_slide
+from melanoma_infer.slides.choice import opener_of
+from melanoma_infer.slides.retrying import RetryingReader
+from melanoma_infer.stopwatch import Stopwatch
+from melanoma_infer.tissue import find_tissue
+
+SETTINGS = Settings(tile_um=256)
+READERS = ("openslide", "tiff")
+
+
+@pytest.fixture(scope="module")
+def slide() -> Path:
+    """A real slide."""
+    found = sorted(Path(os.environ.get("MMINFER_TEST_SLIDES", "nowhere")).glob("*.svs"))
+    if not found:
+        pytest.skip("MMINFER_TEST_SLIDES names no folder with an .svs slide")
+    return found[0]
+
+
+@pytest.fixture(scope="module")
+def bundle():
+    """The bundle that comes with the package."""
+    return open_bundle("demo")
+
+
+@pytest.fixture(scope="module")
+def result(slide, bundle):
+    """The slide's result, for what comes after the engine."""
+    return score_slide(slide, Scorer(bundle), settings=SETTINGS)
+
+
+def test_open(benchmark, slide):
+    benchmark(lambda: open_slide(slide).close())
+
+
+def test_tissue(benchmark, slide, bundle):
+    scale = plan_slide(slide, bundle.card, SETTINGS).scale.scale
+    with RetryingReader(slide) as reader:
+        benchmark(find_tissue, reader, scale, SETTINGS.tissue)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_plan(benchmark, slide, bundle, reader):
+    benchmark(plan_slide, slide, bundle.card, SETTINGS, reader=reader)
+
+
+@pytest.mark.parametrize("reader", READERS)
+def test_read_one_tile(benchmark, slide, bundle, reader):
+    plan = plan_slide(slide, bundle.card, SETTINGS, reader=reader)
+    with RetryingReader(slide, opener_of(plan.facts)) as opened:
+        assert benchmark(read_tile, opened, plan.tiles[len(plan.tiles) // 2], plan.reading).pixels is not None
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("reader", READERS)
+def test_read_all_tiles(benchmark, slide, bundle, reader, threads):
+    plan = plan_slide(slide, bundle.card, SETTINGS, reader=reader)
+    opener = opener_of(plan.facts)
+
+    def read() -> int:
+        return len(list(read_tiles(slide, plan.tiles, plan.reading, threads=threads, opener=opener)))
+
+    assert benchmark(read) == len(plan.tiles)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime", "torch"])
+def test_infer_the_golden_tiles(benchmark, bundle, engine, precision):
+    try:
+        loaded = load_engine(bundle, engine, precision=precision).engine
+    except EngineUnavailableError as error:
+        pytest.skip(str(error))
+    assert len(benchmark(loaded.infer, bundle.golden.tiles)["probabilities"]) == len(bundle.golden.tiles)
+
+
+def test_join_the_tiles(benchmark, slide, bundle):
+    request = SlideRequest(slide, SlideCase("slide"), SETTINGS)
+    with SlideScoring(request, Scorer(bundle), Stopwatch()) as scoring:
+        for _tile in scoring.infer():
+            pass
+        benchmark(scoring.result)
+
+
+@pytest.mark.parametrize("report", REPORTS)
+def test_draw_a_report(benchmark, result, report):
+    assert benchmark(REPORTS[report], result)
