@@ -87,7 +87,6 @@ class SlideJob(Closing):
         if self._outcome is None:
             with self._bounded():
                 self._outcome = self._written()
-        self.close()
         assert self._outcome is not None  # what is not written has failed
         return replace(self._outcome, seconds=self._seconds)
 

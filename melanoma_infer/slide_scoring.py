@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain, islice
 from pathlib import Path
@@ -100,11 +101,12 @@ class SlideScoring(Closing):
         if len(self._plan.tiles) <= CHOSEN_MAX:
             reads = _noted(reads, self._seen)
         results = self._scorer.infer_each(self._watch.waiting("wait", reads))
-        for done, result in enumerate(self._watch.waiting("infer", results), start=1):
-            self._tiles.add(result)
-            if progress is not None:
-                progress(done, len(self._plan.tiles))
-            yield result.tile
+        with closing(self._reads):
+            for done, result in enumerate(self._watch.waiting("infer", results), start=1):
+                self._tiles.add(result)
+                if progress is not None:
+                    progress(done, len(self._plan.tiles))
+                yield result.tile
         if self._tiles.nothing_was_read:
             raise SlideUnreadableError(
                 f"None of the slide's {len(self._plan.tiles)} tiles can be read: the file is damaged. Copy it again."

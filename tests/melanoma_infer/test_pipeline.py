@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from threading import Event
 from threading import enumerate as threads
@@ -220,6 +222,25 @@ def test_who_stops_early_leaves_no_thread_and_no_half_of_a_slide(photo, scorer, 
     assert first.folder in finished
     assert {path for path in (tmp_path / "out").iterdir() if path.is_dir()} == finished
     assert not list((tmp_path / "out").rglob("*.part"))
+
+
+def test_an_interruption_ends_the_reading_of_every_slide(photo, scorer, tmp_path):
+    def interrupted(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    many = Settings(mpp_um=(0.5, 0.5), stride_um=64)
+    requests = [replace(each, settings=many) for each in _requests(*_copies(photo, 3))]
+    with (
+        OutputFolder(tmp_path / "out") as out,
+        pytest.raises(KeyboardInterrupt) as kept,
+        closing(score_slides(requests, scorer, out, progress=interrupted)) as outcomes,
+    ):
+        next(outcomes)
+    assert kept.value.__traceback__ is not None  # its frames hold the slides, so nothing is closed by being forgotten
+    reading = [thread for thread in threads() if thread.name.startswith("mminfer-")]
+    for thread in reading:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in reading)
 
 
 def test_an_interruption_is_not_a_slide_s_failure(photo, scorer, tmp_path, monkeypatch):

@@ -135,6 +135,14 @@ def test_threads_change_no_bit(demo, name, precision):
             assert np.array_equal(answers[0][output], other[output]), output
 
 
+def test_onnxruntime_computes_a_tile_on_one_thread_and_as_many_tiles_as_there_are_threads(demo):
+    """Which graphs' last bits depend on how many threads share a tile is not known beforehand."""
+    for threads in (1, 2, 4):
+        engine = load_engine(demo, "onnxruntime", precision="int8", threads=threads).engine
+        assert engine._session.get_session_options().intra_op_num_threads == 1
+        assert engine.tiles_at_once == 2 * threads
+
+
 def test_auto_takes_openvino_first(demo):
     choice = load_engine(demo)
     assert choice.engine.numerics.engine == "openvino"
