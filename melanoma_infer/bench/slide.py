@@ -65,6 +65,14 @@ class SlideTiming:
         return 3600 / self.seconds
 
     @property
+    def overhead_s(self) -> float:
+        """What a slide costs beside its tiles: all of IN_TURN but `wait` and `infer`.
+
+        Over many slides `score` does most of it while another slide is in the engine.
+        """
+        return sum(self.stages[stage] for stage in IN_TURN if stage not in ("wait", "infer"))
+
+    @property
     def bound(self) -> str:
         """The stage of IN_TURN that takes most of the time."""
         return max(IN_TURN, key=lambda stage: self.stages[stage])

@@ -72,6 +72,7 @@ def slide(
         "rounds": rounds,
         **facts,
         "slides_per_h": timing.slides_per_h,
+        "overhead_s": timing.overhead_s,
         "bound": timing.bound,
         "sentence": sentence,
         "target": reached,
@@ -98,7 +99,8 @@ def _slide_line(timing: SlideTiming) -> str:
     return (
         f"{timing.tiles} tiles in {timing.seconds:.2f} s: {timing.tiles_per_s:.1f} tiles/s "
         f"({timing.p20:.1f}-{timing.p80:.1f}), {timing.share_of_engine:.0%} of the "
-        f"{timing.engine_only_tiles_per_s:.1f} of the engine alone; {timing.slides_per_h:.0f} slides/h{memory}."
+        f"{timing.engine_only_tiles_per_s:.1f} of the engine alone; {timing.slides_per_h:.0f} slides/h, "
+        f"{timing.overhead_s:.2f} s each beside its tiles{memory}."
     )
 
 

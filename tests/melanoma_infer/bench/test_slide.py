@@ -106,3 +106,7 @@ def test_a_chart_has_a_bar_for_each_row_as_long_as_its_value():
         sum(picture.getpixel((x, y)) in ((52, 101, 164), (170, 190, 214)) for x in range(960)) for y in (72, 106)
     ]
     assert lengths[0] == pytest.approx(2 * lengths[1], abs=3)
+
+
+def test_what_a_slide_costs_beside_its_tiles_is_all_but_reading_and_inferring_them():
+    assert TIMING.overhead_s == pytest.approx(0.5)  # open, tissue, score, gallery and write
