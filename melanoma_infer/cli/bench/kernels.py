@@ -132,7 +132,7 @@ def _chart(rows: list[KernelRow]) -> bytes:
         Bar(
             f"{row.kernel} {row.provider}",
             row.ratio_to_torch,
-            f"{row.ratio_to_torch:.2f} ×",
+            f"{row.ratio_to_torch:.2f}",
             told=row.provider == "kernel",
         )
         for row in rows
