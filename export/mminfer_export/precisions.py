@@ -23,6 +23,7 @@ from mminfer_export.parity import compare
 from mminfer_export.phantom_tiles import phantom_tiles
 from mminfer_export.quantize import calibrate, most_harmful, quantize
 from mminfer_export.seal import seal_bundle
+from mminfer_export.settle import settle
 
 Made = Literal["fp32", "fp16", "int8"]
 ENGINES = ("openvino", "onnxruntime")
@@ -140,11 +141,16 @@ def _attempts(bundle: Bundle, precision: Made, calibration: Tiles) -> Iterator[A
         yield Added(precision, to_half(graph) if precision == "fp16" else graph, ())
         return
     calibrated = calibrate(bundle.graphs["fp32"], calibration.pixels)
-    yield Added("int8", quantize(calibrated), ())
+
+    def int8(kept: Sequence[str] = ()) -> Added:
+        settled = settle(quantize(calibrated, kept), calibrated.model, calibration.pixels)
+        return Added("int8", settled, (), tuple(kept))
+
+    yield int8()
     worst = most_harmful(calibrated, calibration.pixels[:RANKING_TILES])
     for count in KEPT_FLOAT:
         if count < len(worst):
-            yield Added("int8", quantize(calibrated, worst[:count]), (), tuple(worst[:count]))
+            yield int8(worst[:count])
 
 
 def _each_engine(bundle: Bundle, precision: Precision, tiles: Tiles) -> Iterator[tuple[Any, Outputs]]:

@@ -5,8 +5,9 @@ on calibration tiles; what quantising a layer adds to the mean of each of its ch
 that harm most can be kept in float.
 
 NNCF and ONNX Runtime's quantiser were compared with it on a full-width random network, 512 px, OpenVINO, all files with
-int8 and zero point 0 (p99.9 of |Δp|, drawn tiles): NNCF rewritten 0.12, ONNX Runtime 0.028, this one 0.013. NNCF sets
-ranges and biases for uint8, and loses by the rewriting; both put a QuantizeLinear on both inputs of an Add.
+int8 and zero point 0 (p99.9 of |Δp|, drawn tiles): NNCF rewritten 0.12, ONNX Runtime 0.028, this one 0.013, and 0.008
+once settled (`settle.py`). NNCF sets ranges and biases for uint8, and loses by the rewriting; both put a QuantizeLinear
+on both inputs of an Add.
 """
 
 from __future__ import annotations
@@ -18,10 +19,9 @@ from typing import Any
 import numpy as np
 import onnx
 from numpy.typing import NDArray
-from onnx import TensorProto, helper
+from onnx import helper
 from onnx.numpy_helper import from_array, to_array
 
-from melanoma_infer.engines import quiet
 from melanoma_infer.errors import UsageError
 from mminfer_export.check_quantized import check_quantized
 from mminfer_export.graph_edit import (
@@ -30,9 +30,9 @@ from mminfer_export.graph_edit import (
     fold_reshaped,
     name_nodes,
     refuse_inner_graphs,
-    require_extra,
     sort_topologically,
 )
+from mminfer_export.tapped import tapped
 from mminfer_export.trunk import Trunk
 
 LEVELS = 127
@@ -127,7 +127,7 @@ def most_harmful(calibration: Calibration, tiles: NDArray[np.uint8]) -> list[str
 
 
 def _probabilities(content: bytes, tiles: NDArray[np.uint8]) -> Values:
-    session = _session(onnx.load_model_from_string(content), ["probabilities"])
+    session = tapped(onnx.load_model_from_string(content), ["probabilities"])
     return np.concatenate([session.run(["probabilities"], {"tiles": tile[None]})[0] for tile in tiles])
 
 
@@ -216,7 +216,7 @@ def best_scale(values: Values) -> float:
 def _ranges(model: onnx.ModelProto, places: Sequence[str], tiles: NDArray[np.uint8]) -> dict[str, float]:
     samples: dict[str, list[Values]] = {place: [] for place in places}
     rng = np.random.default_rng(0)
-    session = _session(model, places)
+    session = tapped(model, places)
     for tile in tiles:
         for place, values in zip(places, session.run(list(places), {"tiles": tile[None]}), strict=True):
             flat = values.ravel()
@@ -230,7 +230,7 @@ def _layers(
 ) -> tuple[Layer, ...]:
     """Every convolution beside itself in int8, on the float graph's own inputs: each shift alone, in one pass."""
     asked = [f"{node.name}.shift" for node in nodes]
-    session = _session(_with_int8_beside(model, nodes, scales), asked)
+    session = tapped(_with_int8_beside(model, nodes, scales), asked)
     seen = [session.run(asked, {"tiles": tile[None]}) for tile in tiles]
     mean = {name: np.mean([values[i] for values in seen], axis=0) for i, name in enumerate(asked)}
     return tuple(
@@ -270,19 +270,3 @@ def _with_int8_beside(
 def _node(kind: str, inputs: Sequence[str], output: str, name: str, **attributes: Any) -> onnx.NodeProto:
     node: onnx.NodeProto = helper.make_node(kind, inputs, [output], name=name, **attributes)
     return node
-
-
-def _session(model: onnx.ModelProto, outputs: Sequence[str]) -> Any:
-    """An ONNX Runtime session of the model that also gives these values."""
-    tapped = copied(model)
-    present = {value.name for value in tapped.graph.output}
-    tapped.graph.output.extend(
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in outputs if name not in present
-    )
-    with require_extra():
-        onnxruntime = quiet.onnxruntime()
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    # As written: a fused DequantizeLinear would compute the int8 convolution with another rounding.
-    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    return onnxruntime.InferenceSession(tapped.SerializeToString(), options, providers=["CPUExecutionProvider"])

@@ -44,6 +44,15 @@ class Trunk:
         return last
 
     @cached_property
+    def last_convolution(self) -> onnx.NodeProto:
+        """The convolution whose result, alone or as a sum with its skip, the last activation takes."""
+        source = self.source(self.last_activation.input[0])
+        if source is not None and source.op_type == "Add":
+            source = self.source(next(name for name in source.input if name != self._skip(source)))
+        assert source is not None  # or that activation would not have been found
+        return source
+
+    @cached_property
     def convolutions(self) -> list[onnx.NodeProto]:
         """The convolutions that may be int8, in the graph's order."""
         within = {node.name for node in self.before(self.last_activation)}
