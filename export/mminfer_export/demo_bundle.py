@@ -122,7 +122,7 @@ def write_demo_bundle(folder: Path) -> Path:
         ParityError: a precision is beyond its gate.
     """
     card, tiles = demo_card(), drawn_tiles()
-    return write_net(folder, demo_net(card, tiles), tiles, lambda _scores: card.cut)
+    return write_net(folder, demo_net(card, tiles), tiles, card.cut)
 
 
 def main() -> None:

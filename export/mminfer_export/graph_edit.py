@@ -101,6 +101,15 @@ def drop_unused(graph: onnx.GraphProto) -> None:
         graph.initializer.extend(stored)
 
 
+def store_constants(graph: onnx.GraphProto) -> None:
+    """Make an initializer of what each Constant node gives: converters look for weights there alone."""
+    nodes = [node for node in graph.node if node.op_type == "Constant"]
+    for node in nodes:
+        (value,) = ReferenceEvaluator(node).run(None, {})
+        graph.initializer.append(from_array(np.asarray(value), node.output[0]))
+        graph.node.remove(node)
+
+
 def fold_reshaped(graph: onnx.GraphProto) -> None:
     """Reshape stored tensors once, here, where a node would do so at every run; they keep their names."""
     stored = {tensor.name: tensor for tensor in graph.initializer}

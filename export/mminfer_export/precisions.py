@@ -32,6 +32,8 @@ CALIBRATION_TILES, CALIBRATION_SEED = 16, 11
 """12 and 32 tiles gave int8 files of the same accuracy."""
 CHECK_TILES, CHECK_SEED = 16, 12
 """Other tiles than those that anything was set on."""
+ROOM = 0.5
+"""Share of the gate that int8 may take here: other tiles were seen to move it twice as far."""
 RANKING_TILES = 3
 KEPT_FLOAT = (2, 4, 8, 16, 24, 32, 40, 46, 50)
 """How many of the worst layers stay in float, tried in turn. Wide networks need none; narrow ones average less out."""
@@ -68,7 +70,7 @@ def check_tiles(card: ModelCard) -> Tiles:
 def make_precision(bundle: Bundle, precision: Made, calibration: Tiles | None = None) -> Added:
     """The graph of another precision, within the card's gate on OpenVINO and ONNX Runtime where they load.
 
-    int8 keeps its worst layers in float, one after the other, until it is within the gate.
+    int8 keeps its worst layers in float, one after the other, until ROOM of the gate is enough, or else the whole.
 
     Args:
         bundle: with a float32 graph.
@@ -86,28 +88,36 @@ def make_precision(bundle: Bundle, precision: Made, calibration: Tiles | None = 
     checked = _joined(golden, check_tiles(bundle.card), *own)
     reference = reference_outputs(bundle, checked.pixels)
     _require_golden(bundle, reference)
-    beyond_gate = None
+    tried = []
     for added in _attempts(bundle, precision, _joined(*own, calibration_tiles(bundle.card))):
         check_graph(added.graph, bundle.card)
-        rows, beyond_gate = _compared(bundle, added, reference, checked)
-        if beyond_gate is None:
-            return replace(added, rows=tuple(rows))
-    raise ParityError(
-        f"The {precision} graph differs from fp32 by more than the card's gate: {beyond_gate}. No bundle was written. "
-        f"Calibrate on slides like those to be scored (--calibration), or keep the precisions that there are."
-    )
+        rows, worst = _compared(bundle, added, reference, checked)
+        tried.append((worst, replace(added, rows=tuple(rows))))
+        if worst.ratio <= ROOM:
+            break
+    worst, best = min(tried, key=lambda each: _ratio(each[0]))
+    if not _ratio(worst) <= 1:
+        raise ParityError(
+            f"The {precision} graph differs from fp32 by more than the card's gate: {worst}. No bundle was written. "
+            "Calibrate on slides like those to be scored (--calibration), or keep the precisions that there are."
+        )
+    return best
 
 
-def _compared(bundle: Bundle, added: Added, reference: Outputs, tiles: Tiles) -> tuple[list[ParityRow], Excess | None]:
-    """A row for each engine, up to the first that is beyond the gate, and by what it is."""
+def _compared(bundle: Bundle, added: Added, reference: Outputs, tiles: Tiles) -> tuple[list[ParityRow], Excess]:
+    """A row for each engine, and the figure that is nearest to its gate, or farthest beyond, on any of them."""
     rows: list[ParityRow] = []
+    excess: list[Excess] = []
     graphs = {**bundle.graphs, added.precision: added.graph}
     for engine, outputs in _each_engine(replace(bundle, graphs=graphs), added.precision, tiles):
         rows.append(compare(reference, outputs, card=bundle.card, numerics=engine.numerics, on=tiles.on))
-        worst = beyond(differences(bundle, reference, outputs), bundle.card.gate_of(added.precision))[0]
-        if not worst.ratio <= 1:  # a NaN must fail
-            return rows, worst
-    return rows, None
+        excess += beyond(differences(bundle, reference, outputs), bundle.card.gate_of(added.precision))
+    return rows, max(excess, key=_ratio)
+
+
+def _ratio(excess: Excess) -> float:
+    """Of a figure and its gate; infinite for a NaN, which must fail."""
+    return np.inf if np.isnan(excess.ratio) else excess.ratio
 
 
 def reference_outputs(bundle: Bundle, tiles: NDArray[np.uint8]) -> Outputs:

@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 
 from melanoma_infer.card import Cut, ModelCard, NetworkShape
 from melanoma_infer.errors import OutputError
+from mminfer_export.calibrated_net import malignant_score, reference_outputs
 from mminfer_export.demo_bundle import demo_card
 from mminfer_export.phantom_tiles import phantom_tiles
 from mminfer_export.random_net import random_net
 from mminfer_export.write_net import write_net
 
 TILES = 32
+CUT_TILES, CUT_SEED = 64, 13
+"""Beside the tiles that the weights are set on: gaps between so few are chance."""
 CUT_WITHIN = (0.3, 0.7)
 CUT_MARGIN = 0.05
 
@@ -40,7 +43,9 @@ def write_random_bundle(out: Path, seed: int, width: int = 64) -> Path:
     card = random_card(seed, width)
     tiles = phantom_tiles(card, TILES, seed)
     net = random_net(card, torch.from_numpy(tiles), seed)
-    return write_net(out, net, tiles, _cut_between)
+    others = phantom_tiles(card, CUT_TILES, CUT_SEED)
+    probabilities = reference_outputs(net, np.concatenate([tiles, others]))["probabilities"]
+    return write_net(out, net, tiles, _cut_between(malignant_score(probabilities, card)))
 
 
 def random_card(seed: int, width: int) -> ModelCard:

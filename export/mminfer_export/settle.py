@@ -1,23 +1,35 @@
 """What a whole int8 trunk adds to the mean of each of its channels, taken off the bias of its last convolution.
 
 Each layer's own shift is taken off when it is quantised, on the float graph's inputs. What is left adds up from block
-to block along the skips, to the same side on every tile: this one more pass halves the error of a full-width network.
+to block along the skips, to the same side on every tile; and noise alone lifts the mean of what an activation lets
+through. This one more pass was seen to divide the error of a full-width network by three.
 """
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import onnx
 from numpy.typing import NDArray
 from onnx.numpy_helper import from_array, to_array
+from onnx.reference import ReferenceEvaluator
 
 from mminfer_export.graph_edit import drop_unused
 from mminfer_export.tapped import tapped
 from mminfer_export.trunk import Trunk
 
+STEPS = 12
+"""Of Newton's method: four for most channels, more where few values get through."""
+LEAST_SLOPE = 0.005
+"""Of an activation's mean, where hardly a value gets through."""
+Values = NDArray[np.float32]
+Activation = Callable[[Values], Values]
+
 
 def settle(int8: bytes, exact: onnx.ModelProto, tiles: NDArray[np.uint8]) -> bytes:
-    """Return the int8 graph with the trunk's channels, before its last activation, at the float graph's means.
+    """Return the int8 graph with the means of the float graph in each channel, after the trunk's last activation.
 
     Args:
         int8: as `quantize` made it.
@@ -28,25 +40,61 @@ def settle(int8: bytes, exact: onnx.ModelProto, tiles: NDArray[np.uint8]) -> byt
         EngineUnavailableError: ONNX Runtime is not installed.
     """
     model = onnx.load_model_from_string(int8)
-    shift = _trunk_means(model, tiles) - _trunk_means(exact, tiles)
-    _add_to_bias(model.graph, Trunk(model.graph).last_convolution, -shift)
+    activation = last_activation(model.graph)
+    wanted = activation(_last_sums(exact, tiles)).mean(1, np.float64)
+    change = shift_to(wanted, _last_sums(model, tiles), activation)
+    _add_to_bias(model.graph, Trunk(model.graph).last_convolution, change)
     return bytes(model.SerializeToString(deterministic=True))
 
 
-def _trunk_means(model: onnx.ModelProto, tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """The mean (C,) of each channel before the trunk's last activation."""
+def shift_to(wanted: NDArray[np.float64], values: Values, activation: Activation) -> Values:
+    """What to add to each row of values (C, M) for its mean after the activation to be as wanted (C,).
+
+    0 where nothing found is better, as where no value can get through.
+    """
+    shift = np.zeros(len(values), np.float32)
+    missing = first = wanted - activation(values).mean(1, np.float64)
+    for _ in range(STEPS):
+        shift += (missing / _slope(values + shift[:, None], activation)).astype(np.float32)
+        missing = wanted - activation(values + shift[:, None]).mean(1, np.float64)
+    return np.where(np.abs(missing) < np.abs(first), shift, np.float32(0.0))
+
+
+def _slope(values: Values, activation: Activation) -> NDArray[np.float64]:
+    """How much each row's mean after the activation rises with the row."""
+    step = np.float32(1e-3) * (values.std(1, keepdims=True) + np.float32(1e-6))
+    rise = (activation(values + step) - activation(values - step)) / (2 * step)
+    slope: NDArray[np.float64] = np.maximum(rise.mean(1, np.float64), LEAST_SLOPE)
+    return slope
+
+
+def _last_sums(model: onnx.ModelProto, tiles: NDArray[np.uint8]) -> Values:
+    """What the trunk's last activation takes: the values (C, N · h · w) of each channel on all tiles."""
     value = Trunk(model.graph).last_activation.input[0]
     session = tapped(model, [value])
-    maps = (session.run([value], {"tiles": tile[None]})[0] for tile in tiles)
-    means: NDArray[np.float64] = np.mean([each.mean((0, 2, 3), np.float64) for each in maps], axis=0)
-    return means
+    maps = [session.run([value], {"tiles": tile[None]})[0][0] for tile in tiles]
+    return np.concatenate([each.reshape(len(each), -1) for each in maps], axis=1)
 
 
-def _add_to_bias(graph: onnx.GraphProto, node: onnx.NodeProto, change: NDArray[np.float64]) -> None:
+def last_activation(graph: onnx.GraphProto) -> Activation:
+    """The trunk's last activation, on its own."""
+    node = Trunk(graph).last_activation
+    stored = {tensor.name: to_array(tensor) for tensor in graph.initializer}
+    bounds: dict[str, Any] = {name: stored[name] for name in node.input[1:] if name}
+    run = ReferenceEvaluator(node)
+
+    def activation(values: Values) -> Values:
+        (result,) = run.run(None, {node.input[0]: values, **bounds})
+        return np.asarray(result, np.float32)
+
+    return activation
+
+
+def _add_to_bias(graph: onnx.GraphProto, node: onnx.NodeProto, change: Values) -> None:
     stored = {tensor.name: tensor for tensor in graph.initializer}
-    before = to_array(stored[node.input[2]]) if len(node.input) > 2 and node.input[2] else 0.0
+    before = to_array(stored[node.input[2]]) if len(node.input) > 2 and node.input[2] else np.float32(0.0)
     name = f"{node.name}_settled"
-    graph.initializer.append(from_array((before + change).astype(np.float32), name))
+    graph.initializer.append(from_array(before + change, name))
     del node.input[2:]
     node.input.append(name)
     drop_unused(graph)

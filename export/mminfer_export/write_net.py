@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,7 +13,7 @@ from melanoma_infer.bundle import Bundle
 from melanoma_infer.card import Cut
 from melanoma_infer.head import Head
 from melanoma_infer.model.melanoma_net import MelanomaNet, head_tensors
-from mminfer_export.calibrated_net import malignant_score, measured_cam_scale, reference_outputs, spanning_golden
+from mminfer_export.calibrated_net import measured_cam_scale, reference_outputs, spanning_golden
 from mminfer_export.parity import measured_parity
 from mminfer_export.precisions import Made, make_precision, write_with
 from mminfer_export.to_onnx import to_onnx
@@ -22,23 +21,20 @@ from mminfer_export.to_onnx import to_onnx
 PRECISIONS: tuple[Made, ...] = ("fp16", "int8")
 
 
-def write_net(
-    out: Path, net: MelanomaNet, tiles: NDArray[np.uint8], cut_of: Callable[[NDArray[np.float32]], Cut | None]
-) -> Path:
+def write_net(out: Path, net: MelanomaNet, tiles: NDArray[np.uint8], cut: Cut | None) -> Path:
     """Return `out`, which now holds the network in fp32, fp16 and int8.
 
     Args:
         out: a folder that does not exist yet.
         net: float32, with its card; `cam_scale` is measured.
         tiles: uint8 (N, tile_px, tile_px, 3), on which the outputs span their ranges; golden ones are chosen of them.
-        cut_of: the card's cut for the malignant scores (N,) of these tiles.
+        cut: the card's.
 
     Raises:
         OutputError: `out` exists, or cannot be written.
         ParityError: a precision is beyond its gate.
     """
     reference = reference_outputs(net, tiles)
-    cut = cut_of(malignant_score(reference["probabilities"], net.card))
     card = net.card.model_copy(update={"cam_scale": measured_cam_scale(reference), "cut": cut})
     bundle = Bundle(
         name=card.name,

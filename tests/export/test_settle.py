@@ -5,11 +5,11 @@ from dataclasses import replace
 import numpy as np
 import onnx
 import pytest
-from onnx import numpy_helper
+from onnx import helper, numpy_helper
 
 from melanoma_infer.engines import load_engine
 from mminfer_export.quantize import calibrate, quantize
-from mminfer_export.settle import settle
+from mminfer_export.settle import last_activation, settle, shift_to
 from mminfer_export.tapped import tapped
 from mminfer_export.trunk import Trunk
 
@@ -33,9 +33,9 @@ def settled(small, calibration, int8):
 
 
 def trunk_means(content, tiles):
-    """The mean over these tiles of each channel that the trunk's last activation takes."""
+    """The mean over these tiles of each channel after the trunk's last activation."""
     model = onnx.load_from_string(content)
-    value = Trunk(model.graph).last_activation.input[0]
+    value = Trunk(model.graph).last_activation.output[0]
     session = tapped(model, [value])
     return np.mean([session.run([value], {"tiles": tile[None]})[0].mean((0, 2, 3)) for tile in tiles], axis=0)
 
@@ -76,6 +76,45 @@ def test_features_of_other_tiles_are_closer_to_float(small, int8, settled):
         return float(np.square(outputs["features"] - small.outputs["features"]).mean())
 
     assert error(settled) < 0.9 * error(int8)
+
+
+def relu(values):
+    return np.maximum(values, np.float32(0.0))
+
+
+def test_a_shift_takes_the_mean_after_the_activation_to_what_is_wanted():
+    rng = np.random.default_rng(0)
+    exact = rng.normal(rng.normal(size=(64, 1)), 1.0, (64, 4000)).astype(np.float32)
+    noisy = exact + rng.normal(0.3, 0.5, exact.shape).astype(np.float32)
+    wanted = relu(exact).mean(1)
+    shift = shift_to(wanted, noisy, relu)
+    np.testing.assert_allclose(relu(noisy + shift[:, None]).mean(1), wanted, rtol=0, atol=1e-5)
+    assert np.abs(relu(noisy + (exact - noisy).mean(1)[:, None]).mean(1) - wanted).max() > 0.02  # plain means do not
+
+
+def test_a_channel_that_never_gets_through_is_left_alone():
+    values = np.full((1, 10), -1e6, np.float32)
+    assert shift_to(np.array([0.1]), values, relu) == 0
+    assert shift_to(np.array([0.0]), values, relu) == 0
+
+
+@pytest.mark.parametrize(
+    ("kind", "bounds", "attributes", "wanted"),
+    [
+        ("Relu", [], {}, [0.0, 2.0, 9.0]),
+        ("LeakyRelu", [], {"alpha": 0.5}, [-1.5, 2.0, 9.0]),
+        ("Clip", [0.0, 6.0], {}, [0.0, 2.0, 6.0]),
+    ],
+)
+def test_any_activation_that_ends_a_trunk_is_known(kind, bounds, attributes, wanted):
+    names = [f"bound{i}" for i in range(len(bounds))]
+    nodes = [
+        helper.make_node("Conv", ["x", "w"], ["sums"], name="conv"),
+        helper.make_node(kind, ["sums", *names], ["y"], name="end", **attributes),
+    ]
+    stored = [numpy_helper.from_array(np.float32(value), name) for name, value in zip(names, bounds, strict=True)]
+    graph = helper.make_graph(nodes, "trunk", [], [], stored)
+    np.testing.assert_allclose(last_activation(graph)(np.array([-3, 2, 9], np.float32)), wanted)
 
 
 def _graph(content):
