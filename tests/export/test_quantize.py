@@ -155,6 +155,17 @@ def test_ranges_have_the_least_squared_error(outlier):
     assert best_scale(np.zeros(3)) == 1.0
 
 
+def test_weights_in_constant_nodes_are_found(small, calibration):
+    model = onnx.load_from_string(small.bundle.graphs["fp32"])
+    layer = calibration.layers[0]
+    for name in (layer.weight, layer.bias):
+        tensor = stored(model, name)
+        model.graph.node.insert(0, helper.make_node("Constant", [], [name], value=tensor))
+        model.graph.initializer.remove(tensor)
+    again = calibrate(model.SerializeToString(), small.set_on[:12])
+    assert quantize(again) == quantize(calibration)
+
+
 def test_no_tile_is_no_calibration(small):
     with pytest.raises(UsageError, match="no tile"):
         calibrate(small.bundle.graphs["fp32"], small.set_on[:0])
