@@ -14,6 +14,7 @@ from melanoma_infer.head import Head
 from melanoma_infer.model.melanoma_net import MelanomaNet, head_tensors
 from mminfer_export.calibrated_net import reference_outputs, spanning_golden
 from mminfer_export.phantom_tiles import phantom_tiles
+from mminfer_export.quantize import Calibration, calibrate
 from mminfer_export.random_bundle import random_card
 from mminfer_export.random_net import random_net
 from mminfer_export.to_onnx import to_onnx
@@ -50,3 +51,9 @@ def small() -> SmallNet:
     )
     tiles = phantom_tiles(card, 8, 100)
     return SmallNet(net, bundle, set_on, tiles, reference_outputs(net, tiles))
+
+
+@pytest.fixture(scope="session")
+def calibration(small: SmallNet) -> Calibration:
+    """For int8, of the tiles that the network is set on."""
+    return calibrate(small.bundle.graphs["fp32"], small.set_on[:12])

@@ -19,11 +19,6 @@ CONVOLUTIONS, ADDS = 52, 16
 
 
 @pytest.fixture(scope="module")
-def calibration(small):
-    return calibrate(small.bundle.graphs["fp32"], small.set_on[:12])
-
-
-@pytest.fixture(scope="module")
 def content(calibration):
     return quantize(calibration)
 

@@ -8,18 +8,13 @@ import pytest
 from onnx import helper, numpy_helper
 
 from melanoma_infer.engines import load_engine
-from mminfer_export.quantize import calibrate, quantize
+from mminfer_export.quantize import quantize
 from mminfer_export.settle import last_activation, settle, shift_to
 from mminfer_export.tapped import tapped
 from mminfer_export.trunk import Trunk
 
 KEPT = 24
 """Layers in float, so that what is left to settle is not noise alone at width 8."""
-
-
-@pytest.fixture(scope="module")
-def calibration(small):
-    return calibrate(small.bundle.graphs["fp32"], small.set_on[:12])
 
 
 @pytest.fixture(scope="module")
