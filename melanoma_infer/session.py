@@ -11,13 +11,14 @@ from numpy.typing import NDArray
 
 from melanoma_infer.bundle import Bundle
 from melanoma_infer.cores import available_cores
-from melanoma_infer.engines import load_engine
+from melanoma_infer.engines import golden_failure, load_engine
 from melanoma_infer.engines.base import Engine, Numerics, Outputs, first_non_finite
+from melanoma_infer.errors import ParityError
 from melanoma_infer.records import ReadTile, TileResult
 
 
 class Scorer:
-    """A bundle loaded on an engine.
+    """A bundle loaded on an engine that has just given the bundle's golden outputs.
 
     Args:
         bundle: from open_bundle.
@@ -32,6 +33,7 @@ class Scorer:
         UsageError: an engine file was given, and another engine was named, or none.
         BundleError: the engine file is damaged, or of another model.
         EngineUnavailableError: the engine, the precision or the device does not exist here.
+        ParityError: the engine that was named does not give the golden outputs here; "auto" passes over such a one.
     """
 
     def __init__(
@@ -50,6 +52,8 @@ class Scorer:
             bundle, engine, precision=precision, threads=self.threads, device=device, engine_file=engine_file
         )
         self._engine = choice.engine
+        if engine != "auto" and (why := golden_failure(bundle, self._engine)):
+            raise ParityError(f"The engine {engine} must not be used here: {why}. Use --engine auto.")
         self.passed_over = choice.passed_over
         """Engines that were tried before this one, and why they were not taken."""
 

@@ -123,8 +123,9 @@ def _export_onnx(bundle: Bundle, out: Path, precision: Precision, calibration: T
     say(str(out))
     say(table([("engine", "p99.9 |Δp|", "p99.9 |Δmm|", "flips", "on"), *(_cells(row) for row in added.rows)]))
     if added.kept_float:
-        note(f"{len(added.kept_float)} layers stay in float: with them in int8 the gate is not met.")
-    note(f"{precision.value}: {len(added.graph) / 1e6:.1f} MB, fp32: {len(bundle.graphs['fp32']) / 1e6:.1f} MB")
+        note(f"{len(added.kept_float)} layers stay in float: with them in int8 too little of the gate is left.")
+    sizes = {"fp32": len(bundle.graphs["fp32"]), precision.value: len(added.graph)}
+    note(", ".join(f"{name}: {size / 1e6:.1f} MB" for name, size in sizes.items()))
 
 
 def _export_tensorrt_rtx(

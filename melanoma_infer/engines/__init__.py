@@ -27,8 +27,7 @@ MODULES = {
 }
 """By name, in the order in which `auto` tries them where there is no GPU: fastest on a CPU first."""
 ON_GPU = ("triton", "tensorrt", "tensorrt-rtx")
-"""`auto` tries these first where there is an NVIDIA driver. What they compute depends on this machine's GPU and driver,
-which no seal can know, so they must first give the golden outputs within the card's gate."""
+"""`auto` tries these first where there is an NVIDIA driver."""
 OF_ENGINE_FILES = ("tensorrt", "tensorrt-rtx")
 """They run an engine that was built ahead: the cache's, or one that the user names."""
 
@@ -83,6 +82,26 @@ def load_engine(
     raise EngineUnavailableError("No engine can run this bundle here. " + " ".join(passed_over))
 
 
+def golden_failure(bundle: Bundle, engine: Engine) -> str | None:
+    """Why an engine must not be used here: its outputs for the golden tiles are beyond the card's gate; else None.
+
+    A seal knows neither this machine's processor, GPU and drivers, nor what a compiler did in this very process. There
+    are as many tiles as the engine has under way, so that nothing that computes is left out.
+    """
+    golden, precision = bundle.golden, engine.numerics.precision
+    gate = bundle.card.parity_gates.get(precision, DEFAULT_GATES[precision])
+    count = max(len(golden.tiles), engine.tiles_at_once)
+    outputs = list(engine.infer_each(np.resize(golden.tiles, (count, *golden.tiles.shape[1:]))))
+    for name, limit in (("probabilities", gate.dp), ("depth_mm", gate.dmm)):
+        if (sealed := golden.outputs.get(name)) is None:
+            continue
+        differences = np.concatenate([each[name] for each in outputs]) - np.resize(sealed, (count, *sealed.shape[1:]))
+        # Not written as "above the limit": a NaN must fail.
+        if not np.abs(differences).max() <= limit:
+            return f"{precision} differs from the golden {name} by more than the card's gate"
+    return None
+
+
 def _candidates() -> list[str]:
     """Names of MODULES in the order in which `auto` tries them on this machine."""
     first = ON_GPU if nvidia_driver_is_loaded() else ()
@@ -93,13 +112,13 @@ def _load_trusted(bundle: Bundle, name: str, precision: Precision, threads: int 
     """The engine, when its numbers are within the card's gate.
 
     Raises:
-        ParityError: they are not, sealed or on the golden tiles.
+        ParityError: they are not: sealed, as `mminfer verify` found, or on the golden tiles just now.
         MminferError: it does not load.
     """
     if why := _failed_here(bundle, name, precision, device):
         raise ParityError(why)
     engine = _load(bundle, name, precision, threads, device)
-    if name in ON_GPU and (why := _failed_golden(bundle, engine)):
+    if why := golden_failure(bundle, engine):
         raise ParityError(why)
     return engine
 
@@ -171,17 +190,4 @@ def _failed_gate(bundle: Bundle, engine: str, precision: Precision) -> str | Non
         return None
     if row.decision_flips or row.p999_dp > gate.dp or (row.p999_dmm or 0.0) > gate.dmm:
         return f"{precision} differs from the reference by more than the card's gate"
-    return None
-
-
-def _failed_golden(bundle: Bundle, engine: Engine) -> str | None:
-    """Why an engine's outputs for the golden tiles are outside the card's gate; None where they are within."""
-    precision = engine.numerics.precision
-    gate = bundle.card.parity_gates.get(precision, DEFAULT_GATES[precision])
-    outputs = engine.infer(bundle.golden.tiles)
-    for name, limit in (("probabilities", gate.dp), ("depth_mm", gate.dmm)):
-        golden = bundle.golden.outputs.get(name)
-        # Not written as "above the limit": a NaN must fail.
-        if golden is not None and not np.abs(outputs[name] - golden).max() <= limit:
-            return f"{precision} differs from the golden {name} by more than the card's gate"
     return None

@@ -1,4 +1,4 @@
-"""OpenVINO on the CPU: the default engine there. One tile a request, so results do not depend on batch or threads."""
+"""OpenVINO on the CPU: the default engine there. One tile a request, so results depend on neither batch nor threads."""
 
 from __future__ import annotations
 
@@ -22,29 +22,32 @@ HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f32", "int8": "f32"}
 layers too: in bf16 they are an eighth faster, but the demo's p99.9 |Δp| rose from 0.007 to 0.022, past the gate."""
 STREAMS_MAX = 8
 """Tiles computed at once, each on its share of the threads: one thread a tile has no one to wait for (a tenth faster
-than two, on 2 cores), and each more holds its own activations (about 40 MB at 512 px and full width)."""
+than two, on 2 cores). Each has its own copy of the weights and its own activations (at 512 px and full width about 150
+MB in fp32, and half a second to compile)."""
 REQUESTS_A_STREAM = 2
 """One is computed while the next lies ready."""
+ONE_STREAM = {"NUM_STREAMS": 1, "ENABLE_CPU_PINNING": False, "CACHE_DIR": ""}
+"""Each stream is compiled alone: as fast, with the same bits. Not pinned: all would be pinned to the first core.
+
+OpenVINO 2026.4 shares repacked weights between the streams of one compiled graph, and finds them by the address that
+they were repacked from, where in int8 another layer's may lie by then. Of 355 loads of a small int8 network with two
+streams 5 gave wrong features for every tile; of 1095 with one stream none did."""
 
 
 class OpenVinoEngine:
-    """A graph compiled by OpenVINO for the CPU. One call at a time."""
+    """A graph compiled by OpenVINO for the CPU, once a stream. One call at a time."""
 
     def __init__(self, bundle: Bundle, precision: Precision, threads: int | None) -> None:
         core = quiet.openvino().Core()
         model = core.read_model(bundle.graphs["fp32" if precision == "bf16" else precision])
         side = bundle.card.tile_px
         model.reshape({"tiles": [1, side, side, 3]})
-        threads = threads or available_cores()
-        streams = min(threads, STREAMS_MAX)
-        config: dict[str, Any] = {
-            "INFERENCE_PRECISION_HINT": HINTS[precision],
-            "INFERENCE_NUM_THREADS": threads,
-            "NUM_STREAMS": streams,
-            "CACHE_DIR": "",
-        }
-        compiled = core.compile_model(model, "CPU", config)
-        self._requests = [compiled.create_infer_request() for _ in range(REQUESTS_A_STREAM * streams)]
+        config = {**ONE_STREAM, "INFERENCE_PRECISION_HINT": HINTS[precision]}
+        streams = [
+            core.compile_model(model, "CPU", {**config, "INFERENCE_NUM_THREADS": share})
+            for share in shares(threads or available_cores(), STREAMS_MAX)
+        ]
+        self._requests = [stream.create_infer_request() for _ in range(REQUESTS_A_STREAM) for stream in streams]
         self._names = ("probabilities", *bundle.card.outputs)
         self.numerics = Numerics("openvino", _version(), precision, "cpu")
 
@@ -81,6 +84,12 @@ class OpenVinoEngine:
         request.wait()
         # Copied, because the request writes its next answer into the same memory.
         return {name: request.get_tensor(name).data.copy() for name in self._names}
+
+
+def shares(threads: int, most: int) -> list[int]:
+    """The threads of each stream: as many streams as threads, but not more than `most`; no thread is left out."""
+    streams = min(threads, most)
+    return [threads // streams + (stream < threads % streams) for stream in range(streams)]
 
 
 def load(bundle: Bundle, precision: Precision, threads: int | None, device: str | None) -> OpenVinoEngine:

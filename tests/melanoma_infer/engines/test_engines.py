@@ -7,9 +7,9 @@ import pytest
 from bundles_for_tests import expected_probability, make_bundle
 
 from melanoma_infer.bundle import Bundle, ParityRow, open_bundle
-from melanoma_infer.engines import MODULES, ON_GPU, load_engine
+from melanoma_infer.engines import MODULES, ON_GPU, load_engine, quiet
 from melanoma_infer.engines.base import Numerics, OneAtATime, first_non_finite
-from melanoma_infer.engines.openvino_engine import cpu_has_bf16
+from melanoma_infer.engines.openvino_engine import cpu_has_bf16, shares
 from melanoma_infer.errors import EngineUnavailableError
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.golden import check_engine
@@ -108,6 +108,29 @@ def test_tiles_are_taken_ahead_and_no_further(demo):
         assert len(taken) <= done + engine.tiles_at_once
         if done == 1:
             assert len(taken) > 1
+
+
+def test_openvino_compiles_each_stream_alone_and_pins_none(demo, monkeypatch):
+    """Streams of one compiled graph were seen to get each other's weights; pinned ones share the first core."""
+    openvino = quiet.openvino()
+    compile_model, configs = openvino.Core.compile_model, []
+
+    def noted(core, model, device, config):
+        configs.append(config)
+        return compile_model(core, model, device, config)
+
+    monkeypatch.setattr(openvino.Core, "compile_model", noted)
+    engine = load_engine(demo, "openvino", threads=3).engine
+    assert [config["INFERENCE_NUM_THREADS"] for config in configs] == [1, 1, 1]
+    assert {(config["NUM_STREAMS"], config["ENABLE_CPU_PINNING"]) for config in configs} == {(1, False)}
+    assert engine.tiles_at_once == 6
+
+
+@pytest.mark.parametrize(
+    ("threads", "each"), [(1, [1]), (2, [1, 1]), (8, [1] * 8), (11, [2, 2, 2, 1, 1, 1, 1, 1]), (16, [2] * 8)]
+)
+def test_every_thread_works_for_one_stream(threads, each):
+    assert shares(threads, 8) == each
 
 
 def test_tiles_without_pixels_stand_where_they_were_among_the_results(colour_bundle):

@@ -597,8 +597,12 @@ def test_a_precision_without_a_graph_says_how_to_make_one(machine, bundle):
 
 def test_auto_passes_over_an_engine_that_gives_other_numbers(bundle, monkeypatch):
     """What no GPU has confirmed yet must give the golden outputs before it is taken."""
-    wrong = {"probabilities": bundle.golden.outputs["probabilities"] + np.float32(0.01)}
-    stub = SimpleNamespace(numerics=SimpleNamespace(precision="fp32", engine="tensorrt"), infer=lambda tiles: wrong)
+    wrong = bundle.golden.outputs["probabilities"] + np.float32(0.01)
+    stub = SimpleNamespace(
+        numerics=SimpleNamespace(precision="fp32", engine="tensorrt"),
+        tiles_at_once=1,
+        infer_each=lambda tiles: [{"probabilities": row[None]} for row, _ in zip(wrong, tiles, strict=True)],
+    )
     monkeypatch.setattr(device_module, "DRIVER_FILES", (Path(__file__),))
     monkeypatch.setattr(tensorrt_engine, "load", lambda *_: stub)
     choice = load_engine(bundle)

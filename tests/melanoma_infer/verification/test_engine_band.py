@@ -15,8 +15,10 @@ from melanoma_infer.engines import load_engine
 from melanoma_infer.fusion import fused
 from melanoma_infer.parity_table import engine_band
 from melanoma_infer.patients import Patient, one_hot
+from melanoma_infer.settings import Settings
 from melanoma_infer.verdict import Evidence
-from melanoma_infer.verification.sample import drawn_sample
+from melanoma_infer.verification.differences import Slide
+from melanoma_infer.verification.sample import Sample, drawn_sample, slide_sample
 from melanoma_infer.verification.verify import Verifier, wanted_pairs
 
 PERFECT = Evidence(
@@ -26,9 +28,8 @@ PERFECT = Evidence(
 )  # fmt: skip
 
 
-def computed(bundle: Bundle, pairs, slides: int):
-    """The slides, and for each engine the tiles' probabilities and its band."""
-    sample = drawn_sample(bundle, slides)
+def computed(bundle: Bundle, pairs, sample: Sample):
+    """For each engine the tiles' probabilities, and its band."""
     unknown = one_hot(Patient(), bundle.card.patient_fields)
     probabilities, bands = [], []
     for name, precision in pairs:
@@ -36,7 +37,7 @@ def computed(bundle: Bundle, pairs, slides: int):
         outputs = engine.infer(sample.tiles)
         probabilities.append(fused(bundle, outputs["probabilities"], outputs.get("features"), unknown))
         bands.append(engine_band(bundle, name, precision, engine.numerics.device))
-    return sample.slides, probabilities, bands
+    return probabilities, bands
 
 
 def decisions(bundle: Bundle, slides, probabilities, bands) -> list[set[str]]:
@@ -69,16 +70,16 @@ def pairs_of(bundle: Bundle):
 OPPOSITE = {"suspected", "not-detected"}
 
 
-def assert_the_band_prevents_opposite_decisions(bundle, pairs, slides: int) -> None:
-    drawn, probabilities, bands = computed(bundle, pairs, slides)
-    assert any(each >= OPPOSITE for each in decisions(bundle, drawn, probabilities, [0.0] * len(bands)))
-    assert not any(each >= OPPOSITE for each in decisions(bundle, drawn, probabilities, bands))
+def assert_the_band_prevents_opposite_decisions(bundle, pairs, sample: Sample) -> None:
+    probabilities, bands = computed(bundle, pairs, sample)
+    assert any(each >= OPPOSITE for each in decisions(bundle, sample.slides, probabilities, [0.0] * len(bands)))
+    assert not any(each >= OPPOSITE for each in decisions(bundle, sample.slides, probabilities, bands))
 
 
 def test_engines_that_may_differ_are_indeterminate_between_their_scores():
-    assert_the_band_prevents_opposite_decisions(
-        open_bundle("demo"), [("openvino", "fp32"), ("onnxruntime", "fp32")], slides=4
-    )
+    bundle = open_bundle("demo")
+    pairs = [("openvino", "fp32"), ("onnxruntime", "fp32")]
+    assert_the_band_prevents_opposite_decisions(bundle, pairs, drawn_sample(bundle, 4))
 
 
 @pytest.mark.slow
@@ -86,4 +87,14 @@ def test_no_two_engines_decide_oppositely_on_fifty_phantom_slides():
     bundle = open_bundle("demo")
     pairs = pairs_of(bundle)
     assert len(pairs) >= 3
-    assert_the_band_prevents_opposite_decisions(bundle, pairs, slides=50)
+    assert_the_band_prevents_opposite_decisions(bundle, pairs, drawn_sample(bundle, 50))
+
+
+@pytest.mark.slow
+def test_no_two_engines_decide_oppositely_on_a_real_slide_or_any_of_its_tiles(cmu):
+    bundle = open_bundle("demo")
+    sample = slide_sample(bundle, cmu, Settings(tile_um=256.0), threads=2)
+    (whole,) = sample.slides
+    each_tile = tuple(Slide((row,), whole.tile_mm2) for row in whole.rows)
+    assert len(each_tile) > 10
+    assert_the_band_prevents_opposite_decisions(bundle, pairs_of(bundle), replace(sample, slides=(whole, *each_tile)))

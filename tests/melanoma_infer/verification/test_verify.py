@@ -19,8 +19,9 @@ from bundles_for_tests import make_bundle, tampered, with_card
 
 from melanoma_infer.bundle import open_bundle
 from melanoma_infer.engines import load_engine
-from melanoma_infer.errors import EngineUnavailableError, UsageError
-from melanoma_infer.parity_table import engine_band, measured
+from melanoma_infer.errors import EngineUnavailableError, ParityError, UsageError
+from melanoma_infer.parity_table import engine_band, keep, measured
+from melanoma_infer.session import Scorer
 from melanoma_infer.verification import in_child
 from melanoma_infer.verification.in_child import EngineRequest, run_engine
 from melanoma_infer.verification.sample import drawn_sample, slide_sample
@@ -102,20 +103,33 @@ def test_the_first_failure_of_our_own_network_names_its_stage(demo_folder, tmp_p
 
 
 def test_auto_never_takes_what_failed_here_and_the_band_grows(small, tmp_path, in_process):
-    card = {"precision": "int8"}
-    folder = with_card(edited(small, tmp_path / "misread.mminfer", as_int8, "int8"), tmp_path / "int8.mminfer", **card)
+    folder = with_card(small, tmp_path / "int8.mminfer", precision="int8")
     bundle = open_bundle(folder)
     assert load_engine(bundle).engine.numerics.engine == "openvino"
     before = engine_band(bundle, "openvino", "int8")
-    verified(folder, ["openvino"], ["int8"])
-    assert load_engine(bundle).engine.numerics.engine == "onnxruntime"
-    verified(folder, ["onnxruntime"], ["int8"])
-    with pytest.raises(EngineUnavailableError, match="mminfer verify"):
-        load_engine(bundle)
+    failed = {"passed": False, "why": "decision flips 3 (gate 0)", "max_dp": 0.3}
+    for engine, left in (("openvino", "onnxruntime"), ("onnxruntime", None)):
+        (row,) = verified(folder, [engine], ["int8"]).rows
+        keep(bundle, row.model_copy(update=failed))
+        if left is None:
+            with pytest.raises(EngineUnavailableError, match="mminfer verify"):
+                load_engine(bundle)
+        else:
+            assert load_engine(bundle).engine.numerics.engine == left
     row = measured(bundle, "openvino", "int8")
     assert row is not None
     assert engine_band(bundle, "openvino", "int8") == 2 * row.largest > before
     assert measured(open_bundle(small), "openvino", "int8") != row
+
+
+def test_what_does_not_give_the_golden_outputs_computes_no_slide(small, tmp_path):
+    folder = edited(small, tmp_path / "misread.mminfer", as_int8, "int8")
+    bundle = open_bundle(with_card(folder, tmp_path / "int8.mminfer", precision="int8"))
+    with pytest.raises(EngineUnavailableError, match=r"openvino: int8 differs from the golden probabilities.*onnx"):
+        Scorer(bundle)
+    with pytest.raises(ParityError, match=r"openvino must not be used here: int8 differs.* Use --engine auto\."):
+        Scorer(bundle, "openvino")
+    assert Scorer(bundle, "openvino", precision="fp32").numerics.precision == "fp32"
 
 
 def test_auto_takes_what_passed_here_although_the_seal_says_otherwise(small, tmp_path, in_process):
