@@ -6,6 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from melanoma_infer.card import ModelCard
 from melanoma_infer.reading import ReadPlan, read_plan
 from melanoma_infer.records import Identity, SlideFacts, Tile, Tissue
@@ -16,7 +19,7 @@ from melanoma_infer.slides.members import identify
 from melanoma_infer.slides.retrying import RetryingReader
 from melanoma_infer.slides.scale import KnownScale, known_scale
 from melanoma_infer.stopwatch import Stopwatch
-from melanoma_infer.tiling import Geometry, TissueArea, place_tiles, tile_geometry
+from melanoma_infer.tiling import Geometry, place_tiles, tile_geometry
 from melanoma_infer.tissue import find_tissue
 
 PROBED = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -38,12 +41,15 @@ class SlidePlan:
     @property
     def tissue_mm2(self) -> float:
         """Area of the tissue."""
-        return TissueArea(self.tissue).total_l0 * self.scale.scale.pixel_mm2
+        return self._mm2(self.tissue.mask)
 
     @property
     def ink_mm2(self) -> float:
         """Area that was left out as pen ink."""
-        return float(self.tissue.ink.sum()) * self.tissue.px_l0**2 * self.scale.scale.pixel_mm2
+        return self._mm2(self.tissue.ink)
+
+    def _mm2(self, mask: NDArray[np.bool_]) -> float:
+        return float(mask.sum()) * self.tissue.px_l0**2 * self.scale.scale.pixel_mm2
 
 
 def plan_slide(

@@ -91,11 +91,6 @@ class TissueArea:
         self._sums[1:, 1:] = tissue.mask.astype(np.float64).cumsum(axis=0).cumsum(axis=1)
         self._px_l0 = tissue.px_l0
 
-    @property
-    def total_l0(self) -> float:
-        """Tissue in level-0 pixels."""
-        return float(self._sums[-1, -1]) * self._px_l0**2
-
     def within(self, rect_l0: RectPx) -> float:
         """Tissue inside a rectangle, in level-0 pixels."""
         left, right = rect_l0.x / self._px_l0, rect_l0.right / self._px_l0

@@ -228,15 +228,22 @@ def _ink_coloured(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 def _saturation(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """HSV saturation, 0–255."""
-    high, low = rgb.max(axis=2).astype(np.float64), rgb.min(axis=2)
+    high, low = _extremes(rgb)
     saturation: NDArray[np.uint8] = np.round(255 * (high - low) / np.maximum(high, 1)).astype(np.uint8)
     return saturation
+
+
+def _extremes(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
+    """Each pixel's largest and smallest channel. NumPy takes twenty times as long for `max(axis=2)` of three values."""
+    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
+    high, low = (each(each(red, green), blue) for each in (np.maximum, np.minimum))
+    return high.astype(np.float64), low
 
 
 def _hue_degrees(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
     """HSV hue in degrees; 0 where there is none."""
     red, green, blue = np.moveaxis(rgb.astype(np.float64), 2, 0)
-    high, low = rgb.max(axis=2).astype(np.float64), rgb.min(axis=2)
+    high, low = _extremes(rgb)
     spread = np.maximum(high - low, 1e-9)
     sector = np.where(
         high == red,
