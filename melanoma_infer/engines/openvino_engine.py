@@ -19,7 +19,8 @@ from melanoma_infer.errors import EngineUnavailableError
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f32", "int8": "f32"}
 """Always set: the default is bf16 where the CPU has it. An fp16 file is computed in f32 on a CPU; an int8 file's other
-layers too: in bf16 they are an eighth faster, but the demo's p99.9 |Δp| rose from 0.007 to 0.022, past the gate."""
+layers too: in bf16 they are an eighth faster, but p99.9 |Δp| rose from 0.003 to 0.010 for the demo, with a decision
+flip, and from 0.003 to 0.013 at full width, while bf16 alone gives 0.003."""
 STREAMS_MAX = 8
 """Tiles computed at once, each on its share of the threads: one thread a tile has no one to wait for (a tenth faster
 than two, on 2 cores). Each has its own copy of the weights and its own activations (at 512 px and full width about 150
