@@ -10,18 +10,17 @@ What heat shows are regions, not lesions: a glass often carries several levels o
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial import ConvexHull, QhullError
+from scipy.spatial import ConvexHull
 from scipy.spatial.distance import pdist
 
 from melanoma_infer.card import ModelCard
 from melanoma_infer.geometry import Scale, SizePx
+from melanoma_infer.outlines import doubled_area, outlines
 from melanoma_infer.records import EvidenceMap, Tissue
 from melanoma_infer.result import Region, TileTable
 from melanoma_infer.tiling import Geometry, TissueArea
@@ -29,6 +28,8 @@ from melanoma_infer.tiling import Geometry, TissueArea
 CELL_TISSUE_MIN = 0.10
 """A cell with less tissue than a kept tile has (10 %) shows nothing: no heat over glass."""
 MALIGNANT_RATIO = 0.5
+HULL_POINTS_MIN = 100
+"""Up to so many corners, all their distances take less time than finding those of the convex hull."""
 
 Ring = list[list[float]]
 
@@ -98,7 +99,8 @@ def find_regions(maps: StitchedMaps, card: ModelCard, *, size_l0: SizePx, scale:
     found = [
         _Cells.of(maps, labels[box] == label, box) for label, box in enumerate(ndimage.find_objects(labels), start=1)
     ]
-    measured = [(_area_mm2(rings, scale), rings, cells) for cells in found if (rings := cells.rings(maps, size_l0))]
+    rings = [[_to_l0(ring, maps.cell_l0, size_l0) for ring in each] for each in outlines(labels)]
+    measured = [(_area_mm2(each, scale), each, cells) for each, cells in zip(rings, found, strict=True)]
     measured.sort(key=lambda each: (-each[0], each[1][0]))
     return [
         Region.model_validate(
@@ -133,11 +135,6 @@ class _Cells:
         lesion, malignant = maps.lesion[box][mask], maps.malignant[box][mask]
         share = float(np.clip(malignant.sum() / lesion.sum(), 0, 1))
         return cls(mask, box[0].start, box[1].start, float(np.clip(lesion.mean(), 0, 1)), share)
-
-    def rings(self, maps: StitchedMaps, size_l0: SizePx) -> list[Ring]:
-        """The outer ring, then the holes, in l0 pixels."""
-        moved = ([(x + self.left, y + self.top) for x, y in ring] for ring in _rings(self.mask))
-        return [_to_l0(ring, maps.cell_l0, size_l0) for ring in moved]
 
     def piece(self, cell_l0: tuple[float, float], pieces: NDArray[np.int32], px_l0: float) -> int:
         """The piece of tissue that most of the region lies on; 0 where it lies on none."""
@@ -233,93 +230,21 @@ def _pieces(tissue: Tissue) -> NDArray[np.int32]:
     return labels
 
 
-def _rings(cells: NDArray[np.bool_]) -> list[list[tuple[int, int]]]:
-    """The borders of one region as corner points (x, y) of cells: the outer ring first, then its holes.
-
-    Cells lie to the right of a ring's way, so outer rings run clockwise on the screen and holes the other way round.
-    """
-    ways: dict[tuple[int, int], list[tuple[int, int]]] = defaultdict(list)
-    for start, end in _borders(np.pad(cells, 1)):
-        ways[start].append(end)
-    rings = []
-    while ways:
-        start = min(ways)
-        ring, before, here = [start], start, _take(ways, start, None)
-        while here != start:
-            ring.append(here)
-            before, here = here, _take(ways, here, _step(before, here))
-        rings.append(_without_straight_points(ring))
-    rings.sort(key=lambda ring: -abs(_doubled_area(ring)))
-    return rings
-
-
-def _step(before: tuple[int, int], here: tuple[int, int]) -> tuple[int, int]:
-    """The step that led here."""
-    return here[0] - before[0], here[1] - before[1]
-
-
-def _take(
-    ways: dict[tuple[int, int], list[tuple[int, int]]], here: tuple[int, int], step: tuple[int, int] | None
-) -> tuple[int, int]:
-    """The next corner; where two cells touch at a corner only, the way that turns left.
-
-    So no ring touches itself: a hole that meets the outer border at a corner stays a ring of its own.
-    """
-    ends = ways[here]
-    if step is not None and len(ends) > 1:
-        left = (here[0] + step[1], here[1] - step[0])
-        ends.sort(key=lambda end: end != left)
-    end = ends.pop(0)
-    if not ends:
-        del ways[here]
-    return end
-
-
-def _borders(padded: NDArray[np.bool_]) -> Iterator[tuple[tuple[int, int], tuple[int, int]]]:
-    """The sides between region and not-region as steps (from, to), the region to the right; padding taken off."""
-    inside = padded[1:-1, 1:-1]
-    sides = (
-        (padded[:-2, 1:-1], (0, 0), (1, 0)),
-        (padded[1:-1, 2:], (1, 0), (1, 1)),
-        (padded[2:, 1:-1], (1, 1), (0, 1)),
-        (padded[1:-1, :-2], (0, 1), (0, 0)),
-    )
-    for neighbour, begin, end in sides:
-        for y, x in zip(*np.nonzero(inside & ~neighbour), strict=True):
-            yield (int(x) + begin[0], int(y) + begin[1]), (int(x) + end[0], int(y) + end[1])
-
-
-def _without_straight_points(ring: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Only the corners at which a ring turns."""
-    points = np.array(ring)
-    steps = np.roll(points, -1, axis=0) - points
-    turns = (steps != np.roll(steps, 1, axis=0)).any(axis=1)
-    return [ring[i] for i in np.flatnonzero(turns)]
-
-
-def _doubled_area(ring: list[tuple[int, int]] | Ring) -> float:
-    x, y = np.array(ring, np.float64).T
-    return float(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1)))
-
-
-def _to_l0(ring: list[tuple[int, int]], cell_l0: tuple[float, float], size_l0: SizePx) -> Ring:
+def _to_l0(ring: NDArray[np.int64], cell_l0: tuple[float, float], size_l0: SizePx) -> Ring:
     """A closed ring in l0 pixels, cut at the slide's far edges."""
-    points = [[min(x * cell_l0[0], size_l0.width), min(y * cell_l0[1], size_l0.height)] for x, y in ring]
-    rounded = [[round(x, 2), round(y, 2)] for x, y in points]
-    return [*rounded, rounded[0]]
+    points: Ring = np.minimum(ring * cell_l0, (size_l0.width, size_l0.height)).round(2).tolist()
+    return [*points, points[0]]
 
 
 def _area_mm2(rings: list[Ring], scale: Scale) -> float:
     """What the outer ring encloses, less its holes."""
-    areas = [abs(_doubled_area(ring[:-1])) / 2 for ring in rings]
+    areas = [abs(doubled_area(np.array(ring[:-1]))) / 2 for ring in rings]
     return (areas[0] - sum(areas[1:])) * scale.pixel_mm2
 
 
 def _diameter_mm(ring: Ring, scale: Scale) -> float:
     """The largest distance between two points of the outline."""
     points = np.array(ring[:-1]) * (scale.x_um, scale.y_um) / 1000
-    try:
+    if len(points) > HULL_POINTS_MIN:
         points = points[ConvexHull(points).vertices]
-    except QhullError:
-        points = points[:0]
-    return float(pdist(points).max()) if len(points) > 1 else 0.0
+    return float(pdist(points).max())

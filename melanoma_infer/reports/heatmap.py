@@ -8,11 +8,11 @@ from scipy import ndimage
 
 from melanoma_infer.reports.drawing import (
     LINE,
-    colours,
+    RAMP,
     frame_of,
     hatch_layer,
     hatched,
-    heat_values,
+    heat_steps,
     png,
     sampled,
     with_key,
@@ -27,11 +27,11 @@ def render(result: SlideResult) -> bytes:
     if view is None:
         return without_view()
     frame = frame_of(result, view)
-    values = heat_values(view, frame)
-    pixels = np.where(np.isnan(values)[..., None], np.uint8(255), colours(values))
+    steps, known = heat_steps(view, frame)
+    pixels = np.where(known[..., None], RAMP[steps], np.uint8(255))
     tissue = sampled(view.tissue, (view.px_l0, view.px_l0), frame, False)
     pixels[tissue & ~ndimage.binary_erosion(tissue, iterations=2)] = LINE
     kinds = hatched(result, view, frame)
     picture = Image.fromarray(pixels).convert("RGBA")
-    picture = Image.alpha_composite(picture, hatch_layer(kinds, frame)).convert("RGB")
-    return png(with_key(picture, result, frame, kinds, on_slide=False))
+    picture.alpha_composite(hatch_layer(kinds, frame).convert("RGBA"))
+    return png(with_key(picture.convert("RGB"), result, frame, kinds, on_slide=False))

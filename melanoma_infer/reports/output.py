@@ -34,16 +34,16 @@ RENDERERS = 2
 Report = Callable[[SlideResult], bytes]
 
 REPORTS: dict[str, Report] = {
+    "report.html": report_html.render,
     "tiles.csv": tiles_csv.render,
     "tiles.geojson": tiles_geojson.render,
     "regions.geojson": regions_geojson.render,
     "tiles.npz": tiles_npz.render,
     "heatmap.png": heatmap.render,
     "overlay.png": overlay.render,
-    "report.html": report_html.render,
     RESULT: result_json.render,
 }
-"""In the order of writing. result.json is the last: it is the commit record."""
+"""In the order of writing: first what takes longest to draw, last result.json, the commit record."""
 
 
 class OutputFolder(Closing):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from PIL import Image
-
 from melanoma_infer.reports.drawing import (
     draw_outlines,
     frame_of,
@@ -26,7 +24,8 @@ def render(result: SlideResult) -> bytes:
     frame = frame_of(result, view)
     kinds = hatched(result, view, frame)
     picture = slide_layer(view, frame).convert("RGBA")
-    picture = Image.alpha_composite(picture, heat_layer(view, frame))
-    picture = Image.alpha_composite(picture, hatch_layer(kinds, frame)).convert("RGB")
+    for layer in (heat_layer(view, frame), hatch_layer(kinds, frame)):
+        picture.alpha_composite(layer.convert("RGBA"))
+    picture = picture.convert("RGB")
     draw_outlines(picture, result.regions, frame)
     return png(with_key(picture, result, frame, kinds, on_slide=True))

@@ -214,13 +214,13 @@ def _tile_row(result: SlideResult, tile: GalleryTile) -> TileRow:
 
 def _maps(result: SlideResult, tile: GalleryTile) -> Iterator[Shot]:
     """Attention, then the class maps on the card's scale; what the model does not give is not shown."""
-    tiles, scale = result.tiles, _cam_scale(result)
+    tiles, scale, grey = result.tiles, _cam_scale(result), _pale_grey(tile.pixels)
     if tiles.attention is not None:
-        yield Shot("attention", _mapped(tile.pixels, tiles.attention[tile.row]))
+        yield Shot("attention", _mapped(grey, tiles.attention[tile.row]))
     if tiles.cam is not None and scale is not None:
         known = MAPS if result.outcome_name is not None else MAPS[:2]
         for name, cam in zip(known, tiles.cam[tile.row], strict=False):
-            yield Shot(name, _mapped(tile.pixels, np.clip(cam / scale, 0, 1)))
+            yield Shot(name, _mapped(grey, np.clip(cam / scale, 0, 1)))
 
 
 def _cam_scale(result: SlideResult) -> float | None:
@@ -242,14 +242,18 @@ def _raw(pixels: NDArray[np.uint8], result: SlideResult) -> Markup:
     return _jpeg(picture, 82)
 
 
-def _mapped(pixels: NDArray[np.uint8], values: NDArray[Any]) -> Markup:
-    """A map 0–1 in its own cells over the tile in pale grey."""
+def _pale_grey(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+    """A tile in grey, so pale that colours are told apart on it: (MAP_PX, MAP_PX, 1)."""
     picture = Image.fromarray(pixels).convert("L").resize((MAP_PX, MAP_PX), Image.Resampling.BOX)
-    grey = 120 + 0.53 * np.asarray(picture, np.float64)[..., None]
+    return 120 + 0.53 * np.asarray(picture, np.float64)[..., None]
+
+
+def _mapped(grey: NDArray[np.float64], values: NDArray[Any]) -> Markup:
+    """A map 0–1 in its own cells over a tile in grey. Coloured by cell, then enlarged: there are far fewer cells."""
     y, x = (np.arange(MAP_PX) * cells // MAP_PX for cells in values.shape)
-    cells = values[np.ix_(y, x)]
-    part = drawing.opacity(cells)[..., None]
-    return _jpeg(Image.fromarray(np.round(drawing.colours(cells) * part + grey * (1 - part)).astype(np.uint8)), 80)
+    part = drawing.opacity(values)[..., None]
+    colour, left = (drawing.colours(values) * part)[np.ix_(y, x)], (1 - part)[np.ix_(y, x)]
+    return _jpeg(Image.fromarray(np.round(colour + grey * left).astype(np.uint8)), 80)
 
 
 def _resized(picture: Image.Image, side: int) -> Image.Image:

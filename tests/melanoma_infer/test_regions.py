@@ -7,15 +7,11 @@ import json
 import numpy as np
 import pytest
 from bundles_for_tests import colour_rule_card
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
-from scipy import ndimage
 
 from melanoma_infer.card import ModelCard
 from melanoma_infer.geometry import Scale, SizePx
 from melanoma_infer.records import Tissue
-from melanoma_infer.regions import StitchedMaps, _rings, find_regions, regions_note, stitch
+from melanoma_infer.regions import StitchedMaps, find_regions, regions_note, stitch
 from melanoma_infer.result import TileTable
 from melanoma_infer.tiling import Geometry
 
@@ -166,25 +162,6 @@ def test_each_region_is_counted_on_its_piece_of_tissue():
     lesion = np.zeros((8, 10))
     lesion[1:3, 1:3] = lesion[5:7, 7] = 0.9
     assert [(region.id, region.piece) for region in regions_of(lesion, tissue=tissue(mask))] == [("R1", 1), ("R2", 2)]
-
-
-@settings(deadline=None, max_examples=200, derandomize=True)
-@given(arrays(bool, st.tuples(st.integers(1, 9), st.integers(1, 9))))
-def test_rings_enclose_exactly_the_cells(mask):
-    """Every component's rings, filled by an independent rule (even-odd at cell centres), give its cells again."""
-    labels, count = ndimage.label(mask)
-    for label in range(1, count + 1):
-        cells = labels == label
-        rings = _rings(cells)
-        assert all(len(set(ring)) == len(ring) for ring in rings)  # a ring that touches itself is no valid polygon
-        filled = np.zeros_like(cells)
-        for y, x in np.ndindex(*cells.shape):
-            crossings = 0
-            for ring in rings:
-                for (x0, y0), (x1, y1) in zip(ring, ring[1:] + ring[:1], strict=True):
-                    crossings += x0 == x1 and x0 > x + 0.5 and min(y0, y1) < y + 0.5 < max(y0, y1)
-            filled[y, x] = crossings % 2
-        assert (filled == cells).all()
 
 
 @pytest.mark.parametrize("steps", [1, 4])

@@ -107,7 +107,7 @@ def test_there_is_no_heat_over_glass_ink_or_what_was_not_read(result):
     changed = hand_made_result(regions=[], view=replace(view, ink=ink))
     assert changed.view is not None
     frame = drawing.frame_of(changed, changed.view)
-    alpha = np.asarray(drawing.heat_layer(changed.view, frame))[..., 3]
+    alpha = np.asarray(drawing.heat_layer(changed.view, frame).convert("RGBA"))[..., 3]
     on_tissue = drawing.sampled(view.tissue & ~ink, (PX_L0, PX_L0), frame, False)
     assert alpha[~on_tissue].max() == 0
     assert alpha[on_tissue].max() == round(0.70 * np.sqrt(0.7) * 255)
@@ -242,7 +242,7 @@ def test_on_a_real_slide_heat_and_outlines_lie_on_the_tissue(colour_bundle):
     cell = round(result.view.evidence.cell_l0[0] / frame.px_l0)
     assert _best_shift(truth, drawn, cell) <= 0.05 * cell
     colourful = np.ptp(truth, axis=2) > 20
-    heat = ~np.isnan(drawing.heat_values(result.view, frame))[: frame.height, : frame.width]
+    heat = drawing.heat_steps(result.view, frame)[1][: frame.height, : frame.width]
     assert colourful[heat].mean() > 0.85
     for region in result.regions:
         mean_inside = _darkness_inside(truth, frame.points(region.outline))

@@ -358,7 +358,7 @@ def test_each_tile_is_shown_raw_then_attention_then_the_maps(page):
 def test_a_map_is_drawn_in_its_own_cells_on_the_card_s_scale():
     """A map of 2 × 2 cells: its colours against the ramp over the grey of a white tile."""
     values = np.array([[0.0, 0.25], [0.5, 1.0]])
-    uri = report_html._mapped(np.full((64, 64, 3), 255, np.uint8), values)
+    uri = report_html._mapped(report_html._pale_grey(np.full((64, 64, 3), 255, np.uint8)), values)
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")).astype(float)
     grey = 120 + 0.53 * 255
     for (row, column), value in np.ndenumerate(values):

@@ -1,0 +1,109 @@
+"""Outlines: labelled cells → the borders of each label as rings of corners, all labels at once.
+
+A border is made of sides between a cell and a cell of another label. A side is a step from one corner of the grid to
+the next, its own cell to the right: outer rings run clockwise on the screen, holes the other way round.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+STEPS = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
+"""The ways (x, y) of a step: right, down, left, up. The next one is a turn to the right."""
+
+
+def outlines(labels: NDArray[np.int32]) -> list[list[NDArray[np.int64]]]:
+    """The rings of labels 1 … n: the outer ring, then the holes from the largest on.
+
+    Args:
+        labels: of cells (h, w); 0 is none. Cells of one label are connected by their sides.
+
+    Returns:
+        Rings int64 (k, 2): the corners (x, y) at which a border turns, each once, the leftmost (then uppermost) first.
+    """
+    sides = _Sides.of(labels)
+    following = sides.following()
+    turns = np.empty(len(following), np.bool_)
+    turns[following] = sides.way[following] != sides.way
+    rings: list[list[NDArray[np.int64]]] = [[] for _ in range(labels.max(initial=0))]
+    for ring in _cycles(following, np.lexsort((sides.y, sides.x, sides.label))):
+        corners = np.array(ring)[turns[ring]]
+        rings[sides.label[ring[0]] - 1].append(np.column_stack([sides.x[corners], sides.y[corners]]))
+    for holes_too in rings:
+        holes_too.sort(key=lambda ring: -abs(doubled_area(ring)))
+    return rings
+
+
+def doubled_area(ring: NDArray[np.int64] | NDArray[np.float64]) -> float:
+    """Twice the area inside a ring of corners (k, 2); negative where it runs anticlockwise on the screen."""
+    x, y = (ring - ring[0]).T  # seen from its first corner: small products, and none for the side that closes it
+    return float(np.dot(x[:-1], y[1:]) - np.dot(y[:-1], x[1:]))
+
+
+@dataclass(frozen=True)
+class _Sides:
+    """Sides in the order of `place`: their ways, the corners they begin at, and the labels of their cells."""
+
+    way: NDArray[np.int64]
+    x: NDArray[np.int64]
+    y: NDArray[np.int64]
+    label: NDArray[np.int32]
+    shape: tuple[int, int]
+    """Rows and columns of corners."""
+
+    @classmethod
+    def of(cls, labels: NDArray[np.int32]) -> _Sides:
+        around = np.pad(labels, 1)
+        upper_left, upper_right = around[:-1, :-1], around[:-1, 1:]
+        lower_left, lower_right = around[1:, :-1], around[1:, 1:]
+        own_and_other = (
+            (lower_right, upper_right),
+            (lower_left, lower_right),
+            (upper_left, lower_left),
+            (upper_right, upper_left),
+        )
+        corners = [np.nonzero((own != other) & (own > 0)) for own, other in own_and_other]
+        return cls(
+            way=np.repeat(np.arange(4), [len(y) for y, _ in corners]),
+            x=np.concatenate([x for _, x in corners]),
+            y=np.concatenate([y for y, _ in corners]),
+            label=np.concatenate([own[at] for (own, _), at in zip(own_and_other, corners, strict=True)]),
+            shape=upper_left.shape,
+        )
+
+    def following(self) -> NDArray[np.int64]:
+        """The side that each one is followed by.
+
+        Where two cells of a label touch at a corner only, the way turns left. So no ring touches itself: a hole that
+        meets the outer border at a corner stays a ring of its own.
+        """
+        x, y = self.x + STEPS[self.way, 0], self.y + STEPS[self.way, 1]
+        places = self._place(self.way, x=self.x, y=self.y)
+        following = np.zeros(len(self.way), np.int64)
+        for turn in (1, 0, -1):  # what comes later prevails
+            wanted = self._place((self.way + turn) % 4, x=x, y=y)
+            found = np.minimum(np.searchsorted(places, wanted), len(places) - 1)
+            exists = (places[found] == wanted) & (self.label[found] == self.label)
+            following[exists] = found[exists]
+        return following
+
+    def _place(self, way: NDArray[np.int64], *, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.int64]:
+        """A number of a side; in the order of these the sides are held."""
+        return (way * self.shape[0] + y) * self.shape[1] + x
+
+
+def _cycles(following: NDArray[np.int64], order: NDArray[np.int64]) -> Iterator[list[int]]:
+    """The cycles of a permutation, each from its member that comes first in an order."""
+    after, seen = following.tolist(), bytearray(len(following))
+    for first in order.tolist():
+        cycle, here = [], first
+        while not seen[here]:
+            seen[here] = True
+            cycle.append(here)
+            here = after[here]
+        if cycle:
+            yield cycle
