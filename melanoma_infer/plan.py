@@ -70,13 +70,14 @@ def plan_slide(
     with watch.timing("open"):
         slide = RetryingReader(path)
     with slide:
-        require_complete(path)
-        identity = identity or identify(path, slide.facts.quickhash)
-        known = known_scale(slide.facts, settings.mpp_um)
+        with watch.timing("open"):
+            require_complete(path)
+            identity = identity or identify(path, slide.facts.quickhash)
+            known = known_scale(slide.facts, settings.mpp_um)
         geometry = tile_geometry(card, settings)
         with watch.timing("tissue"):
             tissue = find_tissue(slide, known.scale, settings.tissue)
-        tiles = tuple(place_tiles(slide.facts.size_l0, known.scale, tissue, geometry))
+            tiles = tuple(place_tiles(slide.facts.size_l0, known.scale, tissue, geometry))
         reading = read_plan(slide.facts, known.scale, geometry, card)
     with watch.timing("open"):
         facts = choose_reader(path, slide.facts, reading.level, _probe_points(tiles, reading), reader)

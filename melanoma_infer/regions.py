@@ -15,8 +15,6 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
-from scipy.spatial import ConvexHull
-from scipy.spatial.distance import pdist
 
 from melanoma_infer.card import ModelCard
 from melanoma_infer.geometry import Scale, SizePx
@@ -246,5 +244,7 @@ def _diameter_mm(ring: Ring, scale: Scale) -> float:
     """The largest distance between two points of the outline."""
     points = np.array(ring[:-1]) * (scale.x_um, scale.y_um) / 1000
     if len(points) > HULL_POINTS_MIN:
+        from scipy.spatial import ConvexHull  # a tenth of a second to import, and few slides need it
+
         points = points[ConvexHull(points).vertices]
-    return float(pdist(points).max())
+    return float(np.hypot(*(points[:, None] - points).T).max())

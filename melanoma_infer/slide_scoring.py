@@ -103,7 +103,8 @@ class SlideScoring(Closing):
         results = self._scorer.infer_each(self._watch.waiting("wait", reads))
         with closing(self._reads):
             for done, result in enumerate(self._watch.waiting("infer", results), start=1):
-                self._tiles.add(result)
+                with self._watch.timing("score"):
+                    self._tiles.add(result)
                 if progress is not None:
                     progress(done, len(self._plan.tiles))
                 yield result.tile

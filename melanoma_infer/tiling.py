@@ -7,6 +7,7 @@ slide and reach beyond its edge where they must. A tile is kept when tissue is a
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,19 +57,19 @@ def place_tiles(size_l0: SizePx, scale: Scale, tissue: Tissue, geometry: Geometr
     """The tiles with enough tissue, sorted by (miny, minx)."""
     area = TissueArea(tissue)
     width, height = (max(1, l0_from_um(geometry.tile_um, um)) for um in (scale.x_um, scale.y_um))
+    xs = np.array(_starts(size_l0.width, geometry.stride_um, scale.x_um))
     kept: list[Tile] = []
     for y in _starts(size_l0.height, geometry.stride_um, scale.y_um):
-        for x in _starts(size_l0.width, geometry.stride_um, scale.x_um):
-            rect = RectPx(x, y, width, height)
-            tissue_px = area.within(rect)
-            enough = (
-                tissue.source == "all"
-                or tissue_px >= TISSUE_FRACTION_MIN * rect.area
-                or tissue_px * scale.pixel_mm2 >= TISSUE_MM2_MIN
-            )
-            if enough and tissue_px > 0:
-                padded = 1 - rect.within(size_l0).area / rect.area
-                kept.append(Tile(len(kept), rect, tissue_px / rect.area, padded))
+        tissue_px = area.in_row(y, y + height, xs, xs + width)
+        enough = (
+            (tissue.source == "all")
+            | (tissue_px >= TISSUE_FRACTION_MIN * width * height)
+            | (tissue_px * scale.pixel_mm2 >= TISSUE_MM2_MIN)
+        )
+        for column in np.flatnonzero(enough & (tissue_px > 0)):
+            rect = RectPx(int(xs[column]), y, width, height)
+            padded = 1 - rect.within(size_l0).area / rect.area
+            kept.append(Tile(len(kept), rect, float(tissue_px[column]) / rect.area, padded))
     return kept
 
 
@@ -91,12 +92,14 @@ class TissueArea:
         self._sums[1:, 1:] = tissue.mask.astype(np.float64).cumsum(axis=0).cumsum(axis=1)
         self._px_l0 = tissue.px_l0
 
-    def within(self, rect_l0: RectPx) -> float:
-        """Tissue inside a rectangle, in level-0 pixels."""
-        left, right = rect_l0.x / self._px_l0, rect_l0.right / self._px_l0
-        top, bottom = rect_l0.y / self._px_l0, rect_l0.bottom / self._px_l0
-        inside = self._upto(bottom, right) - self._upto(top, right) - self._upto(bottom, left) + self._upto(top, left)
-        return max(0.0, inside) * self._px_l0**2
+    def in_row(
+        self, top_l0: float, bottom_l0: float, lefts_l0: NDArray[Any], rights_l0: NDArray[Any]
+    ) -> NDArray[np.float64]:
+        """Tissue (n,) inside rectangles of the same top and bottom, in level-0 pixels."""
+        above, below = _between(self._sums, np.array([top_l0, bottom_l0]) / self._px_l0)
+        upto = (below - above)[:, None]
+        left, right = (_between(upto, edges / self._px_l0)[:, 0] for edges in (lefts_l0, rights_l0))
+        return np.maximum((right - left) * self._px_l0**2, 0.0)
 
     def on_grid(self, xs_l0: NDArray[np.float64], ys_l0: NDArray[np.float64]) -> NDArray[np.float64]:
         """Tissue (len(ys) − 1, len(xs) − 1) between neighbouring lines of a grid, in level-0 pixels."""
@@ -105,17 +108,9 @@ class TissueArea:
         inside: NDArray[np.float64] = np.diff(np.diff(corners, axis=0), axis=1) * self._px_l0**2
         return np.maximum(inside, 0.0)
 
-    def _upto(self, y: float, x: float) -> float:
-        """Mask pixels above and left of a point, interpolated: exact, because a pixel is evenly tissue or not."""
-        y, x = min(max(y, 0.0), self._sums.shape[0] - 1.0), min(max(x, 0.0), self._sums.shape[1] - 1.0)
-        row, column = min(int(y), self._sums.shape[0] - 2), min(int(x), self._sums.shape[1] - 2)
-        dy, dx = y - row, x - column
-        corner = self._sums[row : row + 2, column : column + 2]
-        return float(np.array([1 - dy, dy]) @ corner @ np.array([1 - dx, dx]))
-
 
 def _between(values: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows of an array at fractional places, interpolated."""
+    """Rows of sums at fractional places, interpolated: exact, because a pixel is evenly tissue or not."""
     places = np.clip(places, 0.0, len(values) - 1.0)
     low = np.minimum(places.astype(int), len(values) - 2)
     part = (places - low)[:, None]

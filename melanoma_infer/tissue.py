@@ -28,8 +28,8 @@ PLANE_PX_MAX = 1 << 23
 """537 mm² at 8 µm/px: what is scanned beyond has a plane of 16 µm/px, so that memory does not grow with the slide."""
 BAND_ROWS = 256
 """Rows of the plane whose colours are computed at once, in floating point."""
-BLOCK_PX = 64
-"""Side of the blocks in which the plane is read, in plane pixels: 1024 level-0 pixels at 0.5 µm/px."""
+BLOCK_PX = 1024
+"""Side of the blocks in which the plane is read, in pixels of the level that it is read from."""
 BLOCK_MIN_PX = 8
 """A block that cannot be read is halved down to this side, so that one damaged JPEG tile costs little around it."""
 SATURATION_CUT = (18, 60)
@@ -139,9 +139,10 @@ def read_plane(reader: RetryingReader, scale: Scale) -> Plane:
         unread=np.zeros((height, width), np.bool_),
         px_l0=factor * facts.level_downsamples[level],
     )
-    for y in range(0, height, BLOCK_PX):
-        for x in range(0, width, BLOCK_PX):
-            block = RectPx(x, y, min(BLOCK_PX, width - x), min(BLOCK_PX, height - y))
+    side = max(BLOCK_MIN_PX, BLOCK_PX // factor)
+    for y in range(0, height, side):
+        for x in range(0, width, side):
+            block = RectPx(x, y, min(side, width - x), min(side, height - y))
             _fill(plane, reader, level, factor, block)
     return plane
 

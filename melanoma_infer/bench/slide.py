@@ -114,8 +114,8 @@ def time_slide(
     engine_rates, seconds, stages = [_engine_rate(scorer, held, engine_seconds)], [], []
     for turn in range(rounds):
         tell(f"round {turn + 1} of {rounds}")
-        result, spent = _scored_once(path, scorer, settings, reader)
-        seconds.append(sum(spent[stage] for stage in IN_TURN))
+        result, whole, spent = _scored_once(path, scorer, settings, reader)
+        seconds.append(whole)
         stages.append(spent)
         engine_rates.append(_engine_rate(scorer, held, engine_seconds))
     tiles = len(result.tiles.minx)
@@ -179,14 +179,15 @@ def _engine_rate(scorer: Scorer, held: list[NDArray[np.uint8]], seconds: float) 
 
 def _scored_once(
     path: Path, scorer: Scorer, settings: Settings, reader: ReaderWish
-) -> tuple[SlideResult, dict[str, float]]:
-    """The result, and the seconds of each stage."""
+) -> tuple[SlideResult, float, dict[str, float]]:
+    """The result, the seconds from opening the file to the last written one, and those of each stage."""
     with TemporaryDirectory(prefix="mminfer-bench-") as folder, OutputFolder(Path(folder)) as out:
-        result = score_slide(path, scorer, settings=settings, reader=reader)
         started = perf_counter()
+        result = score_slide(path, scorer, settings=settings, reader=reader)
+        scored = perf_counter()
         out.write(out.folder_of(result.id, result.slide.digest), result)
-        written = perf_counter() - started
-    spent = dict.fromkeys((*IN_TURN, *BESIDE), 0.0) | {"write": written}
+        written = perf_counter()
+    spent = dict.fromkeys((*IN_TURN, *BESIDE), 0.0) | {"write": written - scored}
     for stage, ms in result.timings_ms.items():
         spent[stage] += ms / 1000
-    return result, spent
+    return result, written - started, spent
