@@ -29,7 +29,7 @@ def check_graph(content: bytes, card: ModelCard) -> None:
     """
     model = self_contained_model(content)
     _check_interface(model.graph, card)
-    check_valid(model)
+    check_valid(content)
 
 
 def self_contained_model(content: bytes) -> onnx.ModelProto:
@@ -51,8 +51,8 @@ def self_contained_model(content: bytes) -> onnx.ModelProto:
     return model
 
 
-def check_valid(model: onnx.ModelProto) -> None:
-    """Nothing, when the model keeps ONNX's own rules.
+def check_valid(content: bytes) -> None:
+    """Nothing, when the ONNX model in these bytes keeps ONNX's own rules.
 
     Raises:
         BundleError: it does not.
@@ -60,7 +60,7 @@ def check_valid(model: onnx.ModelProto) -> None:
     import onnx
 
     try:
-        onnx.checker.check_model(model)
+        onnx.checker.check_model(content)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise BundleError(f"The ONNX file is not valid: {str(error).splitlines()[0]} {AGAIN}") from error
 

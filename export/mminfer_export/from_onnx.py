@@ -84,7 +84,7 @@ def checked_model(content: bytes) -> onnx.ModelProto:
         BundleError: it is not one that may be run.
     """
     model = self_contained_model(content)
-    check_valid(model)
+    check_valid(content)
     return model
 
 
