@@ -96,6 +96,7 @@ def time_engines(
     threads: int,
     rounds: int = ROUNDS,
     seconds: float = SECONDS,
+    each_round: Callable[[], None] = lambda: None,
     tell: Callable[[str], None] = lambda _text: None,
 ) -> tuple[list[EngineRow], dict[str, str]]:
     """A row for each subject that runs here, and why the others do not.
@@ -107,6 +108,7 @@ def time_engines(
         threads: of each.
         rounds: repeats of each.
         seconds: the least that a repeat takes.
+        each_round: called when every subject has had its turn.
         tell: called with what is being loaded.
     """
     left_out: dict[str, str] = {}
@@ -120,9 +122,13 @@ def time_engines(
             else:
                 ready.append(timed)
         tell("timing")
-        rates = np.array([[timed.repeat() for timed in ready] for _ in range(rounds)]).T
-    by_key = {timed.subject.key: rate for timed, rate in zip(ready, rates, strict=True)}
-    return [_row(bundle, timed, rate, by_key) for timed, rate in zip(ready, rates, strict=True)], left_out
+        rates = []
+        for _ in range(rounds):
+            rates.append([timed.repeat() for timed in ready])
+            each_round()
+    by_subject = np.array(rates).T
+    by_key = {timed.subject.key: rate for timed, rate in zip(ready, by_subject, strict=True)}
+    return [_row(bundle, timed, rate, by_key) for timed, rate in zip(ready, by_subject, strict=True)], left_out
 
 
 def fastest(rows: Sequence[EngineRow]) -> EngineRow | None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from math import prod
-from statistics import median
 from time import perf_counter
 from typing import Any
 
@@ -18,7 +19,8 @@ from melanoma_infer.engines.openvino_engine import HINTS
 SIDE = 2048
 """Of the matrices: their product is 17 GFLOP, and they do not fit a core's cache."""
 COPIED_BYTES = 1 << 28
-REPEATS = 7
+REPEATS = 3
+"""Calls at a time, of which the fastest counts: a limit is what the machine reaches when nothing else runs on it."""
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,31 @@ class Roofline:
         return None if peak is None else tiles_per_s * self.gflop_a_tile / peak
 
 
-def roofline(bundle: Bundle, precisions: list[Precision], threads: int) -> Roofline:
-    """Measure it, in some seconds."""
+class MatrixProducts:
+    """A product of two matrices by OpenVINO in each precision, to be timed again and again, as engines are.
+
+    Args:
+        precisions: of the products.
+        threads: of each.
+    """
+
+    def __init__(self, precisions: Iterable[Precision], threads: int) -> None:
+        self._products = {precision: _product(precision, threads) for precision in precisions}
+        self._values = np.random.default_rng(1).uniform(-1, 1, (SIDE, SIDE)).astype(np.float32)
+        self.gflops: dict[Precision, float] = dict.fromkeys(self._products, 0.0)
+        """The most that was reached so far."""
+
+    def time(self) -> None:
+        """Time each once more."""
+        for precision, product in self._products.items():
+            seconds = _seconds(partial(product.infer, [self._values]))
+            self.gflops[precision] = max(self.gflops[precision], 2 * SIDE**3 / 1e9 / seconds)
+
+
+def roofline(bundle: Bundle, peak_gflops: dict[Precision, float]) -> Roofline:
+    """What a tile of this bundle costs, beside these peaks and a copy that is timed now."""
     gflop, weights = _graph_cost(bundle)
-    return Roofline(
-        gflop_a_tile=gflop,
-        weight_bytes=weights,
-        peak_gflops={precision: _peak_gflops(precision, threads) for precision in precisions},
-        copy_bytes_per_s=_copy_rate(),
-    )
+    return Roofline(gflop, weights, peak_gflops, _copy_rate())
 
 
 def _graph_cost(bundle: Bundle) -> tuple[float, int]:
@@ -69,7 +87,8 @@ def _graph_cost(bundle: Bundle) -> tuple[float, int]:
     return flop / 1e9, weights
 
 
-def _peak_gflops(precision: Precision, threads: int) -> float:
+def _product(precision: Precision, threads: int) -> Any:
+    """A request for the product of its input with a constant."""
     ov = quiet.openvino()
     ops = ov.opset13
     rng = np.random.default_rng(0)
@@ -81,9 +100,7 @@ def _peak_gflops(precision: Precision, threads: int) -> float:
         inputs = [ops.fake_quantize(each, low, high, low, high, 256) for each in inputs]
     model = ov.Model([ops.reduce_max(ops.matmul(*inputs, False, False), np.array([0, 1]))], [left])
     config = {"INFERENCE_PRECISION_HINT": HINTS[precision], "INFERENCE_NUM_THREADS": threads}
-    request = ov.Core().compile_model(model, "CPU", config).create_infer_request()
-    values = rng.uniform(-1, 1, (SIDE, SIDE)).astype(np.float32)
-    return 2 * SIDE**3 / 1e9 / _seconds(lambda: request.infer([values]))
+    return ov.Core().compile_model(model, "CPU", config).create_infer_request()
 
 
 def _copy_rate() -> float:
@@ -92,12 +109,12 @@ def _copy_rate() -> float:
     return 2 * COPIED_BYTES / _seconds(lambda: np.copyto(target, source))
 
 
-def _seconds(call: Any) -> float:
-    """The median of several calls, after one that does not count."""
+def _seconds(call: Callable[[], Any]) -> float:
+    """Of the fastest of several calls, after one that does not count."""
     call()
     seconds = []
     for _ in range(REPEATS):
         started = perf_counter()
         call()
         seconds.append(perf_counter() - started)
-    return median(seconds)
+    return min(seconds)

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from melanoma_infer.bench import engines as engines_module
+from melanoma_infer.bench import roofline as roofline_module
 from melanoma_infer.bench.child import _best_way
 from melanoma_infer.bench.engines import EngineRow, fastest, of_engines, time_engines
-from melanoma_infer.bench.roofline import Roofline, roofline
+from melanoma_infer.bench.roofline import MatrixProducts, Roofline, roofline
 from melanoma_infer.bench.subjects import BEST, COMPILED, NCHW, Subject, Way, subjects
 from melanoma_infer.bundle import open_bundle
 from melanoma_infer.engines.torch_engine import network_of
@@ -113,12 +114,30 @@ def test_gflop_a_tile_are_those_of_the_network_s_layers(demo):
             module.register_forward_hook(count)
     with torch.inference_mode():
         net(torch.from_numpy(demo.golden.tiles[:1]))
-    limit = roofline(demo, ["fp32"], 1)
+    products = MatrixProducts(["fp32"], 1)
+    products.time()
+    limit = roofline(demo, products.gflops)
     projection = 2 * 16 * 16 * net.w1_image.numel()
     assert (sum(counted) + projection) / 1e9 == pytest.approx(limit.gflop_a_tile, rel=0.001)
     assert limit.copy_bytes_per_s > 1e8
     assert limit.peak_gflops["fp32"] > 1
     assert limit.weight_bytes == pytest.approx(sum(p.numel() for p in net.parameters()) * 4, rel=0.05)
+
+
+def test_a_peak_is_the_most_that_was_ever_reached(monkeypatch):
+    seconds = iter([0.2, 0.1, 0.4])
+    monkeypatch.setattr(roofline_module, "_seconds", lambda _call: next(seconds))
+    products, reached = MatrixProducts(["fp32"], 1), []
+    for _ in range(3):
+        products.time()
+        reached.append(products.gflops["fp32"] * 0.1 / (2 * roofline_module.SIDE**3 / 1e9))
+    assert reached == pytest.approx([0.5, 1.0, 1.0])
+
+
+def test_matrix_products_take_turns_with_the_engines(demo):
+    turns = []
+    time_engines(demo, "demo", [OPENVINO], threads=1, rounds=2, seconds=0.01, each_round=lambda: turns.append(1))
+    assert len(turns) == 2
 
 
 def test_the_share_of_the_peak_is_work_by_peak():
