@@ -22,6 +22,8 @@ from melanoma_infer.engines import load_engine
 from melanoma_infer.errors import MminferError
 
 Run = Callable[[NDArray[np.uint8]], NDArray[Any]]
+TURNS = 3
+"""Of each way that PyTorch can be run, before the fastest is timed."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ def _answer(subject: Subject, bundle: Bundle, threads: int, seconds: float) -> N
     ready = (_plain if subject.ways else _engine)(subject, bundle, threads)
     probabilities = _answers(ready, golden)
     tiles = np.resize(golden, (ready.tiles_a_call, *golden.shape[1:]))
-    calls = max(1, math.ceil(seconds / _fastest(ready.run, tiles)))
+    calls = max(1, math.ceil(seconds / _seconds(ready.run, tiles)))
     _say({"batch": ready.batch, "layout": ready.layout, "probabilities": probabilities.tolist()})
     for _ in sys.stdin:
         started = perf_counter()
@@ -106,7 +108,7 @@ def _plain(subject: Subject, bundle: Bundle, threads: int) -> _Ready:
 
     def seconds_a_tile(way: Way) -> float:
         golden = bundle.golden.tiles
-        return _fastest(in_way(way), np.resize(golden, (way.batch, *golden.shape[1:]))) / way.batch
+        return _seconds(in_way(way), np.resize(golden, (way.batch, *golden.shape[1:]))) / way.batch
 
     return _in(_best_way(subject.ways, seconds_a_tile), in_way)
 
@@ -126,10 +128,14 @@ def _best_way(ways: Sequence[Way], seconds_a_tile: Callable[[Way], float]) -> Wa
     if len(ways) == 1:
         return ways[0]
     middle = sorted({way.batch for way in ways})[len({way.batch for way in ways}) // 2]
-    times = {way: seconds_a_tile(way) for way in ways if way.batch == middle}
-    layout = min(times, key=times.__getitem__).channels_last
-    times |= {way: seconds_a_tile(way) for way in ways if way.channels_last == layout and way not in times}
-    return min(times, key=times.__getitem__)
+    layout = _fastest_of([way for way in ways if way.batch == middle], seconds_a_tile).channels_last
+    return _fastest_of([way for way in ways if way.channels_last == layout], seconds_a_tile)
+
+
+def _fastest_of(ways: Sequence[Way], seconds_a_tile: Callable[[Way], float]) -> Way:
+    """The one with the fastest turn: they take turns, so that other work on the machine does not choose."""
+    turns = [(seconds_a_tile(way), place) for _ in range(TURNS) for place, way in enumerate(ways)]
+    return ways[min(turns)[1]]
 
 
 def _in(way: Way, in_way: Callable[[Way], Run]) -> _Ready:
@@ -137,15 +143,12 @@ def _in(way: Way, in_way: Callable[[Way], Run]) -> _Ready:
     return _Ready(in_way(way), tiles_a_call=way.batch, batch=way.batch, layout=layout)
 
 
-def _fastest(run: Run, tiles: NDArray[np.uint8]) -> float:
-    """Seconds of the faster of two calls, after one that does not count."""
+def _seconds(run: Run, tiles: NDArray[np.uint8]) -> float:
+    """Seconds of a call, after one that does not count."""
     run(tiles)
-    seconds = []
-    for _ in range(2):
-        started = perf_counter()
-        run(tiles)
-        seconds.append(perf_counter() - started)
-    return min(seconds)
+    started = perf_counter()
+    run(tiles)
+    return perf_counter() - started
 
 
 def _say(line: dict[str, Any]) -> None:
