@@ -63,7 +63,7 @@ def place_tiles(size_l0: SizePx, scale: Scale, tissue: Tissue, geometry: Geometr
         tissue_px = area.in_row(y, y + height, xs, xs + width)
         enough = (
             (tissue.source == "all")
-            | (tissue_px >= TISSUE_FRACTION_MIN * width * height)
+            | (tissue_px >= TISSUE_FRACTION_MIN * (width * height))
             | (tissue_px * scale.pixel_mm2 >= TISSUE_MM2_MIN)
         )
         for column in np.flatnonzero(enough & (tissue_px > 0)):
