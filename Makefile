@@ -39,8 +39,8 @@ prove: $(VENV)/.dev
 demo-model: $(VENV)/.dev
 	rm -rf build/demo.mminfer
 	$(BIN)/python -m mminfer_export.demo_bundle build/demo.mminfer
-	rm -rf melanoma_infer/bundles/demo.mminfer
-	mv build/demo.mminfer melanoma_infer/bundles/
+	rm -rf melanoma_infer/bundle/demo.mminfer
+	mv build/demo.mminfer melanoma_infer/bundle/
 
 # torch is left out of the lock: one version of it has a CPU and several CUDA builds, each with other hashes.
 lock: $(VENV)/.uv

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from melanoma_infer.model.resnet50 import ResNet50Trunk
+from melanoma_infer.model.resnet50 import ResNet50Backbone
 
 TILE_PX, CHANNELS, FEATURES, BATCH, VALUE = 512, 2048, 128, 32, 2
 """fp16; the weights' bytes are shared by a batch of 32 tiles."""
@@ -52,10 +52,10 @@ class Work:
         return 1e6 * max(self.moved_bytes / gpu.bytes_per_s, self.flops / gpu.flops)
 
 
-def trunk() -> dict[str, list[Work]]:
+def backbone() -> dict[str, list[Work]]:
     """The convolutions of each stage, each with its batch normalisation, ReLU and shortcut folded in."""
     stages: dict[str, list[Work]] = {}
-    network = ResNet50Trunk().to("meta")
+    network = ResNet50Backbone().to("meta")
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
             stage = name.split(".")[0]
@@ -77,9 +77,9 @@ def _convolution(layer: nn.Conv2d, given: Tensor, out: Tensor, *, shortcut: bool
 
 
 def network() -> dict[str, list[Work]]:
-    """Every stage of one tile as the paper's equations are usually run: normalise, trunk, tail."""
+    """Every stage of one tile as the paper's equations are usually run: normalise, backbone, tail."""
     pixels = TILE_PX**2 * 3
-    return {"normalise": [Work(pixels * (1 + VALUE))], **trunk(), "tail": [Work(5 * MAP)]}
+    return {"normalise": [Work(pixels * (1 + VALUE))], **backbone(), "tail": [Work(5 * MAP)]}
 
 
 def fusions() -> Iterator[tuple[str, list[Work], Work]]:

@@ -26,7 +26,7 @@ PERIOD_PX = 4096
 DOWNSAMPLES = (1, 4, 16)
 QUALITY = 60
 MARGIN_PX = 2048
-GLASS = 244
+BACKGROUND = 244
 
 
 def write_large_slide(source: Path, out: Path, width: int, height: int) -> None:
@@ -61,8 +61,8 @@ def _encoded_tiles(small: NDArray[np.uint8], shape: tuple[int, int, int], margin
     def encoded(rows: bytes, columns: bytes) -> bytes:
         y, x = (np.frombuffer(each, np.int64) for each in (rows, columns))
         tile = small[np.ix_(y, x)]
-        tile[y < 0] = GLASS
-        tile[:, x < 0] = GLASS
+        tile[y < 0] = BACKGROUND
+        tile[:, x < 0] = BACKGROUND
         return bytes(
             imagecodecs.jpeg8_encode(tile, level=QUALITY, colorspace="RGB", outcolorspace="YCBCR", subsampling="444")
         )

@@ -11,22 +11,22 @@ from pathlib import Path
 
 import pytest
 
-from melanoma_infer.accumulator import SlideCase
-from melanoma_infer.bundle import open_bundle
+from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.engines import load_engine
 from melanoma_infer.errors import EngineUnavailableError
-from melanoma_infer.pipeline import score_slide
-from melanoma_infer.plan import plan_slide
-from melanoma_infer.reading import read_tile, read_tiles
+from melanoma_infer.pipeline.flow import score_slide
+from melanoma_infer.pipeline.scorer import Scorer
+from melanoma_infer.pipeline.slide_scoring import SlideRequest, SlideScoring
 from melanoma_infer.reports.output import REPORTS
-from melanoma_infer.session import Scorer
+from melanoma_infer.runtime.stopwatch import Stopwatch
+from melanoma_infer.scoring.accumulator import SlideCase
 from melanoma_infer.settings import Settings
-from melanoma_infer.slide_scoring import SlideRequest, SlideScoring
 from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.choice import opener_of
 from melanoma_infer.slides.retrying import RetryingReader
-from melanoma_infer.stopwatch import Stopwatch
-from melanoma_infer.tissue import find_tissue
+from melanoma_infer.tiles.plan import plan_slide
+from melanoma_infer.tiles.reading import read_tile, read_tiles
+from melanoma_infer.tiles.tissue import find_tissue
 
 SETTINGS = Settings(tile_um=256)
 READERS = ("openslide", "tiff")

@@ -13,12 +13,12 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from melanoma_infer.bundle import Bundle, open_bundle
+    from melanoma_infer.bundle.bundle import Bundle, open_bundle
     from melanoma_infer.card import ModelCard
     from melanoma_infer.errors import MminferError
-    from melanoma_infer.pipeline import score_slide
+    from melanoma_infer.pipeline.flow import score_slide
+    from melanoma_infer.pipeline.scorer import Scorer
     from melanoma_infer.result import SlideResult
-    from melanoma_infer.session import Scorer
     from melanoma_infer.settings import Settings
     from melanoma_infer.slides import open_slide
 
@@ -35,15 +35,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Bundle": "bundle",
+    "Bundle": "bundle.bundle",
     "MminferError": "errors",
     "ModelCard": "card",
-    "Scorer": "session",
+    "Scorer": "pipeline.scorer",
     "Settings": "settings",
     "SlideResult": "result",
-    "open_bundle": "bundle",
+    "open_bundle": "bundle.bundle",
     "open_slide": "slides",
-    "score_slide": "pipeline",
+    "score_slide": "pipeline.flow",
 }
 
 

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 Probability = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Precision = Literal["fp32", "bf16", "fp16", "int8"]
-AggregatorKind = Literal["mean", "max", "hottest-area"]
+AggregatorKind = Literal["mean", "max", "top-area-mean"]
 OptionalOutput = Literal["depth_mm", "attention", "cam", "features"]
 
 UNKNOWN = "unknown"
@@ -38,24 +38,24 @@ class Outcome(Frozen):
     """The follow-up the outcome refers to."""
 
 
-class Cut(Frozen):
+class Threshold(Frozen):
     """A decision threshold on a slide score, and how it was set."""
 
     value: Probability
     low: Probability
     high: Probability
-    """The interval of the cut; a score in [low, high) is `near-cut` and therefore indeterminate."""
+    """The interval of the threshold; a score in [low, high) is `near-threshold` and therefore indeterminate."""
     how: str
     """On what data, how many cases, at which prevalence."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if not self.low <= self.value <= self.high:
-            raise ValueError("a cut needs low ≤ value ≤ high")
+            raise ValueError("a threshold needs low ≤ value ≤ high")
         return self
 
 
-class OutcomeCuts(Frozen):
+class OutcomeThresholds(Frozen):
     """Two thresholds on the outcome score; between them nothing is claimed."""
 
     low: Probability
@@ -65,16 +65,16 @@ class OutcomeCuts(Frozen):
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         if self.low > self.high:
-            raise ValueError("outcome cuts need low ≤ high")
+            raise ValueError("outcome thresholds need low ≤ high")
         return self
 
 
 class Aggregator(Frozen):
     """How tile scores become the slide's malignant score."""
 
-    kind: AggregatorKind = "hottest-area"
+    kind: AggregatorKind = "top-area-mean"
     area_mm2: Positive | None = None
-    """For hottest-area: the area of the hottest tiles that are averaged. None: the area of one tile."""
+    """For top-area-mean: the area of the hottest tiles that are averaged. None: the area of one tile."""
 
 
 class ClassPriors(Frozen):
@@ -115,7 +115,7 @@ class NetworkShape(Frozen):
     """Channels after the first convolution; 64 is ResNet-50's."""
 
 
-class ParityGate(Frozen):
+class Tolerance(Frozen):
     """The largest differences from the reference that an engine may show, at the 99.9th percentile.
 
     What stands as None has the default of the precision.
@@ -135,15 +135,15 @@ class ParityGate(Frozen):
     """The least correlation of a class activation map with the reference's."""
 
 
-DEFAULT_GATES: dict[Precision, ParityGate] = {
-    "fp32": ParityGate(dp=1e-4, dmm=0.005, features_rms=1e-4, dlogit=1e-3, attention=1e-4, cam_correlation=0.9999),
-    "bf16": ParityGate(dp=5e-3, dmm=0.02, features_rms=0.03, dlogit=0.3, attention=0.06, cam_correlation=0.95),
-    "fp16": ParityGate(dp=5e-3, dmm=0.02, features_rms=0.01, dlogit=0.1, attention=0.02, cam_correlation=0.98),
-    "int8": ParityGate(dp=2e-2, dmm=0.05, features_rms=0.10, dlogit=0.5, attention=0.10, cam_correlation=0.90),
+DEFAULT_TOLERANCES: dict[Precision, Tolerance] = {
+    "fp32": Tolerance(dp=1e-4, dmm=0.005, features_rms=1e-4, dlogit=1e-3, attention=1e-4, cam_correlation=0.9999),
+    "bf16": Tolerance(dp=5e-3, dmm=0.02, features_rms=0.03, dlogit=0.3, attention=0.06, cam_correlation=0.95),
+    "fp16": Tolerance(dp=5e-3, dmm=0.02, features_rms=0.01, dlogit=0.1, attention=0.02, cam_correlation=0.98),
+    "int8": Tolerance(dp=2e-2, dmm=0.05, features_rms=0.10, dlogit=0.5, attention=0.10, cam_correlation=0.90),
 }
 """What the demo bundle's random network, which amplifies rounding, shows on a CPU: fp32 features 7e-7, attention 5e-6,
 logits 3e-5, CAM 1 − 1e-9; fp16 1.5e-3, 8e-3, 0.024, 0.999; bf16 8e-3, 0.042, 0.18, 0.98. A map turns as rounding flips
-ReLU masks in the trunk (a tenth of its RMS in fp16), so its correlation is held, not its values."""
+ReLU masks in the backbone (a tenth of its RMS in fp16), so its correlation is held, not its values."""
 
 
 class ModelCard(Frozen):
@@ -181,11 +181,11 @@ class ModelCard(Frozen):
     outputs: tuple[OptionalOutput, ...] = ()
     """Optional outputs of the graph. No `depth_mm`: thickness is `not-assessable`. No `features`: no patient data."""
     aggregator: Aggregator = Aggregator()
-    cut: Cut | None = None
+    threshold: Threshold | None = None
     """None: the verdict is `not-configured`."""
     outcome: Outcome | None = None
     """None: no outcome is shown."""
-    outcome_cuts: OutcomeCuts | None = None
+    outcome_thresholds: OutcomeThresholds | None = None
     """None: the outcome is `not-assessed`."""
     class_priors: ClassPriors | None = None
     """None: the probabilities stay as the model gives them."""
@@ -194,7 +194,7 @@ class ModelCard(Frozen):
     thickness_residual_quantiles_mm: tuple[float, float] | None = None
     """Residuals (true − estimated) at 2.5 % and 97.5 %. None: no interval, and then no T category."""
     cam_scale: Positive | None = None
-    region_cut: Probability = 0.5
+    region_threshold: Probability = 0.5
     evaluable_floor: Probability = 0.80
     """Evaluable share of the tissue below which the verdict is `low-evaluable-tissue`."""
     padding_limit: Probability = 0.50
@@ -202,7 +202,7 @@ class ModelCard(Frozen):
     allow_scale_override: bool = True
     """False: a scale given by hand makes the verdict `scale-overridden`."""
     report_t_category: bool = False
-    parity_gates: dict[Precision, ParityGate] = Field(default_factory=lambda: dict(DEFAULT_GATES))
+    tolerances: dict[Precision, Tolerance] = Field(default_factory=lambda: dict(DEFAULT_TOLERANCES))
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -239,10 +239,10 @@ class ModelCard(Frozen):
         ):
             raise ValueError("um_per_px × tile_px differs from tile_um: give one of them")
 
-    def gate_of(self, precision: Precision) -> ParityGate:
-        """The gate of a precision, every bound of it set."""
-        default = DEFAULT_GATES[precision]
-        own = self.parity_gates.get(precision, default).model_dump(exclude_none=True)
+    def tolerance_of(self, precision: Precision) -> Tolerance:
+        """The tolerance of a precision, every bound of it set."""
+        default = DEFAULT_TOLERANCES[precision]
+        own = self.tolerances.get(precision, default).model_dump(exclude_none=True)
         return default.model_copy(update=own)
 
     @property
@@ -275,6 +275,6 @@ class ModelCard(Frozen):
         return sum(field.columns for field in self.patient_fields)
 
     @property
-    def hottest_area_mm2(self) -> float:
+    def top_area_mm2(self) -> float:
         """Area of the hottest tiles that the aggregator averages."""
         return self.aggregator.area_mm2 or (self.tile_side_um / 1000) ** 2

@@ -12,7 +12,7 @@
     ├── OutputError             14    the output folder is full, read-only, or locked by another run
     ├── BundleError             20    a model bundle is not what its checksums, its card or this version say
     ├── EngineUnavailableError  21    the engine or precision does not exist on this machine
-    ├── ParityError             22    an engine's numbers differ from the reference by more than the gate
+    ├── ParityError             22    an engine's numbers differ from the reference by more than the tolerance
     ├── TransientIOError       104    storage failed for a moment; the same command may succeed later
     ├── MemoryExhaustedError   175    there was not enough memory, the computer's or the GPU's
     └── GpuLostError           177    the GPU stopped working
@@ -82,7 +82,7 @@ class EngineUnavailableError(MminferError):
 
 
 class ParityError(MminferError):
-    """An engine's numbers differ from the reference by more than the gate."""
+    """An engine's numbers differ from the reference by more than the tolerance."""
 
     exit_code = 22
 

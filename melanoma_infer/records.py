@@ -55,7 +55,7 @@ class Tissue:
     ink: NDArray[np.bool_]
     unread: NDArray[np.bool_]
     px_l0: float
-    saturation_cut: int | None
+    saturation_threshold: int | None
     luminance_p95: float
     is_brightfield: bool
     source: Literal["found", "mask", "all"]
@@ -132,5 +132,5 @@ class GalleryTile:
     """A tile that a person should look at: its row in the tile table, why it was chosen, and its pixels."""
 
     row: int
-    role: Literal["telling", "hard-negative", "near-cut"]
+    role: Literal["highest-scoring", "hard-negative", "near-threshold"]
     pixels: NDArray[np.uint8]

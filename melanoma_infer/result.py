@@ -14,12 +14,12 @@ from melanoma_infer.card import AggregatorKind, ModelCard, Precision
 from melanoma_infer.records import GalleryTile, SlideView
 
 Verdict = Literal["suspected", "not-detected", "indeterminate", "not-configured"]
-OutcomeState = Literal["above-cut", "between-cuts", "below-cut", "not-assessed"]
+OutcomeState = Literal["above-threshold", "between-thresholds", "below-threshold", "not-assessed"]
 ReasonCode = Literal[
     "no-tissue",
     "low-evaluable-tissue",
     "hot-tiles-unreadable",
-    "near-cut",
+    "near-threshold",
     "engine-band",
     "scale-overridden",
     "geometry-differs-from-card",
@@ -29,7 +29,7 @@ ReasonCode = Literal[
     "specimen-not-as-card",
     "mostly-padding",
     "non-finite-output",
-    "no-cut",
+    "no-threshold",
     "aggregator-differs-from-card",
 ]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -83,7 +83,7 @@ class GeometryOut(Frozen):
     tile_px: int
     level: int
     resize: str
-    box: int
+    block_px: int
     matches_card: bool
     tissue_source: Literal["found", "mask", "all"]
     aggregator: AggregatorKind
@@ -107,9 +107,9 @@ class BundleOut(Frozen):
     digest: str
     domain: Literal["phantom", "tissue"]
     trained: bool
-    cut: float | None
-    cut_low: float | None
-    cut_high: float | None
+    threshold: float | None
+    threshold_low: float | None
+    threshold_high: float | None
 
 
 class NumericsOut(Frozen):
@@ -166,8 +166,8 @@ class Region(Frozen):
     """A closed ring of corners (x, y)."""
     holes: list[list[list[float]]] = []
     """Closed rings that are not part of the region."""
-    piece: int
-    """The piece of tissue it lies on, numbered from 1 in reading order; 0 where it lies on none."""
+    tissue_section: int
+    """The tissue section it is on, numbered from 1 in reading order; 0 where it is on none."""
 
 
 class Tool(Frozen):
@@ -207,7 +207,7 @@ class TileTable:
 class SlideResult(Frozen):
     """Everything that is claimed of one slide, and everything that the claim rests on."""
 
-    schema_version: Literal["1"] = "1"
+    schema_version: Literal["2"] = "2"
     id: str
     case_id: str | None = None
     tool: Tool

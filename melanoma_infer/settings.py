@@ -26,7 +26,7 @@ class Settings(BaseModel):
     tissue: str = "auto"
     """"auto": found on the slide. "all": every tile, for tools that bring their own mask. Else the path of a mask."""
     aggregate: AggregatorKind | None = None
-    """How tile scores become the slide's. None: the card's; the card's cut holds for no other."""
+    """How tile scores become the slide's. None: the card's; the card's threshold holds for no other."""
     stain: str | None = None
     """As the laboratory says; compared with the card's. None: not compared."""
     specimen: str | None = None

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from melanoma_infer.bundle import Bundle, Golden
+from melanoma_infer.bundle.bundle import Bundle, Golden
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.phantom.draw import draw
 from melanoma_infer.phantom.scene import make_scene
@@ -63,7 +63,7 @@ def swap_attention_inputs(model: onnx.ModelProto) -> None:
 
 
 def drop_bias(place: int) -> Edit:
-    """A convolution of the trunk without its bias."""
+    """A convolution of the backbone without its bias."""
 
     def edit(model: onnx.ModelProto) -> None:
         node = [node for node in model.graph.node if node.op_type == "Conv"][place]
@@ -85,7 +85,7 @@ def as_int8(model: onnx.ModelProto) -> None:
 
 
 def uint8_graph(bundle: Bundle, tiles: NDArray[np.uint8], convolutions: int = 53) -> bytes:
-    """The fp32 graph with the first convolutions of its trunk quantised by ONNX Runtime, UINT8 after each ReLU."""
+    """The fp32 graph with the first convolutions of its backbone quantised by ONNX Runtime, UINT8 after each ReLU."""
     from onnxruntime import quantization
 
     class Tiles(quantization.CalibrationDataReader):

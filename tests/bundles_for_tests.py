@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from melanoma_infer.bundle import CHECKSUMS, Golden, checksum_lines
+from melanoma_infer.bundle.bundle import CHECKSUMS, Golden, checksum_lines
 from melanoma_infer.card import ModelCard
 from mminfer_export.seal import seal_bundle
 
-DARKNESS_CUT = 0.30
+DARKNESS_THRESHOLD = 0.30
 """Mean darkness (1 − grey) of a tile at which the colour rule says p(tumour) = 0.5."""
 STEEPNESS = 40.0
 
@@ -33,7 +33,7 @@ def colour_rule_graph(tile_px: int, *, outputs: tuple[str, ...] = ()) -> onnx.Mo
     ]
     weight = np.zeros((3, 2), np.float32)
     weight[:, 1] = -STEEPNESS / 3 / 255
-    bias = np.array([0.0, STEEPNESS * (1 - DARKNESS_CUT)], np.float32)
+    bias = np.array([0.0, STEEPNESS * (1 - DARKNESS_THRESHOLD)], np.float32)
     constants = {"axes": np.array([2, 3], np.int64), "weight": weight, "bias": bias}
     values = {"probabilities": ["batch", 2]}
     if "depth_mm" in outputs:
@@ -88,11 +88,11 @@ def sometimes_nan_graph(tile_px: int, *, above: float) -> onnx.ModelProto:
 def expected_probability(tiles: NDArray[np.uint8]) -> NDArray[np.float64]:
     """p(tumour) (N,) of the colour rule, in float64."""
     darkness = 1 - tiles.astype(np.float64).mean(axis=(1, 2, 3)) / 255
-    return np.asarray(1 / (1 + np.exp(-STEEPNESS * (darkness - DARKNESS_CUT))))
+    return np.asarray(1 / (1 + np.exp(-STEEPNESS * (darkness - DARKNESS_THRESHOLD))))
 
 
 def colour_rule_card(**changes: Any) -> ModelCard:
-    """The card of the colour rule: a trained model of tissue, with a cut at 0.5."""
+    """The card of the colour rule: a trained model of tissue, with a threshold at 0.5."""
     card: dict[str, Any] = {
         "name": "colour rule",
         "classes": ["normal", "tumour"],
@@ -104,7 +104,7 @@ def colour_rule_card(**changes: Any) -> ModelCard:
         "resize": "pillow-bilinear",
         "stain": "H&E",
         "specimen": "primary",
-        "cut": {"value": 0.5, "low": 0.45, "high": 0.55, "how": "set by hand"},
+        "threshold": {"value": 0.5, "low": 0.45, "high": 0.55, "how": "set by hand"},
         "padding_limit": 0.9,
     }
     return ModelCard.model_validate(card | changes)

@@ -20,7 +20,7 @@ NEEDED = (
     "melanoma_infer/py.typed",
     "melanoma_infer/reports/result.schema.json",
     "melanoma_infer/reports/report.html.j2",
-    "melanoma_infer/bundles/demo.mminfer/SHA256SUMS",
+    "melanoma_infer/bundle/demo.mminfer/SHA256SUMS",
     "mminfer_kernels/py.typed",
     "mminfer_export/py.typed",
 )

@@ -38,10 +38,10 @@ def hand_made_card(**changes: Any) -> ModelCard:
         "limits": "It knows two colours.",
         "outputs": ["attention", "cam", "depth_mm"],
         "cam_scale": 0.5,
-        "region_cut": 0.4,
-        "cut": {"value": 0.62, "low": 0.55, "high": 0.7, "how": "by hand"},
+        "region_threshold": 0.4,
+        "threshold": {"value": 0.62, "low": 0.55, "high": 0.7, "how": "by hand"},
         "outcome": {"name": "spread recorded", "classes": ["melanoma_spread"]},
-        "outcome_cuts": {"low": 0.3, "high": 0.6, "how": "by hand"},
+        "outcome_thresholds": {"low": 0.3, "high": 0.6, "how": "by hand"},
     }
     return ModelCard.model_validate(card | changes)
 
@@ -118,7 +118,7 @@ def hand_made_region(**changes: Any) -> Region:
         "score": 0.45,
         "malignant_share": 0.9,
         "outline": RING,
-        "piece": 1,
+        "tissue_section": 1,
     }
     return Region.model_validate(region | changes)
 
@@ -137,7 +137,7 @@ def _fields() -> dict[str, Any]:
         },
         "geometry": {
             "tile_um": TILE * 0.5, "stride_um": TILE * 0.5, "tile_px": 64, "level": 0, "resize": "pillow-bilinear",
-            "box": 1, "matches_card": True, "tissue_source": "found", "aggregator": "hottest-area",
+            "block_px": 1, "matches_card": True, "tissue_source": "found", "aggregator": "top-area-mean",
         },
         "patient": {
             "values": {"age": "55_to_69", "sex": "unknown"}, "ulceration": "unknown", "malignant_score_without": 0.7345,
@@ -146,7 +146,7 @@ def _fields() -> dict[str, Any]:
         "specimen": None,
         "bundle": {
             "name": "hand", "version": "1", "digest": "b" * 64, "domain": "tissue", "trained": True,
-            "cut": 0.62, "cut_low": 0.55, "cut_high": 0.7,
+            "threshold": 0.62, "threshold_low": 0.55, "threshold_high": 0.7,
         },
         "numerics": {"engine": "openvino", "version": "2026.1", "precision": "fp32", "device": "cpu"},
         "settings_digest": "5e" * 32,
@@ -160,7 +160,7 @@ def _fields() -> dict[str, Any]:
         "evaluable_fraction": 0.9499,
         "malignant_score": 0.8349,
         "verdict": "suspected",
-        "outcome": "between-cuts",
+        "outcome": "between-thresholds",
         "outcome_name": "spread recorded",
         "outcome_score": 0.5,
         "reasons": [],

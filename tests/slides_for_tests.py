@@ -18,14 +18,14 @@ from melanoma_infer.records import SlideFacts
 from melanoma_infer.slides.base import Closing, RegionUnreadableError
 from melanoma_infer.slides.retrying import RetryingReader
 
-GLASS = (245, 245, 245)
+BACKGROUND = (245, 245, 245)
 EOSIN = (215, 130, 175)
 HAEMATOXYLIN = (90, 60, 150)
 MELANIN = (70, 45, 30)
 Rgb = NDArray[np.uint8]
 
 
-def solid(width: int, height: int, colour: tuple[int, int, int] = GLASS) -> Rgb:
+def solid(width: int, height: int, colour: tuple[int, int, int] = BACKGROUND) -> Rgb:
     """One colour (height, width, 3)."""
     pixels = np.empty((height, width, 3), np.uint8)
     pixels[:] = colour

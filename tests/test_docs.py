@@ -80,7 +80,7 @@ def test_every_field_with_a_default_says_what_it_is(model):
     else:
         required = [name for name, field in model.model_fields.items() if field.is_required()]
         page = (ROOT / "docs" / "bundle.md").read_text()
-        for name in (*required, "um_per_px", "tile_um", "cut", "outcome", "patient_fields"):
+        for name in (*required, "um_per_px", "tile_um", "threshold", "outcome", "patient_fields"):
             assert f"`{name}`" in page, name
 
 

@@ -87,8 +87,8 @@ def test_no_damage_to_a_slide_gives_a_clean_result_that_differs(cmu, tmp_path):
     Flipped bits inside a JPEG stream may decode without complaint to other pixels, which no reader of the format can
     tell; they are left out here, and so is what lies in the label and macro images, which are never opened.
     """
-    cut = {"value": 0.5, "low": 0.5, "high": 0.5, "how": "set by hand"}
-    bundle = make_bundle(tmp_path / "colour.mminfer", colour_rule_card(cut=cut))
+    threshold = {"value": 0.5, "low": 0.5, "high": 0.5, "how": "set by hand"}
+    bundle = make_bundle(tmp_path / "colour.mminfer", colour_rule_card(threshold=threshold))
     whole = cmu.read_bytes()
     argv = ("--bundle", bundle, "--out")
     assert mminfer("score", cmu, *argv, tmp_path / "whole").wait() == 0
@@ -105,7 +105,7 @@ def test_no_damage_to_a_slide_gives_a_clean_result_that_differs(cmu, tmp_path):
         (tmp_path / "damaged" / f"zero{step}.svs").write_bytes(content[: len(whole)])
     assert mminfer("score", tmp_path / "damaged", *argv, tmp_path / "out").wait() in (0, 3)
     results = [json.loads(path.read_text()) for path in (tmp_path / "out").glob("*/result.json")]
-    assert not [result["id"] for result in results if result["id"].startswith("cut")]
+    assert not [result["id"] for result in results if result["id"].startswith("threshold")]
     told = 0
     for result in results:
         folder = tmp_path / "out" / f"{result['id']}-{result['slide']['digest'][:8]}"

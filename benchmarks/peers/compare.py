@@ -23,10 +23,10 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from melanoma_infer.bundle import Bundle, open_bundle
-from melanoma_infer.cores import available_cores
+from melanoma_infer.bundle.bundle import Bundle, open_bundle
 from melanoma_infer.engines.torch_engine import network_of
-from melanoma_infer.session import Scorer
+from melanoma_infer.pipeline.scorer import Scorer
+from melanoma_infer.runtime.cores import available_cores
 from melanoma_infer.settings import Settings
 from melanoma_infer.verification.expected import compare_with_expected
 from mminfer_kernels.rows import write_rows
@@ -63,7 +63,7 @@ class _LogProbabilities(torch.nn.Module):
         self.net = network_of(bundle).eval()
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
-        logits: torch.Tensor = self.net.tail(self.net.trunk(images), self.net.depth(images)).probabilities.log()
+        logits: torch.Tensor = self.net.tail(self.net.backbone(images), self.net.depth(images)).probabilities.log()
         return logits
 
 

@@ -27,19 +27,19 @@ from numpy.typing import NDArray
 from onnx import TensorProto
 from onnx.numpy_helper import from_array, to_array
 
-from melanoma_infer.bundle import Bundle, open_bundle
-from melanoma_infer.cores import available_cores
+from melanoma_infer.bundle.bundle import Bundle, open_bundle
+from melanoma_infer.bundle.graph_checks import check_graph
 from melanoma_infer.engines import load_engine, quiet
 from melanoma_infer.engines.base import Engine, Outputs
 from melanoma_infer.errors import BundleError, EngineUnavailableError
-from melanoma_infer.graph_checks import check_graph
+from melanoma_infer.runtime.cores import available_cores
 from melanoma_infer.verification.differences import differences
+from mminfer_export.backbone import QUANTIZERS, Backbone
 from mminfer_export.check_quantized import check_quantized
 from mminfer_export.graph_edit import drop_unused, fold_reshaped, name_nodes, sort_topologically, store_constants
 from mminfer_export.precisions import calibration_tiles, check_tiles, reference_outputs
 from mminfer_export.quantize import LEVELS, calibrate, quantize
 from mminfer_export.settle import settle
-from mminfer_export.trunk import QUANTIZERS, Trunk
 from mminfer_kernels.rows import write_rows
 
 HERE = Path(__file__).parent
@@ -91,7 +91,7 @@ class Row:
 
 
 def by_mminfer(content: bytes, tiles: Pixels) -> Quantised:
-    """Our own, with every layer of the trunk in int8."""
+    """Our own, with every layer of the backbone in int8."""
     started = perf_counter()
     calibrated = calibrate(content, tiles)
     graph = settle(quantize(calibrated), calibrated.model, tiles)
@@ -158,9 +158,9 @@ def prepared(content: bytes) -> onnx.ModelProto:
 
 
 def quantised_nodes(model: onnx.ModelProto) -> list[str]:
-    """Names of the trunk's convolutions and residual Adds."""
-    trunk = Trunk(model.graph)
-    return [*(node.name for node in trunk.convolutions), *trunk.skips()]
+    """Names of the backbone's convolutions and residual Adds."""
+    backbone = Backbone(model.graph)
+    return [*(node.name for node in backbone.convolutions), *backbone.skips()]
 
 
 class _Reader:

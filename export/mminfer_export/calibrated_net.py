@@ -9,13 +9,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from melanoma_infer.bundle import Golden
+from melanoma_infer.bundle.bundle import Golden
+from melanoma_infer.bundle.head import Head
 from melanoma_infer.card import ModelCard
-from melanoma_infer.head import Head
 from melanoma_infer.model.depth import DepthModule
 from melanoma_infer.model.melanoma_net import MelanomaNet, TileOutputs, head_tensors
 from melanoma_infer.model.resnet50 import Bottleneck
-from melanoma_infer.patients import Patient, one_hot
+from melanoma_infer.patients.patient import Patient, one_hot
 
 CHUNK = 4
 """Tiles a pass: a larger one spends its time on page faults."""
@@ -32,9 +32,9 @@ def chunks(images: Tensor) -> list[Tensor]:
 def calibrate_normalisation(net: MelanomaNet, images: Tensor, residual_gain: float) -> None:
     """Set every batch normalisation's statistics to these images', so that no activation fades or explodes.
 
-    `residual_gain` scales each residual branch: at 1 a random trunk amplifies rounding.
+    `residual_gain` scales each residual branch: at 1 a random backbone amplifies rounding.
     """
-    for block in net.trunk.modules():
+    for block in net.backbone.modules():
         if isinstance(block, Bottleneck):
             torch.nn.init.constant_(block.bn3.weight, residual_gain)
     layers = [module for module in net.modules() if isinstance(module, torch.nn.BatchNorm2d)]
@@ -42,12 +42,12 @@ def calibrate_normalisation(net: MelanomaNet, images: Tensor, residual_gain: flo
         layer.momentum = None  # the plain average over the chunks
     net.train()
     for chunk in chunks(images):
-        net.trunk(chunk)
+        net.backbone(chunk)
     net.eval()
 
 
 def spread_attention(net: MelanomaNet, x: Tensor) -> None:
-    """Let the attention's logits span ± ATTENTION_LOGIT over the trunk's maps x (N, C, h, w)."""
+    """Let the attention's logits span ± ATTENTION_LOGIT over the backbone's maps x (N, C, h, w)."""
     gain, shift = line(net.attention(x).attention.logit(), -ATTENTION_LOGIT, ATTENTION_LOGIT)
     net.attention.weight.mul_(gain)
     net.attention.bias.mul_(gain).add_(shift)

@@ -46,20 +46,20 @@ resize = "pillow-bilinear"          # antialiased, as PIL and torchvision do; or
 # outputs = []                      # of "depth_mm", "attention", "cam", "features"; without depth_mm no thickness
 # no_lesion = "normal"              # e.g.; left out: the first class that is not malignant
 # precision = "fp32"                # the precision that you verified
-# region_cut = 0.5                  # heat from which a region is drawn
+# region_threshold = 0.5                  # heat from which a region is drawn
 # cam_scale = 0.1                   # e.g.; evidence that counts as full heat, for models with `cam`
 # report_t_category = false
 # thickness_residual_quantiles_mm = [-0.3, 0.4]    # e.g.; left out: no interval, and then no T category
 
 # How tiles become the slide's score. [tables] must stand last.
 # [aggregator]
-# kind = "hottest-area"             # or "mean", "max"
+# kind = "top-area-mean"             # or "mean", "max"
 # area_mm2 = 1.0                    # e.g.; left out: the area of one tile
 
-# Without a cut, every verdict is not-configured.
-# [cut]
+# Without a threshold, every verdict is not-configured.
+# [threshold]
 # value = 0.5
-# low = 0.45                        # scores in [low, high) are too near to the cut to decide
+# low = 0.45                        # scores in [low, high) are too near to the threshold to decide
 # high = 0.55
 # how = "on what data, how many cases, at which prevalence"
 
@@ -68,7 +68,7 @@ resize = "pillow-bilinear"          # antialiased, as PIL and torchvision do; or
 # name = "metastasis recorded"
 # classes = ["tumour"]
 # horizon = "5 years"
-# [outcome_cuts]
+# [outcome_thresholds]
 # low = 0.3
 # high = 0.7
 # how = "on what data"
@@ -79,7 +79,7 @@ resize = "pillow-bilinear"          # antialiased, as PIL and torchvision do; or
 # stated = { normal = 0.9, tumour = 0.1 }
 
 # Differences from the reference that an engine may show. These are the defaults.
-# [parity_gates]
+# [tolerances]
 # fp32 = { dp = 1e-4, dmm = 0.005 }
 # bf16 = { dp = 5e-3, dmm = 0.02 }
 # fp16 = { dp = 5e-3, dmm = 0.02 }

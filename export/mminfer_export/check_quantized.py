@@ -11,8 +11,8 @@ from onnx import TensorProto
 from onnx.numpy_helper import to_array
 
 from melanoma_infer.errors import BundleError
+from mminfer_export.backbone import QUANTIZERS, Backbone
 from mminfer_export.graph_edit import producers
-from mminfer_export.trunk import QUANTIZERS, Trunk
 
 
 def check_quantized(model: onnx.ModelProto) -> None:
@@ -21,7 +21,7 @@ def check_quantized(model: onnx.ModelProto) -> None:
     Each QuantizeLinear and DequantizeLinear is int8 with an explicit zero point of 0 (TensorRT-RTX reads uint8 as int8
     with a mere warning, and builds a wrong engine); weights have a scale for each output channel; a residual Add takes
     only its skip from a DequantizeLinear; biases are float (TensorRT-RTX refuses int32 behind a DequantizeLinear); and
-    nothing is quantised before the first convolution, after the trunk's last activation, or outside the trunk.
+    nothing is quantised before the first convolution, after the backbone's last activation, or outside the backbone.
 
     Raises:
         BundleError: a rule is broken, with the node that breaks it.
@@ -34,9 +34,9 @@ class _Checker:
         self._graph = graph
         self._stored = {tensor.name: tensor for tensor in graph.initializer}
         self._makers = producers(graph)
-        self._trunk = Trunk(graph)
-        self._within = {node.name for node in self._trunk.before(self._trunk.last_activation)}
-        self._convolutions = {node.name for node in self._trunk.convolutions}
+        self._backbone = Backbone(graph)
+        self._within = {node.name for node in self._backbone.before(self._backbone.last_activation)}
+        self._convolutions = {node.name for node in self._backbone.convolutions}
 
     def check(self) -> None:
         for node in self._graph.node:
@@ -65,8 +65,8 @@ class _Checker:
             self._check_weight(node, weight)
         elif node.op_type == "QuantizeLinear":
             if node.name not in self._within:
-                raise _broken(node, "stands after the trunk's last activation or outside the trunk")
-            if not self._trunk.is_after_convolution(node.input[0]):
+                raise _broken(node, "stands after the backbone's last activation or outside the backbone")
+            if not self._backbone.is_after_convolution(node.input[0]):
                 raise _broken(node, "stands before the first convolution")
         elif (maker := self._makers.get(node.input[0])) is None or maker.op_type != "QuantizeLinear":
             raise _broken(node, "takes neither a stored tensor nor a QuantizeLinear")
@@ -84,10 +84,10 @@ class _Checker:
         if not any(quantised):
             return
         if node.op_type == "Add":
-            if self._trunk.skips().get(node.name) != node.input[quantised.index(True)] or sum(quantised) > 1:
+            if self._backbone.skips().get(node.name) != node.input[quantised.index(True)] or sum(quantised) > 1:
                 raise _broken(node, "must take its skip, and nothing else, from a DequantizeLinear")
         elif node.name not in self._convolutions:
-            raise _broken(node, "is int8, but lies outside the trunk: depth and heads never are")
+            raise _broken(node, "is int8, but lies outside the backbone: depth and heads never are")
         elif quantised[:2] != [True, True] or any(quantised[2:]):
             raise _broken(node, "must have an int8 input and weight, and a float bias")
 

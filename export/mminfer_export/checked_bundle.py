@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from melanoma_infer.bundle import GOLDEN_TILES_MAX, Bundle, Golden, ParityRow, open_bundle
-from melanoma_infer.card import DEFAULT_GATES, ModelCard, Precision
+from melanoma_infer.bundle.bundle import GOLDEN_TILES_MAX, Bundle, Golden, ParityRow, open_bundle
+from melanoma_infer.bundle.graph_checks import check_graph
+from melanoma_infer.bundle.head import Head
+from melanoma_infer.card import DEFAULT_TOLERANCES, ModelCard, Precision
 from melanoma_infer.engines import load_engine
 from melanoma_infer.engines.base import first_non_finite
 from melanoma_infer.errors import BundleError, EngineUnavailableError, OutputError, ParityError, UsageError
-from melanoma_infer.graph_checks import check_graph
-from melanoma_infer.head import Head
-from melanoma_infer.patients import Patient, one_hot
+from melanoma_infer.patients.patient import Patient, one_hot
 from mminfer_export.parity import compare
 from mminfer_export.seal import seal_bundle
 
@@ -67,7 +67,7 @@ def write_checked_bundle(folder: Path, model: Model, reference: Reference, *, on
 
     Raises:
         BundleError: the graph is not one that engines may run, or the reference is not finite or no probabilities.
-        ParityError: an fp32 engine differs from the reference by more than the card's gate, or decides otherwise.
+        ParityError: an fp32 engine differs from the reference by more than the card's tolerance, or decides otherwise.
         OutputError: the folder exists, or cannot be written.
     """
     require_new(folder)
@@ -168,32 +168,33 @@ def engine_rows(bundle: Bundle, reference: Reference, *, on: str) -> list[Parity
     Raises:
         EngineUnavailableError: none loads.
     """
-    rows, passed_over = [], []
+    rows, skipped = [], []
     for name, precision in ENGINES:
         try:
             engine = load_engine(bundle, name, precision=precision).engine
             outputs = engine.infer(reference.tiles)
         except EngineUnavailableError as error:
-            passed_over.append(f"{name} {precision}: {error}")
+            skipped.append(f"{name} {precision}: {error}")
             continue
         rows.append(compare(reference.outputs, outputs, card=bundle.card, numerics=engine.numerics, on=on))
     if not rows:
-        raise EngineUnavailableError("No engine can run this graph here. " + " ".join(passed_over))
+        raise EngineUnavailableError("No engine can run this graph here. " + " ".join(skipped))
     return rows
 
 
 def _require_parity(rows: list[ParityRow], card: ModelCard, source: str) -> None:
-    gate = card.parity_gates.get("fp32", DEFAULT_GATES["fp32"])
+    tolerance = card.tolerances.get("fp32", DEFAULT_TOLERANCES["fp32"])
     for row in rows:
-        # Not written as "above the gate": a NaN must fail.
-        within = row.max_dp <= gate.dp and (row.max_dmm is None or row.max_dmm <= gate.dmm)
+        # Not written as "above the tolerance": a NaN must fail.
+        within = row.max_dp <= tolerance.dp and (row.max_dmm is None or row.max_dmm <= tolerance.dmm)
         if row.precision == "fp32" and not within:
             raise ParityError(
-                f"{row.engine} differs from {source} by up to {row.max_dp:.2g} in a probability; {gate.dp:g} is "
+                f"{row.engine} differs from {source} by up to {row.max_dp:.2g} in a probability; {tolerance.dp:g} is "
                 "accepted. No bundle was written. Does the model answer the same for the same tile, in every batch?"
             )
         if row.precision == "fp32" and row.decision_flips:
             raise ParityError(
-                f"{row.engine} puts {row.decision_flips} of the sample tiles on the other side of the card's cut, "
-                "though by no more than rounding. No bundle was written. Choose another cut, or other tiles."
+                f"{row.engine} puts {row.decision_flips} of the sample tiles on the other side of the card's "
+                "threshold, though by no more than rounding. No bundle was written. Choose another threshold, "
+                "or other tiles."
             )

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from melanoma_infer.card import Aggregator, Cut, ModelCard, NetworkShape, Outcome, PatientField
+from melanoma_infer.card import Aggregator, ModelCard, NetworkShape, Outcome, PatientField, Threshold
 from melanoma_infer.model.melanoma_net import MelanomaNet
 from mminfer_export.random_net import random_net
 from mminfer_export.write_net import write_net
@@ -21,7 +21,7 @@ from mminfer_export.write_net import write_net
 TILES_SEED, NET_SEED = 23, 30
 TILES = 32
 
-GLASS = (243, 241, 244)
+BACKGROUND = (243, 241, 244)
 DERMIS = (226, 170, 198)
 EPIDERMIS = (168, 112, 172)
 NEST = (104, 66, 58)
@@ -53,9 +53,9 @@ def demo_card() -> ModelCard:
         stain="H&E",
         specimen="primary",
         outputs=("depth_mm", "attention", "cam", "features"),
-        aggregator=Aggregator(kind="hottest-area", area_mm2=9.0),
-        cut=Cut(value=0.5, low=0.45, high=0.55, how="not set on data: the model is untrained"),
-        region_cut=0.5,
+        aggregator=Aggregator(kind="top-area-mean", area_mm2=9.0),
+        threshold=Threshold(value=0.5, low=0.45, high=0.55, how="not set on data: the model is untrained"),
+        region_threshold=0.5,
         patient_fields=(
             PatientField(
                 name="age", values=("under_40", "40_to_54", "55_to_69", "70_and_over"), edges=(40.0, 55.0, 70.0)
@@ -77,7 +77,7 @@ def draw_tile(rng: np.random.Generator, side_px: int) -> NDArray[np.uint8]:
     stain = rng.uniform(0.7, 1.15)
     surface = rng.uniform(-0.3, 0.8) + 0.08 * np.sin(2 * np.pi * (x * rng.uniform(0.5, 2.5) + rng.random()))
     ridges = 0.02 * np.sin(2 * np.pi * (x * rng.uniform(6, 14) + rng.random()))
-    image = np.broadcast_to(np.array(GLASS, np.float64), (side_px, side_px, 3))
+    image = np.broadcast_to(np.array(BACKGROUND, np.float64), (side_px, side_px, 3))
     image = _painted(image, _shade(EPIDERMIS, stain), y - surface, side_px)
     image = _painted(image, _shade(DERMIS, stain), y - surface - rng.uniform(0.03, 0.10) - ridges, side_px)
     for _ in range(int(rng.integers(0, 40) * rng.random())):
@@ -119,10 +119,10 @@ def write_demo_bundle(folder: Path) -> Path:
 
     Raises:
         OutputError: the folder exists, or cannot be written.
-        ParityError: a precision is beyond its gate.
+        ParityError: a precision is beyond its tolerance.
     """
     card, tiles = demo_card(), drawn_tiles()
-    return write_net(folder, demo_net(card, tiles), tiles, card.cut)
+    return write_net(folder, demo_net(card, tiles), tiles, card.threshold)
 
 
 def main() -> None:

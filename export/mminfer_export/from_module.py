@@ -30,7 +30,7 @@ from mminfer_export.to_onnx import to_onnx
 from mminfer_kernels import reference as kernels
 
 DP_MAX = 1e-4
-"""The largest |Δp| between the module and its graph: the gate of fp32."""
+"""The largest |Δp| between the module and its graph: the tolerance of fp32."""
 
 Output = Literal["logits", "probabilities"]
 
@@ -96,7 +96,7 @@ def write_bundle(
         um_per_px: the scale of the input; or
         tile_um: the side of a tile in µm.
         resize: how tiles are brought to tile_px.
-        card: further fields of `ModelCard`, such as cut, stain, intended_use.
+        card: further fields of `ModelCard`, such as threshold, stain, intended_use.
 
     Raises:
         UsageError: the arguments contradict each other, or the module gives something else than they say.

@@ -11,10 +11,10 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
-from melanoma_infer.card import DEFAULT_GATES, ModelCard
+from melanoma_infer.bundle.graph_checks import check_graph, check_valid, self_contained_model
+from melanoma_infer.bundle.head import softmax
+from melanoma_infer.card import DEFAULT_TOLERANCES, ModelCard
 from melanoma_infer.errors import BundleError, UsageError
-from melanoma_infer.graph_checks import check_graph, check_valid, self_contained_model
-from melanoma_infer.head import softmax
 from mminfer_export.checked_bundle import Model, Reference, are_probabilities, require_new, write_checked_bundle
 from mminfer_export.run_onnx import load_onnx
 from mminfer_export.sample_tiles import Samples
@@ -158,7 +158,7 @@ def _takes_two(graph: bytes, tile: NDArray[np.uint8]) -> bool:
         one, two = (run({"tiles": np.stack([tile] * count)})["probabilities"] for count in (1, 2))
     except BundleError:
         return False
-    return two.shape == (2, one.shape[1]) and bool(np.abs(two - one).max() <= DEFAULT_GATES["fp32"].dp)
+    return two.shape == (2, one.shape[1]) and bool(np.abs(two - one).max() <= DEFAULT_TOLERANCES["fp32"].dp)
 
 
 def probabilities(scores: NDArray[np.float32], kind: Scores) -> NDArray[np.float32]:

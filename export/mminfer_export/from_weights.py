@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from melanoma_infer.bundle import finite_tensors
+from melanoma_infer.bundle.bundle import finite_tensors
 from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import BundleError, UsageError
 from melanoma_infer.model.melanoma_net import MelanomaNet, TileOutputs, head_tensors
@@ -21,7 +21,7 @@ from mminfer_export.in_child import tensors_of_checkpoint
 from mminfer_export.sample_tiles import Samples
 from mminfer_export.to_onnx import to_onnx
 
-FIRST = "trunk.conv1.weight"
+FIRST = "backbone.conv1.weight"
 OUTPUTS = tuple(name for name in TileOutputs._fields if name != "probabilities")
 PICKLED = (".pt", ".pth", ".ckpt")
 

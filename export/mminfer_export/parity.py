@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_infer.bundle import Bundle, ParityRow
-from melanoma_infer.card import DEFAULT_GATES, ModelCard, Precision
+from melanoma_infer.bundle.bundle import Bundle, ParityRow
+from melanoma_infer.card import DEFAULT_TOLERANCES, ModelCard, Precision
 from melanoma_infer.engines import load_engine
 from melanoma_infer.engines.base import Numerics
 from melanoma_infer.engines.openvino_engine import cpu_has_bf16
@@ -22,8 +22,9 @@ TAIL_PERCENT = 99.9
 def compare(reference: Outputs, other: Outputs, *, card: ModelCard, numerics: Numerics, on: str) -> ParityRow:
     """Return the differences of `other`, which `numerics` computed, from `reference`.
 
-    max and 99.9th percentile of |Δp| over tiles and classes and of |Δmm| over tiles (None without depth); decision
-    flips are tiles whose malignant score stands on the other side of the card's cut, or of the reference's median.
+    max and 99.9th percentile of |Δp| over tiles and classes and of |Δmm| over tiles (None without depth);
+    decision flips are tiles whose malignant score is on the other side of the card's threshold, or of the reference's
+    median.
 
     Raises:
         ValueError: the two hold different numbers of tiles, or none.
@@ -42,7 +43,7 @@ def compare(reference: Outputs, other: Outputs, *, card: ModelCard, numerics: Nu
         max_dmm=None if dmm is None else float(dmm.max()),
         p999_dmm=None if dmm is None else float(np.percentile(dmm, TAIL_PERCENT)),
         decision_flips=decision_flips(
-            before, after, malignant=card.malignant_columns, cut=card.cut.value if card.cut else None
+            before, after, malignant=card.malignant_columns, threshold=card.threshold.value if card.threshold else None
         ),
         on=on,
     )
@@ -61,12 +62,12 @@ def measured_parity(bundle: Bundle, reference: Outputs, tiles: NDArray[np.uint8]
 
 
 def decision_flips(
-    before: NDArray[np.float64], after: NDArray[np.float64], *, malignant: Sequence[int], cut: float | None
+    before: NDArray[np.float64], after: NDArray[np.float64], *, malignant: Sequence[int], threshold: float | None
 ) -> int:
-    """Tiles on different sides of the cut, by raw score ≥ cut; without a cut, of the median score of `before`.
+    """Tiles on different sides of the threshold, by raw score ≥ threshold; without one, the median of `before`.
 
     Of an odd number of tiles one stands at the median itself, so that is lowered by what rounding in fp32 may do.
     """
     score, other = before[:, list(malignant)].sum(1), after[:, list(malignant)].sum(1)
-    threshold = np.median(score) - DEFAULT_GATES["fp32"].dp if cut is None else cut
+    threshold = np.median(score) - DEFAULT_TOLERANCES["fp32"].dp if threshold is None else threshold
     return int(((score >= threshold) != (other >= threshold)).sum())

@@ -10,13 +10,13 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_infer.bundle import Bundle, ParityRow, finite_tensors
+from melanoma_infer.bundle.bundle import Bundle, ParityRow, finite_tensors
+from melanoma_infer.bundle.graph_checks import check_graph
+from melanoma_infer.bundle.head import TENSORS
 from melanoma_infer.card import ModelCard, Precision
 from melanoma_infer.engines import load_engine
 from melanoma_infer.engines.base import Outputs
 from melanoma_infer.errors import EngineUnavailableError, ParityError
-from melanoma_infer.graph_checks import check_graph
-from melanoma_infer.head import TENSORS
 from melanoma_infer.verification.differences import Excess, beyond, differences
 from mminfer_export.half import to_half
 from mminfer_export.parity import compare
@@ -33,7 +33,7 @@ CALIBRATION_TILES, CALIBRATION_SEED = 16, 11
 CHECK_TILES, CHECK_SEED = 16, 12
 """Other tiles than those that anything was set on."""
 ROOM = 0.5
-"""Share of the gate that int8 may take here: other tiles were seen to move it twice as far."""
+"""Share of the tolerance that int8 may take here: other tiles were seen to move it twice as far."""
 RANKING_TILES = 3
 KEPT_FLOAT = (2, 4, 8, 16, 24, 32, 40, 46, 50)
 """How many of the worst layers stay in float, tried in turn. Wide networks need none; narrow ones average less out."""
@@ -68,9 +68,9 @@ def check_tiles(card: ModelCard) -> Tiles:
 
 
 def make_precision(bundle: Bundle, precision: Made, calibration: Tiles | None = None) -> Added:
-    """The graph of another precision, within the card's gate on OpenVINO and ONNX Runtime where they load.
+    """The graph of another precision, within the card's tolerance on OpenVINO and ONNX Runtime where they load.
 
-    int8 keeps its worst layers in float, one after the other, until ROOM of the gate is enough, or else the whole.
+    int8 keeps its worst layers in float, one after the other, until ROOM of the tolerance is enough, or else the whole.
 
     Args:
         bundle: with a float32 graph.
@@ -79,7 +79,7 @@ def make_precision(bundle: Bundle, precision: Made, calibration: Tiles | None = 
             not show: the golden tiles are drawn, too. They are compared on as well.
 
     Raises:
-        ParityError: no graph of this precision is within the gate.
+        ParityError: no graph of this precision is within the tolerance.
         BundleError: the float32 graph is not one that can be converted.
         EngineUnavailableError: a package that is needed is not installed.
     """
@@ -98,25 +98,25 @@ def make_precision(bundle: Bundle, precision: Made, calibration: Tiles | None = 
     worst, best = min(tried, key=lambda each: _ratio(each[0]))
     if not _ratio(worst) <= 1:
         raise ParityError(
-            f"The {precision} graph differs from fp32 by more than the card's gate: {worst}. No bundle was written. "
-            "Calibrate on slides like those to be scored (--calibration), or keep the precisions that there are."
+            f"The {precision} graph differs from fp32 by more than the card's tolerance: {worst}. No bundle was "
+            "written. Calibrate on slides like those to be scored (--calibration), or keep the precisions that exist."
         )
     return best
 
 
 def _compared(bundle: Bundle, added: Added, reference: Outputs, tiles: Tiles) -> tuple[list[ParityRow], Excess]:
-    """A row for each engine, and the figure that is nearest to its gate, or farthest beyond, on any of them."""
+    """A row for each engine, and the figure that is nearest to its tolerance, or farthest beyond, on any of them."""
     rows: list[ParityRow] = []
     excess: list[Excess] = []
     graphs = {**bundle.graphs, added.precision: added.graph}
     for engine, outputs in _each_engine(replace(bundle, graphs=graphs), added.precision, tiles):
         rows.append(compare(reference, outputs, card=bundle.card, numerics=engine.numerics, on=tiles.on))
-        excess += beyond(differences(bundle, reference, outputs), bundle.card.gate_of(added.precision))
+        excess += beyond(differences(bundle, reference, outputs), bundle.card.tolerance_of(added.precision))
     return rows, max(excess, key=_ratio)
 
 
 def _ratio(excess: Excess) -> float:
-    """Of a figure and its gate; infinite for a NaN, which must fail."""
+    """Of a figure and its tolerance; infinite for a NaN, which must fail."""
     return np.inf if np.isnan(excess.ratio) else excess.ratio
 
 
@@ -179,7 +179,7 @@ def _require_golden(bundle: Bundle, reference: Outputs) -> None:
     """The reference of every comparison must itself give what the bundle was sealed with."""
     golden = bundle.golden.outputs["probabilities"]
     largest = float(np.abs(reference["probabilities"][: len(golden)] - golden).max())
-    if not largest <= bundle.card.gate_of("fp32").dp:
+    if not largest <= bundle.card.tolerance_of("fp32").dp:
         raise ParityError(
             f"On this machine fp32 differs from the golden outputs by up to {largest:.2g}. Nothing can be compared "
             "with it: run `mminfer doctor`."

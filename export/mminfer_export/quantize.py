@@ -1,8 +1,8 @@
 """A float32 ONNX graph → int8 by explicit QuantizeLinear/DequantizeLinear, one file for every engine.
 
-Only the trunk is int8 (`trunk.py`), by the rules of `check_quantized.py`. Ranges are those with the least squared error
-on calibration tiles; what quantising a layer adds to the mean of each of its channels is taken off its bias. Layers
-that harm most can be kept in float.
+Only the backbone is int8 (`backbone.py`), by the rules of `check_quantized.py`. Ranges are those with the least squared
+error on calibration tiles; what quantising a layer adds to the mean of each of its channels is taken off its bias.
+Layers that harm most can be kept in float.
 
 Chosen over NNCF and ONNX Runtime's quantiser, which `benchmarks/peers/quantisers.py` runs beside it. At full width on
 OpenVINO (results/quantisers.csv: p99.9 of |Δp|, drawn tiles) this one gives 0.0037 in files that every engine reads;
@@ -23,6 +23,7 @@ from onnx import helper
 from onnx.numpy_helper import from_array, to_array
 
 from melanoma_infer.errors import UsageError
+from mminfer_export.backbone import Backbone
 from mminfer_export.check_quantized import check_quantized
 from mminfer_export.graph_edit import (
     copied,
@@ -34,7 +35,6 @@ from mminfer_export.graph_edit import (
     store_constants,
 )
 from mminfer_export.tapped import tapped
-from mminfer_export.trunk import Trunk
 
 LEVELS = 127
 CLIPS = np.linspace(0.60, 1.0, 21)
@@ -67,10 +67,10 @@ class Calibration:
 
 
 def calibrate(content: bytes, tiles: NDArray[np.uint8]) -> Calibration:
-    """The ranges and errors of a graph's trunk on tiles uint8 (N, tile_px, tile_px, 3).
+    """The ranges and errors of a graph's backbone on tiles uint8 (N, tile_px, tile_px, 3).
 
     Raises:
-        BundleError: the graph has no trunk that can be quantised.
+        BundleError: the graph has no backbone that can be quantised.
         UsageError: there is no tile.
         EngineUnavailableError: ONNX Runtime is not installed.
     """
@@ -82,10 +82,10 @@ def calibrate(content: bytes, tiles: NDArray[np.uint8]) -> Calibration:
     sort_topologically(model.graph)
     store_constants(model.graph)
     fold_reshaped(model.graph)
-    trunk = Trunk(model.graph)
-    places = list(dict.fromkeys([*(node.input[0] for node in trunk.convolutions), *trunk.skips().values()]))
+    backbone = Backbone(model.graph)
+    places = list(dict.fromkeys([*(node.input[0] for node in backbone.convolutions), *backbone.skips().values()]))
     scales = _ranges(model, places, tiles)
-    layers = _layers(model, trunk.convolutions, scales, tiles)
+    layers = _layers(model, backbone.convolutions, scales, tiles)
     return Calibration(model, scales, layers)
 
 
@@ -98,7 +98,7 @@ def quantize(calibration: Calibration, keep_float: Collection[str] = ()) -> byte
     model = copied(calibration.model)
     layers = [layer for layer in calibration.layers if layer.name not in keep_float]
     writer = _Writer(model.graph, calibration.scales)
-    skips = Trunk(model.graph).skips()
+    skips = Backbone(model.graph).skips()
     nodes = {node.name: node for node in model.graph.node}
     for layer in layers:
         writer.quantize_convolution(nodes[layer.name], layer)

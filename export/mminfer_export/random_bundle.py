@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from melanoma_infer.card import Cut, ModelCard, NetworkShape
+from melanoma_infer.card import ModelCard, NetworkShape, Threshold
 from melanoma_infer.errors import OutputError
 from mminfer_export.calibrated_net import malignant_score, reference_outputs
 from mminfer_export.demo_bundle import demo_card
@@ -20,10 +20,10 @@ from mminfer_export.random_net import random_net
 from mminfer_export.write_net import write_net
 
 TILES = 32
-CUT_TILES, CUT_SEED = 64, 13
+THRESHOLD_TILES, THRESHOLD_SEED = 64, 13
 """Beside the tiles that the weights are set on: gaps between so few are chance."""
-CUT_WITHIN = (0.3, 0.7)
-CUT_MARGIN = 0.05
+THRESHOLD_WITHIN = (0.3, 0.7)
+THRESHOLD_MARGIN = 0.05
 
 
 def write_random_bundle(out: Path, seed: int, width: int = 64) -> Path:
@@ -36,20 +36,20 @@ def write_random_bundle(out: Path, seed: int, width: int = 64) -> Path:
 
     Raises:
         OutputError: the folder exists, or cannot be written.
-        ParityError: a precision is beyond its gate: take another seed.
+        ParityError: a precision is beyond its tolerance: take another seed.
     """
     if out.exists():
         raise OutputError(f"{out.name} exists. A bundle is never changed: remove it, or choose another name.")
     card = random_card(seed, width)
     tiles = phantom_tiles(card, TILES, seed)
     net = random_net(card, torch.from_numpy(tiles), seed)
-    others = phantom_tiles(card, CUT_TILES, CUT_SEED)
+    others = phantom_tiles(card, THRESHOLD_TILES, THRESHOLD_SEED)
     probabilities = reference_outputs(net, np.concatenate([tiles, others]))["probabilities"]
-    return write_net(out, net, tiles, _cut_between(malignant_score(probabilities, card)))
+    return write_net(out, net, tiles, _threshold_between(malignant_score(probabilities, card)))
 
 
 def random_card(seed: int, width: int) -> ModelCard:
-    """The demo's card for a network of this width, without `cam_scale` and with a cut that is yet to be set."""
+    """The demo's card for a network of this width, without `cam_scale` and with a threshold that is yet to be set."""
     return demo_card().model_copy(
         update={
             "name": f"random-{seed}-width-{width}",
@@ -60,14 +60,14 @@ def random_card(seed: int, width: int) -> ModelCard:
     )
 
 
-def _cut_between(scores: NDArray[np.float32]) -> Cut:
-    """A cut in the widest gap between the tiles' scores: rounding should move few tiles across."""
-    inside = np.sort(np.clip(np.float64(scores), *CUT_WITHIN))
+def _threshold_between(scores: NDArray[np.float32]) -> Threshold:
+    """A threshold in the widest gap between the tiles' scores: rounding should move few tiles across."""
+    inside = np.sort(np.clip(np.float64(scores), *THRESHOLD_WITHIN))
     gap = int(np.argmax(np.diff(inside)))
     value = round(float(inside[gap] + inside[gap + 1]) / 2, 3)
-    return Cut(
+    return Threshold(
         value=value,
-        low=round(value - CUT_MARGIN, 3),
-        high=round(value + CUT_MARGIN, 3),
+        low=round(value - THRESHOLD_MARGIN, 3),
+        high=round(value + THRESHOLD_MARGIN, 3),
         how="not set on data: the model is untrained",
     )

@@ -1,8 +1,8 @@
 """Our network with random weights that behaves like a trained one: what benchmarks and parity checks run on.
 
 A network of independent random weights amplifies every rounding: with bf16 it was seen to err by 0.07 in p, because
-what differs between tiles is a small part of what is computed. Here the trunk is random, and every layer after it looks
-along the directions in which tiles differ most. Of several such tails the one is taken that rounding moves least.
+what differs between tiles is a small part of what is computed. Here the backbone is random, and every layer after it
+looks along the directions in which tiles differ most. Of several such tails the one is taken that rounding moves least.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from melanoma_infer.card import DEFAULT_GATES, ModelCard
+from melanoma_infer.card import DEFAULT_TOLERANCES, ModelCard
 from melanoma_infer.model.depth import DepthModule
 from melanoma_infer.model.melanoma_net import MelanomaNet
 from mminfer_export.calibrated_net import (
@@ -30,7 +30,7 @@ RESIDUAL_GAIN = 0.1
 DIRECTIONS = 8
 """Principal directions of the tiles that a layer looks along."""
 DEPTH_MM = (0.1, 2.16)
-"""Depth at the 5th and 95th percentile: bf16's own step is 0.016 mm from 2 mm on, and the gate 0.02 mm."""
+"""Depth at the 5th and 95th percentile: bf16's own step is 0.016 mm from 2 mm on, and the tolerance 0.02 mm."""
 LOG_ODDS = 3.0
 """The lowest and highest malignant log-odds: p from 0.047 to 0.953."""
 WITHIN_ROLE = 0.3
@@ -48,7 +48,7 @@ def random_net(card: ModelCard, images_u8: Tensor, seed: int) -> MelanomaNet:
     """The network for a card, float32, its outputs spanning their ranges on tiles uint8 (N, tile_px, tile_px, 3).
 
     Of several tails that part the tiles, the one whose answers bf16 and int8 move least: over many other tiles they
-    were seen to be moved up to twice as far, and gates hold for all.
+    were seen to be moved up to twice as far, and tolerances hold for all.
     """
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
@@ -62,7 +62,7 @@ def random_net(card: ModelCard, images_u8: Tensor, seed: int) -> MelanomaNet:
 
 @dataclass(frozen=True)
 class _Maps:
-    """What the trunk gives for the same tiles, float32 (N, C, h, w), computed in three precisions."""
+    """What the backbone gives for the same tiles, float32 (N, C, h, w), computed in three precisions."""
 
     fp32: Tensor
     bf16: Tensor
@@ -70,16 +70,16 @@ class _Maps:
 
 
 def _maps_of(net: MelanomaNet, images: Tensor) -> _Maps:
-    def maps(trunk: nn.Module, like: Tensor) -> Tensor:
-        return torch.cat([trunk(chunk) for chunk in chunks(like)]).float()
+    def maps(backbone: nn.Module, like: Tensor) -> Tensor:
+        return torch.cat([backbone(chunk) for chunk in chunks(like)]).float()
 
-    bf16 = copy.deepcopy(net.trunk).bfloat16()
-    return _Maps(maps(net.trunk, images), maps(bf16, images.bfloat16()), maps(_like_int8(net.trunk), images))
+    bf16 = copy.deepcopy(net.backbone).bfloat16()
+    return _Maps(maps(net.backbone, images), maps(bf16, images.bfloat16()), maps(_like_int8(net.backbone), images))
 
 
-def _like_int8(trunk: nn.Module) -> nn.Module:
+def _like_int8(backbone: nn.Module) -> nn.Module:
     """A copy that rounds what enters each convolution but the first to 8 bits, and each channel's weights."""
-    rounding = copy.deepcopy(trunk)
+    rounding = copy.deepcopy(backbone)
     for layer in [each for each in rounding.modules() if isinstance(each, nn.Conv2d)][1:]:
         layer.weight.copy_(_in_steps(layer.weight, layer.weight.abs().amax((1, 2, 3), keepdim=True)))
         layer.register_forward_pre_hook(lambda _layer, inputs: (_in_steps(inputs[0], inputs[0].abs().max()),))
@@ -109,7 +109,7 @@ def _parts_tiles(net: MelanomaNet, maps: _Maps, images: Tensor) -> bool:
 
 
 def _moved(net: MelanomaNet, maps: _Maps, images: Tensor) -> float:
-    """How far rounding moves the answers, as a share of the gate of bf16 or int8; in int8 only the trunk is rounded."""
+    """How far rounding moves the answers, as a share of the bf16 or int8 tolerance; int8 rounds only the backbone."""
     depth_mm = net.depth(images)
     exact = net.tail(maps.fp32, depth_mm).probabilities
     int8 = net.tail(maps.int8, depth_mm).probabilities
@@ -117,9 +117,9 @@ def _moved(net: MelanomaNet, maps: _Maps, images: Tensor) -> float:
         bf16_mm = net.depth(images).float()
         bf16 = net.tail(maps.bf16, bf16_mm).probabilities
     return max(
-        float((bf16 - exact).abs().max()) / DEFAULT_GATES["bf16"].dp,
-        float((bf16_mm - depth_mm).abs().max()) / DEFAULT_GATES["bf16"].dmm,
-        float((int8 - exact).abs().max()) / DEFAULT_GATES["int8"].dp,
+        float((bf16 - exact).abs().max()) / DEFAULT_TOLERANCES["bf16"].dp,
+        float((bf16_mm - depth_mm).abs().max()) / DEFAULT_TOLERANCES["bf16"].dmm,
+        float((int8 - exact).abs().max()) / DEFAULT_TOLERANCES["int8"].dp,
     )
 
 

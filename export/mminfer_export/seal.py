@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from melanoma_infer.bundle import CHECKSUMS, Golden, ParityRow, checksum_lines
+from melanoma_infer.bundle.bundle import CHECKSUMS, Golden, ParityRow, checksum_lines
 from melanoma_infer.card import ModelCard, Precision
 from melanoma_infer.errors import OutputError
 

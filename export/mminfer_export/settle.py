@@ -1,4 +1,4 @@
-"""What a whole int8 trunk adds to the mean of each of its channels, taken off the bias of its last convolution.
+"""What a whole int8 backbone adds to the mean of each of its channels, taken off the bias of its last convolution.
 
 Each layer's own shift is taken off when it is quantised, on the float graph's inputs. What is left adds up from block
 to block along the skips, to the same side on every tile; and noise alone lifts the mean of what an activation lets
@@ -16,9 +16,9 @@ from numpy.typing import NDArray
 from onnx.numpy_helper import from_array, to_array
 from onnx.reference import ReferenceEvaluator
 
+from mminfer_export.backbone import Backbone
 from mminfer_export.graph_edit import drop_unused
 from mminfer_export.tapped import tapped
-from mminfer_export.trunk import Trunk
 
 STEPS = 12
 """Of Newton's method: four for most channels, more where few values get through."""
@@ -29,7 +29,7 @@ Activation = Callable[[Values], Values]
 
 
 def settle(int8: bytes, exact: onnx.ModelProto, tiles: NDArray[np.uint8]) -> bytes:
-    """Return the int8 graph with the means of the float graph in each channel, after the trunk's last activation.
+    """Return the int8 graph with the means of the float graph in each channel, after the backbone's last activation.
 
     Args:
         int8: as `quantize` made it.
@@ -43,7 +43,7 @@ def settle(int8: bytes, exact: onnx.ModelProto, tiles: NDArray[np.uint8]) -> byt
     activation = last_activation(model.graph)
     wanted = activation(_last_sums(exact, tiles)).mean(1, np.float64)
     change = shift_to(wanted, _last_sums(model, tiles), activation)
-    _add_to_bias(model.graph, Trunk(model.graph).last_convolution, change)
+    _add_to_bias(model.graph, Backbone(model.graph).last_convolution, change)
     return bytes(model.SerializeToString(deterministic=True))
 
 
@@ -69,16 +69,16 @@ def _slope(values: Values, activation: Activation) -> NDArray[np.float64]:
 
 
 def _last_sums(model: onnx.ModelProto, tiles: NDArray[np.uint8]) -> Values:
-    """What the trunk's last activation takes: the values (C, N · h · w) of each channel on all tiles."""
-    value = Trunk(model.graph).last_activation.input[0]
+    """What the backbone's last activation takes: the values (C, N · h · w) of each channel on all tiles."""
+    value = Backbone(model.graph).last_activation.input[0]
     session = tapped(model, [value])
     maps = [session.run([value], {"tiles": tile[None]})[0][0] for tile in tiles]
     return np.concatenate([each.reshape(len(each), -1) for each in maps], axis=1)
 
 
 def last_activation(graph: onnx.GraphProto) -> Activation:
-    """The trunk's last activation, on its own."""
-    node = Trunk(graph).last_activation
+    """The backbone's last activation, on its own."""
+    node = Backbone(graph).last_activation
     stored = {tensor.name: to_array(tensor) for tensor in graph.initializer}
     bounds: dict[str, Any] = {name: stored[name] for name in node.input[1:] if name}
     run = ReferenceEvaluator(node)

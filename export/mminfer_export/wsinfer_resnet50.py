@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import BundleError
-from melanoma_infer.model.resnet50 import ResNet50Trunk
+from melanoma_infer.model.resnet50 import ResNet50Backbone
 from mminfer_export.from_module import write_bundle
 from mminfer_export.sample_tiles import Samples
 
 
-class ResNet50(ResNet50Trunk):
+class ResNet50(ResNet50Backbone):
     """ResNet-50 with its classifier; parameters are named as torchvision and timm name them."""
 
     def __init__(self, classes: int) -> None:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.bench.subjects import Subject, Way
-from melanoma_infer.bundle import Bundle, open_bundle
+from melanoma_infer.bundle.bundle import Bundle, open_bundle
 from melanoma_infer.engines import load_engine
 from melanoma_infer.errors import MminferError
 
@@ -91,7 +91,7 @@ def _plain(subject: Subject, bundle: Bundle, threads: int) -> _Ready:
     net = network_of(bundle)
 
     def probabilities(images: torch.Tensor) -> torch.Tensor:
-        return net.tail(net.trunk(images).float(), net.depth(images).float()).probabilities
+        return net.tail(net.backbone(images).float(), net.depth(images).float()).probabilities
 
     compute = _compiled(probabilities) if subject.compiled else probabilities
 

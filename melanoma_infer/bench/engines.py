@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.bench.subjects import BEST, COMPILED, KEEPING_MEMORY, NCHW, Subject
-from melanoma_infer.bundle import Bundle
+from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.card import Precision
 
 CHILD = "melanoma_infer.bench.child"
@@ -42,7 +42,7 @@ class EngineRow:
     """By torch-eager-best of the same precision, or fp32 where that has none."""
     p999_dp: float
     """Of the golden tiles' probabilities, against the sealed ones."""
-    within_gate: bool
+    within_tolerance: bool
 
 
 class Timed:
@@ -132,8 +132,8 @@ def time_engines(
 
 
 def fastest(rows: Sequence[EngineRow]) -> EngineRow | None:
-    """The fastest of the rows that are within their gates."""
-    return max((row for row in rows if row.within_gate), key=lambda row: row.tiles_per_s, default=None)
+    """The fastest of the rows that are within their tolerances."""
+    return max((row for row in rows if row.within_tolerance), key=lambda row: row.tiles_per_s, default=None)
 
 
 def of_engines(rows: Sequence[EngineRow]) -> list[EngineRow]:
@@ -164,7 +164,7 @@ def _row(
         ratio_to_nchw=_ratio(rates, by_key.get((NCHW, "fp32"))),
         ratio_to_best=_ratio(rates, best),
         p999_dp=p999,
-        within_gate=p999 <= bundle.card.gate_of(precision).dp,
+        within_tolerance=p999 <= bundle.card.tolerance_of(precision).dp,
     )
 
 

@@ -15,14 +15,14 @@ from numpy.typing import NDArray
 
 from melanoma_infer.bench.engines import golden_p999
 from melanoma_infer.errors import UsageError
-from melanoma_infer.pipeline import score_slide
-from melanoma_infer.plan import plan_slide
-from melanoma_infer.reading import READERS_MAX, read_tiles
+from melanoma_infer.pipeline.flow import score_slide
+from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.reports.output import OutputFolder
 from melanoma_infer.result import SlideResult
-from melanoma_infer.session import Scorer
 from melanoma_infer.settings import Settings
-from melanoma_infer.slides.choice import ReaderWish, opener_of
+from melanoma_infer.slides.choice import ReaderChoice, opener_of
+from melanoma_infer.tiles.plan import plan_slide
+from melanoma_infer.tiles.reading import READERS_MAX, read_tiles
 
 BESIDE = ("read", "decode", "resize")
 """Stages of the reading threads, which run beside the others."""
@@ -57,7 +57,7 @@ class SlideTiming:
     """Of this process, the largest so far; None where the system does not say."""
     p999_dp: float
     """Of the golden tiles' probabilities on this engine, against the sealed ones."""
-    within_gate: bool
+    within_tolerance: bool
 
     @property
     def slides_per_h(self) -> float:
@@ -88,7 +88,7 @@ def time_slide(
     scorer: Scorer,
     settings: Settings,
     *,
-    reader: ReaderWish = "auto",
+    reader: ReaderChoice = "auto",
     rounds: int = 3,
     engine_seconds: float = ENGINE_SECONDS,
     tell: Callable[[str], None] = lambda _text: None,
@@ -140,7 +140,7 @@ def time_slide(
         stages={stage: median(each[stage] for each in stages) for stage in (*IN_TURN, *BESIDE)},
         peak_rss_bytes=peak_rss_bytes(),
         p999_dp=p999,
-        within_gate=p999 <= bundle.card.gate_of(numerics.precision).dp,
+        within_tolerance=p999 <= bundle.card.tolerance_of(numerics.precision).dp,
     )
 
 
@@ -153,7 +153,7 @@ def peak_rss_bytes() -> int | None:
     return getrusage(RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 
 
-def _held_tiles(path: Path, scorer: Scorer, settings: Settings, reader: ReaderWish) -> list[NDArray[np.uint8]]:
+def _held_tiles(path: Path, scorer: Scorer, settings: Settings, reader: ReaderChoice) -> list[NDArray[np.uint8]]:
     plan = plan_slide(path, scorer.bundle.card, settings, reader=reader)
     rows = sorted({round(row) for row in np.linspace(0, len(plan.tiles) - 1, HELD_TILES)}) if plan.tiles else []
     chosen = [plan.tiles[row] for row in rows]
@@ -178,7 +178,7 @@ def _engine_rate(scorer: Scorer, held: list[NDArray[np.uint8]], seconds: float) 
 
 
 def _scored_once(
-    path: Path, scorer: Scorer, settings: Settings, reader: ReaderWish
+    path: Path, scorer: Scorer, settings: Settings, reader: ReaderChoice
 ) -> tuple[SlideResult, float, dict[str, float]]:
     """The result, the seconds from opening the file to the last written one, and those of each stage."""
     with TemporaryDirectory(prefix="mminfer-bench-") as folder, OutputFolder(Path(folder)) as out:

@@ -45,7 +45,7 @@ class Terminated(BaseException):
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from melanoma_infer.provenance import VERSION
+        from melanoma_infer.runtime.provenance import VERSION
 
         print(f"mminfer {VERSION}")
         raise typer.Exit

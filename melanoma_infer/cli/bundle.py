@@ -13,7 +13,7 @@ from melanoma_infer.cli.console import note, say, table
 from melanoma_infer.errors import EngineUnavailableError, ParityError, UsageError
 
 if TYPE_CHECKING:
-    from melanoma_infer.bundle import Bundle, ParityRow
+    from melanoma_infer.bundle.bundle import Bundle, ParityRow
 
 app = typer.Typer(help="Look at model bundles, and make them.", no_args_is_help=True)
 
@@ -40,7 +40,7 @@ TilesOption = Annotated[
 @app.command()
 def show(bundle: BundleArgument = "demo", json: JsonOption = False) -> None:
     """Print what a model is, what it needs and what it may say."""
-    from melanoma_infer.bundle import open_bundle
+    from melanoma_infer.bundle.bundle import open_bundle
 
     opened = open_bundle(bundle)
     if json:
@@ -54,8 +54,8 @@ def check(bundle: BundleArgument = "demo", json: JsonOption = False) -> None:
     """Verify every byte of a bundle, and its golden tiles through every engine that loads here."""
     import json as json_module
 
-    from melanoma_infer.bundle import open_bundle
-    from melanoma_infer.golden import check_engines
+    from melanoma_infer.bundle.bundle import open_bundle
+    from melanoma_infer.engines.golden import check_engines
 
     opened = open_bundle(bundle)
     checks = check_engines(opened)
@@ -171,7 +171,7 @@ def _require_torch() -> None:
 def _say_made(out: Path, json: bool) -> None:
     import json as json_module
 
-    from melanoma_infer.bundle import open_bundle
+    from melanoma_infer.bundle.bundle import open_bundle
 
     made = open_bundle(out)
     if json:
@@ -188,9 +188,9 @@ def _parity_cells(row: ParityRow) -> tuple[str, str, str, str]:
 
 def _card_rows(bundle: Bundle) -> list[tuple[str, str]]:
     card = bundle.card
-    cut = (
-        f"{card.cut.value:.2f} ({card.cut.low:.2f}–{card.cut.high:.2f}; {card.cut.how})"
-        if card.cut
+    threshold = (
+        f"{card.threshold.value:.2f} ({card.threshold.low:.2f}–{card.threshold.high:.2f}; {card.threshold.how})"
+        if card.threshold
         else "none: not-configured"
     )
     fields = ", ".join(f"{field.name} ({'|'.join(field.values)})" for field in card.patient_fields)
@@ -207,7 +207,7 @@ def _card_rows(bundle: Bundle) -> list[tuple[str, str]]:
         ("outputs", ", ".join(("probabilities", *card.outputs))),
         ("patient fields", fields or "none"),
         ("slide score", card.aggregator.kind),
-        ("cut", cut),
+        ("threshold", threshold),
         ("stain, specimen", f"{card.stain or 'not compared'}, {card.specimen or 'not compared'}"),
         ("precisions", ", ".join(bundle.precisions)),
     ]

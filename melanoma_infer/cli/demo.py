@@ -11,7 +11,7 @@ import typer
 from melanoma_infer.cli.console import note, progress_bar, say, table
 
 if TYPE_CHECKING:
-    from melanoma_infer.bundle import Bundle
+    from melanoma_infer.bundle.bundle import Bundle
     from melanoma_infer.phantom.scene import LesionKind
     from melanoma_infer.result import SlideOutcome
 
@@ -34,7 +34,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="The folder for the slides and the results.")] = Path("mminfer-demo"),
 ) -> None:
     """Draw two slides, one with a lesion and one without, and score them. The second time is quick."""
-    from melanoma_infer.bundle import open_bundle
+    from melanoma_infer.bundle.bundle import open_bundle
     from melanoma_infer.phantom.mark import CAUTION
 
     bundle = open_bundle("demo")
@@ -70,13 +70,13 @@ def _drawn(path: Path, lesion: LesionKind) -> Path:
 
 def _scored(slides: list[Path], bundle: Bundle, out: Path) -> list[SlideOutcome]:
     """The slides' outcomes, along the path of `mminfer score`."""
-    from melanoma_infer.accumulator import SlideCase
-    from melanoma_infer.pipeline import score_slides
+    from melanoma_infer.pipeline.flow import score_slides
+    from melanoma_infer.pipeline.scorer import Scorer
+    from melanoma_infer.pipeline.slide_scoring import SlideRequest
     from melanoma_infer.reports.output import OutputFolder
     from melanoma_infer.reports.run_files import RunFiles
-    from melanoma_infer.session import Scorer
+    from melanoma_infer.scoring.accumulator import SlideCase
     from melanoma_infer.settings import Settings
-    from melanoma_infer.slide_scoring import SlideRequest
 
     scorer = Scorer(bundle)
     requests = [SlideRequest(path, SlideCase(path.stem), Settings()) for path in slides]

@@ -16,9 +16,9 @@ def doctor(
     """Tell what is installed and what works here: golden tiles through every engine that loads."""
     import json as json_module
 
-    from melanoma_infer.bundle import open_bundle
-    from melanoma_infer.golden import check_engines
-    from melanoma_infer.provenance import machine, versions
+    from melanoma_infer.bundle.bundle import open_bundle
+    from melanoma_infer.engines.golden import check_engines
+    from melanoma_infer.runtime.provenance import machine, versions
 
     checks = check_engines(open_bundle(bundle))
     if json:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from melanoma_infer.bundle import Bundle, ParityRow
+    from melanoma_infer.bundle.bundle import Bundle, ParityRow
     from melanoma_infer.engines.engine_file import EngineManifest
     from mminfer_export.precisions import Added, Tiles
 
@@ -78,7 +78,7 @@ def export(
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
 ) -> None:
     """Make a bundle's graph in another precision, compared with fp32 before it is written, or an engine of it."""
-    from melanoma_infer.bundle import open_bundle
+    from melanoma_infer.bundle.bundle import open_bundle
 
     if (calibration or tile_um is not None) and precision is not Precision.int8:
         raise UsageError("--calibration and --tile-um are for --precision int8: no other precision has ranges to set.")
@@ -123,7 +123,7 @@ def _export_onnx(bundle: Bundle, out: Path, precision: Precision, calibration: T
     say(str(out))
     say(table([("engine", "p99.9 |Δp|", "p99.9 |Δmm|", "flips", "on"), *(_cells(row) for row in added.rows)]))
     if added.kept_float:
-        note(f"{len(added.kept_float)} layers stay in float: with them in int8 too little of the gate is left.")
+        note(f"{len(added.kept_float)} layers stay in float: with them in int8 too little of the tolerance is left.")
     sizes = {"fp32": len(bundle.graphs["fp32"]), precision.value: len(added.graph)}
     note(", ".join(f"{name}: {size / 1e6:.1f} MB" for name, size in sizes.items()))
 
@@ -184,10 +184,10 @@ def _calibration(slides: list[Path], bundle: Bundle, tile_um: float | None) -> T
 def _tiles_of(slide: Path, bundle: Bundle, tile_um: float | None, wanted: int) -> NDArray[np.uint8]:
     import numpy as np
 
-    from melanoma_infer.cores import available_cores
-    from melanoma_infer.plan import plan_slide
-    from melanoma_infer.reading import read_tiles
+    from melanoma_infer.runtime.cores import available_cores
     from melanoma_infer.settings import Settings
+    from melanoma_infer.tiles.plan import plan_slide
+    from melanoma_infer.tiles.reading import read_tiles
 
     plan = plan_slide(slide, bundle.card, Settings(tile_um=tile_um))
     rows = sorted({int(row) for row in np.linspace(0, len(plan.tiles) - 1, min(wanted, len(plan.tiles)))})

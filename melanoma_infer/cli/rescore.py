@@ -30,13 +30,13 @@ def rescore(
 
     Values that are not given are unknown. The new result stands beside the old, in rescored-1, rescored-2, ….
     """
-    from melanoma_infer.bundle import open_bundle
-    from melanoma_infer.patients import strict_patient
+    from melanoma_infer.bundle.bundle import open_bundle
+    from melanoma_infer.patients.patient import strict_patient
+    from melanoma_infer.pipeline.rescore import free_place
+    from melanoma_infer.pipeline.rescore import rescore as rescored
     from melanoma_infer.reports import result_json
     from melanoma_infer.reports.output import REPORTS, OutputFolder
     from melanoma_infer.reports.words import finding
-    from melanoma_infer.rescoring import free_place
-    from melanoma_infer.rescoring import rescore as rescored
 
     old = result_json.read(folder / "result.json")
     opened = open_bundle(bundle or (old.bundle.name if old else "demo"))

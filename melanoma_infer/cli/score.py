@@ -14,15 +14,15 @@ from melanoma_infer.cli.console import note, patient_values, progress_bar, say
 from melanoma_infer.errors import BundleError, MminferError, RefusedError, UsageError
 
 if TYPE_CHECKING:
-    from melanoma_infer.bundle import Bundle
-    from melanoma_infer.manifest import Manifest
-    from melanoma_infer.patients import Patient
+    from melanoma_infer.bundle.bundle import Bundle
+    from melanoma_infer.patients.manifest import Manifest
+    from melanoma_infer.patients.patient import Patient
+    from melanoma_infer.pipeline.scorer import Scorer
+    from melanoma_infer.pipeline.slide_job import RunOptions
+    from melanoma_infer.pipeline.slide_scoring import SlideRequest
     from melanoma_infer.result import SlideOutcome
-    from melanoma_infer.session import Scorer
     from melanoma_infer.settings import Settings
-    from melanoma_infer.slide_job import RunOptions
-    from melanoma_infer.slide_scoring import SlideRequest
-    from melanoma_infer.slides.choice import ReaderWish
+    from melanoma_infer.slides.choice import ReaderChoice
 
 VERDICTS = ("suspected", "not-detected", "indeterminate", "not-configured")
 SOME_FAILED = 3
@@ -42,7 +42,7 @@ class _Typed:
     patient: dict[str, str]
     patients: Path | None
     patient_in_output: bool
-    reader: ReaderWish
+    reader: ReaderChoice
 
 
 def score(
@@ -80,7 +80,7 @@ def score(
     specimen: Annotated[str | None, typer.Option(help="primary, re-excision, metastasis or other.")] = None,
     stain: Annotated[str | None, typer.Option(help="H&E, IHC, fluorescence or other.")] = None,
     patients: Annotated[Path | None, typer.Option(metavar="FILE.csv", help="A manifest with one row a slide.")] = None,
-    aggregate: Annotated[str | None, typer.Option(help="mean, max or hottest-area.  [default: the card's]")] = None,
+    aggregate: Annotated[str | None, typer.Option(help="mean, max or top-area-mean.  [default: the card's]")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Redo slides that are finished.")] = False,
     json: Annotated[bool, typer.Option("--json", help="Print results as JSON, one a line, and nothing else.")] = False,
     fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop at the first slide that fails.")] = False,
@@ -101,10 +101,10 @@ def score(
     full_digest: Annotated[bool, typer.Option("--full-digest", help="Identify slides by all their bytes.")] = False,
 ) -> None:
     """Score one or many slides. Finished slides of the same bundle and settings are skipped."""
-    from melanoma_infer.bundle import open_bundle
-    from melanoma_infer.session import Scorer
-    from melanoma_infer.slide_job import RunOptions
-    from melanoma_infer.slides.choice import reader_wish
+    from melanoma_infer.bundle.bundle import open_bundle
+    from melanoma_infer.pipeline.scorer import Scorer
+    from melanoma_infer.pipeline.slide_job import RunOptions
+    from melanoma_infer.slides.choice import reader_choice
 
     refused = _verdicts(fail_on or [])
     typed = _Typed(
@@ -118,7 +118,7 @@ def score(
         patient=patient_values(patient or [], age=age, sex=sex, site=site, ulceration=ulceration),
         patients=patients,
         patient_in_output=not no_patient_in_output,
-        reader=reader_wish(reader),
+        reader=reader_choice(reader),
     )
     opened = open_bundle(bundle)
     if require_tissue_model and opened.card.domain != "tissue":
@@ -132,8 +132,8 @@ def score(
     scorer = Scorer(opened, engine, precision=precision, threads=threads, device=device, engine_file=engine_file)
     if not json:
         note(f"{opened.name} on {scorer.numerics}")
-        for why in scorer.passed_over:
-            note(f"passed over {why}")
+        for why in scorer.skipped:
+            note(f"skipped {why}")
     outcomes = _run(
         requests,
         scorer,
@@ -159,7 +159,7 @@ def _run(
     """Score the slides, telling each one's outcome as soon as it is there."""
     from contextlib import closing
 
-    from melanoma_infer.pipeline import score_slides
+    from melanoma_infer.pipeline.flow import score_slides
     from melanoma_infer.reports.output import OutputFolder
     from melanoma_infer.reports.run_files import RunFiles
 
@@ -181,7 +181,7 @@ def _run(
 
 def _shown_command(context: typer.Context) -> list[str]:
     """What was typed, without what could name a file or a patient."""
-    from melanoma_infer.privacy import redacted_argv
+    from melanoma_infer.runtime.privacy import redacted_argv
 
     return redacted_argv(sys.argv[1:], {name for param in context.command.params for name in param.opts})
 
@@ -223,7 +223,7 @@ def _verdicts(names: Sequence[str]) -> list[str]:
 
 def _requests(paths: Sequence[Path], typed: _Typed, bundle: Bundle) -> list[SlideRequest]:
     """The slides to score, each with what was said of it."""
-    from melanoma_infer.manifest import read_manifest
+    from melanoma_infer.patients.manifest import read_manifest
     from melanoma_infer.slides.members import find_slides
 
     if typed.patients is not None and typed.patient:
@@ -236,7 +236,7 @@ def _requests(paths: Sequence[Path], typed: _Typed, bundle: Bundle) -> list[Slid
         note(f"{len(found.paths)} slides in {found.files} files")
     if manifest is not None:
         return _from_manifest(found.paths, manifest, typed, bundle)
-    from melanoma_infer.patients import strict_patient
+    from melanoma_infer.patients.patient import strict_patient
 
     patient = strict_patient(typed.patient, bundle.card.patient_fields) if typed.patient else None
     settings = _settings(typed)
@@ -244,7 +244,7 @@ def _requests(paths: Sequence[Path], typed: _Typed, bundle: Bundle) -> list[Slid
 
 
 def _from_manifest(paths: Sequence[Path], manifest: Manifest, typed: _Typed, bundle: Bundle) -> list[SlideRequest]:
-    from melanoma_infer.patients import lenient_patient
+    from melanoma_infer.patients.patient import lenient_patient
 
     for column, count in sorted(manifest.misread.items()):
         note(f"manifest: {column} was not understood in {count} rows and counts as unknown there")
@@ -274,8 +274,8 @@ def _request(
     typed: _Typed,
     *warnings: str,
 ) -> SlideRequest:
-    from melanoma_infer.accumulator import SlideCase
-    from melanoma_infer.slide_scoring import SlideRequest
+    from melanoma_infer.pipeline.slide_scoring import SlideRequest
+    from melanoma_infer.scoring.accumulator import SlideCase
 
     case = SlideCase(slide_id, case_id, patient, typed.patient_in_output, warnings)
     return SlideRequest(path, case, settings, typed.reader)
@@ -295,8 +295,8 @@ def _settings(
     """
     from pydantic import ValidationError
 
-    from melanoma_infer.manifest import parse_scale
-    from melanoma_infer.patients import stated_specimen, stated_stain
+    from melanoma_infer.patients.manifest import parse_scale
+    from melanoma_infer.patients.patient import stated_specimen, stated_stain
     from melanoma_infer.settings import Settings
 
     try:
@@ -321,10 +321,10 @@ def _draw_grids(requests: Sequence[SlideRequest], bundle: Bundle, out: Path, *, 
     """Write grid.png for every slide, and print what would be read."""
     from dataclasses import replace
 
-    from melanoma_infer.plan import plan_slide
-    from melanoma_infer.privacy import DIGEST_CHARS
     from melanoma_infer.reports import grid_picture
     from melanoma_infer.reports.output import OutputFolder, write_atomically
+    from melanoma_infer.runtime.privacy import DIGEST_CHARS
+    from melanoma_infer.tiles.plan import plan_slide
 
     failures: list[MminferError] = []
     with OutputFolder(out) as folder:

@@ -12,7 +12,7 @@ from melanoma_infer.cli.console import note, say
 from melanoma_infer.errors import EngineUnavailableError, ParityError, UsageError
 
 if TYPE_CHECKING:
-    from melanoma_infer.bundle import Bundle
+    from melanoma_infer.bundle.bundle import Bundle
     from melanoma_infer.settings import Settings
     from melanoma_infer.verification.expected import Comparison
     from melanoma_infer.verification.sample import Sample
@@ -44,8 +44,8 @@ def verify(
     device: Annotated[str | None, typer.Option(help="cpu, or a device that the engine knows.")] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
 ) -> None:
-    """Compare every engine and precision with the reference on the same tiles; exit 22 when one is beyond its gate."""
-    from melanoma_infer.bundle import open_bundle
+    """Compare every engine and precision with the reference on the same tiles; exit 22 if one exceeds its tolerance."""
+    from melanoma_infer.bundle.bundle import open_bundle
 
     opened = open_bundle(bundle)
     settings = _settings(tile_um, mpp)
@@ -85,13 +85,13 @@ def _verify(
     missing = [each for each in table.unavailable if each.engine in engines]
     if not table.passed:
         names = ", ".join(f"{row.engine} {row.precision}" for row in table.rows if not row.passed)
-        raise ParityError(f"Beyond the gate: {names}. `--engine auto` passes over what failed; do not name it.")
+        raise ParityError(f"Beyond the tolerance: {names}. `--engine auto` skips what failed; do not name it.")
     if missing:
         raise EngineUnavailableError(f"{missing[0].engine} {missing[0].precision} was not verified. {missing[0].why}")
 
 
 def _sample(bundle: Bundle, slide: Path | None, settings: Settings, drawn: int, threads: int | None) -> Sample:
-    from melanoma_infer.cores import available_cores
+    from melanoma_infer.runtime.cores import available_cores
     from melanoma_infer.verification.sample import drawn_sample, slide_sample
 
     if slide is None:
@@ -102,7 +102,7 @@ def _sample(bundle: Bundle, slide: Path | None, settings: Settings, drawn: int, 
 def _settings(tile_um: float | None, mpp: str | None) -> Settings:
     from pydantic import ValidationError
 
-    from melanoma_infer.manifest import parse_scale
+    from melanoma_infer.patients.manifest import parse_scale
     from melanoma_infer.settings import Settings
 
     try:
@@ -140,7 +140,7 @@ def _show(bundle: Bundle, table: Verification) -> None:
         small = (row.max_dp, row.p999_dp, row.mean_dp, row.features_rms, row.p999_dlogit, row.max_dmm)
         shown.add_row(
             f"{row.engine} {row.precision}", *map(_small, small), _small(row.p999_dattention), cam, flips,
-            "within its gates" if row.passed else "FAILED",
+            "within its tolerances" if row.passed else "FAILED",
         )  # fmt: skip
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
@@ -174,7 +174,7 @@ def _compare_with(
 ) -> None:
     import json as json_module
 
-    from melanoma_infer.session import Scorer
+    from melanoma_infer.pipeline.scorer import Scorer
     from melanoma_infer.verification.expected import compare_with_expected
     from melanoma_infer.verification.pictures import write_pictures
 

@@ -10,12 +10,12 @@ from pathlib import Path
 
 import numpy as np
 
-from melanoma_infer.bundle import Bundle
-from melanoma_infer.card import DEFAULT_GATES, Precision
+from melanoma_infer.bundle.bundle import Bundle
+from melanoma_infer.card import DEFAULT_TOLERANCES, Precision
 from melanoma_infer.engines.base import Engine
 from melanoma_infer.engines.device import nvidia_driver_is_loaded
+from melanoma_infer.engines.parity_table import measured
 from melanoma_infer.errors import EngineUnavailableError, GpuLostError, MemoryExhaustedError, ParityError, UsageError
-from melanoma_infer.parity_table import measured
 
 MODULES = {
     "openvino": "melanoma_infer.engines.openvino_engine",
@@ -39,7 +39,7 @@ class EngineChoice:
     """An engine, and why the ones before it were not taken."""
 
     engine: Engine
-    passed_over: tuple[str, ...]
+    skipped: tuple[str, ...]
 
 
 def load_engine(
@@ -51,7 +51,7 @@ def load_engine(
     device: str | None = None,
     engine_file: Path | None = None,
 ) -> EngineChoice:
-    """The engine of that name, or for "auto" the first that loads and passed the parity gate.
+    """The engine of that name, or for "auto" the first that loads and passed the parity tolerance.
 
     Args:
         bundle: the verified model.
@@ -65,40 +65,40 @@ def load_engine(
         UsageError: an engine file was given, and another engine was named, or none.
         BundleError: the engine file is damaged, or of another model.
         EngineUnavailableError: the engine, the precision or the device does not exist here.
-        MemoryExhaustedError, GpuLostError: the GPU of an engine that was named does not work; "auto" passes over it.
+        MemoryExhaustedError, GpuLostError: the GPU of an engine that was named does not work; "auto" skips it.
     """
     if engine_file is not None:
         load_from_file = partial(_of_engine_files(name), engine_file=engine_file)
         return EngineChoice(load_from_file(bundle, _precision(bundle, name, precision, device), threads, device), ())
     if name != "auto":
         return EngineChoice(_load(bundle, name, _precision(bundle, name, precision, device), threads, device), ())
-    passed_over: list[str] = []
+    skipped: list[str] = []
     for candidate in _candidates():
         try:
             engine = _load_trusted(bundle, candidate, _precision(bundle, candidate, precision, device), threads, device)
-            return EngineChoice(engine, tuple(passed_over))
+            return EngineChoice(engine, tuple(skipped))
         except (EngineUnavailableError, ParityError, MemoryExhaustedError, GpuLostError) as error:
-            passed_over.append(f"{candidate}: {error}")
-    raise EngineUnavailableError("No engine can run this bundle here. " + " ".join(passed_over))
+            skipped.append(f"{candidate}: {error}")
+    raise EngineUnavailableError("No engine can run this bundle here. " + " ".join(skipped))
 
 
 def golden_failure(bundle: Bundle, engine: Engine) -> str | None:
-    """Why an engine must not be used here: its outputs for the golden tiles are beyond the card's gate; else None.
+    """Why an engine must not be used here: its outputs for the golden tiles are beyond the card's tolerance; else None.
 
     A seal knows neither this machine's processor, GPU and drivers, nor what a compiler did in this very process. There
     are as many tiles as the engine has under way, so that nothing that computes is left out.
     """
     golden, precision = bundle.golden, engine.numerics.precision
-    gate = bundle.card.parity_gates.get(precision, DEFAULT_GATES[precision])
+    tolerance = bundle.card.tolerances.get(precision, DEFAULT_TOLERANCES[precision])
     count = max(len(golden.tiles), engine.tiles_at_once)
     outputs = list(engine.infer_each(np.resize(golden.tiles, (count, *golden.tiles.shape[1:]))))
-    for name, limit in (("probabilities", gate.dp), ("depth_mm", gate.dmm)):
+    for name, limit in (("probabilities", tolerance.dp), ("depth_mm", tolerance.dmm)):
         if (sealed := golden.outputs.get(name)) is None:
             continue
         differences = np.concatenate([each[name] for each in outputs]) - np.resize(sealed, (count, *sealed.shape[1:]))
         # Not written as "above the limit": a NaN must fail.
         if not np.abs(differences).max() <= limit:
-            return f"{precision} differs from the golden {name} by more than the card's gate"
+            return f"{precision} differs from the golden {name} by more than the card's tolerance"
     return None
 
 
@@ -109,7 +109,7 @@ def _candidates() -> list[str]:
 
 
 def _load_trusted(bundle: Bundle, name: str, precision: Precision, threads: int | None, device: str | None) -> Engine:
-    """The engine, when its numbers are within the card's gate.
+    """The engine, when its numbers are within the card's tolerance.
 
     Raises:
         ParityError: they are not: sealed, as `mminfer verify` found, or on the golden tiles just now.
@@ -154,7 +154,7 @@ def _precision(bundle: Bundle, engine: str, asked: str | None, device: str | Non
 
 
 def _fastest(bundle: Bundle, engine: str, device: str | None) -> Precision:
-    """The fastest precision whose parity, measured here or sealed, is within its gate and that this machine has."""
+    """The fastest precision of this machine whose parity, measured here or sealed, is within its tolerance."""
     from melanoma_infer.engines.openvino_engine import cpu_has_bf16
 
     match engine:
@@ -178,16 +178,16 @@ def _failed_here(bundle: Bundle, engine: str, precision: Precision, device: str 
     """Why this engine must not be taken: what `mminfer verify` found on this machine, else what was sealed."""
     here = measured(bundle, engine, precision, device)
     if here is None:
-        return _failed_gate(bundle, engine, precision)
+        return _failed_tolerance(bundle, engine, precision)
     return None if here.passed else f"{precision} failed `mminfer verify` on this machine ({here.why})"
 
 
-def _failed_gate(bundle: Bundle, engine: str, precision: Precision) -> str | None:
-    """Why the sealed parity of this engine is outside the card's gate; None where it is within, or not measured."""
+def _failed_tolerance(bundle: Bundle, engine: str, precision: Precision) -> str | None:
+    """Why the sealed parity of this engine exceeds the card's tolerance; None if it does not, or was not measured."""
     row = bundle.parity_of(engine, precision)
-    gate = bundle.card.parity_gates.get(precision)
-    if row is None or gate is None:
+    tolerance = bundle.card.tolerances.get(precision)
+    if row is None or tolerance is None:
         return None
-    if row.decision_flips or row.p999_dp > gate.dp or (row.p999_dmm or 0.0) > gate.dmm:
-        return f"{precision} differs from the reference by more than the card's gate"
+    if row.decision_flips or row.p999_dp > tolerance.dp or (row.p999_dmm or 0.0) > tolerance.dmm:
+        return f"{precision} differs from the reference by more than the card's tolerance"
     return None

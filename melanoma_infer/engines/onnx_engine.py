@@ -9,12 +9,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_infer.bundle import Bundle
+from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.card import Precision
-from melanoma_infer.cores import available_cores
 from melanoma_infer.engines import quiet
 from melanoma_infer.engines.base import Numerics, Outputs
 from melanoma_infer.errors import EngineUnavailableError
+from melanoma_infer.runtime.cores import available_cores
 
 TILES_MAX = 8
 """Tiles computed at once, each on one thread; each more holds its own activations."""

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_infer.bundle import Bundle
+from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.card import Precision
-from melanoma_infer.cores import available_cores
 from melanoma_infer.engines import quiet
 from melanoma_infer.engines.base import Numerics, Outputs
 from melanoma_infer.errors import EngineUnavailableError
+from melanoma_infer.runtime.cores import available_cores
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f32", "int8": "f32"}
 """Always set: the default is bf16 where the CPU has it. An fp16 file is computed in f32 on a CPU; an int8 file's other

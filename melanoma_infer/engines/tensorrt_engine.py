@@ -14,8 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_infer.bundle import Bundle
-from melanoma_infer.cache import cache_folder, read_cached, write_cached
+from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.card import Precision
 from melanoma_infer.engines.base import Numerics, Outputs
 from melanoma_infer.engines.batching import BatchRunner, engine_errors
@@ -33,6 +32,7 @@ from melanoma_infer.engines.tensorrt_api import Api, ApiName, import_api
 from melanoma_infer.engines.tensorrt_build import build, graph_of, origin_of
 from melanoma_infer.engines.tensorrt_device import Gpu, TensorRTDevice, find_gpu, import_cuda
 from melanoma_infer.errors import BundleError, EngineUnavailableError, OutputError
+from melanoma_infer.runtime.cache import cache_folder, read_cached, write_cached
 
 CACHE = "engines"
 

@@ -39,7 +39,7 @@ class KernelNetwork:
     def __init__(self, net: MelanomaNet, dtype: torch.dtype, device: torch.device) -> None:
         self._net = net.eval().requires_grad_(False).to(device)
         self._dtype = dtype
-        for module in self._net.trunk.modules():
+        for module in self._net.backbone.modules():
             if isinstance(module, nn.Conv2d):
                 module.weight.data = module.weight.data.to(dtype, memory_format=torch.channels_last)
         self._w1_image = net.w1_image.to(dtype)
@@ -51,7 +51,7 @@ class KernelNetwork:
         images = torch_ops.normalize_tiles(tiles, net.mean, net.std, self._dtype)
         exact = images if self._dtype == torch.float32 else self._exact_images(tiles)
         # The kernels take channels-last maps alone, and another layout would silently go round them.
-        x = net.trunk(images).contiguous(memory_format=torch.channels_last)
+        x = net.backbone(images).contiguous(memory_format=torch.channels_last)
         depth_mm = net.depth(exact)
         tail = torch_ops.attention_tail(
             x, net.attention.weight, net.attention.bias, self._w1_image, depth_mm, net.w1_depth, self._offset,

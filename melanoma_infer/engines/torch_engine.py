@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_infer.bundle import Bundle
+from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.card import Precision
 from melanoma_infer.engines.base import Numerics, OneAtATime, Outputs
 from melanoma_infer.errors import BundleError, EngineUnavailableError

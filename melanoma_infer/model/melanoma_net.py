@@ -5,7 +5,7 @@ With v the attended image's global average, the classifier (Eq. 4, extended to t
     h1 = ReLU(W1 [v; depth; patient] + b1),  h2 = ReLU(W2·h1 + b2),  p = softmax(W3·h2 + b3)
 
 and W1 is kept in three parts. The image's and the depth's, which are linear, are summed as `features`; the patient's
-joins on the host (`melanoma_infer.head`), so patient data never enters the graph.
+joins on the host (`melanoma_infer.bundle.head`), so patient data never enters the graph.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
+from melanoma_infer.bundle.head import TENSORS
 from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import BundleError, UsageError
-from melanoma_infer.head import TENSORS
 from melanoma_infer.model.attention import SpatialAttention
 from melanoma_infer.model.depth import DepthModule
-from melanoma_infer.model.resnet50 import ResNet50Trunk
-from melanoma_infer.patients import Patient, one_hot
+from melanoma_infer.model.resnet50 import ResNet50Backbone
+from melanoma_infer.patients.patient import Patient, one_hot
 from mminfer_kernels import reference
 
 FEATURES = 128
@@ -75,7 +75,7 @@ def log_odds(card: ModelCard) -> tuple[LogOdds, LogOdds, LogOdds]:
 class MelanomaNet(nn.Module):
     """The network for a card's classes, roles, patient fields, tile size and normalisation.
 
-    Parameters: `trunk`, `attention`, `depth`; w1_image (F, C), w1_depth (F,), w1_patient (F, P), b1 (F,);
+    Parameters: `backbone`, `attention`, `depth`; w1_image (F, C), w1_depth (F,), w1_patient (F, P), b1 (F,);
     w2 (M, F), b2 (M,); w3 (K, M), b3 (K,), with F = 128, M = 64, C = 32·width.
     """
 
@@ -92,10 +92,10 @@ class MelanomaNet(nn.Module):
         """
         super().__init__()
         self.card = card
-        self.trunk = ResNet50Trunk(width)
+        self.backbone = ResNet50Backbone(width)
         self.attention = SpatialAttention()
         self.depth = DepthModule(card.tile_px, width)
-        classes, image = len(card.classes), self.trunk.channels_out
+        classes, image = len(card.classes), self.backbone.channels_out
         inputs = image + 1 + card.patient_columns
         self.w1_image = _weight(FEATURES, image, inputs=inputs)
         self.w1_depth = _weight(FEATURES, inputs=inputs)
@@ -131,10 +131,10 @@ class MelanomaNet(nn.Module):
     def forward(self, tiles: Tensor) -> TileOutputs:
         """Return all outputs for tiles uint8 (N, tile_px, tile_px, 3), in projected form: x is never weighted."""
         images = self.normalised(tiles)
-        return self.tail(self.trunk(images), self.depth(images))
+        return self.tail(self.backbone(images), self.depth(images))
 
     def tail(self, x: Tensor, depth_mm: Tensor) -> TileOutputs:
-        """Return all outputs for the trunk's feature map x (N, C, h, w) and depth (N,) in mm."""
+        """Return all outputs for the backbone's feature map x (N, C, h, w) and depth (N,) in mm."""
         tail = reference.attention_tail(
             x, self.attention.weight, self.attention.bias, self.w1_image, depth_mm, self.w1_depth, self.offset(),
             self.w2, self.b2, self.w3, self.b3, self.groups,
@@ -156,7 +156,7 @@ class MelanomaNet(nn.Module):
             depth_mm: (N,), measured; None: the module's estimate.
         """
         images = self.normalised(tiles)
-        pooled = self.attention(self.trunk(images)).attended.mean((2, 3))
+        pooled = self.attention(self.backbone(images)).attended.mean((2, 3))
         depth = self.depth(images) if depth_mm is None else depth_mm
         joined = torch.cat((pooled, depth[:, None], patient), dim=1)
         w1 = torch.cat((self.w1_image, self.w1_depth[:, None], self.w1_patient), dim=1)
@@ -170,7 +170,7 @@ class MelanomaNet(nn.Module):
 
 
 def head_tensors(net: MelanomaNet) -> dict[str, NDArray[np.float32]]:
-    """The tensors of ``head.safetensors``: what `melanoma_infer.head.Head` needs, float32."""
+    """The tensors of ``head.safetensors``: what `melanoma_infer.bundle.head.Head` needs, float32."""
     return {name: getattr(net, name).detach().cpu().float().numpy() for name in TENSORS}
 
 

@@ -1,4 +1,4 @@
-"""The ResNet-50 trunk (He et al. 2016, with the stride in the 3×3 convolution), without pooling and classifier.
+"""The ResNet-50 backbone (He et al. 2016, with the stride in the 3×3 convolution), without pooling and classifier.
 
 Parameters are named as torchvision names them, so its ImageNet weights load at width 64.
 """
@@ -38,7 +38,7 @@ class Bottleneck(nn.Module):
         return result
 
 
-class ResNet50Trunk(nn.Module):
+class ResNet50Backbone(nn.Module):
     """Images (N, 3, H, W) to the feature map x (N, 32·width, H / 32, W / 32) of Eq. 1."""
 
     def __init__(self, width: int = 64) -> None:

@@ -23,13 +23,13 @@ Rgb = NDArray[np.uint8]
 class Label(IntEnum):
     """What stands at a place. The layers of the skin come in the order of their depth."""
 
-    GLASS = 0
+    BACKGROUND = 0
     HORN = 1
     EPIDERMIS = 2
     PAPILLARY_DERMIS = 3
     RETICULAR_DERMIS = 4
     FAT = 5
-    GLASS_BELOW = 6
+    BACKGROUND_BELOW = 6
     VESSEL = 7
     BLOOD = 8
     ADNEXA = 9
@@ -44,17 +44,17 @@ WALL_AND_INSIDE = {
     "gland": (Label.ADNEXA, Label.LUMEN),
 }
 
-GLASS_RGB = (243, 242, 244)
+BACKGROUND_RGB = (243, 242, 244)
 
 # At tones 0, 0.35, 0.7 and 1: what lies between, pale, dark, and the nuclei.
 RAMPS: dict[Label, tuple[tuple[int, int, int], ...]] = {
-    Label.GLASS: (GLASS_RGB,) * 4,
+    Label.BACKGROUND: (BACKGROUND_RGB,) * 4,
     Label.HORN: ((246, 214, 222), (232, 160, 186), (206, 118, 158), (160, 90, 140)),
     Label.EPIDERMIS: ((224, 186, 220), (198, 148, 202), (164, 112, 182), (96, 62, 132)),
     Label.PAPILLARY_DERMIS: ((247, 226, 234), (240, 196, 214), (228, 164, 194), (124, 80, 150)),
     Label.RETICULAR_DERMIS: ((249, 228, 236), (238, 182, 206), (220, 144, 182), (128, 82, 148)),
     Label.FAT: ((246, 232, 238), (243, 222, 232), (224, 156, 190), (130, 84, 150)),
-    Label.GLASS_BELOW: (GLASS_RGB,) * 4,
+    Label.BACKGROUND_BELOW: (BACKGROUND_RGB,) * 4,
     Label.VESSEL: ((238, 186, 206), (222, 146, 182), (196, 112, 164), (100, 60, 134)),
     Label.BLOOD: ((246, 220, 226), (226, 132, 140), (204, 92, 106), (190, 76, 92)),
     Label.ADNEXA: ((226, 190, 222), (202, 152, 206), (170, 118, 188), (100, 66, 136)),
@@ -78,7 +78,7 @@ PALETTE = _palette()
 def draw(scene: Scene, block: RectPx, um_per_px: float) -> Rgb:
     """The colours (h, w, 3) of a block, in pixels of um_per_px µm."""
     labels = draw_labels(scene, block, um_per_px)
-    if labels.max() == Label.GLASS:
+    if labels.max() == Label.BACKGROUND:
         return np.broadcast_to(PALETTE[0], (*labels.shape, 3))
     # Single precision is 4 nm at 75 mm, and half of the time.
     x, y = (place.astype(np.float32) for place in centres_um(block, um_per_px))
@@ -96,7 +96,7 @@ def draw_labels(scene: Scene, block: RectPx, um_per_px: float) -> Labels:
         return labels
     for border in borders(of):
         labels += y >= border
-    labels[labels == Label.GLASS_BELOW] = Label.GLASS
+    labels[labels == Label.BACKGROUND_BELOW] = Label.BACKGROUND
     for structure in scene.structures:
         _put(labels, structure, x, y)
     if scene.lesion is not None:

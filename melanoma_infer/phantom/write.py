@@ -14,13 +14,13 @@ import numpy as np
 from imagecodecs import jpeg8_encode
 from tifffile import TiffWriter
 
-from melanoma_infer.cores import available_cores
 from melanoma_infer.errors import OutputError, UsageError
 from melanoma_infer.geometry import PLAUSIBLE_UM_PER_PX, RectPx, SizePx
-from melanoma_infer.phantom.draw import GLASS_RGB, Rgb, draw
+from melanoma_infer.phantom.draw import BACKGROUND_RGB, Rgb, draw
 from melanoma_infer.phantom.mark import GENERATOR, PHANTOM_MARK
 from melanoma_infer.phantom.scene import Scene
 from melanoma_infer.phantom.truth import render, size_l0, truth_of
+from melanoma_infer.runtime.cores import available_cores
 
 TILE_PX = 256
 QUALITY = 90
@@ -125,13 +125,13 @@ def _description(size: SizePx, level: SizePx, um_per_px: float) -> str:
 
 
 def _encoded(pixels: Rgb) -> bytes:
-    return _glass() if (pixels == GLASS_RGB).all() else _jpeg(pixels)
+    return _glass() if (pixels == BACKGROUND_RGB).all() else _jpeg(pixels)
 
 
 @cache
 def _glass() -> bytes:
     """The commonest tile of all, encoded once."""
-    return _jpeg(np.full((TILE_PX, TILE_PX, 3), GLASS_RGB, np.uint8))
+    return _jpeg(np.full((TILE_PX, TILE_PX, 3), BACKGROUND_RGB, np.uint8))
 
 
 def _jpeg(pixels: Rgb) -> bytes:

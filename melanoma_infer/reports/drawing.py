@@ -228,7 +228,7 @@ def scale_bar(frame: Frame, um_per_px_l0: float, share: float = 0.28) -> tuple[f
 def with_key(
     picture: Image.Image, result: SlideResult, frame: Frame, kinds: Iterable[HatchKind], *, on_slide: bool
 ) -> Image.Image:
-    """The picture above its key: colour bar with the cut, scale bar, outlines, hatching, and what must be said."""
+    """The picture above its key: colour bar with the threshold, scale bar, outlines, hatching and notes."""
     notes = list(_notes(result))
     width = max(picture.width, 720) + 2 * _MARGIN
     key = _Key(width, result, frame, on_slide=on_slide)
@@ -311,11 +311,11 @@ class _Key:
             draw.text((_MARGIN + value * width, y + 21), str(value), INK, font(16), anchor="mt" if value else "lt")
         if self._result.card is None:
             return
-        cut = self._result.card.region_cut
-        x = _MARGIN + round(cut * (width - 1))
+        threshold = self._result.card.region_threshold
+        x = _MARGIN + round(threshold * (width - 1))
         draw.line((x, y - 5, x, y + height + 4), WHITE, 6)
         draw.line((x, y - 6, x, y + height + 5), INK, 2)
-        draw.text((x, y + 24), f"region cut {words.score(cut)}", INK, font(16), anchor="mt")
+        draw.text((x, y + 24), f"region threshold {words.score(threshold)}", INK, font(16), anchor="mt")
 
     def _scale_bar(self, page: Image.Image, y: int) -> None:
         draw = ImageDraw.Draw(page)

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 from scipy import ndimage
 
-from melanoma_infer.plan import SlidePlan
+from melanoma_infer.tiles.plan import SlidePlan
 
 SIDE_PX_MAX = 1600
 TISSUE_COLOUR = (0, 110, 180)

@@ -11,7 +11,6 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from melanoma_infer.errors import OutputError
-from melanoma_infer.privacy import folder_name
 from melanoma_infer.records import Identity
 from melanoma_infer.reports import (
     heatmap,
@@ -24,6 +23,7 @@ from melanoma_infer.reports import (
     tiles_npz,
 )
 from melanoma_infer.result import SlideResult
+from melanoma_infer.runtime.privacy import folder_name
 from melanoma_infer.slides.base import Closing
 
 LOCK = ".lock"

@@ -33,7 +33,7 @@ def _feature(result: SlideResult, region: Region) -> dict[str, object]:
                 "diameter_mm": region.diameter_mm,
                 "score": region.score,
                 "malignant_share": region.malignant_share,
-                "piece": region.piece,
+                "tissue_section": region.tissue_section,
             },
         },
     }

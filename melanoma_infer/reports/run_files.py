@@ -12,12 +12,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from melanoma_infer.bundle import Bundle
+from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.engines.base import Numerics
 from melanoma_infer.errors import OutputError
-from melanoma_infer.provenance import machine, versions
 from melanoma_infer.reports.output import write_atomically
 from melanoma_infer.result import SlideOutcome
+from melanoma_infer.runtime.provenance import machine, versions
 
 COLUMNS = (
     "id", "case_id", "exit_code", "verdict", "reasons", "malignant_score", "outcome", "outcome_score",

@@ -24,7 +24,7 @@ RESEARCH_USE = "Research use only. Not a medical device: no decision about a pat
 def finding(result: SlideResult) -> str:
     """The result in a sentence; the reasons in its place where nothing may be claimed."""
     if result.verdict == "suspected":
-        scores = f"score {score(result.malignant_score)}, cut {score(result.bundle.cut)}"
+        scores = f"score {score(result.malignant_score)}, threshold {score(result.bundle.threshold)}"
         return f"Suspected melanoma in evaluable tissue ({scores})"
     if result.verdict == "not-detected":
         evaluated = share(result.evaluable_fraction)
@@ -84,9 +84,9 @@ def outcome(result: SlideResult) -> str:
     if result.outcome_name is None:
         return ""
     said = {
-        "above-cut": "Above the upper cut",
-        "between-cuts": "Between the cuts: nothing is claimed",
-        "below-cut": "Below the lower cut",
+        "above-threshold": "Above the upper threshold",
+        "between-thresholds": "Between the thresholds: nothing is claimed",
+        "below-threshold": "Below the lower threshold",
         "not-assessed": "Not assessed",
     }[result.outcome]
     number = "" if result.outcome == "not-assessed" else f" (score {score(result.outcome_score)})"
@@ -94,12 +94,12 @@ def outcome(result: SlideResult) -> str:
 
 
 def region_counts(result: SlideResult) -> str:
-    """How many regions of each kind lie on each piece of tissue; nothing where there is none."""
+    """How many regions of each kind lie on each tissue section; nothing where there is none."""
     lines = []
-    for piece in sorted({region.piece for region in result.regions}):
-        kinds = [region.class_ for region in result.regions if region.piece == piece]
+    for section in sorted({region.tissue_section for region in result.regions}):
+        kinds = [region.class_ for region in result.regions if region.tissue_section == section]
         counts = [f"{kinds.count(kind)} {kind}" for kind in ("malignant", "benign") if kind in kinds]
-        lines.append(f"{f'Piece {piece}' if piece else 'On no piece'}: {', '.join(counts)}.")
+        lines.append(f"{f'Tissue section {section}' if section else 'On no tissue section'}: {', '.join(counts)}.")
     return " ".join(lines)
 
 

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.records import SlideFacts
-from melanoma_infer.stopwatch import Stopwatch
+from melanoma_infer.runtime.stopwatch import Stopwatch
 
 
 class RegionUnreadableError(Exception):

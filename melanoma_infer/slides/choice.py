@@ -17,25 +17,25 @@ from melanoma_infer.slides.openslide_reader import OpenSlideReader, shared_cache
 from melanoma_infer.slides.tiff_reader import VENDORS, TiffReader
 from melanoma_infer.slides.tile_cache import TileCache
 
-ReaderWish = Literal["auto", "openslide", "tiff"]
+ReaderChoice = Literal["auto", "openslide", "tiff"]
 PROBE_PX = 256
 """Side of the regions on which two readers are compared, in level pixels."""
 
 
-def reader_wish(text: str) -> ReaderWish:
+def reader_choice(text: str) -> ReaderChoice:
     """What a person typed.
 
     Raises:
         UsageError: it is none of the three.
     """
-    for wish in get_args(ReaderWish):
-        if text == wish:
-            return wish  # type: ignore[no-any-return]
-    raise UsageError(f"--reader takes {', '.join(get_args(ReaderWish))}.")
+    for choice in get_args(ReaderChoice):
+        if text == choice:
+            return choice  # type: ignore[no-any-return]
+    raise UsageError(f"--reader takes {', '.join(get_args(ReaderChoice))}.")
 
 
 def choose_reader(
-    path: Path, facts: SlideFacts, level: int, around: Iterable[tuple[int, int]], wish: ReaderWish
+    path: Path, facts: SlideFacts, level: int, around: Iterable[tuple[int, int]], choice: ReaderChoice
 ) -> SlideFacts:
     """The facts of the reader to be used.
 
@@ -44,17 +44,17 @@ def choose_reader(
         facts: by the reader that opened it.
         level: what will be read.
         around: (x, y) in level pixels: there, and in the level's far corner, the readers are compared.
-        wish: "auto" takes TiffReader where it can decode that level and gives the same pixels.
+        choice: "auto" takes TiffReader where it can decode that level and gives the same pixels.
 
     Raises:
-        SlideFormatError: "tiff" was wished for, and cannot be had.
+        SlideFormatError: "tiff" was chosen, and cannot be had.
     """
-    if facts.vendor in VENDORS and wish != "openslide":
+    if facts.vendor in VENDORS and choice != "openslide":
         with TiffReader(path) as tiff, OpenSlideReader(path) as openslide:
             regions = _probes(facts.level_sizes[level], around)
             if tiff.decodes(level) and all(_same_pixels(tiff, openslide, level, region) for region in regions):
                 return tiff.facts
-    if wish == "tiff":
+    if choice == "tiff":
         raise SlideFormatError(
             "The tiles of this slide cannot be decoded directly, or not to OpenSlide's pixels. Use --reader auto."
         )

@@ -95,8 +95,8 @@ def identify(path: Path, quickhash: str | None, *, full: bool = False) -> Identi
     try:
         for file in files:
             digest.update(file.stat().st_size.to_bytes(8, "little"))
-            for piece in _pieces(file, whole=full or quickhash is None):
-                digest.update(piece)
+            for part in _parts(file, whole=full or quickhash is None):
+                digest.update(part)
         stats = [file.stat() for file in files]
     except OSError as error:
         raise storage_error(error) from error
@@ -108,11 +108,11 @@ def identify(path: Path, quickhash: str | None, *, full: bool = False) -> Identi
     )
 
 
-def _pieces(path: Path, *, whole: bool) -> Iterator[bytes]:
+def _parts(path: Path, *, whole: bool) -> Iterator[bytes]:
     with path.open("rb") as file:
         if whole:
-            while piece := file.read(MEBIBYTE):
-                yield piece
+            while part := file.read(MEBIBYTE):
+                yield part
             return
         yield file.read(MEBIBYTE)
         file.seek(max(0, path.stat().st_size - MEBIBYTE))

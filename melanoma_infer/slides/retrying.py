@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from melanoma_infer.errors import SlideFormatError, SlideUnreadableError, TransientIOError
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.records import SlideFacts
+from melanoma_infer.runtime.stopwatch import Stopwatch
 from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.base import Closing, Opener, RegionUnreadableError, SlideReader
-from melanoma_infer.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)

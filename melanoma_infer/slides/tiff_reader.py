@@ -20,10 +20,10 @@ from numpy.typing import NDArray
 from melanoma_infer.errors import SlideUnreadableError
 from melanoma_infer.geometry import RectPx, SizePx
 from melanoma_infer.records import SlideFacts
+from melanoma_infer.runtime.stopwatch import Stopwatch
 from melanoma_infer.slides.base import Closing
 from melanoma_infer.slides.openslide_reader import OpenSlideReader
 from melanoma_infer.slides.tile_cache import TileCache
-from melanoma_infer.stopwatch import Stopwatch
 
 VENDORS = ("aperio", "generic-tiff")
 """Their levels are pages of tiles side by side. Others overlap their tiles, or move them."""

@@ -1,4 +1,4 @@
-"""How far one engine's outputs are from the reference's, and which of the differences are beyond their gate."""
+"""How far one engine's outputs are from the reference's, and which of the differences are beyond their tolerance."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_infer.bundle import Bundle
-from melanoma_infer.card import ModelCard, ParityGate
+from melanoma_infer.bundle.bundle import Bundle
+from melanoma_infer.card import ModelCard, Tolerance
 from melanoma_infer.engines.base import Outputs
-from melanoma_infer.fusion import fused
-from melanoma_infer.patients import Patient, one_hot
-from melanoma_infer.scoring import aggregate, malignant_probabilities
+from melanoma_infer.patients.patient import Patient, one_hot
+from melanoma_infer.scoring.aggregation import aggregate, malignant_probabilities
+from melanoma_infer.scoring.fusion import fused
 
 Array = NDArray[np.float64]
 
@@ -50,31 +50,31 @@ class Differences:
 
 @dataclass(frozen=True)
 class Excess:
-    """A figure and its gate; `ratio` above 1 is beyond it."""
+    """A figure and its tolerance; `ratio` above 1 is beyond it."""
 
     name: str
     value: float
-    gate: float
+    tolerance: float
     ratio: float
 
     def __str__(self) -> str:
-        return f"{self.name} {self.value:.2g} (gate {self.gate:g})"
+        return f"{self.name} {self.value:.2g} (tolerance {self.tolerance:g})"
 
 
 def differences(bundle: Bundle, reference: Outputs, other: Outputs, slides: Sequence[Slide] = ()) -> Differences:
     """How far `other` is from `reference`, both of the same tiles.
 
     |Δp| is taken over the graph's probabilities, and over those that the head gives for the golden patients and for an
-    unknown one, which are what a slide's score is made of. A flip is a raw score on the other side of the card's cut,
-    or of the reference's median: of tiles and of slides, for an unknown patient.
+    unknown one, which are what a slide's score is made of. A flip is a raw score on the other side of the card's
+    threshold, or of the reference's median: of tiles and of slides, for an unknown patient.
     """
     before, after = (_probabilities(bundle, outputs) for outputs in (reference, other))
     dp = np.abs(after - before)
     scores, others = (np.stack([malignant_probabilities(p, bundle.card) for p in each]) for each in (before, after))
     slide_scores, slide_others = (_slide_scores(bundle.card, each, slides) for each in (scores, others))
-    cut = bundle.card.cut.value if bundle.card.cut else float(np.median(scores[0]))
+    threshold = bundle.card.threshold.value if bundle.card.threshold else float(np.median(scores[0]))
     unknown = slice(None, None, len(scores))
-    slide_flips = _flips(slide_scores[unknown], slide_others[unknown], cut)
+    slide_flips = _flips(slide_scores[unknown], slide_others[unknown], threshold)
     dscore = np.abs(others - scores)
     maps = {name: _difference(reference, other, name) for name in ("depth_mm", "attention")}
     dmm, attention = maps["depth_mm"], maps["attention"]
@@ -84,7 +84,7 @@ def differences(bundle: Bundle, reference: Outputs, other: Outputs, slides: Sequ
         mean_dp=float(dp.mean()),
         max_dscore=float(max(dscore.max(), np.abs(slide_others - slide_scores).max(initial=0.0))),
         p999_dlogit=_tail(np.abs(_centred_logs(other["probabilities"]) - _centred_logs(reference["probabilities"]))),
-        decision_flips=_flips(scores[0], others[0], cut) + slide_flips,
+        decision_flips=_flips(scores[0], others[0], threshold) + slide_flips,
         slide_flips=slide_flips,
         max_dmm=None if dmm is None else float(dmm.max()),
         p999_dmm=None if dmm is None else _tail(dmm),
@@ -94,25 +94,25 @@ def differences(bundle: Bundle, reference: Outputs, other: Outputs, slides: Sequ
     )
 
 
-def beyond(seen: Differences, gate: ParityGate) -> list[Excess]:
-    """Every figure that has a gate, the one farthest beyond it first."""
-    return sorted(_compared(seen, gate), key=lambda each: -each.ratio)
+def beyond(seen: Differences, tolerance: Tolerance) -> list[Excess]:
+    """Every figure that has a tolerance, the one farthest beyond it first."""
+    return sorted(_compared(seen, tolerance), key=lambda each: -each.ratio)
 
 
-def _compared(seen: Differences, gate: ParityGate) -> Iterator[Excess]:
+def _compared(seen: Differences, tolerance: Tolerance) -> Iterator[Excess]:
     yield Excess("decision flips", seen.decision_flips, 0, float(seen.decision_flips and 1 + seen.decision_flips))
     for name, value, limit in (
-        ("p99.9 |Δp|", seen.p999_dp, gate.dp),
-        ("p99.9 |Δmm|", seen.p999_dmm, gate.dmm),
-        ("features' relative RMS", seen.features_rms, gate.features_rms),
-        ("p99.9 |Δlogit|", seen.p999_dlogit, gate.dlogit),
-        ("p99.9 |Δattention|", seen.p999_dattention, gate.attention),
+        ("p99.9 |Δp|", seen.p999_dp, tolerance.dp),
+        ("p99.9 |Δmm|", seen.p999_dmm, tolerance.dmm),
+        ("features' relative RMS", seen.features_rms, tolerance.features_rms),
+        ("p99.9 |Δlogit|", seen.p999_dlogit, tolerance.dlogit),
+        ("p99.9 |Δattention|", seen.p999_dattention, tolerance.attention),
     ):
         if value is not None and limit is not None:
             yield Excess(name, value, limit, value / limit)
-    if seen.cam_correlation is not None and gate.cam_correlation is not None:
-        missing, allowed = 1 - seen.cam_correlation, max(1 - gate.cam_correlation, 1e-12)
-        yield Excess("CAM correlation", seen.cam_correlation, gate.cam_correlation, missing / allowed)
+    if seen.cam_correlation is not None and tolerance.cam_correlation is not None:
+        missing, allowed = 1 - seen.cam_correlation, max(1 - tolerance.cam_correlation, 1e-12)
+        yield Excess("CAM correlation", seen.cam_correlation, tolerance.cam_correlation, missing / allowed)
 
 
 def _probabilities(bundle: Bundle, outputs: Outputs) -> Array:
@@ -126,7 +126,7 @@ def _probabilities(bundle: Bundle, outputs: Outputs) -> Array:
 
 def _slide_scores(card: ModelCard, scores: Array, slides: Sequence[Slide]) -> Array:
     """The slides' scores (S · P,) for every patient, from their tiles' (P, N)."""
-    kind, area_mm2 = card.aggregator.kind, card.hottest_area_mm2
+    kind, area_mm2 = card.aggregator.kind, card.top_area_mm2
     values = [
         aggregate(patient[list(slide.rows)], kind, tile_mm2=slide.tile_mm2, area_mm2=area_mm2)
         for slide in slides
@@ -135,8 +135,8 @@ def _slide_scores(card: ModelCard, scores: Array, slides: Sequence[Slide]) -> Ar
     return np.array([value for value in values if value is not None], np.float64)
 
 
-def _flips(before: Array, after: Array, cut: float) -> int:
-    return int(((before >= cut) != (after >= cut)).sum())
+def _flips(before: Array, after: Array, threshold: float) -> int:
+    return int(((before >= threshold) != (after >= threshold)).sum())
 
 
 def _difference(reference: Outputs, other: Outputs, name: str) -> Array | None:

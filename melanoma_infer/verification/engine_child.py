@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from melanoma_infer.bundle import Bundle, open_bundle
-from melanoma_infer.cache import write_cached
+from melanoma_infer.bundle.bundle import Bundle, open_bundle
 from melanoma_infer.engines import load_engine
 from melanoma_infer.errors import BundleError, EngineUnavailableError, GpuLostError, MemoryExhaustedError, MminferError
+from melanoma_infer.runtime.cache import write_cached
 from melanoma_infer.verification.in_child import ANSWER, OUTPUTS, REQUEST, TILES, EngineRequest
 
 

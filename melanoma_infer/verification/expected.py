@@ -11,18 +11,18 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_infer.bundle import Bundle
+from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.engines.base import Engine, Outputs
 from melanoma_infer.errors import UsageError
-from melanoma_infer.fusion import fused
 from melanoma_infer.geometry import RectPx
-from melanoma_infer.patients import Patient, one_hot
-from melanoma_infer.plan import SlidePlan, plan_slide
-from melanoma_infer.reading import read_tile
+from melanoma_infer.patients.patient import Patient, one_hot
+from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.records import Tile
-from melanoma_infer.session import Scorer
+from melanoma_infer.scoring.fusion import fused
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides.retrying import RetryingReader
+from melanoma_infer.tiles.plan import SlidePlan, plan_slide
+from melanoma_infer.tiles.reading import read_tile
 from melanoma_infer.verification.hypotheses import Hypothesis, hypotheses
 
 Array = NDArray[np.float64]

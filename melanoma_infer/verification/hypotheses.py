@@ -9,14 +9,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 from PIL import Image
 
-from melanoma_infer.bundle import Bundle
+from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.engines.base import Engine
 from melanoma_infer.errors import EngineUnavailableError, UsageError
 from melanoma_infer.geometry import RectPx
-from melanoma_infer.plan import SlidePlan
-from melanoma_infer.reading import ReadPlan, read_plan, read_tile
 from melanoma_infer.records import Tile
 from melanoma_infer.slides.retrying import RetryingReader
+from melanoma_infer.tiles.plan import SlidePlan
+from melanoma_infer.tiles.reading import ReadPlan, read_plan, read_tile
 from melanoma_infer.verification.mistakes import Rgb, graph_engine, input_mistakes
 
 Read = Callable[[RetryingReader, RectPx], Rgb | None]
@@ -100,7 +100,7 @@ def _levels(bundle: Bundle, plan: SlidePlan) -> Iterator[Hypothesis]:
 
 def _changed(plan: ReadPlan, change: Callable[[Rgb], Rgb]) -> Read:
     def read(reader: RetryingReader, rect_l0: RectPx) -> Rgb | None:
-        if rect_l0.area / plan.downsample**2 > REGION_PIXELS_MAX and plan.box == 1:
+        if rect_l0.area / plan.downsample**2 > REGION_PIXELS_MAX and plan.block_px == 1:
             return None
         pixels = read_tile(reader, Tile(0, rect_l0, 1.0, 0.0), plan).pixels
         return None if pixels is None else np.ascontiguousarray(change(pixels))

@@ -16,20 +16,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_infer.bundle import Bundle
+from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.card import Precision
 from melanoma_infer.verification.intermediate import Value, every_value
 from melanoma_infer.verification.mistakes import graph_engine, input_mistakes
 from melanoma_infer.verification.stages import STAGES, Stage, stages_of
 
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "bf16": 0.15, "fp16": 0.05, "int8": 0.3}
-"""Relative RMS of a value's difference that is not rounding. A right bf16 trunk of random weights shows 0.07."""
+"""Relative RMS of a value's difference that is not rounding. A right bf16 backbone of random weights shows 0.07."""
 STEP_TOLERANCE = 1e-3
 """Of a step's largest value, in fp32."""
 
 
 STAGE_OF_OUTPUT: tuple[tuple[str, Stage], ...] = (
-    ("attention", "trunk"),
+    ("attention", "backbone"),
     ("depth_mm", "depth"),
     ("features", "projection"),
     ("probabilities", "head"),
@@ -77,7 +77,7 @@ def _gives_golden(bundle: Bundle) -> bool:
 
 
 def _is_golden(bundle: Bundle, probabilities: NDArray[Any]) -> bool:
-    limit = bundle.card.gate_of("fp32").dp
+    limit = bundle.card.tolerance_of("fp32").dp
     return bool(np.abs(probabilities - bundle.golden.outputs["probabilities"]).max() <= limit)
 
 
@@ -118,7 +118,7 @@ def network_steps(bundle: Bundle, tile: NDArray[np.uint8]) -> list[Step]:
     def record(stage: Stage, name: str) -> Any:
         return lambda _module, _inputs, output: steps.append(Step(stage, name, output.detach().numpy().copy()))
 
-    parts: tuple[Stage, ...] = ("trunk", "depth")
+    parts: tuple[Stage, ...] = ("backbone", "depth")
     for part in parts:
         for name, module in getattr(net, part).named_modules():
             module.register_forward_hook(record(part, f"{part}.{name}" if name else part))
@@ -194,7 +194,7 @@ def _next(waiting: list[Value]) -> Value | None:
 
 
 def told_by_outputs(names: Sequence[str], card_outputs: Sequence[str]) -> FirstDifference:
-    """The first stage that can be at fault, from which outputs are beyond their gates."""
+    """The first stage that can be at fault, from which outputs are beyond their tolerances."""
     wrong = set(names)
     detail = f"from the outputs alone: {', '.join(sorted(wrong))}" if wrong else "from the outputs alone"
     if {"attention", "depth_mm"} <= wrong:

@@ -9,15 +9,15 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_infer.bundle import Bundle
+from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import SlideUnreadableError
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.phantom.draw import draw
 from melanoma_infer.phantom.scene import Scene, make_scene
-from melanoma_infer.plan import plan_slide
-from melanoma_infer.reading import read_tiles
 from melanoma_infer.settings import Settings
+from melanoma_infer.tiles.plan import plan_slide
+from melanoma_infer.tiles.reading import read_tiles
 from melanoma_infer.verification.differences import Slide
 
 DRAWN_SLIDES = 8

@@ -1,4 +1,4 @@
-"""The stages of a graph: which of its values belong to the input, the trunk, the depth, the attention and so on."""
+"""The stages of a graph: which of its values belong to the input, the backbone, the depth, the attention and so on."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import onnx
 
-Stage = Literal["input", "trunk", "depth", "attention", "projection", "head", "maps", "run"]
+Stage = Literal["input", "backbone", "depth", "attention", "projection", "head", "maps", "run"]
 
 STAGES: dict[Stage, str] = {
     "input": "input decoding and normalisation",
-    "trunk": "trunk",
+    "backbone": "backbone",
     "depth": "depth",
     "attention": "attention",
     "projection": "projection to features",
@@ -29,8 +29,9 @@ POINTWISE = SHAPES | {"Div", "Sub", "Mul", "Add"}
 def stages_of(graph: onnx.GraphProto) -> dict[str, Stage]:
     """The stage of every value that a node gives, by name, from which of the graph's outputs it leads to.
 
-    Input: pointwise operators before the first product. Depth and attention: what leads to these outputs alone. Trunk:
-    what leads to the attention otherwise, or, in a graph without one, to the last products before the probabilities.
+    Input: pointwise operators before the first product. Depth and attention: what leads to these outputs alone.
+    Backbone: what leads to the attention otherwise, or, in a graph without one, to the last products before the
+    probabilities.
     """
     outputs = {value.name for value in graph.output}
     made = {name: node for node in graph.node for name in node.output if name}
@@ -38,15 +39,15 @@ def stages_of(graph: onnx.GraphProto) -> dict[str, Stage]:
     leads = {name: _ancestors(made, [name]) for name in outputs}
     elsewhere = _ancestors(made, outputs - {"attention"}, closed={"attention"})
     without_depth = _ancestors(made, outputs - {"depth_mm"}, closed={"depth_mm"})
-    trunk = (leads["attention"] & elsewhere) if "attention" in leads else _before_head(graph, leads["probabilities"])
+    backbone = (leads["attention"] & elsewhere) if "attention" in leads else _before_head(graph, leads["probabilities"])
     stages: dict[str, Stage] = {}
     for name in made:
         if name in start:
             stages[name] = "input"
         elif name in leads.get("depth_mm", ()) and name not in without_depth:
             stages[name] = "depth"
-        elif name in trunk:
-            stages[name] = "trunk"
+        elif name in backbone:
+            stages[name] = "backbone"
         elif name in leads.get("attention", ()):
             stages[name] = "attention"
         elif name in leads.get("features", ()):

@@ -13,13 +13,13 @@ from typing import Any, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_infer.bundle import Bundle
+from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.card import Precision
 from melanoma_infer.engines import MODULES, ON_GPU
 from melanoma_infer.engines.base import Numerics, Outputs, first_non_finite
 from melanoma_infer.engines.device import nvidia_driver_is_loaded
+from melanoma_infer.engines.parity_table import MeasuredParity, keep
 from melanoma_infer.errors import EngineUnavailableError, OutputError, UsageError
-from melanoma_infer.parity_table import MeasuredParity, keep
 from melanoma_infer.verification.differences import Differences, Excess, beyond, differences
 from melanoma_infer.verification.in_child import EngineAnswer, EngineRequest, run_engine
 from melanoma_infer.verification.localise import FirstDifference, told_by_outputs
@@ -66,7 +66,7 @@ class Verification:
 
     @property
     def passed(self) -> bool:
-        """Whether something ran, and nothing is beyond its gate."""
+        """Whether something ran, and nothing is beyond its tolerance."""
         return bool(self.rows) and all(row.passed for row in self.rows)
 
 
@@ -132,7 +132,7 @@ class Verifier:
         return _Reference(GOLDEN, None, golden, self.sample.only_golden())
 
     def _seen(self, outputs: Outputs, reference: Outputs, pair: Pair, slides: Sequence[Any]) -> tuple[Differences, Any]:
-        return differences(self.bundle, reference, outputs, slides), self.bundle.card.gate_of(pair[1])
+        return differences(self.bundle, reference, outputs, slides), self.bundle.card.tolerance_of(pair[1])
 
     def _row(self, pair: Pair, answer: EngineAnswer, reference: _Reference) -> MeasuredParity:
         """One row of the table."""
@@ -144,15 +144,15 @@ class Verifier:
             told = {"why": f"{broken} is not finite for some tile", "stage": STAGES["run"]}
             return row.model_copy(update=told)
         outputs = {name: values[: len(reference.sample.tiles)] for name, values in answer.outputs.items()}
-        seen, gate = self._seen(outputs, reference.outputs, pair, reference.sample.slides)
-        excesses = beyond(seen, gate)
+        seen, tolerance = self._seen(outputs, reference.outputs, pair, reference.sample.slides)
+        excesses = beyond(seen, tolerance)
         failures = [each for each in excesses if each.ratio > 1]
         figures = {name: value for name, value in vars(seen).items() if name in MeasuredParity.model_fields}
         update: dict[str, Any] = {
             **figures,
             "passed": not failures,
             "why": "; ".join(map(str, failures)),
-            "over_gate": excesses[0].ratio,
+            "over_tolerance": excesses[0].ratio,
         }
         if failures:
             where = self._localised(pair, outputs, reference, failures)

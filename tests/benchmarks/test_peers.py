@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 
-from melanoma_infer.bundle import open_bundle
+from melanoma_infer.bundle.bundle import open_bundle
 
 PEERS = Path(__file__).parents[2] / "benchmarks" / "peers"
 

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array, to_array
 from onnx.reference import ReferenceEvaluator
 
-from melanoma_infer.bundle import open_bundle
+from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.errors import BundleError
 
 PEERS = Path(__file__).parents[2] / "benchmarks" / "peers"
@@ -76,7 +76,7 @@ def test_a_stored_uint8_tensor_is_refused(quantisers):
         quantisers.int8_throughout(model.SerializeToString())
 
 
-def test_all_quantise_the_trunk_s_convolutions_and_residual_sums(quantisers):
+def test_all_quantise_the_backbone_s_convolutions_and_residual_sums(quantisers):
     model = quantisers.prepared(open_bundle("demo").graphs["fp32"])
     kinds = {node.name: node.op_type for node in model.graph.node}
     names = quantisers.quantised_nodes(model)

@@ -9,8 +9,8 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from melanoma_infer.bundle import Bundle
-from melanoma_infer.head import Head
+from melanoma_infer.bundle.bundle import Bundle
+from melanoma_infer.bundle.head import Head
 from melanoma_infer.model.melanoma_net import MelanomaNet, head_tensors
 from mminfer_export.calibrated_net import reference_outputs, spanning_golden
 from mminfer_export.phantom_tiles import phantom_tiles

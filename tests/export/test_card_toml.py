@@ -7,12 +7,12 @@ import tomllib
 
 import pytest
 
-from melanoma_infer.card import DEFAULT_GATES, ModelCard
+from melanoma_infer.card import DEFAULT_TOLERANCES, ModelCard
 from melanoma_infer.errors import OutputError, UsageError
 from mminfer_export.card_toml import TEMPLATE, read_card, write_template
 
-EXAMPLES = {"stain", "specimen", "no_lesion", "cam_scale", "thickness_residual_quantiles_mm", "cut", "outcome",
-            "outcome_cuts", "class_priors", "network", "patient_fields", "aggregator"}  # fmt: skip
+EXAMPLES = {"stain", "specimen", "no_lesion", "cam_scale", "thickness_residual_quantiles_mm", "threshold", "outcome",
+            "outcome_thresholds", "class_priors", "network", "patient_fields", "aggregator"}  # fmt: skip
 """Fields that the template shows by an example, because their default is that they are left out."""
 
 
@@ -39,18 +39,18 @@ def test_the_template_shows_each_field_s_default():
     # Patient fields need the output `features`, which the template leaves out.
     shown = ModelCard.model_validate({k: v for k, v in named.items() if k != "patient_fields"})
     for name, field in ModelCard.model_fields.items():
-        if not field.is_required() and name not in EXAMPLES | {"um_per_px", "tile_um", "parity_gates"}:
+        if not field.is_required() and name not in EXAMPLES | {"um_per_px", "tile_um", "tolerances"}:
             assert getattr(shown, name) == field.get_default(call_default_factory=True), name
-    assert shown.aggregator.kind == "hottest-area"
-    for precision, gate in DEFAULT_GATES.items():
-        assert (shown.parity_gates[precision].dp, shown.parity_gates[precision].dmm) == (gate.dp, gate.dmm)
+    assert shown.aggregator.kind == "top-area-mean"
+    for precision, tolerance in DEFAULT_TOLERANCES.items():
+        assert (shown.tolerances[precision].dp, shown.tolerances[precision].dmm) == (tolerance.dp, tolerance.dmm)
 
 
 def test_every_example_of_the_template_is_valid():
     named = tomllib.loads(uncommented()) | {"outputs": ["depth_mm", "attention", "cam", "features"]}
     card = ModelCard.model_validate(named)
     assert card.patient_fields[0].columns == 4
-    assert card.cut is not None
+    assert card.threshold is not None
     assert card.network is not None
 
 

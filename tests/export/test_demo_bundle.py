@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from melanoma_infer.bundle import PACKAGED, open_bundle
-from melanoma_infer.card import DEFAULT_GATES
+from melanoma_infer.bundle.bundle import PACKAGED, open_bundle
+from melanoma_infer.card import DEFAULT_TOLERANCES
 from melanoma_infer.engines import load_engine
 from mminfer_export.demo_bundle import demo_card, draw_tile, drawn_tiles, write_demo_bundle
 
@@ -30,14 +30,14 @@ def test_it_is_smaller_than_6_mb():
 
 def test_its_card_says_that_it_is_not_trained(demo):
     assert (demo.card.trained, demo.card.domain) == (False, "phantom")
-    assert "untrained" in demo.card.cut.how
+    assert "untrained" in demo.card.threshold.how
     assert comparable(demo.card) == comparable(demo_card())
 
 
 def comparable(card):
-    """The card without what is measured, every bound of its gates set."""
-    gates = {precision: card.gate_of(precision) for precision in DEFAULT_GATES}
-    return card.model_copy(update={"cam_scale": None, "parity_gates": gates})
+    """The card without what is measured, every bound of its tolerances set."""
+    tolerances = {precision: card.tolerance_of(precision) for precision in DEFAULT_TOLERANCES}
+    return card.model_copy(update={"cam_scale": None, "tolerances": tolerances})
 
 
 def test_the_malignant_probability_spans_its_range(demo, outputs):
@@ -88,12 +88,12 @@ def test_golden_host_probabilities_are_the_heads_for_the_golden_patients(demo):
     assert np.abs(golden.host_probabilities[1:] - golden.outputs["probabilities"][1:]).max() > 0.05
 
 
-def test_fp32_engines_were_sealed_within_their_gate_and_without_flips(demo):
+def test_fp32_engines_were_sealed_within_their_tolerance_and_without_flips(demo):
     for engine in ("torch", "openvino", "onnxruntime"):
         row = demo.parity_of(engine, "fp32")
         assert (row.tiles, row.decision_flips) == (32, 0)
-        assert row.max_dp <= demo.card.parity_gates["fp32"].dp
-        assert row.max_dmm <= demo.card.parity_gates["fp32"].dmm
+        assert row.max_dp <= demo.card.tolerances["fp32"].dp
+        assert row.max_dmm <= demo.card.tolerances["fp32"].dmm
 
 
 def test_drawing_is_repeatable_and_tiles_differ():
@@ -104,7 +104,7 @@ def test_drawing_is_repeatable_and_tiles_differ():
 
 @pytest.mark.slow
 def test_writing_it_again_gives_the_packaged_model(tmp_path, demo):
-    """To 1e-4: the last bits of the weights depend on the machine's arithmetic, and a random trunk amplifies them."""
+    """To 1e-4: the weights' last bits depend on the machine's arithmetic, and a random backbone amplifies them."""
     again = open_bundle(write_demo_bundle(tmp_path / "demo.mminfer"))
     assert comparable(again.card) == comparable(demo.card)
     np.testing.assert_array_equal(again.golden.tiles, demo.golden.tiles)

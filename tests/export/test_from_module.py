@@ -16,7 +16,7 @@ from torch import nn
 
 import mminfer_export
 import mminfer_export.from_module as from_module
-from melanoma_infer.bundle import open_bundle
+from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.engines import load_engine
 from melanoma_infer.errors import BundleError, OutputError, ParityError, UsageError
 from mminfer_export import write_bundle
@@ -62,7 +62,12 @@ def test_every_engine_gives_the_module_s_probabilities_for_other_tiles(bundle, n
 def test_the_card_says_what_was_said(bundle):
     card = bundle.card
     assert (card.name, card.tile_px, card.um_per_px, card.resize) == ("skin", SIDE, 0.5, "pillow-bilinear")
-    assert (card.classes, card.malignant, card.stain, card.cut) == (("normal", "tumour"), ("tumour",), "H&E", None)
+    assert (card.classes, card.malignant, card.stain, card.threshold) == (
+        ("normal", "tumour"),
+        ("tumour",),
+        "H&E",
+        None,
+    )
     assert card.mean == MEAN
 
 
@@ -203,7 +208,7 @@ def test_a_graph_that_differs_is_refused_and_the_first_step_named(tmp_path, monk
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_graph_just_within_the_gate_is_accepted_and_one_just_beyond_is_not(tmp_path, monkeypatch, net):
+def test_a_graph_just_within_the_tolerance_is_accepted_and_one_just_beyond_is_not(tmp_path, monkeypatch, net):
     """Δp of a shifted logit z is p(1−p)·Δz; the largest p(1−p) of the tiles scales the shift."""
     probabilities = expected(net, random_tiles(6))
     slope = (probabilities[:, 0] * probabilities[:, 1]).max()

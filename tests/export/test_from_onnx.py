@@ -20,7 +20,7 @@ from own_models_for_tests import (
     random_tiles,
 )
 
-from melanoma_infer.bundle import open_bundle
+from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.engines import load_engine, quiet
 from melanoma_infer.errors import BundleError, OutputError, ParityError, UsageError
 from mminfer_export import from_onnx

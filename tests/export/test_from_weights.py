@@ -11,7 +11,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from melanoma_infer.bundle import open_bundle
+from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.engines import load_engine
 from melanoma_infer.errors import BundleError, EngineUnavailableError, UsageError
 from melanoma_infer.model.melanoma_net import MelanomaNet

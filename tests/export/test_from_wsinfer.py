@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from melanoma_infer import Scorer, score_slide
-from melanoma_infer.bundle import open_bundle
+from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.engines import load_engine
 from melanoma_infer.errors import BundleError, UsageError
 from mminfer_export.from_wsinfer import card_of_config, preprocessing_of, read_config, write_from_wsinfer

@@ -1,4 +1,4 @@
-"""fp16: matrix products in half precision, everything delicate in float32, and the same answers within the gate."""
+"""fp16: matrix products in half precision, everything delicate in float32, the same answers within the tolerance."""
 
 from dataclasses import replace
 
@@ -8,10 +8,10 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from onnx.shape_inference import infer_shapes
 
-from melanoma_infer.bundle import open_bundle
+from melanoma_infer.bundle.bundle import open_bundle
+from melanoma_infer.bundle.graph_checks import check_graph
 from melanoma_infer.engines import load_engine
 from melanoma_infer.errors import BundleError
-from melanoma_infer.graph_checks import check_graph
 from melanoma_infer.verification.differences import beyond, differences
 from mminfer_export.half import PRODUCTS, check_half, to_half
 
@@ -47,7 +47,7 @@ def test_no_value_is_rounded_between_two_float32_nodes(half):
 
 
 def test_the_residual_sums_stay_in_half(half):
-    """A Cast in the trunk would cost a pass over its largest maps."""
+    """A Cast in the backbone would cost a pass over its largest maps."""
     nodes = onnx.load_from_string(half).graph.node
     takers = [node for node in nodes for name in node.input if name.startswith("relu") and node.op_type == "Cast"]
     assert len(takers) <= 4
@@ -67,12 +67,12 @@ def test_the_same_graph_gives_the_same_bytes(small, half):
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
-def test_answers_are_within_the_gate(small, half, engine):
+def test_answers_are_within_the_tolerance(small, half, engine):
     bundle = replace(small.bundle, graphs={**small.bundle.graphs, "fp16": half})
     outputs = load_engine(bundle, engine, precision="fp16").engine.infer(small.tiles)
     assert {values.dtype for values in outputs.values()} == {np.dtype(np.float32)}
     assert np.abs(outputs["probabilities"] - small.outputs["probabilities"]).max() > 0
-    excess = beyond(differences(bundle, small.outputs, outputs), bundle.card.gate_of("fp16"))
+    excess = beyond(differences(bundle, small.outputs, outputs), bundle.card.tolerance_of("fp16"))
     assert excess[0].ratio <= 1, str(excess[0])
 
 
@@ -83,7 +83,7 @@ def test_the_demo_can_be_halved():
 
 def test_a_weight_beyond_fp16_is_refused(small):
     model = onnx.load_from_string(small.bundle.graphs["fp32"])
-    weight = next(t for t in model.graph.initializer if t.name == "trunk.layer1.0.conv1.weight")
+    weight = next(t for t in model.graph.initializer if t.name == "backbone.layer1.0.conv1.weight")
     weight.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(weight) * np.float32(1e7), weight.name))
     with pytest.raises(BundleError, match=r"layer1\.0\.conv1\.weight.*fp16 ends at 65504"):
         to_half(model.SerializeToString())

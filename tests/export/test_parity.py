@@ -3,14 +3,14 @@
 import numpy as np
 import pytest
 
-from melanoma_infer.card import Cut, ModelCard
+from melanoma_infer.card import ModelCard, Threshold
 from melanoma_infer.engines.base import Numerics
 from mminfer_export.parity import compare
 
 NUMERICS = Numerics("openvino", "1", "bf16", "cpu")
 
 
-def card(cut=None):
+def card(threshold=None):
     return ModelCard(
         name="test",
         classes=("a", "b", "c"),
@@ -20,7 +20,7 @@ def card(cut=None):
         mean=(0, 0, 0),
         std=(1, 1, 1),
         resize="pillow-bilinear",
-        cut=None if cut is None else Cut(value=cut, low=cut, high=cut, how="test"),
+        threshold=None if threshold is None else Threshold(value=threshold, low=threshold, high=threshold, how="test"),
     )
 
 
@@ -50,10 +50,10 @@ def test_without_depth_there_is_no_millimetre():
 
 
 @pytest.mark.parametrize(
-    ("cut", "second_score", "flips"),
+    ("threshold", "second_score", "flips"),
     [
         (0.5, 0.49, 0),
-        (0.5, 0.5, 1),  # at the cut counts as above
+        (0.5, 0.5, 1),  # at the threshold counts as above
         (0.3, 0.5, 0),
         (0.45, 0.4, 0),
         (None, 0.41, 0),  # the reference's median is 0.4, the second tile's own score
@@ -61,10 +61,12 @@ def test_without_depth_there_is_no_millimetre():
         (None, 0.4 - 5e-5, 0),  # rounding decides nothing
     ],
 )
-def test_decision_flips_are_tiles_that_change_sides_of_the_cut_or_of_the_references_median(cut, second_score, flips):
+def test_decision_flips_are_tiles_that_change_sides_of_the_threshold_or_of_the_references_median(
+    threshold, second_score, flips
+):
     other = REFERENCE.copy()
     other[1] = [1 - second_score, second_score, 0]
-    row = compare(outputs(REFERENCE), outputs(other), card=card(cut), numerics=NUMERICS, on="")
+    row = compare(outputs(REFERENCE), outputs(other), card=card(threshold), numerics=NUMERICS, on="")
     assert row.decision_flips == flips
 
 

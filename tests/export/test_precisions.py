@@ -1,4 +1,4 @@
-"""Which of several int8 graphs is taken: the first with room below the gate, else the best within it."""
+"""Which of several int8 graphs is taken: the first with room below the tolerance, else the best within it."""
 
 import math
 
@@ -13,7 +13,7 @@ from mminfer_export.precisions import Added, make_precision
 
 @pytest.fixture
 def taken(small, monkeypatch):
-    """How many graphs were tried and which was taken, when theirs are these ratios to the gate."""
+    """How many graphs were tried and which was taken, when theirs are these ratios to the tolerance."""
 
     def of(ratios):
         tried = []
@@ -42,13 +42,13 @@ def taken(small, monkeypatch):
         ([math.nan, 0.9], 1, 2),
     ],
 )
-def test_the_first_with_room_else_the_best_within_the_gate(taken, ratios, index, tried):
+def test_the_first_with_room_else_the_best_within_the_tolerance(taken, ratios, index, tried):
     assert taken(ratios) == (index, tried)
 
 
 @pytest.mark.parametrize("ratios", [[1.1, 3.0], [math.nan], [math.nan, 1.01]])
-def test_nothing_within_the_gate_is_no_bundle(taken, ratios):
-    with pytest.raises(ParityError, match="differs from fp32 by more than the card's gate"):
+def test_nothing_within_the_tolerance_is_no_bundle(taken, ratios):
+    with pytest.raises(ParityError, match="differs from fp32 by more than the card's tolerance"):
         taken(ratios)
 
 

@@ -1,4 +1,4 @@
-"""int8: the rules that every engine needs, each of them broken once, and the same answers within the gate."""
+"""int8: the rules that every engine needs, each of them broken once, and the same answers within the tolerance."""
 
 from dataclasses import replace
 
@@ -7,13 +7,13 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from melanoma_infer.bundle.graph_checks import check_graph
 from melanoma_infer.engines import load_engine
 from melanoma_infer.errors import BundleError, UsageError
-from melanoma_infer.graph_checks import check_graph
 from melanoma_infer.verification.differences import beyond, differences
+from mminfer_export.backbone import Backbone
 from mminfer_export.check_quantized import check_quantized
 from mminfer_export.quantize import best_scale, calibrate, int8_weight, most_harmful, quantize
-from mminfer_export.trunk import Trunk
 
 CONVOLUTIONS, ADDS = 52, 16
 
@@ -54,18 +54,18 @@ def insert_pair(model, value, kind=np.int8):
     model.graph.node.append(helper.make_node("DequantizeLinear", ["pair", "s", "z"], ["pair_back"], name="pair_dq"))
 
 
-def test_the_trunk_is_found_by_structure(small):
-    trunk = Trunk(onnx.load_from_string(small.bundle.graphs["fp32"]).graph)
-    assert len(trunk.convolutions) == CONVOLUTIONS
-    assert len(trunk.skips()) == ADDS
-    assert all(node.input[1].startswith("trunk.layer") for node in trunk.convolutions)
+def test_the_backbone_is_found_by_structure(small):
+    backbone = Backbone(onnx.load_from_string(small.bundle.graphs["fp32"]).graph)
+    assert len(backbone.convolutions) == CONVOLUTIONS
+    assert len(backbone.skips()) == ADDS
+    assert all(node.input[1].startswith("backbone.layer") for node in backbone.convolutions)
 
 
-def test_every_convolution_of_the_trunk_but_the_first_is_int8(model):
+def test_every_convolution_of_the_backbone_but_the_first_is_int8(model):
     back = {node.output[0] for node in model.graph.node if node.op_type == "DequantizeLinear"}
     int8 = [node.input[1] for node in model.graph.node if node.op_type == "Conv" and node.input[0] in back]
     assert len(int8) == CONVOLUTIONS
-    assert all(name.startswith("trunk.layer") for name in int8)
+    assert all(name.startswith("backbone.layer") for name in int8)
     adds = [sum(name in back for name in node.input) for node in model.graph.node if node.op_type == "Add"]
     assert adds.count(1) == ADDS
     assert 2 not in adds
@@ -90,12 +90,12 @@ def test_the_same_calibration_gives_the_same_bytes(small, calibration, content):
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
-def test_answers_are_within_the_gate(small, calibration, worst, engine):
+def test_answers_are_within_the_tolerance(small, calibration, worst, engine):
     """With the worst layers in float: at width 8 there is little to average rounding away."""
     graph = quantize(calibration, worst[:28])
     bundle = replace(small.bundle, graphs={**small.bundle.graphs, "int8": graph})
     outputs = load_engine(bundle, engine, precision="int8").engine.infer(small.tiles)
-    excess = beyond(differences(bundle, small.outputs, outputs), bundle.card.gate_of("int8"))
+    excess = beyond(differences(bundle, small.outputs, outputs), bundle.card.tolerance_of("int8"))
     assert excess[0].ratio <= 1, str(excess[0])
     np.testing.assert_allclose(outputs["depth_mm"], small.outputs["depth_mm"], rtol=0, atol=1e-4)
 
@@ -207,7 +207,7 @@ def before_the_first_convolution(model):
 
 
 def after_the_last_activation(model):
-    insert_pair(model, Trunk(model.graph).last_activation.output[0])
+    insert_pair(model, Backbone(model.graph).last_activation.output[0])
 
 
 def in_the_depth_module(model):
@@ -235,10 +235,10 @@ BROKEN = {
     one_scale_for_a_weight: "each output channel",
     int32_bias: "float bias|biases float",
     both_inputs_of_an_add: "skip, and nothing else",
-    before_the_first_convolution: "before the first convolution|outside the trunk",
-    after_the_last_activation: "after the trunk's last activation|outside the trunk",
-    in_the_depth_module: "outside the trunk",
-    in_the_head: "outside the trunk",
+    before_the_first_convolution: "before the first convolution|outside the backbone",
+    after_the_last_activation: "after the backbone's last activation|outside the backbone",
+    in_the_depth_module: "outside the backbone",
+    in_the_head: "outside the backbone",
     an_input_without_its_weight: "int8 input and weight",
 }
 

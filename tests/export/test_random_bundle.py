@@ -1,9 +1,9 @@
-"""Random bundles: outputs that can tell right from wrong, every precision within its gate, and honest cards."""
+"""Random bundles: outputs that can tell right from wrong, every precision within its tolerance, and honest cards."""
 
 import numpy as np
 import pytest
 
-from melanoma_infer.bundle import open_bundle
+from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.engines.openvino_engine import cpu_has_bf16
 from melanoma_infer.errors import OutputError
 from mminfer_export.calibrated_net import malignant_score
@@ -58,7 +58,7 @@ def test_a_bundle_that_exists_is_not_touched(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [16, 64])
-def test_every_precision_is_sealed_within_its_gate(tmp_path, width):
+def test_every_precision_is_sealed_within_its_tolerance(tmp_path, width):
     bundle = open_bundle(write_random_bundle(tmp_path / "random.mminfer", 23, width))
     assert bundle.precisions == ("fp32", "fp16", "int8")
     wanted = {("torch", "fp32"), *((e, p) for e in ("openvino", "onnxruntime") for p in bundle.precisions)}
@@ -66,5 +66,5 @@ def test_every_precision_is_sealed_within_its_gate(tmp_path, width):
         wanted.add(("openvino", "bf16"))
     assert {(row.engine, row.precision) for row in bundle.parity} == wanted
     for row in bundle.parity:
-        gate = bundle.card.gate_of(row.precision)
-        assert (row.decision_flips, row.p999_dp <= gate.dp, row.p999_dmm <= gate.dmm) == (0, True, True), row
+        tolerance = bundle.card.tolerance_of(row.precision)
+        assert (row.decision_flips, row.p999_dp <= tolerance.dp, row.p999_dmm <= tolerance.dmm) == (0, True, True), row

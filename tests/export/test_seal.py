@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from melanoma_infer.bundle import ParityRow, open_bundle
+from melanoma_infer.bundle.bundle import ParityRow, open_bundle
 from melanoma_infer.errors import OutputError
 from mminfer_export.seal import seal_bundle
 

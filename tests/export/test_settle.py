@@ -1,4 +1,4 @@
-"""int8's trunk at the float trunk's means: with and without a bias, and closer to float on tiles it never saw."""
+"""int8's backbone at the float backbone's means: with and without a bias, and closer to float on tiles it never saw."""
 
 from dataclasses import replace
 
@@ -8,10 +8,10 @@ import pytest
 from onnx import helper, numpy_helper
 
 from melanoma_infer.engines import load_engine
+from mminfer_export.backbone import Backbone
 from mminfer_export.quantize import quantize
 from mminfer_export.settle import last_activation, settle, shift_to
 from mminfer_export.tapped import tapped
-from mminfer_export.trunk import Trunk
 
 KEPT = 24
 """Layers in float, so that what is left to settle is not noise alone at width 8."""
@@ -27,32 +27,32 @@ def settled(small, calibration, int8):
     return settle(int8, calibration.model, small.set_on[:12])
 
 
-def trunk_means(content, tiles):
-    """The mean over these tiles of each channel after the trunk's last activation."""
+def backbone_means(content, tiles):
+    """The mean over these tiles of each channel after the backbone's last activation."""
     model = onnx.load_from_string(content)
-    value = Trunk(model.graph).last_activation.output[0]
+    value = Backbone(model.graph).last_activation.output[0]
     session = tapped(model, [value])
     return np.mean([session.run([value], {"tiles": tile[None]})[0].mean((0, 2, 3)) for tile in tiles], axis=0)
 
 
 def without_its_last_bias(content):
     model = onnx.load_from_string(content)
-    del Trunk(model.graph).last_convolution.input[2:]
+    del Backbone(model.graph).last_convolution.input[2:]
     return model.SerializeToString()
 
 
 def test_the_last_convolution_is_the_last_block_s_third(small):
-    last = Trunk(onnx.load_from_string(small.bundle.graphs["fp32"]).graph).last_convolution
-    assert last.input[1].startswith("trunk.layer4.2.conv3")
+    last = Backbone(onnx.load_from_string(small.bundle.graphs["fp32"]).graph).last_convolution
+    assert last.input[1].startswith("backbone.layer4.2.conv3")
 
 
 @pytest.mark.parametrize("before", [bytes, without_its_last_bias])
-def test_the_trunk_has_the_float_trunk_s_means(small, calibration, int8, before):
+def test_the_backbone_has_the_float_backbone_s_means(small, calibration, int8, before):
     tiles, content = small.set_on[:12], before(int8)
-    exact = trunk_means(calibration.model.SerializeToString(), tiles)
+    exact = backbone_means(calibration.model.SerializeToString(), tiles)
     after = settle(content, calibration.model, tiles)
-    assert np.abs(trunk_means(content, tiles) - exact).max() > 1e-2
-    np.testing.assert_allclose(trunk_means(after, tiles), exact, rtol=0, atol=1e-5)
+    assert np.abs(backbone_means(content, tiles) - exact).max() > 1e-2
+    np.testing.assert_allclose(backbone_means(after, tiles), exact, rtol=0, atol=1e-5)
 
 
 def test_nothing_but_one_bias_changes(int8, settled):
@@ -112,14 +112,14 @@ def test_a_channel_that_never_gets_through_is_left_alone():
         ("Clip", [0.0, 6.0], {}, [0.0, 2.0, 6.0]),
     ],
 )
-def test_any_activation_that_ends_a_trunk_is_known(kind, bounds, attributes, wanted):
+def test_any_activation_that_ends_a_backbone_is_known(kind, bounds, attributes, wanted):
     names = [f"bound{i}" for i in range(len(bounds))]
     nodes = [
         helper.make_node("Conv", ["x", "w"], ["sums"], name="conv"),
         helper.make_node(kind, ["sums", *names], ["y"], name="end", **attributes),
     ]
     stored = [numpy_helper.from_array(np.float32(value), name) for name, value in zip(names, bounds, strict=True)]
-    graph = helper.make_graph(nodes, "trunk", [], [], stored)
+    graph = helper.make_graph(nodes, "backbone", [], [], stored)
     np.testing.assert_allclose(last_activation(graph)(np.array([-3, 2, 9], np.float32)), wanted)
 
 

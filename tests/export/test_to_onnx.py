@@ -7,9 +7,9 @@ import openvino
 import pytest
 import torch
 
+from melanoma_infer.bundle.graph_checks import check_graph
 from melanoma_infer.card import ModelCard, NetworkShape, Outcome, PatientField
 from melanoma_infer.errors import BundleError
-from melanoma_infer.graph_checks import check_graph
 from melanoma_infer.model.melanoma_net import MelanomaNet
 from mminfer_export.to_onnx import to_onnx
 
@@ -94,7 +94,7 @@ def test_nothing_in_the_file_tells_where_it_was_made(exported):
 @pytest.mark.parametrize("batch", [1, 2, 3])
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_runtimes_agree_with_pytorch(exported, runtime, batch):
-    """Sources of the tolerances: |Δp| 1e-5 is a tenth of the fp32 gate; features carry float32's rounding of a sum."""
+    """Sources of the tolerances: |Δp| 1e-5 is a tenth of fp32's; features carry float32's rounding of a sum."""
     net, content = exported
     tiles = np.random.default_rng(batch).integers(0, 256, (batch, TILE_PX, TILE_PX, 3), dtype=np.uint8)
     with torch.no_grad():

@@ -17,7 +17,7 @@ import pytest
 from bundles_for_tests import colour_rule_graph, make_bundle
 from onnx import TensorProto, helper, numpy_helper
 
-from melanoma_infer.bundle import Bundle, open_bundle
+from melanoma_infer.bundle.bundle import Bundle, open_bundle
 from melanoma_infer.engines import device as device_module
 from melanoma_infer.engines import tensorrt_build
 from melanoma_infer.engines.batching import BUCKETS

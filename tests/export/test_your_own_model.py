@@ -14,7 +14,7 @@ from own_models_for_tests import SmallNet, linear_onnx, random_tiles, wsinfer_fo
 from PIL import Image
 from safetensors.torch import save_file
 
-from melanoma_infer.bundle import open_bundle
+from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.cli.app import main
 from melanoma_infer.model.melanoma_net import MelanomaNet
 from mminfer_export.card_toml import card_of
@@ -39,7 +39,7 @@ def blocks(language: str) -> list[str]:
 
 
 def tamed(net: torch.nn.Module) -> torch.nn.Module:
-    """The network with small residual branches: at 1 a random trunk amplifies rounding."""
+    """The network with small residual branches: at 1 a random backbone amplifies rounding."""
     with torch.no_grad():
         for name, parameter in net.named_parameters():
             if name.endswith("bn3.weight"):
@@ -84,7 +84,7 @@ def test_the_bundle_gives_the_module_s_probabilities(page):
     with torch.no_grad():
         wanted = names["net"].eval()(images).softmax(1).numpy()
     assert np.ptp(wanted[:, 1]) > 0.01
-    np.testing.assert_allclose(names["probabilities"], wanted, rtol=0, atol=5e-5)  # half of the fp32 gate
+    np.testing.assert_allclose(names["probabilities"], wanted, rtol=0, atol=5e-5)  # half of the fp32 tolerance
 
 
 def commands() -> list[list[str]]:

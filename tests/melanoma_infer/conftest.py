@@ -16,9 +16,9 @@ def colour_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def strict_colour_bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The colour rule with a cut that nothing on the slide reaches."""
-    cut = {"value": 0.9999999999, "low": 0.9999999999, "high": 0.9999999999, "how": "set by hand"}
-    card = colour_rule_card(cut=cut, aggregator={"kind": "mean"})
+    """The colour rule with a threshold that nothing on the slide reaches."""
+    threshold = {"value": 0.9999999999, "low": 0.9999999999, "high": 0.9999999999, "how": "set by hand"}
+    card = colour_rule_card(threshold=threshold, aggregator={"kind": "mean"})
     return make_bundle(tmp_path_factory.mktemp("bundles") / "strict.mminfer", card)
 
 

@@ -26,7 +26,7 @@ from melanoma_infer.errors import EngineUnavailableError
 if TYPE_CHECKING:
     from melanoma_infer.bench.engines import EngineRow
     from melanoma_infer.bench.roofline import Roofline
-    from melanoma_infer.bundle import Bundle
+    from melanoma_infer.bundle.bundle import Bundle
 
 HEADER = ("engine", "precision", "batch", "tiles/s", "p20-p80", "× nchw", "× best", "of peak", "p99.9 |Δp|", "")
 
@@ -51,8 +51,8 @@ def engines(
     from melanoma_infer.bench.engines import time_engines
     from melanoma_infer.bench.roofline import MatrixProducts, roofline
     from melanoma_infer.bench.subjects import subjects
-    from melanoma_infer.bundle import open_bundle
-    from melanoma_infer.cores import available_cores
+    from melanoma_infer.bundle.bundle import open_bundle
+    from melanoma_infer.runtime.cores import available_cores
 
     before = earlier_run(compare, "engines") if compare is not None else None
     opened, threads = open_bundle(bundle), threads or available_cores()
@@ -92,10 +92,15 @@ def _engine_chart(rows: list[EngineRow]) -> bytes:
     from melanoma_infer.bench.chart import Bar, chart
 
     bars = [
-        Bar(f"{row.engine} {row.precision}", row.tiles_per_s, f"{row.tiles_per_s:.2f} tiles/s", told=row.within_gate)
+        Bar(
+            f"{row.engine} {row.precision}",
+            row.tiles_per_s,
+            f"{row.tiles_per_s:.2f} tiles/s",
+            told=row.within_tolerance,
+        )
         for row in rows
     ]
-    return chart("Tiles a second", bars, "Pale: beyond its gate.")
+    return chart("Tiles a second", bars, "Pale: beyond its tolerance.")
 
 
 def _cells(row: EngineRow, limit: Roofline) -> tuple[str, ...]:
@@ -110,7 +115,7 @@ def _cells(row: EngineRow, limit: Roofline) -> tuple[str, ...]:
         *ratios,
         "" if share is None else f"{share:.0%}",
         f"{row.p999_dp:.1e}",
-        "" if row.within_gate else "BEYOND ITS GATE",
+        "" if row.within_tolerance else "BEYOND ITS TOLERANCE",
     )
 
 
@@ -122,12 +127,12 @@ def _sentence(bundle: Bundle, rows: list[EngineRow], limit: Roofline) -> str:
     if not engines:
         return "Of the engines that `mminfer score` runs none was timed."
     if best is None:
-        return "No engine that `mminfer score` runs is within its gate here: run `mminfer verify`."
+        return "No engine that `mminfer score` runs is within its tolerance here: run `mminfer verify`."
     share = limit.share(best.precision, best.tiles_per_s)
     than = "" if best.ratio_to_nchw is None else f", {best.ratio_to_nchw:.1f} × eager PyTorch as published code runs it"
     than += "" if best.ratio_to_best is None else f" and {best.ratio_to_best:.1f} × at its best"
     return (
-        f"The fastest engine within its gate is {best.engine} {best.precision}: {best.tiles_per_s:.1f} tiles/s of "
+        f"The fastest engine within its tolerance is {best.engine} {best.precision}: {best.tiles_per_s:.1f} tiles/s of "
         f"{bundle.card.tile_px} px{than}"
         + (f"; that is {share:.0%} of what a matrix product reaches here." if share is not None else ".")
     )

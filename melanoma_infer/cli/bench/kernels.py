@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from melanoma_infer.bench.kernels import KernelRow
-    from melanoma_infer.bundle import Bundle
+    from melanoma_infer.bundle.bundle import Bundle
 
 HEADER = ("kernel", "by", "precision", "tiles/s", "p20-p80", "× torch", "of a copy", "error", "allowed")
 
@@ -45,8 +45,8 @@ def kernels(
 ) -> None:
     """Check and time every Triton kernel on the GPU, beside plain PyTorch; without a GPU, plain PyTorch alone."""
     from melanoma_infer.bench.compare import earlier_run
-    from melanoma_infer.bundle import open_bundle
-    from melanoma_infer.cores import available_cores
+    from melanoma_infer.bundle.bundle import open_bundle
+    from melanoma_infer.runtime.cores import available_cores
 
     before = earlier_run(compare, "kernels") if compare is not None else None
     opened = open_bundle(bundle)

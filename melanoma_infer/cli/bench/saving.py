@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from melanoma_infer.bench.compare import Change
-    from melanoma_infer.bundle import Bundle
+    from melanoma_infer.bundle.bundle import Bundle
 
 BUNDLE: Any = typer.Option(help="A packaged bundle's name, or the path of a NAME.mminfer folder.")
 SAVE: Any = typer.Option(metavar="FILE", help="Write everything as JSON, and a chart beside it as PNG.")
@@ -25,7 +25,7 @@ JSON: Any = typer.Option("--json", help="Print the result as JSON and nothing el
 
 def frame(kind: str, bundle: Bundle, threads: int) -> dict[str, Any]:
     """What every result of a bench says beside its figures."""
-    from melanoma_infer.provenance import machine, versions
+    from melanoma_infer.runtime.provenance import machine, versions
 
     return {
         "kind": kind,

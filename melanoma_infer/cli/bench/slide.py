@@ -51,18 +51,18 @@ def slide(
     from melanoma_infer.bench.compare import earlier_run
     from melanoma_infer.bench.sentences import Target, bound_sentence
     from melanoma_infer.bench.slide import time_slide
-    from melanoma_infer.bundle import open_bundle
-    from melanoma_infer.manifest import parse_scale
-    from melanoma_infer.session import Scorer
+    from melanoma_infer.bundle.bundle import open_bundle
+    from melanoma_infer.patients.manifest import parse_scale
+    from melanoma_infer.pipeline.scorer import Scorer
     from melanoma_infer.settings import Settings
-    from melanoma_infer.slides.choice import reader_wish
+    from melanoma_infer.slides.choice import reader_choice
 
     before = earlier_run(compare, "slide") if compare is not None else None
     wanted = Target.parse(target) if target is not None else None
     opened = open_bundle(bundle)
     scorer = Scorer(opened, engine, precision=precision, threads=threads, device=device)
     settings = Settings(tile_um=tile_um, mpp_um=parse_scale(mpp) if mpp else None)
-    timing = time_slide(slide, scorer, settings, reader=reader_wish(reader), rounds=rounds, tell=teller(json=json))
+    timing = time_slide(slide, scorer, settings, reader=reader_choice(reader), rounds=rounds, tell=teller(json=json))
     sentence = bound_sentence(timing)
     reached = None if wanted is None else wanted.sentence(timing)
     facts = asdict(timing)
@@ -85,8 +85,8 @@ def slide(
         say_json(result)
         return
     say(table([("stage", "seconds", ""), *_stage_cells(timing)]))
-    if not timing.within_gate:
-        note(f"{timing.engine} {timing.precision} is BEYOND ITS GATE here: run `mminfer verify`.")
+    if not timing.within_tolerance:
+        note(f"{timing.engine} {timing.precision} is BEYOND ITS TOLERANCE here: run `mminfer verify`.")
     say_changes(changed, compare)
     say(_slide_line(timing))
     if reached is not None:

@@ -15,7 +15,7 @@ from melanoma_infer.bench.child import _best_way
 from melanoma_infer.bench.engines import EngineRow, fastest, of_engines, time_engines
 from melanoma_infer.bench.roofline import MatrixProducts, Roofline, roofline
 from melanoma_infer.bench.subjects import BEST, COMPILED, NCHW, Subject, Way, subjects
-from melanoma_infer.bundle import open_bundle
+from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.engines.torch_engine import network_of
 
 OPENVINO = Subject("openvino", "openvino", "fp32")
@@ -37,7 +37,7 @@ def timed(demo):
 def test_each_is_timed_and_its_parity_stands_beside_it(timed):
     rows, _ = timed
     assert [(row.engine, row.precision, row.batch) for row in rows] == [(NCHW, "fp32", 4), ("openvino", "fp32", 1)]
-    assert all(row.within_gate and row.p999_dp < 1e-5 for row in rows)
+    assert all(row.within_tolerance and row.p999_dp < 1e-5 for row in rows)
     assert all(0 < row.p20 <= row.tiles_per_s <= row.p80 for row in rows)
     assert rows[0].ratio_to_nchw == 1
     assert [row.ratio_to_best for row in rows] == [None, None]
@@ -77,12 +77,12 @@ def test_a_fast_engine_with_wrong_numbers_is_never_the_fastest(demo):
     wrong = {**demo.golden.outputs, "probabilities": np.roll(demo.golden.outputs["probabilities"], 1, 1)}
     elsewhere = replace(demo, golden=replace(demo.golden, outputs=wrong))
     rows, _ = time_engines(elsewhere, "demo", [OPENVINO], threads=1, rounds=1, seconds=0.01)
-    assert not rows[0].within_gate
+    assert not rows[0].within_tolerance
     assert fastest(rows) is None
 
 
 def test_plain_pytorch_is_no_engine_that_score_runs():
-    row = EngineRow(NCHW, "fp32", 4, "", 99.0, 99.0, 99.0, 1.0, None, 0.0, within_gate=True)
+    row = EngineRow(NCHW, "fp32", 4, "", 99.0, 99.0, 99.0, 1.0, None, 0.0, within_tolerance=True)
     ours = replace(row, engine="openvino", tiles_per_s=1.0)
     assert of_engines([row, ours]) == [ours]
 

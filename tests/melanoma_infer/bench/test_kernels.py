@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from melanoma_infer.bench.kernels import headline, sizes_of, time_kernels
-from melanoma_infer.bundle import open_bundle
+from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.cli.bench.kernels import _sentence
 from melanoma_infer.errors import UsageError
 

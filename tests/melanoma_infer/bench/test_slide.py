@@ -13,9 +13,9 @@ from slides_for_tests import smooth, write_svs
 from melanoma_infer.bench.chart import Bar, chart
 from melanoma_infer.bench.sentences import Target, bound_sentence
 from melanoma_infer.bench.slide import BESIDE, IN_TURN, SlideTiming, time_slide
-from melanoma_infer.bundle import open_bundle
+from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.errors import UsageError
-from melanoma_infer.session import Scorer
+from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides.openslide_reader import OpenSlideReader
 
@@ -36,7 +36,7 @@ TIMING = SlideTiming(
     stages=STAGES,
     peak_rss_bytes=1 << 29,
     p999_dp=1e-3,
-    within_gate=True,
+    within_tolerance=True,
 )
 
 
@@ -74,7 +74,7 @@ def test_the_stages_in_turn_take_nearly_all_of_the_slides_seconds(tmp_path, colo
     assert 0.9 * found.seconds < sum(found.stages[stage] for stage in IN_TURN) <= found.seconds
     assert found.tiles_per_s == pytest.approx(found.tiles / found.seconds)
     assert all(found.stages[stage] > 0 for stage in ("open", "tissue", "infer", "write", "read", "resize"))
-    assert found.within_gate
+    assert found.within_tolerance
     assert found.engine_only_tiles_per_s > 0
 
 

@@ -133,7 +133,7 @@ def test_scoring_a_small_slide_takes_less_than_4_seconds(cmu, tmp_path):
 def test_a_run_that_is_told_to_stop_ends_with_143_and_leaves_nothing_half_written(cmu, tmp_path):
     code = (
         "import sys, time; sys.argv[0] = 'mminfer'\n"
-        "import melanoma_infer.slide_scoring as slide_scoring\n"
+        "import melanoma_infer.pipeline.slide_scoring as slide_scoring\n"
         "read = slide_scoring.read_tiles\n"
         "def slow(*a, **k):\n"
         "    for tile in read(*a, **k):\n"

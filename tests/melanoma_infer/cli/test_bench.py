@@ -11,7 +11,7 @@ def test_the_command_prints_a_table_one_sentence_and_saves_all(mminfer, tmp_path
     assert ended.code == 0, ended.err
     lines = ended.out.splitlines()
     assert lines[0].split()[:3] == ["engine", "precision", "batch"]
-    assert lines[-1].startswith("The fastest engine within its gate is openvino fp32:")
+    assert lines[-1].startswith("The fastest engine within its tolerance is openvino fp32:")
     result = json.loads(saved.read_text())
     assert result["kind"] == "engines"
     assert {"engine", "precision", "batch", "tiles_per_s", "ratio_to_nchw", "ratio_to_best", "p999_dp"} <= set(

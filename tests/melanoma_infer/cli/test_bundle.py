@@ -17,7 +17,7 @@ from bundles_for_tests import make_bundle, tampered
 from own_models_for_tests import linear_onnx, linear_probabilities, wsinfer_folder
 from PIL import Image
 
-from melanoma_infer.bundle import PACKAGED, open_bundle
+from melanoma_infer.bundle.bundle import PACKAGED, open_bundle
 from melanoma_infer.engines import load_engine, quiet
 
 CARD = """
@@ -130,7 +130,7 @@ def test_a_payload_in_a_pt_file_is_refused_and_never_run(mminfer, here):
         def __reduce__(self) -> tuple[Any, ...]:
             return (os.mkdir, (str(here / "canary"),))
 
-    Path("weights.pt").write_bytes(pickle.dumps({"trunk.conv1.weight": Payload()}))
+    Path("weights.pt").write_bytes(pickle.dumps({"backbone.conv1.weight": Payload()}))
     ended = mminfer("bundle", "create", "m.mminfer", "--weights", "weights.pt", "--card", "card.toml")
     assert ended.code == 20
     assert "nothing in it was run" in ended.err

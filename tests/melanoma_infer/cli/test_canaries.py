@@ -90,7 +90,7 @@ def test_a_bug_is_told_without_the_path(mminfer, slide, tmp_path, monkeypatch):
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError(f"at {slide}")
 
-    monkeypatch.setattr("melanoma_infer.plan.find_tissue", broken)
+    monkeypatch.setattr("melanoma_infer.tiles.plan.find_tissue", broken)
     ended = mminfer("score", slide, "--out", tmp_path / "out")
     assert ended.code == 1
     assert "ZeroDivisionError" in ended.err

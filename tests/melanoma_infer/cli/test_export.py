@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from melanoma_infer.bundle import PACKAGED, open_bundle
+from melanoma_infer.bundle.bundle import PACKAGED, open_bundle
 from melanoma_infer.engines import load_engine
 from melanoma_infer.errors import ParityError
 from mminfer_export import precisions
@@ -51,7 +51,7 @@ def test_fp16_makes_a_new_bundle_and_leaves_the_old_one_as_it_was(mminfer, singl
         assert after[name] == before[name], name
     for engine in ("openvino", "onnxruntime"):
         row = made.parity_of(engine, "fp16")
-        assert 0 < row.max_dp <= made.card.gate_of("fp16").dp
+        assert 0 < row.max_dp <= made.card.tolerance_of("fp16").dp
         assert row.tiles == 8
     assert str(out) in ended.out
     assert "openvino fp16" in ended.out
@@ -90,17 +90,17 @@ def test_calibration_is_for_int8_alone(mminfer, tmp_path, argv):
     assert "--precision int8" in ended.err
 
 
-def test_a_graph_beyond_its_gate_is_not_written(mminfer, tmp_path, monkeypatch):
-    def beyond_gate(*_):
-        raise ParityError("The int8 graph differs from fp32 by more than the card's gate.")
+def test_a_graph_beyond_its_tolerance_is_not_written(mminfer, tmp_path, monkeypatch):
+    def beyond_tolerance(*_):
+        raise ParityError("The int8 graph differs from fp32 by more than the card's tolerance.")
 
-    monkeypatch.setattr(precisions, "make_precision", beyond_gate)
+    monkeypatch.setattr(precisions, "make_precision", beyond_tolerance)
     ended = mminfer("export", "demo", "--precision", "int8", "--out", tmp_path / "a.mminfer")
     assert ended.code == 22
     assert not (tmp_path / "a.mminfer").exists()
 
 
-def test_a_graph_that_differs_is_beyond_its_gate(monkeypatch):
+def test_a_graph_that_differs_is_beyond_its_tolerance(monkeypatch):
     """Halved probabilities: seen on the tiles, not believed of the converter."""
     demo = open_bundle("demo")
     reference = precisions.reference_outputs
@@ -111,7 +111,7 @@ def test_a_graph_that_differs_is_beyond_its_gate(monkeypatch):
         return outputs
 
     monkeypatch.setattr(precisions, "reference_outputs", shifted)
-    with pytest.raises(ParityError, match="gate"):
+    with pytest.raises(ParityError, match="tolerance"):
         precisions.make_precision(demo, "fp32")
 
 

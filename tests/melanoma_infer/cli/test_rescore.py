@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from melanoma_infer.bundle import open_bundle
+from melanoma_infer.bundle.bundle import open_bundle
 
 PATIENTS = [
     ["--age", "71", "--sex", "male", "--site", "acral"],

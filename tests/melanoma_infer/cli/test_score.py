@@ -211,7 +211,7 @@ def test_threads_change_no_byte(mminfer, cmu, tmp_path, engine):
     assert outs[0] == outs[1] == outs[2]
 
 
-def test_engines_agree_within_the_gate(mminfer, cmu, tmp_path):
+def test_engines_agree_within_the_tolerance(mminfer, cmu, tmp_path):
     probabilities = {}
     for engine in ("torch", "openvino", "onnxruntime"):
         out = tmp_path / engine
@@ -232,7 +232,7 @@ DEMO_CLASSES = (
 
 def test_a_suspicion_is_said_in_the_words_for_it(mminfer, result_of, cmu, tmp_path, colour_bundle):
     ended = mminfer("score", cmu, "--out", tmp_path / "r", "--bundle", colour_bundle, "--specimen", "primary")
-    assert "Suspected melanoma in evaluable tissue (score 1.00, cut 0.50)" in ended.out
+    assert "Suspected melanoma in evaluable tissue (score 1.00, threshold 0.50)" in ended.out
     result = result_of(tmp_path / "r")
     assert (result["verdict"], result["reasons"]) == ("suspected", [])
 
@@ -248,7 +248,7 @@ def test_a_bundle_with_nothing_but_probabilities_is_enough(mminfer, result_of, c
     result = result_of(tmp_path / "r")
     assert ended.code == 0
     assert result["verdict"] == "not-configured"
-    assert codes(result) == {"no-cut"}
+    assert codes(result) == {"no-threshold"}
     assert result["geometry"]["tile_um"] == 112.0
     assert result["tiles"]["ok"] > 50
     assert {row["depth_mm"] for row in rows_of(tmp_path / "r")} == {""}
@@ -408,7 +408,7 @@ def test_patient_values_can_be_kept_out_of_every_file(mminfer, result_of, cmu, t
 def test_a_manifest_names_slides_patients_and_cases(mminfer, cmu, tmp_path):
     shutil.copy2(cmu, tmp_path / "one.svs")
     manifest = tmp_path / "cohort.csv"
-    manifest.write_text("id,slide,case_id,age,sex,site,mpp\nA/1,one.svs,case 7,[34:36[,F,Trunk,0.25\n")
+    manifest.write_text("id,slide,case_id,age,sex,site,mpp\nA/1,one.svs,case 7,[34:36[,F,Backbone,0.25\n")
     ended = mminfer("score", "--patients", manifest, "--out", tmp_path / "r")
     assert ended.code == 0
     assert "sex was not understood in 1 rows" in ended.err
@@ -434,7 +434,7 @@ def test_a_plain_image_needs_its_scale(mminfer, result_of, tmp_path, colour_bund
     assert result_of(tmp_path / "r")["tissue_mm2"] == pytest.approx((600 * 0.0005) ** 2, rel=0.05)
 
 
-def _cut(value: float, low: float, high: float) -> dict[str, Any]:
+def _threshold(value: float, low: float, high: float) -> dict[str, Any]:
     return {"value": value, "low": low, "high": high, "how": "set by hand"}
 
 
@@ -449,11 +449,11 @@ MEAN = {"aggregator": {"kind": "mean"}}
         ({"domain": "phantom"}, [], {"model-knows-only-phantoms"}),
         ({"padding_limit": 0.0}, [], {"mostly-padding"}),
         ({"evaluable_floor": 1.0}, [], {"low-evaluable-tissue"}),
-        ({**MEAN, "cut": _cut(0.5, 0.0, 1.0)}, [], {"near-cut"}),
-        ({"parity_gates": {"fp32": {"dp": 0.9, "dmm": 0.1}}}, [], {"engine-band"}),
+        ({**MEAN, "threshold": _threshold(0.5, 0.0, 1.0)}, [], {"near-threshold"}),
+        ({"tolerances": {"fp32": {"dp": 0.9, "dmm": 0.1}}}, [], {"engine-band"}),
         ({}, ["--tissue", "none.png"], {"no-tissue"}),
         ({}, ["damaged"], {"hot-tiles-unreadable", "low-evaluable-tissue"}),
-        ({"cut": None}, [], {"no-cut"}),
+        ({"threshold": None}, [], {"no-threshold"}),
     ],
 )
 def test_every_other_reason_is_reached_on_the_real_slide(
@@ -470,7 +470,7 @@ def test_every_other_reason_is_reached_on_the_real_slide(
     assert mminfer("score", slide, "--out", tmp_path / "r", "--bundle", bundle, *options).code == 0
     result = result_of(tmp_path / "r")
     assert codes(result) == expected
-    assert result["verdict"] == ("not-configured" if expected == {"no-cut"} else "indeterminate")
+    assert result["verdict"] == ("not-configured" if expected == {"no-threshold"} else "indeterminate")
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
@@ -491,13 +491,15 @@ def test_outputs_that_are_not_finite_make_their_tiles_unreadable(mminfer, result
         assert row["status"] == "unreadable" or row == same
 
 
-@pytest.mark.parametrize(("share", "state"), [(0.9, "above-cut"), (0.5, "between-cuts"), (0.1, "below-cut")])
-def test_the_outcome_is_placed_between_its_cuts(mminfer, result_of, cmu, tmp_path, share, state):
+@pytest.mark.parametrize(
+    ("share", "state"), [(0.9, "above-threshold"), (0.5, "between-thresholds"), (0.1, "below-threshold")]
+)
+def test_the_outcome_is_placed_between_its_thresholds(mminfer, result_of, cmu, tmp_path, share, state):
     card = colour_rule_card(
         classes=["normal", "melanoma", "melanoma_metastasis"],
         malignant=["melanoma", "melanoma_metastasis"],
         outcome={"name": "metastasis recorded", "classes": ["melanoma_metastasis"]},
-        outcome_cuts={"low": 0.3, "high": 0.7, "how": "set by hand"},
+        outcome_thresholds={"low": 0.3, "high": 0.7, "how": "set by hand"},
     )
     bundle = make_bundle(tmp_path / "b.mminfer", card, outcome_graph(64, share))
     assert mminfer("score", cmu, "--out", tmp_path / "r", "--bundle", bundle).code == 0
@@ -509,7 +511,7 @@ def test_the_outcome_is_placed_between_its_cuts(mminfer, result_of, cmu, tmp_pat
 
 @pytest.mark.wheel
 def test_a_bundle_with_one_flipped_byte_ends_with_20(mminfer, tmp_path):
-    from melanoma_infer.bundle import PACKAGED
+    from melanoma_infer.bundle.bundle import PACKAGED
 
     copy = shutil.copytree(PACKAGED / "demo.mminfer", tmp_path / "copy.mminfer")
     content = bytearray((copy / "model.fp32.onnx").read_bytes())

@@ -15,7 +15,7 @@ COUNTED = (
 ) + MAIN + "main()"  # fmt: skip
 TO_FIRST_TILE = MAIN + (
     "import os\n"
-    "from melanoma_infer.accumulator import Accumulator\n"
+    "from melanoma_infer.scoring.accumulator import Accumulator\n"
     "Accumulator.add = lambda self, result: os._exit(77)\n"
     "main()"
 )

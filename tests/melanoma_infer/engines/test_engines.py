@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from bundles_for_tests import expected_probability, make_bundle
 
-from melanoma_infer.bundle import Bundle, ParityRow, open_bundle
+from melanoma_infer.bundle.bundle import Bundle, ParityRow, open_bundle
 from melanoma_infer.engines import MODULES, ON_GPU, load_engine, quiet
 from melanoma_infer.engines.base import Numerics, OneAtATime, first_non_finite
+from melanoma_infer.engines.golden import check_engine
 from melanoma_infer.engines.openvino_engine import cpu_has_bf16, shares
 from melanoma_infer.errors import EngineUnavailableError
 from melanoma_infer.geometry import RectPx
-from melanoma_infer.golden import check_engine
+from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.records import ReadTile, Tile
-from melanoma_infer.session import Scorer
 
 ON_CPU = [name for name in MODULES if name not in ON_GPU]
 
@@ -169,7 +169,7 @@ def test_onnxruntime_computes_a_tile_on_one_thread_and_as_many_tiles_as_there_ar
 def test_auto_takes_openvino_first(demo):
     choice = load_engine(demo)
     assert choice.engine.numerics.engine == "openvino"
-    assert choice.passed_over == ()
+    assert choice.skipped == ()
 
 
 def _with_parity(bundle: Bundle, **row: object) -> Bundle:
@@ -182,11 +182,11 @@ def _with_parity(bundle: Bundle, **row: object) -> Bundle:
 
 
 @pytest.mark.parametrize("row", [{"p999_dp": 2e-4}, {"p999_dmm": 0.006}, {"decision_flips": 1}])
-def test_auto_never_takes_what_failed_its_gate_and_says_why(demo, row):
+def test_auto_never_takes_what_failed_its_tolerance_and_says_why(demo, row):
     choice = load_engine(_with_parity(demo, **row))
     assert choice.engine.numerics.engine == "onnxruntime"
-    assert "openvino" in choice.passed_over[0]
-    assert "gate" in choice.passed_over[0]
+    assert "openvino" in choice.skipped[0]
+    assert "tolerance" in choice.skipped[0]
 
 
 def test_auto_says_why_nothing_runs(demo, monkeypatch):
@@ -195,7 +195,7 @@ def test_auto_says_why_nothing_runs(demo, monkeypatch):
         load_engine(Bundle(**{**{k: v for k, v in vars(demo).items() if k != "precisions"}, "weights": None}))
 
 
-def test_fastest_is_what_passed_its_gate(demo):
+def test_fastest_is_what_passed_its_tolerance(demo):
     slow = load_engine(_with_parity(demo, precision="bf16", p999_dp=0.1), "openvino", precision="fastest")
     assert slow.engine.numerics.precision == "fp32"
     if cpu_has_bf16():

@@ -31,8 +31,8 @@ from tensorrt_for_tests import (
     trt,
 )
 
-from melanoma_infer.bundle import Bundle, open_bundle
-from melanoma_infer.card import DEFAULT_GATES
+from melanoma_infer.bundle.bundle import Bundle, open_bundle
+from melanoma_infer.card import DEFAULT_TOLERANCES
 from melanoma_infer.engines import device as device_module
 from melanoma_infer.engines import device_arrays, load_engine, tensorrt_engine
 from melanoma_infer.engines.batching import BUCKETS
@@ -482,12 +482,12 @@ def on_gpu(request, tmp_path_factory) -> TensorRTEngine:
 
 
 @pytest.mark.gpu
-def test_golden_outputs_within_the_gate(on_gpu):
+def test_golden_outputs_within_the_tolerance(on_gpu):
     golden = open_bundle("demo").golden
-    outputs, gate = on_gpu.infer(golden.tiles), DEFAULT_GATES["fp32"]
+    outputs, tolerance = on_gpu.infer(golden.tiles), DEFAULT_TOLERANCES["fp32"]
     assert set(outputs) == set(golden.outputs)
-    assert np.abs(outputs["probabilities"] - golden.outputs["probabilities"]).max() <= gate.dp
-    assert np.abs(outputs["depth_mm"] - golden.outputs["depth_mm"]).max() <= gate.dmm
+    assert np.abs(outputs["probabilities"] - golden.outputs["probabilities"]).max() <= tolerance.dp
+    assert np.abs(outputs["depth_mm"] - golden.outputs["depth_mm"]).max() <= tolerance.dmm
 
 
 @pytest.mark.gpu
@@ -534,11 +534,11 @@ def test_nothing_of_nvidia_s_is_imported_without_a_driver():
         "import sys\n"
         "from melanoma_infer.engines import device\n"
         "device.DRIVER_FILES = ()\n"
-        "from melanoma_infer.bundle import open_bundle\n"
+        "from melanoma_infer.bundle.bundle import open_bundle\n"
         "from melanoma_infer.engines import load_engine\n"
         "demo = open_bundle('demo')\n"
         "choice = load_engine(demo)\n"
-        "print(choice.engine.numerics.engine, choice.passed_over)\n"
+        "print(choice.engine.numerics.engine, choice.skipped)\n"
         "for name in ('tensorrt', 'tensorrt-rtx'):\n"
         "    try: load_engine(demo, name)\n"
         "    except Exception as error: print(type(error).__name__)\n"
@@ -607,4 +607,4 @@ def test_auto_passes_over_an_engine_that_gives_other_numbers(bundle, monkeypatch
     monkeypatch.setattr(tensorrt_engine, "load", lambda *_: stub)
     choice = load_engine(bundle)
     assert choice.engine.numerics.engine == "openvino"
-    assert any("tensorrt: fp32 differs from the golden probabilities" in why for why in choice.passed_over)
+    assert any("tensorrt: fp32 differs from the golden probabilities" in why for why in choice.skipped)

@@ -15,7 +15,7 @@ import pytest
 import torch
 from triton import OutOfResources
 
-from melanoma_infer.bundle import Bundle, open_bundle
+from melanoma_infer.bundle.bundle import Bundle, open_bundle
 from melanoma_infer.card import DEFAULT_GATES
 from melanoma_infer.engines import device as device_module
 from melanoma_infer.engines import load_engine, triton_engine
@@ -30,7 +30,7 @@ from melanoma_infer.errors import (
     MminferError,
     UsageError,
 )
-from melanoma_infer.scoring import aggregate
+from melanoma_infer.scoring.aggregation import aggregate
 from mminfer_kernels import torch_ops
 from mminfer_kernels.errors import KernelInputError
 
@@ -219,7 +219,7 @@ def test_a_lost_gpu_is_exit_177():
     """In a process of its own: an index beyond a tensor's end poisons the CUDA context."""
     code = (
         "import numpy as np, torch\n"
-        "from melanoma_infer.bundle import open_bundle\n"
+        "from melanoma_infer.bundle.bundle import open_bundle\n"
         "from melanoma_infer.engines import load_engine\n"
         "from melanoma_infer.errors import GpuLostError\n"
         "bundle = open_bundle('demo')\n"
@@ -247,7 +247,7 @@ def test_auto_without_a_driver_never_imports_torch():
         "import sys\n"
         "from melanoma_infer.engines import device\n"
         "device.DRIVER_FILES = ()\n"
-        "from melanoma_infer.bundle import open_bundle\n"
+        "from melanoma_infer.bundle.bundle import open_bundle\n"
         "from melanoma_infer.engines import load_engine\n"
         "demo = open_bundle('demo')\n"
         "print(load_engine(demo).engine.numerics.engine)\n"

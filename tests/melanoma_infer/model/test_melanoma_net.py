@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
+from melanoma_infer.bundle.head import TENSORS, Head
 from melanoma_infer.card import ModelCard, NetworkShape, Outcome, PatientField
 from melanoma_infer.errors import BundleError
-from melanoma_infer.head import TENSORS, Head
 from melanoma_infer.model.melanoma_net import LogOdds, MelanomaNet, head_tensors, log_odds
 
 WIDTH = 1
@@ -54,14 +54,14 @@ def random_net(of_card):
     net = MelanomaNet.from_card(of_card).double().eval()
     with torch.no_grad():
         for name, parameter in net.named_parameters():
-            if parameter.dim() == 1 and not name.startswith("trunk"):
+            if parameter.dim() == 1 and not name.startswith("backbone"):
                 parameter.normal_(std=0.3)
     return net
 
 
 def tail_inputs(net, tiles=3):
     rng = np.random.default_rng(4)
-    x = np.maximum(rng.normal(size=(tiles, net.trunk.channels_out, 5, 7)), 0) * 2
+    x = np.maximum(rng.normal(size=(tiles, net.backbone.channels_out, 5, 7)), 0) * 2
     return torch.from_numpy(x), torch.from_numpy(rng.uniform(0.1, 5, size=tiles))
 
 
@@ -260,7 +260,7 @@ def test_permuting_the_tiles_permutes_every_output():
 
 def test_the_weights_file_holds_no_constant_that_the_card_holds():
     tops = {name.split(".")[0] for name in MelanomaNet.from_card(card()).state_dict()}
-    assert tops == {"trunk", "attention", "depth", "w1_image", *TENSORS}
+    assert tops == {"backbone", "attention", "depth", "w1_image", *TENSORS}
 
 
 def test_head_tensors_are_the_hosts_head_in_float32():

@@ -1,9 +1,9 @@
-"""The trunk is ResNet-50: its parameters' names and shapes by the rules of the architecture."""
+"""The backbone is ResNet-50: its parameters' names and shapes by the rules of the architecture."""
 
 import pytest
 import torch
 
-from melanoma_infer.model.resnet50 import Bottleneck, ResNet50Trunk
+from melanoma_infer.model.resnet50 import Bottleneck, ResNet50Backbone
 
 
 def expected_shapes():
@@ -35,19 +35,19 @@ def normalisation(name, channels):
 
 
 def test_names_and_shapes_are_those_of_the_published_weights():
-    state = ResNet50Trunk(64).state_dict()
+    state = ResNet50Backbone(64).state_dict()
     assert {name: tuple(tensor.shape) for name, tensor in state.items()} == expected_shapes()
 
 
 def test_it_has_resnet50s_number_of_parameters_without_the_classifier():
-    assert sum(parameter.numel() for parameter in ResNet50Trunk(64).parameters()) == 25_557_032 - 2048 * 1000 - 1000
+    assert sum(parameter.numel() for parameter in ResNet50Backbone(64).parameters()) == 25_557_032 - 2048 * 1000 - 1000
 
 
 @pytest.mark.parametrize(("width", "height", "breadth"), [(1, 32, 64), (2, 224, 96), (4, 512, 512)])
 def test_the_feature_map_has_32_widths_of_channels_at_a_32nd_of_the_size(width, height, breadth):
-    trunk = ResNet50Trunk(width).eval()
+    backbone = ResNet50Backbone(width).eval()
     with torch.no_grad():
-        assert trunk(torch.zeros(2, 3, height, breadth)).shape == (2, 32 * width, height // 32, breadth // 32)
+        assert backbone(torch.zeros(2, 3, height, breadth)).shape == (2, 32 * width, height // 32, breadth // 32)
 
 
 def test_a_block_without_a_branch_is_the_rectified_shortcut():
@@ -62,5 +62,5 @@ def test_a_block_without_a_branch_is_the_rectified_shortcut():
 
 
 def test_the_stride_stands_in_the_3x3_convolution():
-    first = ResNet50Trunk(1).layer2[0]
+    first = ResNet50Backbone(1).layer2[0]
     assert (first.conv1.stride, first.conv2.stride, first.conv3.stride) == ((1, 1), (2, 2), (1, 1))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from melanoma_infer.geometry import RectPx
-from melanoma_infer.phantom.draw import GLASS_RGB, RAMPS, Label, draw, draw_labels
+from melanoma_infer.phantom.draw import BACKGROUND_RGB, RAMPS, Label, draw, draw_labels
 from melanoma_infer.phantom.scene import make_scene
 
 SIZE_UM = (3000.0, 2400.0)
@@ -46,7 +46,7 @@ def test_everything_that_can_stand_somewhere_does():
     scene = make_scene(3, "melanoma", (9000.0, 6000.0))
     labels = draw_labels(scene, RectPx(0, 0, 2250, 1500), 4.0)
     present = {Label(value) for value in np.unique(labels)}
-    assert present == set(Label) - {Label.GLASS_BELOW}
+    assert present == set(Label) - {Label.BACKGROUND_BELOW}
 
 
 def test_colours_are_those_of_the_label_s_ramp(at_2_um):
@@ -56,7 +56,7 @@ def test_colours_are_those_of_the_label_s_ramp(at_2_um):
         if len(mine):
             assert (mine.min(axis=0) >= np.min(ramp, axis=0)).all(), label
             assert (mine.max(axis=0) <= np.max(ramp, axis=0)).all(), label
-    assert (at_2_um[labels == Label.GLASS] == GLASS_RGB).all()
+    assert (at_2_um[labels == Label.BACKGROUND] == BACKGROUND_RGB).all()
     assert np.ptp(at_2_um[labels == Label.RETICULAR_DERMIS], axis=0).min() > 30
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw
 
-from melanoma_infer.bundle import open_bundle
+from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.phantom.scene import make_scene
 from melanoma_infer.phantom.write import truth_file, write_phantom
-from melanoma_infer.pipeline import score_slide
-from melanoma_infer.session import Scorer
+from melanoma_infer.pipeline.flow import score_slide
+from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.settings import Settings
 
 RASTER_L0 = 5

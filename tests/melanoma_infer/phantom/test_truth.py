@@ -27,7 +27,7 @@ def test_area_is_that_of_the_lesion_s_pixels(scene_and_labels):
 
 def test_tissue_is_that_of_all_pixels_that_are_not_glass(scene_and_labels):
     scene, labels = scene_and_labels
-    counted = (labels != Label.GLASS).sum() * UM**2 / 1e6
+    counted = (labels != Label.BACKGROUND).sum() * UM**2 / 1e6
     assert truth_of(scene, UM).tissue_mm2 == pytest.approx(counted, rel=0.005)
 
 

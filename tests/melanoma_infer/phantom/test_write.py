@@ -20,7 +20,7 @@ from melanoma_infer.phantom.write import is_written, require_drawable, tiles, tr
 from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.completeness import require_complete
 from melanoma_infer.slides.retrying import RetryingReader
-from melanoma_infer.tissue import find_tissue
+from melanoma_infer.tiles.tissue import find_tissue
 
 SIZE_UM = (5000.0, 3600.0)
 SCENE = make_scene(5, "melanoma", SIZE_UM)

@@ -32,25 +32,25 @@ def rows(choices: list[Choice], role: str) -> list[int]:
     return [choice.row for choice in choices if choice.role == role]
 
 
-def test_six_telling_two_below_the_cut_two_nearest_it():
+def test_six_highest_scoring_two_below_the_threshold_two_nearest_it():
     scores = [0.05, 0.99, 0.98, 0.97, 0.96, 0.95, 0.94, 0.93, 0.70, 0.60, 0.50, 0.40, 0.30]
-    chosen = choose(tiles_of(scores), hand_made_card())  # cut 0.62
-    assert rows(chosen, "telling") == [1, 2, 3, 4, 5, 6]
+    chosen = choose(tiles_of(scores), hand_made_card())  # threshold 0.62
+    assert rows(chosen, "highest-scoring") == [1, 2, 3, 4, 5, 6]
     assert rows(chosen, "hard-negative") == [9, 10]
-    assert rows(chosen, "near-cut") == [8, 11]  # 0.08 and 0.22 away; 0.30 and 0.93 are farther
+    assert rows(chosen, "near-threshold") == [8, 11]  # 0.08 and 0.22 away; 0.30 and 0.93 are farther
 
 
-def test_without_a_cut_one_half_stands_in():
+def test_without_a_threshold_one_half_stands_in():
     scores = [0.9] * 6 + [0.61, 0.52, 0.48, 0.1]
-    chosen = choose(tiles_of(scores), hand_made_card(cut=None))
+    chosen = choose(tiles_of(scores), hand_made_card(threshold=None))
     assert rows(chosen, "hard-negative") == [8, 9]
-    assert rows(chosen, "near-cut") == [7, 6]
+    assert rows(chosen, "near-threshold") == [7, 6]
 
 
-def test_a_score_at_the_cut_is_not_below_it():
+def test_a_score_at_the_threshold_is_not_below_it():
     chosen = choose(tiles_of([0.9] * 6 + [0.62, 0.61]), hand_made_card())
     assert rows(chosen, "hard-negative") == [7]
-    assert rows(chosen, "near-cut") == [6]
+    assert rows(chosen, "near-threshold") == [6]
 
 
 def test_equal_scores_come_in_the_table_s_order():
@@ -68,8 +68,8 @@ def test_fewer_tiles_give_fewer_choices(n):
 
 
 @given(st.lists(st.floats(0, 1), max_size=40))
-def test_no_tile_twice_and_the_telling_ones_are_the_highest(scores):
+def test_no_tile_twice_and_the_highest_scoring_ones_are_the_highest(scores):
     chosen = choose(tiles_of(scores), hand_made_card())
     assert len({choice.row for choice in chosen}) == len(chosen) <= 10
     top = sorted(scores, reverse=True)[:6]
-    assert [scores[row] for row in rows(chosen, "telling")] == pytest.approx(top)
+    assert [scores[row] for row in rows(chosen, "highest-scoring")] == pytest.approx(top)

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from melanoma_infer.bundle import open_bundle
+from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.errors import OutputError
-from melanoma_infer.pipeline import score_slide
+from melanoma_infer.pipeline.flow import score_slide
+from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.records import Identity
 from melanoma_infer.reports import output
 from melanoma_infer.reports.output import REPORTS, OutputFolder, write_atomically
 from melanoma_infer.result import SlideResult
-from melanoma_infer.session import Scorer
 from melanoma_infer.settings import Settings
 
 

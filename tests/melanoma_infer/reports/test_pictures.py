@@ -200,7 +200,7 @@ def test_scale_bars_are_round(longest, expected):
     assert drawing.round_mm(longest) == pytest.approx(expected)
 
 
-def test_the_cut_is_marked_on_the_colour_bar():
+def test_the_threshold_is_marked_on_the_colour_bar():
     """A dark line crosses the bar at the card's 0.40 and nowhere else."""
     result = hand_made_result(regions=[])
     seen = Seen(result, overlay.render(result))
@@ -227,9 +227,9 @@ def test_on_a_real_slide_heat_and_outlines_lie_on_the_tissue(colour_bundle):
     """The picture against the slide itself: the pixels under heat are tissue, the shift that fits best is none."""
     from openslide import OpenSlide
 
-    from melanoma_infer.bundle import open_bundle
-    from melanoma_infer.pipeline import score_slide
-    from melanoma_infer.session import Scorer
+    from melanoma_infer.bundle.bundle import open_bundle
+    from melanoma_infer.pipeline.flow import score_slide
+    from melanoma_infer.pipeline.scorer import Scorer
 
     path = SLIDES / "cmu-1-small-region.svs"
     result = score_slide(path, Scorer(open_bundle(colour_bundle)))

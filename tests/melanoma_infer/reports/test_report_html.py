@@ -95,9 +95,10 @@ def page() -> Page:
 
 def test_the_order_is_that_of_reading(page):
     marks = [
-        "Research use only", "slide-7", "Suspected melanoma in evaluable tissue (score 0.83, cut 0.62)", "cut 0.62",
+        "Research use only", "slide-7", "Suspected melanoma in evaluable tissue (score 0.83, threshold 0.62)",
+        "threshold 0.62",
         "(0.55–0.70)", "1.45 mm² of tissue, 94 % evaluable", "Where the evidence lies", "Tiles to look at",
-        "Most telling", "Highest below the cut", "Nearest to the cut", "Regions", "What was evaluated",
+        "Highest-scoring", "Highest below the threshold", "Nearest to the threshold", "Regions", "What was evaluated",
         "Patient values as used", "The model", "It knows two colours.", "Where this comes from", "To repeat it",
         "Time spent", "infer 3.46 s",
     ]  # fmt: skip
@@ -140,9 +141,12 @@ def test_the_policy_runs_our_script_and_no_other(page):
         UNTRAINED,
         UNTRAINED | {"malignant_score": None},
         PHANTOM_ONLY,
-        {"verdict": "not-detected", "outcome": "below-cut"},
-        {"verdict": "not-configured", "reasons": [{"code": "no-cut", "text": "The model card sets no cut."}]},
-        {"patient": None, "regions": [], "outcome": "above-cut"},
+        {"verdict": "not-detected", "outcome": "below-threshold"},
+        {
+            "verdict": "not-configured",
+            "reasons": [{"code": "no-threshold", "text": "The model card sets no threshold."}],
+        },
+        {"patient": None, "regions": [], "outcome": "above-threshold"},
         {"thickness": {"state": "more-than", "mm": 3, "reason": ""}},
     ],
 )
@@ -163,8 +167,8 @@ def test_no_word_promises_what_nobody_may_promise_and_no_score_has_three_decimal
 def test_the_reasons_stand_in_the_place_of_the_finding_at_its_size():
     reasons = [
         {
-            "code": "near-cut",
-            "text": "The score lies in the interval of the cut, 0.55–0.70.",
+            "code": "near-threshold",
+            "text": "The score lies in the interval of the threshold, 0.55–0.70.",
             "value": 0.63,
             "limit": 0.62,
         },
@@ -177,7 +181,7 @@ def test_the_reasons_stand_in_the_place_of_the_finding_at_its_size():
     ]
     page = page_of(verdict="indeterminate", reasons=reasons)
     assert " ".join(page.headline.split()) == (
-        "Indeterminate: The score lies in the interval of the cut, 0.55–0.70. "
+        "Indeterminate: The score lies in the interval of the threshold, 0.55–0.70. "
         "Too little of the tissue could be evaluated."
     )
     assert len(page.all("h1")) == 1
@@ -213,13 +217,13 @@ def test_numbers_that_mean_something_are_in_no_grey_box(page):
     assert "mean nothing" not in page.text
 
 
-def test_the_score_line_puts_score_cut_and_interval_where_they_belong(page):
+def test_the_score_line_puts_score_threshold_and_interval_where_they_belong(page):
     styles = {attrs["class"]: attrs["style"] for attrs in page.all("i") if "class" in attrs}
     assert styles["dot"] == "left:83.49%"
-    assert styles["cut"] == "left:62.00%"
+    assert styles["threshold"] == "left:62.00%"
     assert styles["band"] == "left:55.00%;width:15.00%"
     (label,) = [attrs["aria-label"] for attrs in page.all("div") if attrs.get("class") == "score"]
-    assert label == "Malignant score 0.83 on a line from 0 to 1; cut 0.62, its interval 0.55 to 0.70."
+    assert label == "Malignant score 0.83 on a line from 0 to 1; threshold 0.62, its interval 0.55 to 0.70."
 
 
 def test_patient_values_as_used_and_the_score_with_and_without(page):
@@ -303,7 +307,7 @@ def test_hostile_text_is_only_text():
             "malignant_score_without": 0.5,
         },
         "verdict": "indeterminate",
-        "reasons": [{"code": "near-cut", "text": HOSTILE, "value": HOSTILE, "limit": million}],
+        "reasons": [{"code": "near-threshold", "text": HOSTILE, "value": HOSTILE, "limit": million}],
         "timings_ms": {HOSTILE: 1.0},
         "regions": [hand_made_region(id=HOSTILE).model_dump(by_alias=True)],
         "bundle": hand_made_result().bundle.model_dump() | {"name": HOSTILE},
@@ -399,7 +403,7 @@ def test_region_numbers_and_the_little_ones(page):
     small = page_of(regions=many)
     assert "< 0.01" in small.words
     assert "20 smaller regions are in regions.geojson." in small.words
-    assert "No region reaches the card's region cut." in page_of(regions=[]).words
+    assert "No region reaches the card's region threshold." in page_of(regions=[]).words
 
 
 @pytest.mark.parametrize(
@@ -429,9 +433,9 @@ def test_thickness_is_told_with_its_interval_or_its_reason(state, said):
 @pytest.mark.parametrize(
     ("state", "said"),
     [
-        ("above-cut", "Above the upper cut (score 0.50)."),
-        ("between-cuts", "Between the cuts: nothing is claimed (score 0.50)."),
-        ("below-cut", "Below the lower cut (score 0.50)."),
+        ("above-threshold", "Above the upper threshold (score 0.50)."),
+        ("between-thresholds", "Between the thresholds: nothing is claimed (score 0.50)."),
+        ("below-threshold", "Below the lower threshold (score 0.50)."),
         ("not-assessed", "Not assessed."),
     ],
 )

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from melanoma_infer.bundle import open_bundle
-from melanoma_infer.pipeline import score_slide
+from melanoma_infer.bundle.bundle import open_bundle
+from melanoma_infer.pipeline.flow import score_slide
+from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.reports import result_json, tiles_csv, tiles_geojson, tiles_npz, words
 from melanoma_infer.result import Region, SlideResult
-from melanoma_infer.session import Scorer
 from melanoma_infer.settings import Settings
 
 FORBIDDEN = ("negative", "clear", "safe", "low risk", "diagnos", "confiden", "✓", "✔", "✅")
@@ -115,7 +115,7 @@ def test_tiles_npz_holds_the_arrays_without_pickles_and_the_same_bytes_twice(res
         assert np.array_equal(arrays["depth_mm"], result.tiles.depth_mm)
         # What rescore reads: the features and the head give the probabilities again, to the last bit.
         bundle = open_bundle("demo")
-        from melanoma_infer.patients import one_hot, strict_patient
+        from melanoma_infer.patients.patient import one_hot, strict_patient
 
         patient = one_hot(strict_patient({"age": 50}, bundle.card.patient_fields), bundle.card.patient_fields)
         assert bundle.head is not None
@@ -125,7 +125,7 @@ def test_tiles_npz_holds_the_arrays_without_pickles_and_the_same_bytes_twice(res
 def test_no_sentence_promises_what_nobody_may_promise(result):
     """Every sentence of the words module and of the verdict's reasons, against the words that must not occur."""
     package = Path(words.__file__).parent.parent
-    sources = [package / "reports" / "words.py", package / "verdict.py"]
+    sources = [package / "reports" / "words.py", package / "scoring" / "verdict.py"]
     for source in sources:
         text = source.read_text().lower()
         for word in FORBIDDEN:
@@ -137,24 +137,24 @@ def test_scores_have_two_decimals(result):
         update={
             "verdict": "suspected",
             "malignant_score": 0.83444,
-            "bundle": result.bundle.model_copy(update={"cut": 0.62}),
+            "bundle": result.bundle.model_copy(update={"threshold": 0.62}),
         }
     )
-    assert words.finding(suspected) == "Suspected melanoma in evaluable tissue (score 0.83, cut 0.62)"
+    assert words.finding(suspected) == "Suspected melanoma in evaluable tissue (score 0.83, threshold 0.62)"
 
 
-def test_regions_are_counted_by_piece_and_kind(result):
-    def region(piece: int, kind: str) -> Region:
+def test_regions_are_counted_by_tissue_section_and_kind(result):
+    def region(section: int, kind: str) -> Region:
         return Region.model_validate(
             {
                 "id": "R1", "class": kind, "area_mm2": 1.0, "diameter_mm": 1.0, "score": 0.5, "malignant_share": 0.5,
-                "outline": [], "piece": piece,
+                "outline": [], "tissue_section": section,
             }
         )  # fmt: skip
 
     regions = [region(2, "benign"), region(1, "benign"), region(1, "malignant"), region(1, "malignant")]
     counted = words.region_counts(result.model_copy(update={"regions": regions}))
-    assert counted == "Piece 1: 2 malignant, 1 benign. Piece 2: 1 benign."
+    assert counted == "Tissue section 1: 2 malignant, 1 benign. Tissue section 2: 1 benign."
     assert words.region_counts(result.model_copy(update={"regions": []})) == ""
 
 

@@ -10,10 +10,10 @@ from slides_for_tests import noise, smooth, with_damaged_tile, with_tile_left_ou
 
 from melanoma_infer.errors import SlideFormatError, UsageError
 from melanoma_infer.geometry import RectPx
+from melanoma_infer.runtime.stopwatch import Stopwatch
 from melanoma_infer.slides import open_slide
-from melanoma_infer.slides.choice import choose_reader, opener_of, reader_wish
+from melanoma_infer.slides.choice import choose_reader, opener_of, reader_choice
 from melanoma_infer.slides.tiff_reader import TiffReader, _TiledPage
-from melanoma_infer.stopwatch import Stopwatch
 
 AROUND = [(0, 0), (300, 200)]
 
@@ -23,14 +23,14 @@ def svs(tmp_path_factory):
     return write_svs(tmp_path_factory.mktemp("slides") / "s.svs", smooth(1500, 900), compression="jpeg")
 
 
-def chosen(path, wish, around=AROUND):
+def chosen(path, choice, around=AROUND):
     with open_slide(path) as slide:
-        return choose_reader(path, slide.facts, 0, around, wish).reader
+        return choose_reader(path, slide.facts, 0, around, choice).reader
 
 
-@pytest.mark.parametrize(("wish", "reader"), [("auto", "tiff"), ("tiff", "tiff"), ("openslide", "openslide")])
-def test_jpeg_tiles_are_decoded_directly_unless_openslide_is_wished_for(svs, wish, reader):
-    assert chosen(svs, wish) == reader
+@pytest.mark.parametrize(("choice", "reader"), [("auto", "tiff"), ("tiff", "tiff"), ("openslide", "openslide")])
+def test_jpeg_tiles_are_decoded_directly_unless_openslide_is_wished_for(svs, choice, reader):
+    assert chosen(svs, choice) == reader
 
 
 @pytest.mark.parametrize(
@@ -81,9 +81,9 @@ def test_a_slide_smaller_than_a_probe_is_compared_too(tmp_path):
 def test_every_reader_is_opened_again_by_its_facts(svs, tmp_path):
     image = write_image(tmp_path / "image.png", noise(60, 40))
     rect = RectPx(3, 5, 30, 20)
-    for path, wish in ((svs, "tiff"), (svs, "openslide"), (image, "auto")):
+    for path, choice in ((svs, "tiff"), (svs, "openslide"), (image, "auto")):
         with open_slide(path) as slide:
-            facts, expected = choose_reader(path, slide.facts, 0, [], wish), slide.read_region(0, rect)[..., :3]
+            facts, expected = choose_reader(path, slide.facts, 0, [], choice), slide.read_region(0, rect)[..., :3]
         opener = opener_of(facts)
         with opener(path, Stopwatch()) as first, opener(path, Stopwatch()) as second:
             for reader in (first, second):
@@ -110,6 +110,6 @@ def test_a_slide_that_is_no_tiff_says_what_to_do(real_slides: Path):
     assert chosen(real_slides / "boxes_0.dcm", "auto") == "openslide"
 
 
-def test_a_wish_that_nobody_knows_is_a_usage_error():
+def test_a_choice_that_nobody_knows_is_a_usage_error():
     with pytest.raises(UsageError, match="openslide"):
-        reader_wish("libvips")
+        reader_choice("libvips")

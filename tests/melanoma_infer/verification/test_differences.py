@@ -1,13 +1,13 @@
-"""How far outputs are apart, and which figure is beyond its gate."""
+"""How far outputs are apart, and which figure is beyond its tolerance."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from melanoma_infer.bundle import open_bundle
-from melanoma_infer.card import DEFAULT_GATES, ParityGate
-from melanoma_infer.head import softmax
+from melanoma_infer.bundle.bundle import open_bundle
+from melanoma_infer.bundle.head import softmax
+from melanoma_infer.card import DEFAULT_TOLERANCES, Tolerance
 from melanoma_infer.verification.differences import Slide, beyond, differences
 
 
@@ -32,7 +32,7 @@ def outputs_of(bundle, n=20, **changes):
 
 
 def _unknown(bundle):
-    from melanoma_infer.patients import Patient, one_hot
+    from melanoma_infer.patients.patient import Patient, one_hot
 
     return one_hot(Patient(), bundle.card.patient_fields)
 
@@ -42,7 +42,7 @@ def test_equal_outputs_differ_by_nothing(demo):
     numbers = {name: value for name, value in vars(same).items() if name != "cam_correlation"}
     assert set(numbers.values()) == {0}
     assert same.cam_correlation == pytest.approx(1, abs=1e-12)
-    assert all(each.ratio <= 1e-6 for each in beyond(same, DEFAULT_GATES["fp32"]))
+    assert all(each.ratio <= 1e-6 for each in beyond(same, DEFAULT_TOLERANCES["fp32"]))
 
 
 def test_figures_are_what_was_put_in(demo):
@@ -71,7 +71,7 @@ def test_logits_tell_what_probabilities_near_zero_hide(demo):
     assert seen.p999_dlogit > 0.5
 
 
-def test_a_flip_is_a_score_on_the_other_side_of_the_cut(demo):
+def test_a_flip_is_a_score_on_the_other_side_of_the_threshold(demo):
     reference = outputs_of(demo, n=4)
     other = {name: values.copy() for name, values in reference.items()}
     reference["probabilities"] = np.array([[0.5, 0, 0.5, 0], [0.6, 0, 0.4, 0], [0.4, 0, 0.6, 0], [0.5, 0, 0.5, 0]])
@@ -89,15 +89,15 @@ def test_a_flip_is_a_score_on_the_other_side_of_the_cut(demo):
     assert seen.max_dscore == pytest.approx(0.2)
 
 
-def test_without_a_cut_the_reference_s_median_is_it(demo):
-    bundle = _graph_only(demo, cut=None)
+def test_without_a_threshold_the_reference_s_median_is_it(demo):
+    bundle = _graph_only(demo, threshold=None)
     reference = {"probabilities": np.array([[1 - p, 0, p, 0] for p in (0.1, 0.2, 0.3)])}
     other = {"probabilities": np.array([[1 - p, 0, p, 0] for p in (0.1, 0.19, 0.3)])}
     assert differences(bundle, reference, other).decision_flips == 1
 
 
 def _graph_only(bundle, **card):
-    from melanoma_infer.bundle import Bundle
+    from melanoma_infer.bundle.bundle import Bundle
 
     fields = {name: value for name, value in vars(bundle).items() if name != "precisions"}
     return Bundle(**{**fields, "head": None, "card": bundle.card.model_copy(update=card)})
@@ -120,14 +120,14 @@ def test_a_map_is_held_by_its_correlation(demo):
         ("features' relative RMS", {"features": 1e-3}),
     ],
 )
-def test_each_figure_has_a_gate_of_its_own(demo, name, change):
-    gate = ParityGate(dp=1.0, dmm=0.005, features_rms=1e-4, dlogit=100, attention=1e-4, cam_correlation=0.9)
-    excesses = beyond(differences(demo, outputs_of(demo), outputs_of(demo, **change)), gate)
+def test_each_figure_has_a_tolerance_of_its_own(demo, name, change):
+    tolerance = Tolerance(dp=1.0, dmm=0.005, features_rms=1e-4, dlogit=100, attention=1e-4, cam_correlation=0.9)
+    excesses = beyond(differences(demo, outputs_of(demo), outputs_of(demo, **change)), tolerance)
     assert [each.name for each in excesses if each.ratio > 1] == [name]
     assert excesses[0].ratio > 3
 
 
-def test_a_card_s_gate_keeps_the_defaults_of_what_it_leaves_out(demo):
-    card = demo.card.model_copy(update={"parity_gates": {"fp16": ParityGate(dp=0.5, dmm=1.0)}})
-    assert card.gate_of("fp16") == DEFAULT_GATES["fp16"].model_copy(update={"dp": 0.5, "dmm": 1.0})
-    assert card.gate_of("int8") == DEFAULT_GATES["int8"]
+def test_a_card_s_tolerance_keeps_the_defaults_of_what_it_leaves_out(demo):
+    card = demo.card.model_copy(update={"tolerances": {"fp16": Tolerance(dp=0.5, dmm=1.0)}})
+    assert card.tolerance_of("fp16") == DEFAULT_TOLERANCES["fp16"].model_copy(update={"dp": 0.5, "dmm": 1.0})
+    assert card.tolerance_of("int8") == DEFAULT_TOLERANCES["int8"]

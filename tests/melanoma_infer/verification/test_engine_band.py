@@ -1,4 +1,4 @@
-"""No two engines may decide oppositely, wherever the cut is."""
+"""No two engines may decide oppositely, wherever the threshold is."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from itertools import pairwise
 import numpy as np
 import pytest
 
-from melanoma_infer.bundle import Bundle, open_bundle
-from melanoma_infer.card import Cut
-from melanoma_infer.conclusion import conclude
+from melanoma_infer.bundle.bundle import Bundle, open_bundle
+from melanoma_infer.card import Threshold
 from melanoma_infer.engines import load_engine
-from melanoma_infer.fusion import fused
-from melanoma_infer.parity_table import engine_band
-from melanoma_infer.patients import Patient, one_hot
+from melanoma_infer.engines.parity_table import engine_band
+from melanoma_infer.patients.patient import Patient, one_hot
+from melanoma_infer.scoring.conclusion import conclude
+from melanoma_infer.scoring.fusion import fused
+from melanoma_infer.scoring.verdict import Evidence
 from melanoma_infer.settings import Settings
-from melanoma_infer.verdict import Evidence
 from melanoma_infer.verification.differences import Slide
 from melanoma_infer.verification.sample import Sample, drawn_sample, slide_sample
 from melanoma_infer.verification.verify import Verifier, wanted_pairs
 
 PERFECT = Evidence(
-    score=None, engine_band=0.0, aggregator="hottest-area", unreadable=0, non_finite=0, evaluable_fraction=1.0,
+    score=None, engine_band=0.0, aggregator="top-area-mean", unreadable=0, non_finite=0, evaluable_fraction=1.0,
     padded_fraction=0.0, tissue_mm2=50.0, is_brightfield=True, luminance_p95=240.0, is_phantom=True,
     scale_source="slide", geometry_matches=True, stain=None, specimen=None,
 )  # fmt: skip
@@ -41,22 +41,22 @@ def computed(bundle: Bundle, pairs, sample: Sample):
 
 
 def decisions(bundle: Bundle, slides, probabilities, bands) -> list[set[str]]:
-    """The verdicts of all engines for each slide and each cut that lies between two engines' scores."""
+    """The verdicts of all engines for each slide and each threshold that lies between two engines' scores."""
     found = []
     for slide in slides:
         rows = list(slide.rows)
 
-        def verdicts(cut: float, rows=rows, tile_mm2=slide.tile_mm2):
-            at = Cut(value=cut, low=cut, high=cut, how="to hurt")
-            card = bundle.card.model_copy(update={"trained": True, "cut": at})
+        def verdicts(threshold: float, rows=rows, tile_mm2=slide.tile_mm2):
+            at = Threshold(value=threshold, low=threshold, high=threshold, how="to hurt")
+            card = bundle.card.model_copy(update={"trained": True, "threshold": at})
             return [
                 conclude(each[rows], card, replace(PERFECT, engine_band=band), tile_mm2)
                 for each, band in zip(probabilities, bands, strict=True)
             ]
 
         scores = sorted({each.malignant_score for each in verdicts(0.5)})
-        cuts = [(low + high) / 2 for low, high in pairwise(scores)] + scores
-        found += [{each.verdict for each in verdicts(float(np.clip(cut, 0, 1)))} for cut in cuts]
+        thresholds = [(low + high) / 2 for low, high in pairwise(scores)] + scores
+        found += [{each.verdict for each in verdicts(float(np.clip(threshold, 0, 1)))} for threshold in thresholds]
     return found
 
 

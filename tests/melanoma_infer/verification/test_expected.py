@@ -11,12 +11,12 @@ import pytest
 from PIL import Image
 from slides_for_tests import write_tiff
 
-from melanoma_infer.bundle import open_bundle
+from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.errors import UsageError
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.phantom.draw import draw
 from melanoma_infer.phantom.scene import make_scene
-from melanoma_infer.session import Scorer
+from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.settings import Settings
 from melanoma_infer.verification.expected import compare_with_expected, read_expected
 from melanoma_infer.verification.pictures import write_pictures
@@ -187,7 +187,7 @@ def test_a_file_that_is_not_there_is_refused(tmp_path):
 
 
 def test_our_own_tiles_csv_is_accepted(scorer, drawn, tmp_path):
-    from melanoma_infer.pipeline import score_slide
+    from melanoma_infer.pipeline.flow import score_slide
     from melanoma_infer.reports import tiles_csv
 
     (tmp_path / "tiles.csv").write_bytes(tiles_csv.render(score_slide(drawn[1], scorer)))

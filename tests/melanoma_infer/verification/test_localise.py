@@ -15,7 +15,7 @@ from broken_bundles_for_tests import (
     without,
 )
 
-from melanoma_infer.bundle import open_bundle
+from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.verification.intermediate import every_value
 from melanoma_infer.verification.localise import first_difference, paired, told_by_outputs
 from melanoma_infer.verification.sample import drawn_sample
@@ -33,7 +33,7 @@ def tile():
         (swap_colours, "input", "BGR"),
         (forget_255, "input", "no division by 255"),
         (swap_attention_inputs, "attention", "attention"),
-        (drop_bias(20), "trunk", "trunk.layer2"),
+        (drop_bias(20), "backbone", "backbone.layer2"),
         (drop_bias(54), "depth", "depth.conv2"),
     ],
 )
@@ -52,12 +52,12 @@ def test_without_weights_a_wrong_input_is_found_by_undoing_it(demo_folder, tile,
     assert detail in found.detail
 
 
-def test_a_misread_int8_file_first_differs_in_the_trunk(small, tmp_path):
+def test_a_misread_int8_file_first_differs_in_the_backbone(small, tmp_path):
     misread = open_bundle(edited(small, tmp_path / "misread.mminfer", as_int8, "int8"))
     right = open_bundle(small)
     tiles = drawn_sample(right, 4).tiles
     darkest = tiles[tiles.mean(axis=(1, 2, 3)).argmin()][None]  # what it makes of this tile is cut off
-    assert first_difference(misread, "onnxruntime", "int8", darkest).stage == "trunk"
+    assert first_difference(misread, "onnxruntime", "int8", darkest).stage == "backbone"
     assert first_difference(right, "onnxruntime", "int8", darkest).stage is None
 
 
@@ -89,11 +89,11 @@ def test_every_stage_of_the_demo_s_graph_is_told(demo_folder):
     stages = stages_of(graph)
     ops = {node.output[0]: node for node in graph.node}
     assert {stages[name] for name in stages} == {
-        "input", "trunk", "depth", "attention", "projection", "head", "maps"
+        "input", "backbone", "depth", "attention", "projection", "head", "maps"
     }  # fmt: skip
     convolutions = [stages[name] for name, node in ops.items() if node.op_type == "Conv"]
-    # 53 of the trunk, three of the depth, the attention's 7 × 7, and the projection.
-    assert [convolutions.count(stage) for stage in ("trunk", "depth", "attention", "projection")] == [53, 3, 1, 1]
+    # 53 of the backbone, three of the depth, the attention's 7 × 7, and the projection.
+    assert [convolutions.count(stage) for stage in ("backbone", "depth", "attention", "projection")] == [53, 3, 1, 1]
     assert (stages["depth_mm"], stages["attention"], stages["features"]) == ("depth", "attention", "projection")
     assert (stages["probabilities"], stages["cam"]) == ("head", "maps")
 
@@ -102,7 +102,7 @@ def test_every_stage_of_the_demo_s_graph_is_told(demo_folder):
     ("wrong", "stage"),
     [
         (("attention", "depth_mm", "features", "probabilities"), "input"),
-        (("attention", "features", "probabilities", "cam"), "trunk"),
+        (("attention", "features", "probabilities", "cam"), "backbone"),
         (("depth_mm", "features", "probabilities"), "depth"),
         (("features", "probabilities"), "projection"),
         (("probabilities",), "head"),

@@ -17,11 +17,11 @@ from broken_bundles_for_tests import (
 )
 from bundles_for_tests import make_bundle, tampered, with_card
 
-from melanoma_infer.bundle import open_bundle
+from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.engines import load_engine
+from melanoma_infer.engines.parity_table import engine_band, keep, measured
 from melanoma_infer.errors import EngineUnavailableError, ParityError, UsageError
-from melanoma_infer.parity_table import engine_band, keep, measured
-from melanoma_infer.session import Scorer
+from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.verification import in_child
 from melanoma_infer.verification.in_child import EngineRequest, run_engine
 from melanoma_infer.verification.sample import drawn_sample, slide_sample
@@ -52,7 +52,7 @@ def dying_openvino(monkeypatch, tmp_path):
     monkeypatch.setattr(in_child, "CHILD", "dying_child")
 
 
-def test_right_engines_are_within_their_gates(small, in_process):
+def test_right_engines_are_within_their_tolerances(small, in_process):
     table = verified(small, ["openvino", "onnxruntime"], ["fp32", "int8"])
     assert table.passed
     assert table.kept
@@ -63,16 +63,16 @@ def test_right_engines_are_within_their_gates(small, in_process):
     assert all((row.tiles, row.slides, row.decision_flips) == (16, 2, 0) for row in table.rows)
     by_precision = {row.precision: row for row in table.rows}
     assert 0 < by_precision["fp32"].max_dp < 1e-5 < 1e-4 < by_precision["int8"].p999_dp < 0.02
-    assert all(row.over_gate < 1 for row in table.rows)
+    assert all(row.over_tolerance < 1 for row in table.rows)
 
 
-def test_a_uint8_file_that_is_read_as_int8_is_caught_in_the_trunk(small, tmp_path, in_process):
+def test_a_uint8_file_that_is_read_as_int8_is_caught_in_the_backbone(small, tmp_path, in_process):
     table = verified(edited(small, tmp_path / "misread.mminfer", as_int8, "int8"), ["openvino"], ["int8"], slides=8)
     (row,) = table.rows
     assert not table.passed
-    assert row.over_gate > 3
+    assert row.over_tolerance > 3
     assert row.decision_flips > 0
-    assert row.stage == "trunk"
+    assert row.stage == "backbone"
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_model_without_weights_is_held_against_its_golden_outputs(small, tmp_p
     assert table.reference == "golden outputs"
     # ONNX Runtime was to be the reference, and is a row because it disagrees with the golden outputs.
     assert [(row.engine, row.passed) for row in table.rows] == [("onnxruntime", False), ("openvino", False)]
-    assert all(row.over_gate > 3 for row in table.rows)
+    assert all(row.over_tolerance > 3 for row in table.rows)
     assert all(row.tiles == 4 for row in table.rows)
     if words:
         assert all(row.stage == "input decoding and normalisation" for row in table.rows)
@@ -99,7 +99,7 @@ def test_the_first_failure_of_our_own_network_names_its_stage(demo_folder, tmp_p
     (row,) = table.rows
     assert table.reference == "torch fp32"
     assert (row.passed, row.stage) == (False, "attention")
-    assert row.over_gate > 3
+    assert row.over_tolerance > 3
 
 
 def test_auto_never_takes_what_failed_here_and_the_band_grows(small, tmp_path, in_process):
@@ -107,7 +107,7 @@ def test_auto_never_takes_what_failed_here_and_the_band_grows(small, tmp_path, i
     bundle = open_bundle(folder)
     assert load_engine(bundle).engine.numerics.engine == "openvino"
     before = engine_band(bundle, "openvino", "int8")
-    failed = {"passed": False, "why": "decision flips 3 (gate 0)", "max_dp": 0.3}
+    failed = {"passed": False, "why": "decision flips 3 (tolerance 0)", "max_dp": 0.3}
     for engine, left in (("openvino", "onnxruntime"), ("onnxruntime", None)):
         (row,) = verified(folder, [engine], ["int8"]).rows
         keep(bundle, row.model_copy(update=failed))

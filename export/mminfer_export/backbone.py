@@ -1,0 +1,120 @@
+"""Which part of a graph may be int8: the convolutions between the first one and the backbone's last activation.
+
+Before the first convolution and after that activation nothing is quantised, so depth and heads never are. Found by
+structure, not by name, so that it holds for anybody's network: the last activation is the ReLU behind the most
+convolutions.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from functools import cached_property
+
+import onnx
+
+from melanoma_infer.errors import BundleError
+from mminfer_export.graph_edit import producers
+
+ACTIVATIONS = frozenset({"Relu", "LeakyRelu", "Clip", "HardSwish"})
+QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
+
+
+class Backbone:
+    """A look at a graph, quantised or not. Every question is answered from the graph as it was given."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._graph = graph
+        self._makers = producers(graph)
+        self._stored = {tensor.name for tensor in graph.initializer}
+
+    @cached_property
+    def last_activation(self) -> onnx.NodeProto:
+        """The activation after a convolution, or a sum with one, that has the most convolutions before it.
+
+        Raises:
+            BundleError: there is none.
+        """
+        found = [
+            node for node in self._graph.node
+            if node.op_type in ACTIVATIONS and self._closes_convolution(node)
+        ]  # fmt: skip
+        if not found:
+            raise BundleError("No convolution with an activation stands in the graph: there is nothing to quantise.")
+        last: onnx.NodeProto = max(found, key=lambda node: sum(each.op_type == "Conv" for each in self.before(node)))
+        return last
+
+    @cached_property
+    def last_convolution(self) -> onnx.NodeProto:
+        """The convolution whose result, alone or as a sum with its skip, the last activation takes."""
+        source = self.source(self.last_activation.input[0])
+        if source is not None and source.op_type == "Add":
+            source = self.source(next(name for name in source.input if name != self._skip(source)))
+        assert source is not None  # or that activation would not have been found
+        return source
+
+    @cached_property
+    def convolutions(self) -> list[onnx.NodeProto]:
+        """The convolutions that may be int8, in the graph's order."""
+        within = {node.name for node in self.before(self.last_activation)}
+        return [
+            node for node in self._graph.node
+            if node.op_type == "Conv" and node.name in within and self.is_after_convolution(node.input[0])
+        ]  # fmt: skip
+
+    def skips(self) -> dict[str, str]:
+        """For each residual Add within the backbone (by name): the input that came past the block's convolutions."""
+        within = {node.name for node in self.before(self.last_activation)}
+        return {
+            node.name: self._skip(node)
+            for node in self._graph.node
+            if node.op_type == "Add" and node.name in within and self._is_residual(node)
+        }
+
+    def before(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
+        """Every node whose result this one depends on."""
+        found: dict[str, onnx.NodeProto] = {}
+        waiting = [node]
+        while waiting:
+            for maker in self._makers_of(waiting.pop()):
+                if maker.name not in found:
+                    found[maker.name] = maker
+                    waiting.append(maker)
+        return list(found.values())
+
+    def is_after_convolution(self, value: str) -> bool:
+        """Whether a value depends on any convolution."""
+        maker = self._makers.get(value)
+        return maker is not None and any(node.op_type == "Conv" for node in (maker, *self.before(maker)))
+
+    def source(self, value: str) -> onnx.NodeProto | None:
+        """The node that makes a value, seen through QuantizeLinear and DequantizeLinear."""
+        maker = self._makers.get(value)
+        while maker is not None and maker.op_type in QUANTIZERS:
+            maker = self._makers.get(maker.input[0])
+        return maker
+
+    def _makers_of(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+        return (self._makers[name] for name in node.input if name in self._makers)
+
+    def _closes_convolution(self, node: onnx.NodeProto) -> bool:
+        source = self.source(node.input[0])
+        return source is not None and (
+            source.op_type == "Conv" or (source.op_type == "Add" and self._is_residual(source))
+        )
+
+    def _is_residual(self, add: onnx.NodeProto) -> bool:
+        """Whether two computed values meet here, at least one of them a convolution's."""
+        sources = [self.source(name) for name in add.input]
+        return all(source is not None for source in sources) and any(
+            source is not None and source.op_type == "Conv" for source in sources
+        )
+
+    def _skip(self, add: onnx.NodeProto) -> str:
+        """What is no convolution's result, else the result with fewer convolutions before it: the downsampling one."""
+        return str(min(add.input, key=self._convolutions_before))
+
+    def _convolutions_before(self, value: str) -> tuple[bool, int]:
+        source = self.source(value)
+        if source is None:
+            return (False, 0)
+        return (source.op_type == "Conv", sum(node.op_type == "Conv" for node in self.before(source)))

@@ -1,0 +1,1 @@
+"""Bundles: a model on disk, verified before it is used."""

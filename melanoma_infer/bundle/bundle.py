@@ -1,0 +1,291 @@
+"""A model on disk, opened only after every byte of it has been hashed.
+
+``NAME.mminfer/`` holds ``card.json``, ``model.<precision>.onnx``, ``golden.npz``, ``parity.json``, optionally
+``head.safetensors`` and ``weights.safetensors``, and ``SHA256SUMS`` over all of them. Nothing is ever unpickled, an
+unlisted file is refused, and runtimes get the verified bytes, never a path.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import re
+import zipfile
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from melanoma_infer.bundle.graph_checks import check_graph
+from melanoma_infer.bundle.head import Head
+from melanoma_infer.card import ModelCard, Precision
+from melanoma_infer.errors import BundleError
+
+PACKAGED = Path(__file__).parent
+CHECKSUMS = "SHA256SUMS"
+REQUIRED = ("card.json", "golden.npz", "parity.json")
+OPTIONAL = ("head.safetensors", "weights.safetensors")
+GRAPHS: dict[str, Precision] = {f"model.{precision}.onnx": precision for precision in get_args(Precision)}
+
+GOLDEN_TILES_MAX = 4
+GOLDEN_BYTES_MAX = 1 << 28
+"""Unpacked size of golden.npz that is accepted: four tiles of 4096 px are 201 MB."""
+
+_CHECKSUM_LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9._-]+)\n")
+
+
+class ParityRow(BaseModel):
+    """How far one engine and precision was from the reference, and on what that was measured."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    engine: str
+    precision: Precision
+    tiles: int
+    max_dp: float
+    p999_dp: float
+    max_dmm: float | None
+    p999_dmm: float | None
+    decision_flips: int
+    on: str
+
+
+@dataclass(frozen=True)
+class Golden:
+    """Tiles whose outputs are known: what every engine is held against.
+
+    tiles: uint8 (n, tile_px, tile_px, 3), n ≤ 4 · patients: float64 (n, P), one-hot · outputs: by name, first axis n ·
+    host_probabilities: float64 (n, K), the head's answer for `patients`; None without features.
+    """
+
+    tiles: NDArray[np.uint8]
+    patients: NDArray[np.float64]
+    outputs: dict[str, NDArray[Any]]
+    host_probabilities: NDArray[np.float64] | None
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A verified model: its card, the bytes of its graphs, and what its outputs must be."""
+
+    name: str
+    digest: str
+    card: ModelCard
+    graphs: Mapping[Precision, bytes]
+    head: Head | None
+    golden: Golden
+    parity: tuple[ParityRow, ...]
+    weights: bytes | None = field(default=None, repr=False)
+
+    @cached_property
+    def precisions(self) -> tuple[Precision, ...]:
+        """The precisions that have a graph."""
+        return tuple(self.graphs)
+
+    def parity_of(self, engine: str, precision: str) -> ParityRow | None:
+        """The sealed parity of an engine at a precision, or None where it was never measured."""
+        return next((row for row in self.parity if (row.engine, row.precision) == (engine, precision)), None)
+
+
+def open_bundle(name_or_path: str | Path) -> Bundle:
+    """The verified bundle of that name (packaged, such as "demo") or at that path.
+
+    Raises:
+        BundleError: it does not exist, a byte differs from SHA256SUMS, a file is unlisted or missing, or its content is
+            not what this version can trust.
+    """
+    folder = _folder(name_or_path)
+    contents = _verified_contents(folder)
+    card = parse_card(contents["card.json"])
+    graphs = {precision: contents[name] for name, precision in GRAPHS.items() if name in contents}
+    if "fp32" not in graphs:
+        raise BundleError(f"Bundle {folder.stem}: model.fp32.onnx is missing. Export the bundle again.")
+    for graph in graphs.values():
+        check_graph(graph, card)
+    return Bundle(
+        name=folder.stem,
+        digest=hashlib.sha256(contents[CHECKSUMS]).hexdigest(),
+        card=card,
+        graphs=graphs,
+        head=_head(contents.get("head.safetensors"), card),
+        golden=_golden(contents["golden.npz"], card),
+        parity=_parity(contents["parity.json"]),
+        weights=_checked_weights(contents.get("weights.safetensors")),
+    )
+
+
+def packaged_bundles() -> list[str]:
+    """Names of the bundles that come with the package."""
+    return sorted(path.stem for path in PACKAGED.glob("*.mminfer"))
+
+
+def checksum_lines(contents: Mapping[str, bytes]) -> bytes:
+    """SHA256SUMS of these files, in its only accepted form: sorted, lower case, two spaces."""
+    lines = [f"{hashlib.sha256(contents[name]).hexdigest()}  {name}\n" for name in sorted(contents)]
+    return "".join(lines).encode("ascii")
+
+
+def parse_card(text: bytes) -> ModelCard:
+    """The model card in these JSON bytes.
+
+    Raises:
+        BundleError: it is not a card that this version understands.
+    """
+    try:
+        return ModelCard.model_validate_json(text, strict=False)
+    except ValidationError as error:
+        raise BundleError(f"card.json is not a valid model card: {_first_problem(error)}") from error
+
+
+def _folder(name_or_path: str | Path) -> Path:
+    packaged = PACKAGED / f"{name_or_path}.mminfer"
+    if isinstance(name_or_path, str) and name_or_path in packaged_bundles():
+        return packaged
+    path = Path(name_or_path)
+    if not path.is_dir():
+        names = ", ".join(packaged_bundles()) or "none"
+        raise BundleError(
+            f"There is no bundle {path.name!r}. Give the path of a NAME.mminfer folder, or the name of a packaged one "
+            f"({names})."
+        )
+    return path
+
+
+def _verified_contents(folder: Path) -> dict[str, bytes]:
+    """Every file of the bundle by name, after its bytes were compared with SHA256SUMS."""
+    try:
+        contents = {path.name: _plain_file(path).read_bytes() for path in sorted(folder.iterdir())}
+    except OSError as error:
+        raise BundleError(f"Bundle {folder.stem} cannot be read ({error.strerror}). Check its permissions.") from error
+    listed = _listed(contents.get(CHECKSUMS), folder.stem)
+    known = {*REQUIRED, *OPTIONAL, *GRAPHS}
+    for name in sorted(contents.keys() - {CHECKSUMS}):
+        if name not in listed or name not in known:
+            raise BundleError(f"Bundle {folder.stem} holds a file that does not belong to it: {name!r}. Remove it.")
+    for name, digest in listed.items():
+        if name not in contents or hashlib.sha256(contents[name]).hexdigest() != digest:
+            raise BundleError(
+                f"Bundle {folder.stem}: {name} is missing or differs from {CHECKSUMS}. Copy the bundle again from a "
+                "source you trust; do not repair it by hand."
+            )
+    if missing := [name for name in REQUIRED if name not in listed]:
+        raise BundleError(f"Bundle {folder.stem} has no {missing[0]}. Export the bundle again.")
+    return contents
+
+
+def _plain_file(path: Path) -> Path:
+    if path.is_symlink() or not path.is_file():
+        raise BundleError(
+            f"Bundle {path.parent.stem}: {path.name!r} is a link or a folder. A bundle holds plain files."
+        )
+    return path
+
+
+def _listed(checksums: bytes | None, name: str) -> dict[str, str]:
+    """File name → digest of SHA256SUMS, which has one accepted form, so that no byte of it can change unseen."""
+    if checksums is None:
+        raise BundleError(f"Bundle {name} has no {CHECKSUMS}. Export the bundle again.")
+    text = checksums.decode("ascii", errors="replace")
+    lines = _CHECKSUM_LINE.findall(text)
+    listed = {file: digest for digest, file in lines}
+    if "".join(f"{digest}  {file}\n" for file, digest in sorted(listed.items())) != text:
+        raise BundleError(f"Bundle {name}: {CHECKSUMS} is damaged. Copy the bundle again from a source you trust.")
+    return listed
+
+
+def _head(content: bytes | None, card: ModelCard) -> Head | None:
+    if "features" not in card.outputs:
+        return None
+    if content is None:
+        raise BundleError("The card names the output `features`, but head.safetensors is missing. Export again.")
+    head = Head.from_tensors(finite_tensors(content, "head.safetensors"))
+    if head.w1_patient.shape[1] != card.patient_columns or len(head.b3) != len(card.classes):
+        raise BundleError("head.safetensors does not fit the card's patient fields and classes. Export again.")
+    return head
+
+
+def finite_tensors(content: bytes, name: str) -> dict[str, NDArray[Any]]:
+    """The tensors of a safetensors file, all of them finite.
+
+    Raises:
+        BundleError: it is not a safetensors file, or a value is NaN or infinite.
+    """
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    try:
+        tensors: dict[str, NDArray[Any]] = load(content)
+    except (SafetensorError, KeyError, ValueError) as error:
+        raise BundleError(f"{name} is not a safetensors file. Export the bundle again.") from error
+    require_finite(tensors.items(), name)
+    return tensors
+
+
+def require_finite(tensors: Iterable[tuple[str, NDArray[Any]]], name: str) -> None:
+    """Nothing, when every floating-point value is finite.
+
+    Raises:
+        BundleError: a value is NaN or infinite.
+    """
+    for key, tensor in tensors:
+        if np.issubdtype(tensor.dtype, np.floating) and not np.isfinite(tensor).all():
+            raise BundleError(f"{name}: {key} holds NaN or infinite values. The model cannot be trusted.")
+
+
+def _checked_weights(content: bytes | None) -> bytes | None:
+    if content is not None:
+        finite_tensors(content, "weights.safetensors")
+    return content
+
+
+def _golden(content: bytes, card: ModelCard) -> Golden:
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            size = sum(entry.file_size for entry in archive.infolist())
+        if size > GOLDEN_BYTES_MAX:
+            raise BundleError(f"golden.npz unpacks to {size} bytes; at most {GOLDEN_BYTES_MAX} are accepted.")
+        with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+            entries = {name: arrays[name] for name in arrays.files}
+    except (ValueError, OSError, zipfile.BadZipFile, KeyError) as error:
+        raise BundleError("golden.npz cannot be read. Export the bundle again.") from error
+    return _fitting_golden(entries, card)
+
+
+def _fitting_golden(entries: dict[str, NDArray[Any]], card: ModelCard) -> Golden:
+    host = entries.pop("host_probabilities", None)
+    expected = {"tiles", "patients", "probabilities", *card.outputs}
+    if set(entries) != expected or (host is None) != ("features" not in card.outputs):
+        raise BundleError("golden.npz does not hold what the card names. Export the bundle again.")
+    tiles, patients = entries.pop("tiles"), entries.pop("patients")
+    n = len(tiles)
+    fits = (
+        1 <= n <= GOLDEN_TILES_MAX
+        and tiles.dtype == np.uint8
+        and tiles.shape[1:] == (card.tile_px, card.tile_px, 3)
+        and patients.shape == (n, card.patient_columns)
+        and all(len(output) == n for output in entries.values())
+        and entries["probabilities"].shape == (n, len(card.classes))
+    )
+    if not fits:
+        raise BundleError("golden.npz has tiles or outputs of another shape than the card says. Export again.")
+    require_finite(entries.items(), "golden.npz")
+    return Golden(tiles, patients, entries, host)
+
+
+def _parity(content: bytes) -> tuple[ParityRow, ...]:
+    try:
+        return tuple(ParityRow.model_validate(row) for row in json.loads(content)["rows"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError("parity.json cannot be read. Export the bundle again.") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    problem = error.errors(include_url=False)[0]
+    where = ".".join(str(part) for part in problem["loc"]) or "card"
+    return f"{where}: {problem['msg']}"

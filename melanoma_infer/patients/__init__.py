@@ -1,0 +1,1 @@
+"""Patients: their values, typed or from a manifest."""

@@ -1,0 +1,1 @@
+"""The pipeline: one slide, or many, from file to result."""

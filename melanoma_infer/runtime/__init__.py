@@ -1,0 +1,1 @@
+"""What the process runs on and leaves behind: cores, cache, files, versions, privacy, time."""

@@ -1,0 +1,1 @@
+"""Scoring: tile outputs and a patient → probabilities, regions, scores and a verdict."""

@@ -1,0 +1,63 @@
+"""Tile probabilities → slide scores (paper 2.4), with class normalisation for stated priors (paper 2.5)."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from melanoma_infer.card import AggregatorKind, ClassPriors, ModelCard
+
+Array = NDArray[np.float64]
+
+MALIGNANT_TILE_THRESHOLD = 0.5
+"""Where the card has no threshold, a tile is malignant when that is more likely than not."""
+
+
+def normalise_classes(probabilities: Array, classes: tuple[str, ...], priors: ClassPriors) -> Array:
+    """Probabilities (N, K) for the stated class frequencies in place of the trained ones.
+
+    p'(k) = p(k) · stated(k) / trained(k), divided by its sum over k (Bayes; Saerens et al. 2002).
+    """
+    ratio = np.array([priors.stated[name] / priors.trained[name] for name in classes])
+    weighted = probabilities * ratio
+    normalised: Array = weighted / weighted.sum(axis=1, keepdims=True)
+    return normalised
+
+
+def malignant_probabilities(probabilities: Array, card: ModelCard) -> Array:
+    """The probability (N,) that a tile is malignant: the sum over the malignant classes."""
+    result: Array = probabilities[:, list(card.malignant_columns)].sum(axis=1)
+    return np.clip(result, 0.0, 1.0)
+
+
+def aggregate(scores: Array, kind: AggregatorKind, *, tile_mm2: float, area_mm2: float) -> float | None:
+    """The slide's score from its tiles' (N,); None where there are none.
+
+    ``mean`` and ``max`` are the paper's. ``top-area-mean``: the mean over the hottest tiles that cover `area_mm2`, the
+    last of them counted for the part that is still missing; adding cooler tissue changes nothing once that is covered.
+    """
+    if not len(scores):
+        return None
+    if kind == "mean":
+        return float(np.sort(scores).mean())
+    if kind == "max":
+        return float(scores.max())
+    # Only the tiles that count: how a longer sum is grouped would change its last bit.
+    hottest = np.sort(scores)[::-1][: math.ceil(area_mm2 / tile_mm2)]
+    weights = np.clip(area_mm2 / tile_mm2 - np.arange(len(hottest)), 0.0, 1.0)
+    return float((hottest * weights).sum() / weights.sum())
+
+
+def outcome_score(probabilities: Array, card: ModelCard) -> float | None:
+    """Σ p(outcome) / Σ p(malignant) over the malignant tiles; None without an outcome or without such tiles."""
+    if card.outcome is None:
+        return None
+    malignant = malignant_probabilities(probabilities, card)
+    hot = malignant >= (card.threshold.value if card.threshold else MALIGNANT_TILE_THRESHOLD)
+    if not hot.any():
+        return None
+    outcome = probabilities[:, list(card.outcome_columns)].sum(axis=1)
+    # The classes of a float32 softmax may sum to a little more than 1.
+    return min(1.0, float(np.sort(outcome[hot]).sum() / np.sort(malignant[hot]).sum()))

@@ -1,0 +1,250 @@
+"""Regions: the model's maps, stitched over the slide → connected areas of evidence, counted, measured and outlined.
+
+Cell evidence = p(lesion) · min(1, cam_lesion / cam_scale), both of an unknown patient, overlapping tiles averaged. A
+region is a connected part (sharing cell sides) of cells with evidence ≥ the card's region_threshold. It is malignant
+when the evidence-weighted p(malignant) / p(lesion) is at least one half. Where a lesion is, and what it is, does not
+depend on the patient's age: patient values change scores and verdict, never a region.
+
+What heat shows are regions, not lesions: a slide often carries several serial sections of one lesion.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import ndimage
+
+from melanoma_infer.card import ModelCard
+from melanoma_infer.geometry import Scale, SizePx
+from melanoma_infer.records import EvidenceMap, Tissue
+from melanoma_infer.result import Region, TileTable
+from melanoma_infer.scoring.outlines import doubled_area, outlines
+from melanoma_infer.tiles.grid import Geometry, TissueArea
+
+CELL_TISSUE_MIN = 0.10
+"""A cell with less tissue than a kept tile has (10 %) shows nothing: no heat over background."""
+MALIGNANT_RATIO = 0.5
+HULL_POINTS_MIN = 100
+"""Up to so many corners, all their distances take less time than finding those of the convex hull."""
+
+Ring = list[list[float]]
+
+
+@dataclass(frozen=True)
+class StitchedMaps:
+    """Evidence of a lesion, and of a malignant one, on the same cells: float64 (h, w), NaN where nothing is known."""
+
+    lesion: NDArray[np.float64]
+    malignant: NDArray[np.float64]
+    cell_l0: tuple[float, float]
+    source: str
+
+    @property
+    def evidence(self) -> EvidenceMap:
+        """The map that pictures show."""
+        return EvidenceMap(self.lesion.astype(np.float32), self.cell_l0, "cam" if self.source == "cam" else "tile")
+
+
+def has_maps(card: ModelCard) -> bool:
+    """Whether the model says where in a tile its evidence lies."""
+    return "cam" in card.outputs and card.cam_scale is not None
+
+
+def stitch(
+    tiles: TileTable,
+    card: ModelCard,
+    *,
+    size_l0: SizePx,
+    scale: Scale,
+    geometry: Geometry,
+    tissue: Tissue,
+) -> StitchedMaps:
+    """The tiles' evidence on one grid of cells.
+
+    A cell is a cell of the model's maps; without maps it is the tiles' stride. Tiles are laid on the nearest cell.
+
+    Args:
+        tiles: the results, with the probabilities of an unknown patient.
+        card: roles of the classes, cam_scale.
+        size_l0: the slide.
+        scale: µm per l0 pixel.
+        geometry: the tiles.
+        tissue: where heat may be shown.
+    """
+    cells_a_tile = tiles.cam.shape[2:] if has_maps(card) and tiles.cam is not None else None
+    cell_l0 = _cell_l0(geometry, scale, cells_a_tile)
+    shape = (_cells(size_l0.height, cell_l0[1]), _cells(size_l0.width, cell_l0[0]))
+    sums, counts = np.zeros((2, *shape)), np.zeros(shape)
+    for row in np.flatnonzero(tiles.status == "ok"):
+        patch = _tile_evidence(tiles, card, int(row), cells_a_tile or _span(geometry))
+        place = _Place.of(tiles, int(row), cell_l0, patch.shape, shape)
+        sums[0][place.on_grid] += patch[place.on_tile]
+        sums[1][place.on_grid] += patch[place.on_tile] * _malignant_share(tiles.probabilities[row], card)
+        counts[place.on_grid] += 1
+    on_tissue = _tissue_fractions(tissue, cell_l0, shape, size_l0) >= CELL_TISSUE_MIN
+    with np.errstate(invalid="ignore"):
+        lesion, malignant = np.where((counts > 0) & on_tissue, sums / counts, np.nan)
+    return StitchedMaps(lesion, malignant, cell_l0, "cam" if cells_a_tile else "tile")
+
+
+def find_regions(maps: StitchedMaps, card: ModelCard, *, size_l0: SizePx, scale: Scale, tissue: Tissue) -> list[Region]:
+    """The regions of a slide, largest first."""
+    labels, _ = ndimage.label(np.nan_to_num(maps.lesion, nan=-1.0) >= max(card.region_threshold, 1e-9))
+    sections = _sections(tissue)
+    # Each region is looked at inside its own bounding box: a slide may hold thousands.
+    found = [
+        _Cells.of(maps, labels[box] == label, box) for label, box in enumerate(ndimage.find_objects(labels), start=1)
+    ]
+    rings = [[_to_l0(ring, maps.cell_l0, size_l0) for ring in each] for each in outlines(labels)]
+    measured = [(_area_mm2(each, scale), each, cells) for each, cells in zip(rings, found, strict=True)]
+    measured.sort(key=lambda each: (-each[0], each[1][0]))
+    return [
+        Region.model_validate(
+            {
+                "id": f"R{number}",
+                "class": "malignant" if cells.malignant_share >= MALIGNANT_RATIO else "benign",
+                "area_mm2": area,
+                "diameter_mm": _diameter_mm(rings[0], scale),
+                "score": cells.score,
+                "malignant_share": cells.malignant_share,
+                "outline": rings[0],
+                "holes": rings[1:],
+                "tissue_section": cells.section(maps.cell_l0, sections, tissue.px_l0),
+            }
+        )
+        for number, (area, rings, cells) in enumerate(measured, start=1)
+    ]
+
+
+@dataclass(frozen=True)
+class _Cells:
+    """The cells of one region inside its bounding box: mask bool (h, w), and the box's first row and column."""
+
+    mask: NDArray[np.bool_]
+    top: int
+    left: int
+    score: float
+    malignant_share: float
+
+    @classmethod
+    def of(cls, maps: StitchedMaps, mask: NDArray[np.bool_], box: tuple[slice, slice]) -> _Cells:
+        lesion, malignant = maps.lesion[box][mask], maps.malignant[box][mask]
+        share = float(np.clip(malignant.sum() / lesion.sum(), 0, 1))
+        return cls(mask, box[0].start, box[1].start, float(np.clip(lesion.mean(), 0, 1)), share)
+
+    def section(self, cell_l0: tuple[float, float], sections: NDArray[np.int32], px_l0: float) -> int:
+        """The tissue section that most of the region is on; 0 where it is on none."""
+        height, width = self.mask.shape
+        rows, row = _pixels_of(self.top, height, cell_l0[1], px_l0, sections.shape[0])
+        columns, column = _pixels_of(self.left, width, cell_l0[0], px_l0, sections.shape[1])
+        counts = np.bincount(sections[rows, columns][self.mask[np.ix_(row, column)]], minlength=1)
+        counts[0] = 0
+        return int(counts.argmax())
+
+
+def _pixels_of(first: int, cells: int, cell_l0: float, px_l0: float, limit: int) -> tuple[slice, NDArray[np.int64]]:
+    """The mask pixels whose centres lie in a run of cells, and the cell of each, counted from the first."""
+    begin = min(limit, max(0, int(np.ceil(first * cell_l0 / px_l0 - 0.5))))
+    end = min(limit, max(begin, int(np.ceil((first + cells) * cell_l0 / px_l0 - 0.5))))
+    centres = (np.arange(begin, end) + 0.5) * px_l0
+    return slice(begin, end), np.clip((centres / cell_l0).astype(np.int64) - first, 0, cells - 1)
+
+
+def regions_note(maps: StitchedMaps, scale: Scale) -> str:
+    """From what the regions were drawn, and at what resolution."""
+    side_um = maps.cell_l0[0] * scale.x_um
+    if maps.source == "cam":
+        return f"Drawn from the model's maps, {side_um:.0f} µm a cell."
+    return f"The model gives no maps: drawn at the resolution of the tiles, {side_um:.0f} µm."
+
+
+def _cell_l0(geometry: Geometry, scale: Scale, cells_a_tile: tuple[int, ...] | None) -> tuple[float, float]:
+    """Width and height of a cell in l0 pixels."""
+    if cells_a_tile is None:
+        return geometry.stride_um / scale.x_um, geometry.stride_um / scale.y_um
+    return geometry.tile_um / cells_a_tile[1] / scale.x_um, geometry.tile_um / cells_a_tile[0] / scale.y_um
+
+
+def _span(geometry: Geometry) -> tuple[int, int]:
+    """Cells that a tile covers where a cell is one stride."""
+    side = max(1, round(geometry.tile_um / geometry.stride_um))
+    return side, side
+
+
+def _cells(length_l0: int, cell_l0: float) -> int:
+    return max(1, int(np.ceil(length_l0 / cell_l0 - 1e-6)))
+
+
+def _tile_evidence(tiles: TileTable, card: ModelCard, row: int, cells: tuple[int, ...]) -> NDArray[np.float64]:
+    """Evidence (h, w) of one tile."""
+    lesion = float(tiles.probabilities[row][list(card.lesion_columns)].sum())
+    if tiles.cam is None or card.cam_scale is None:
+        return np.full(cells, lesion)
+    share = np.clip(tiles.cam[row, 0].astype(np.float64) / card.cam_scale, 0.0, 1.0)
+    return lesion * np.asarray(share)
+
+
+def _malignant_share(probabilities: NDArray[np.float64], card: ModelCard) -> float:
+    """p(malignant) / p(lesion) of one tile."""
+    lesion = probabilities[list(card.lesion_columns)].sum()
+    return float(probabilities[list(card.malignant_columns)].sum() / lesion) if lesion > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a tile's cells lie on the grid, cut at its edges."""
+
+    on_grid: tuple[slice, slice]
+    on_tile: tuple[slice, slice]
+
+    @classmethod
+    def of(
+        cls, tiles: TileTable, row: int, cell_l0: tuple[float, float], cells: tuple[int, ...], grid: tuple[int, int]
+    ) -> _Place:
+        top, left = round(int(tiles.miny[row]) / cell_l0[1]), round(int(tiles.minx[row]) / cell_l0[0])
+        height, width = min(cells[0], grid[0] - top), min(cells[1], grid[1] - left)
+        return cls(
+            (slice(top, top + max(0, height)), slice(left, left + max(0, width))),
+            (slice(0, max(0, height)), slice(0, max(0, width))),
+        )
+
+
+def _tissue_fractions(
+    tissue: Tissue, cell_l0: tuple[float, float], shape: tuple[int, int], size_l0: SizePx
+) -> NDArray[np.float64]:
+    """The share of every cell (of its part inside the slide) that is tissue."""
+    xs = np.minimum(np.arange(shape[1] + 1) * cell_l0[0], size_l0.width)
+    ys = np.minimum(np.arange(shape[0] + 1) * cell_l0[1], size_l0.height)
+    areas = np.diff(ys)[:, None] * np.diff(xs)[None, :]
+    fractions: NDArray[np.float64] = TissueArea(tissue).on_grid(xs, ys) / np.maximum(areas, 1e-9)
+    return fractions
+
+
+def _sections(tissue: Tissue) -> NDArray[np.int32]:
+    """Connected tissue sections, numbered from 1 in reading order of their first pixels; 0 is background."""
+    labels: NDArray[np.int32] = ndimage.label(tissue.mask, np.ones((3, 3)))[0]
+    return labels
+
+
+def _to_l0(ring: NDArray[np.int64], cell_l0: tuple[float, float], size_l0: SizePx) -> Ring:
+    """A closed ring in l0 pixels, cut at the slide's far edges."""
+    points: Ring = np.minimum(ring * cell_l0, (size_l0.width, size_l0.height)).round(2).tolist()
+    return [*points, points[0]]
+
+
+def _area_mm2(rings: list[Ring], scale: Scale) -> float:
+    """What the outer ring encloses, less its holes."""
+    areas = [abs(doubled_area(np.array(ring[:-1]))) / 2 for ring in rings]
+    return (areas[0] - sum(areas[1:])) * scale.pixel_mm2
+
+
+def _diameter_mm(ring: Ring, scale: Scale) -> float:
+    """The largest distance between two points of the outline."""
+    points = np.array(ring[:-1]) * (scale.x_um, scale.y_um) / 1000
+    if len(points) > HULL_POINTS_MIN:
+        from scipy.spatial import ConvexHull  # a tenth of a second to import, and few slides need it
+
+        points = points[ConvexHull(points).vertices]
+    return float(np.hypot(*(points[:, None] - points).T).max())

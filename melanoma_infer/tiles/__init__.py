@@ -1,0 +1,1 @@
+"""Tiles: where the tissue is, which tiles are scored, and their pixels."""

@@ -1,0 +1,336 @@
+"""The flow as a whole, from Python: what a caller gets, and what one slide's trouble may cost."""
+
+from __future__ import annotations
+
+import json
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from threading import Event
+from threading import enumerate as threads
+from time import sleep
+
+import numpy as np
+import pytest
+from bundles_for_tests import colour_rule_card, expected_probability, make_bundle
+from PIL import Image
+from slides_for_tests import smooth, with_tile_left_out, write_svs
+
+from melanoma_infer.bundle.bundle import open_bundle
+from melanoma_infer.errors import MminferError, PatientValueError, SlideUnreadableError
+from melanoma_infer.pipeline.flow import score_slide, score_slides
+from melanoma_infer.pipeline.scorer import Scorer
+from melanoma_infer.pipeline.slide_scoring import SlideRequest
+from melanoma_infer.reports import result_json, tiles_csv
+from melanoma_infer.reports.output import OutputFolder
+from melanoma_infer.scoring.accumulator import SlideCase
+from melanoma_infer.settings import Settings
+
+SETTINGS = Settings(mpp_um=(0.5, 0.5))
+
+
+@pytest.fixture
+def photo(tmp_path: Path) -> Path:
+    """1024 × 768 px at 0.5 µm/px: glass, pale tissue, and a dark square that is the second tile of the first row."""
+    pixels = np.full((768, 1024, 3), 250, np.uint8)
+    pixels[:, 256:1024] = (225, 155, 195)
+    pixels[0:512, 512:1024] = (120, 40, 90)
+    path = tmp_path / "photo.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+@pytest.fixture
+def scorer(colour_bundle: Path) -> Scorer:
+    return Scorer(open_bundle(colour_bundle))
+
+
+@pytest.mark.wheel
+def test_every_number_of_a_result_can_be_foretold(photo, scorer):
+    result = score_slide(photo, scorer, settings=SETTINGS)
+    tiles = result.tiles
+    assert list(zip(tiles.miny.tolist(), tiles.minx.tolist(), strict=True)) == [(0, 0), (0, 512), (512, 0), (512, 512)]
+    whole = np.asarray(Image.open(photo))
+    padded = np.full((1024, 1024, 3), 255, np.uint8)
+    padded[:768] = whole
+    crops = [padded[y : y + 512, x : x + 512] for y in (0, 512) for x in (0, 512)]
+    small = np.stack([np.asarray(Image.fromarray(c).resize((64, 64), Image.Resampling.BILINEAR)) for c in crops])
+    assert tiles.probabilities[:, 1] == pytest.approx(expected_probability(small), abs=2e-6)
+    assert tiles.padded_fraction.tolist() == [0, 0, 0.5, 0.5]
+    # top-area-mean: the card's area is one tile's, so the score is the hottest tile's.
+    assert result.malignant_score == pytest.approx(tiles.probabilities[1, 1], abs=1e-12)
+    assert result.verdict == "suspected"
+
+
+def test_the_mean_and_the_maximum_are_the_paper_s(photo, scorer):
+    mean = score_slide(photo, scorer, settings=Settings(mpp_um=(0.5, 0.5), aggregate="mean"))
+    highest = score_slide(photo, scorer, settings=Settings(mpp_um=(0.5, 0.5), aggregate="max"))
+    assert mean.malignant_score == pytest.approx(mean.tiles.probabilities[:, 1].mean(), abs=1e-12)
+    assert highest.malignant_score == pytest.approx(mean.tiles.probabilities[:, 1].max(), abs=1e-12)
+
+
+def test_doubling_the_scale_doubles_millimetres(photo, scorer):
+    once = score_slide(photo, scorer, settings=Settings(mpp_um=(0.25, 0.25), tile_um=128))
+    twice = score_slide(photo, scorer, settings=Settings(mpp_um=(0.5, 0.5), tile_um=256))
+    assert twice.tissue_mm2 == pytest.approx(4 * once.tissue_mm2, rel=0.02)
+    assert np.array_equal(once.tiles.minx, twice.tiles.minx)
+    assert np.array_equal(once.tiles.probabilities, twice.tiles.probabilities)
+
+
+def test_class_normalisation_of_the_card_is_applied(photo, tmp_path):
+    even = {"trained": {"normal": 0.5, "tumour": 0.5}, "stated": {"normal": 0.99, "tumour": 0.01}}
+    rarer = Scorer(open_bundle(make_bundle(tmp_path / "rare.mminfer", colour_rule_card(class_priors=even))))
+    plain = Scorer(open_bundle(make_bundle(tmp_path / "plain.mminfer")))
+    normal, p = score_slide(photo, plain, settings=SETTINGS).tiles.probabilities.T
+    q = score_slide(photo, rarer, settings=SETTINGS).tiles.probabilities[:, 1]
+    assert q == pytest.approx(p * 0.01 / (p * 0.01 + normal * 0.99), rel=1e-9)
+
+
+def test_progress_counts_every_tile(photo, scorer):
+    seen: list[tuple[int, int]] = []
+    score_slide(photo, scorer, settings=SETTINGS, progress=lambda done, total: seen.append((done, total)))
+    assert seen == [(1, 4), (2, 4), (3, 4), (4, 4)]
+
+
+def test_timings_are_told_by_stage(photo, scorer):
+    timings = score_slide(photo, scorer, settings=SETTINGS).timings_ms
+    assert {"open", "tissue", "wait", "infer", "score"} <= set(timings)
+    assert all(ms >= 0 for ms in timings.values())
+
+
+@pytest.mark.parametrize("patient", [{"age": 200}, {"sex": "x"}, {"shoe_size": 42}])
+def test_patient_values_are_checked_from_python_too(photo, patient):
+    with pytest.raises(PatientValueError):
+        score_slide(photo, Scorer(open_bundle("demo")), settings=SETTINGS, patient=patient)
+
+
+def test_a_slide_that_goes_away_while_it_is_read_is_unreadable(photo, scorer, monkeypatch):
+    from melanoma_infer.slides.base import RegionUnreadableError
+    from melanoma_infer.slides.image_reader import ImageReader
+
+    read, calls = ImageReader.read_region, []
+
+    def failing(self: ImageReader, level: int, rect_level: object) -> np.ndarray:
+        calls.append(rect_level)
+        if len(calls) > 1:  # the plane of this image is one block
+            raise RegionUnreadableError
+        return read(self, level, rect_level)
+
+    monkeypatch.setattr(ImageReader, "read_region", failing)
+    with pytest.raises(SlideUnreadableError, match="None of the slide's 4 tiles"):
+        score_slide(photo, scorer, settings=SETTINGS)
+
+
+def _requests(*paths: Path) -> list[SlideRequest]:
+    return [SlideRequest(path, SlideCase(path.stem), SETTINGS) for path in paths]
+
+
+@pytest.mark.parametrize(
+    ("raised", "code"), [(MemoryError(), 175), (ZeroDivisionError("oops"), 1), (SlideUnreadableError("gone"), 10)]
+)
+def test_whatever_happens_in_one_slide_stays_there(photo, scorer, tmp_path, monkeypatch, raised, code):
+    import melanoma_infer.tiles.plan as plan
+
+    other = photo.with_name("other.png")
+    other.write_bytes(photo.read_bytes())
+    find = plan.find_tissue
+
+    def sometimes(*arguments: object) -> object:
+        if not hit:
+            hit.append(1)
+            raise raised
+        return find(*arguments)
+
+    hit: list[int] = []
+    monkeypatch.setattr(plan, "find_tissue", sometimes)
+    with OutputFolder(tmp_path / "out") as out:
+        outcomes = list(score_slides(_requests(photo, other), scorer, out))
+    assert [outcome.exit_code for outcome in outcomes] == [code, 0]
+    assert outcomes[0].stage == "tissue"
+    assert outcomes[1].result is not None
+    assert outcomes[1].result.verdict == "suspected"
+
+
+def _copies(photo: Path, count: int) -> list[Path]:
+    copies = [photo.with_name(f"copy-{number}.png") for number in range(count)]
+    for copy in copies:
+        copy.write_bytes(photo.read_bytes())
+    return copies
+
+
+def test_the_next_slide_is_prepared_while_one_is_in_the_engine(photo, scorer, tmp_path, monkeypatch):
+    import melanoma_infer.tiles.plan as plan
+
+    find, found = plan.find_tissue, []
+    second_found = Event()
+
+    def noted(*arguments):
+        found.append(1)
+        if len(found) == 2:
+            second_found.set()
+        return find(*arguments)
+
+    monkeypatch.setattr(plan, "find_tissue", noted)
+    waited: list[bool] = []
+
+    def progress(done: int, _total: int) -> None:
+        if not waited and done == 1:  # the first slide's first tile
+            waited.append(second_found.wait(20))
+
+    with OutputFolder(tmp_path / "out") as out:
+        outcomes = list(score_slides(_requests(*_copies(photo, 3)), scorer, out, progress=progress))
+    assert waited == [True]
+    assert [outcome.id for outcome in outcomes] == ["copy-0", "copy-1", "copy-2"]
+
+
+def test_a_slide_is_written_while_the_next_is_in_the_engine_and_told_before_that_one_ends(
+    photo, scorer, tmp_path, monkeypatch
+):
+    write, in_engine, written = OutputFolder.write, Event(), Event()
+    together: list[bool] = []
+    tiles = 0
+
+    def slow(self, folder, result):
+        together.append(in_engine.wait(20))
+        write(self, folder, result)
+        written.set()
+
+    def progress(_done: int, _total: int) -> None:
+        nonlocal tiles
+        tiles += 1
+        if tiles > 4:  # those of the second slide
+            in_engine.set()
+            assert written.wait(20)
+            sleep(0.05)
+
+    monkeypatch.setattr(OutputFolder, "write", slow)
+    with OutputFolder(tmp_path / "out") as out:
+        outcomes = score_slides(_requests(*_copies(photo, 2)), scorer, out, progress=progress)
+        first = next(outcomes)
+        assert (first.id, together) == ("copy-0", [True])
+        assert 4 < tiles < 8
+        assert [outcome.id for outcome in outcomes] == ["copy-1"]
+
+
+def test_who_stops_early_leaves_no_thread_and_no_half_of_a_slide(photo, scorer, tmp_path):
+    with OutputFolder(tmp_path / "out") as out:
+        outcomes = score_slides(_requests(*_copies(photo, 4)), scorer, out)
+        first = next(outcomes)
+        outcomes.close()
+        assert [thread.name for thread in threads() if thread.name.startswith("mminfer-")] == []
+    finished = {path.parent for path in (tmp_path / "out").rglob("result.json")}
+    assert first.folder in finished
+    assert {path for path in (tmp_path / "out").iterdir() if path.is_dir()} == finished
+    assert not list((tmp_path / "out").rglob("*.part"))
+
+
+def test_an_interruption_ends_the_reading_of_every_slide(photo, scorer, tmp_path):
+    def interrupted(_done: int, _total: int) -> None:
+        raise KeyboardInterrupt
+
+    many = Settings(mpp_um=(0.5, 0.5), stride_um=64)
+    requests = [replace(each, settings=many) for each in _requests(*_copies(photo, 3))]
+    with (
+        OutputFolder(tmp_path / "out") as out,
+        pytest.raises(KeyboardInterrupt) as kept,
+        closing(score_slides(requests, scorer, out, progress=interrupted)) as outcomes,
+    ):
+        next(outcomes)
+    assert kept.value.__traceback__ is not None  # its frames hold the slides, so nothing is closed by being forgotten
+    reading = [thread for thread in threads() if thread.name.startswith("mminfer-")]
+    for thread in reading:
+        thread.join(5)
+    assert not any(thread.is_alive() for thread in reading)
+
+
+def test_an_interruption_is_not_a_slide_s_failure(photo, scorer, tmp_path, monkeypatch):
+    def interrupted(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("melanoma_infer.tiles.plan.find_tissue", interrupted)
+    with OutputFolder(tmp_path / "out") as out, pytest.raises(KeyboardInterrupt):
+        list(score_slides(_requests(photo), scorer, out))
+
+
+def test_a_run_is_written_down_for_programs(photo, scorer, tmp_path):
+    from melanoma_infer.reports.run_files import COLUMNS, RunFiles
+
+    out = tmp_path / "out"
+    files = RunFiles(out, scorer.bundle, scorer.numerics, command=["score"])
+    with OutputFolder(out) as folder, files as run:
+        for outcome in score_slides(_requests(photo, tmp_path / "gone.png"), scorer, folder):
+            run.add(outcome)
+            lines = (out / "summary.csv").read_text().splitlines()
+            assert lines[-1].startswith(outcome.id)  # flushed with each slide, not at the end
+        assert json.loads((out / "run.json").read_text())["state"] == "running"
+    record = json.loads((out / "run.json").read_text())
+    assert lines[0].split(",") == list(COLUMNS)
+    assert record["state"] == "finished"
+    assert record["bundle"]["digest"] == scorer.bundle.digest
+    assert record["versions"]["openvino"]
+    assert [(row["id"], row["exit_code"]) for row in record["slides"]] == [("photo", 0), ("gone", 10)]
+
+
+def test_the_error_tree_has_one_base_and_a_code_for_each_leaf():
+    import melanoma_infer.errors as errors
+
+    leaves = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, MminferError)]
+    leaves.remove(MminferError)
+    drawn = errors.__doc__ or ""
+    assert len({leaf.exit_code for leaf in leaves}) == len(leaves)
+    for leaf in leaves:
+        assert any(leaf.__name__ in line and f" {leaf.exit_code} " in line for line in drawn.splitlines()), leaf
+
+
+@pytest.mark.parametrize("stride_um", [256, 64])
+def test_the_gallery_shows_the_pixels_that_were_scored(photo, scorer, stride_um):
+    """Four tiles are kept, a hundred are read again: either way the picture gives the score that stands beside it."""
+    result = score_slide(photo, scorer, settings=Settings(mpp_um=(0.5, 0.5), stride_um=stride_um))
+    assert len(result.gallery) == min(10, len(result.tiles))
+    for shown in result.gallery:
+        said = result.tiles.probabilities[shown.row, 1]
+        assert said == pytest.approx(expected_probability(shown.pixels[None])[0], abs=2e-6)
+
+
+@pytest.fixture(scope="module")
+def in_order(cmu):
+    """By engine: what a slide's tiles give in their order, through OpenSlide, on two threads."""
+    return {engine: _tables(cmu, engine, "openslide", 2) for engine in ("openvino", "onnxruntime")}
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+@pytest.mark.parametrize("reader", ["openslide", "tiff"])
+@pytest.mark.parametrize("threads", [1, 2, 4])
+def test_reader_threads_and_the_tiles_order_change_no_byte_of_the_result(
+    cmu, in_order, monkeypatch, engine, reader, threads
+):
+    import melanoma_infer.pipeline.slide_scoring as slide_scoring
+
+    read_tiles = slide_scoring.read_tiles
+
+    def shuffled(path, tiles, *arguments, **options):
+        order = np.random.default_rng(threads).permutation(len(tiles))
+        assert not np.array_equal(order, np.sort(order))
+        return read_tiles(path, [tiles[row] for row in order], *arguments, **options)
+
+    monkeypatch.setattr(slide_scoring, "read_tiles", shuffled)
+    assert _tables(cmu, engine, reader, threads) == in_order[engine]
+
+
+def _tables(path: Path, engine: str, reader: str, threads: int) -> tuple[object, ...]:
+    scorer = Scorer(open_bundle("demo"), engine, threads=threads)
+    result = score_slide(path, scorer, settings=Settings(tile_um=256), reader=reader)
+    assert result.slide.reader.split()[0] == reader
+    said = json.loads(result_json.render(result.model_copy(update={"timings_ms": {}})))
+    said["slide"].pop("reader")
+    said.pop("created", None)
+    arrays = vars(result.tiles) | vars(result.view.evidence)
+    return said, tiles_csv.render(result), {name: np.asarray(values).tobytes() for name, values in arrays.items()}
+
+
+def test_a_tile_that_the_file_leaves_out_counts_as_never_scanned(tmp_path, scorer):
+    whole = write_svs(tmp_path / "whole.svs", smooth(1024, 512), compression="jpeg")
+    path = with_tile_left_out(whole, tmp_path / "out.svs", tile=2)  # columns 512 to 767, rows 0 to 255
+    for reader in ("auto", "tiff"):
+        result = score_slide(path, scorer, settings=Settings(tissue="all"), reader=reader)
+        assert result.tiles.padded_fraction.tolist() == [0, 0.25]
