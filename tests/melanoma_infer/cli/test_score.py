@@ -408,7 +408,7 @@ def test_patient_values_can_be_kept_out_of_every_file(mminfer, result_of, cmu, t
 def test_a_manifest_names_slides_patients_and_cases(mminfer, cmu, tmp_path):
     shutil.copy2(cmu, tmp_path / "one.svs")
     manifest = tmp_path / "cohort.csv"
-    manifest.write_text("id,slide,case_id,age,sex,site,mpp\nA/1,one.svs,case 7,[34:36[,F,Backbone,0.25\n")
+    manifest.write_text("id,slide,case_id,age,sex,site,mpp\nA/1,one.svs,case 7,[34:36[,F,Trunk,0.25\n")
     ended = mminfer("score", "--patients", manifest, "--out", tmp_path / "r")
     assert ended.code == 0
     assert "sex was not understood in 1 rows" in ended.err

@@ -26,7 +26,7 @@ def manifest(folder, text, *, encoding="utf-8"):
 def test_a_full_row_is_read_into_what_the_pipeline_uses(tmp_path):
     text = (
         "id,slide,case_id,age,sex,site,ulceration,specimen,stain,mpp,braf\n"
-        'A-1,deep/one.svs,C7,63,Female,backbone,yes,Primary,he,"0.25,0.26",v600e\n'
+        'A-1,deep/one.svs,C7,63,Female,trunk,yes,Primary,he,"0.25,0.26",v600e\n'
     )
     (row,) = manifest(tmp_path, text).rows
     assert row.path == tmp_path / "deep" / "one.svs"
