@@ -14,18 +14,18 @@ import pytest
 from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.engines import load_engine
 from melanoma_infer.errors import EngineUnavailableError
+from melanoma_infer.patients.case import SlideCase
 from melanoma_infer.pipeline.flow import score_slide
 from melanoma_infer.pipeline.scorer import Scorer
-from melanoma_infer.pipeline.slide_scoring import SlideRequest, SlideScoring
 from melanoma_infer.reports.output import REPORTS
-from melanoma_infer.runtime.stopwatch import Stopwatch
-from melanoma_infer.scoring.accumulator import SlideCase
+from melanoma_infer.result import SlideResult
+from melanoma_infer.scoring.slide_result import slide_result
+from melanoma_infer.scoring.tile_table import tile_table
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
-from melanoma_infer.slides.choice import opener_of
-from melanoma_infer.slides.retrying import RetryingReader
+from melanoma_infer.tiles.pixels import read_tile
 from melanoma_infer.tiles.plan import plan_slide
-from melanoma_infer.tiles.reading import read_tile, read_tiles
+from melanoma_infer.tiles.reading import read_tiles
 from melanoma_infer.tiles.tissue import find_tissue
 
 SETTINGS = Settings(tile_um=256)
@@ -58,33 +58,39 @@ def test_open(benchmark, slide):
 
 
 def test_tissue(benchmark, slide, bundle):
-    scale = plan_slide(slide, bundle.card, SETTINGS).scale.scale
-    with RetryingReader(slide) as reader:
-        benchmark(find_tissue, reader, scale, SETTINGS.tissue)
+    with open_slide(slide) as opened:
+        scale = plan_slide(opened, bundle.card, SETTINGS).scale.scale
+        benchmark(find_tissue, opened, scale, SETTINGS.tissue)
 
 
 @pytest.mark.parametrize("reader", READERS)
 def test_plan(benchmark, slide, bundle, reader):
-    benchmark(plan_slide, slide, bundle.card, SETTINGS, reader=reader)
+    def plan() -> int:
+        with open_slide(slide) as opened:
+            return len(plan_slide(opened, bundle.card, SETTINGS, reader=reader).tiles)
+
+    assert benchmark(plan)
 
 
 @pytest.mark.parametrize("reader", READERS)
 def test_read_one_tile(benchmark, slide, bundle, reader):
-    plan = plan_slide(slide, bundle.card, SETTINGS, reader=reader)
-    with RetryingReader(slide, opener_of(plan.facts)) as opened:
-        assert benchmark(read_tile, opened, plan.tiles[len(plan.tiles) // 2], plan.reading).pixels is not None
+    with open_slide(slide) as opened:
+        plan = plan_slide(opened, bundle.card, SETTINGS, reader=reader)
+        with plan.source.open(slide) as handle:
+            assert benchmark(read_tile, handle, plan.tiles[len(plan.tiles) // 2], plan.reading).pixels is not None
 
 
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("reader", READERS)
 def test_read_all_tiles(benchmark, slide, bundle, reader, threads):
-    plan = plan_slide(slide, bundle.card, SETTINGS, reader=reader)
-    opener = opener_of(plan.facts)
+    with open_slide(slide) as opened:
+        plan = plan_slide(opened, bundle.card, SETTINGS, reader=reader)
 
-    def read() -> int:
-        return len(list(read_tiles(slide, plan.tiles, plan.reading, threads=threads, opener=opener)))
+        def read() -> int:
+            with read_tiles(opened, plan, threads=threads) as pixels:
+                return len(list(pixels))
 
-    assert benchmark(read) == len(plan.tiles)
+        assert benchmark(read) == len(plan.tiles)
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16", "int8"])
@@ -97,12 +103,17 @@ def test_infer_the_golden_tiles(benchmark, bundle, engine, precision):
     assert len(benchmark(loaded.infer, bundle.golden.tiles)["probabilities"]) == len(bundle.golden.tiles)
 
 
-def test_join_the_tiles(benchmark, slide, bundle):
-    request = SlideRequest(slide, SlideCase("slide"), SETTINGS)
-    with SlideScoring(request, Scorer(bundle), Stopwatch()) as scoring:
-        for _tile in scoring.infer():
-            pass
-        benchmark(scoring.result)
+def test_make_the_result(benchmark, slide, bundle):
+    scorer = Scorer(bundle)
+    with open_slide(slide) as opened:
+        plan = plan_slide(opened, bundle.card, SETTINGS)
+        with read_tiles(opened, plan, threads=scorer.threads) as pixels:
+            results = list(scorer.infer(pixels))
+
+    def make() -> SlideResult:
+        return slide_result(plan, tile_table(results, bundle), SlideCase("slide"), bundle, scorer.numerics)
+
+    assert benchmark(make).tiles_counted.ok
 
 
 @pytest.mark.parametrize("report", REPORTS)

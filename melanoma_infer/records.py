@@ -1,4 +1,4 @@
-"""The frozen records that travel along the arrows of the flow (DESIGN: slide → tissue → tiles → … → slide result)."""
+"""Frozen records that several rooms share, in the order of the flow: slide, tissue, tiles, pixels, outputs, table."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from melanoma_infer.geometry import RectPx, Scale, SizePx
 
 TileStatus = Literal["ok", "unreadable"]
+UnreadableCause = Literal["", "read-failed", "non-finite-output"]
 
 
 @dataclass(frozen=True)
@@ -65,12 +66,12 @@ class Tissue:
 
 @dataclass(frozen=True)
 class Tile:
-    """One square of the grid. rect_l0 may reach beyond the slide; padded_fraction is the share that does."""
+    """One square of the grid. rect_l0 may reach beyond the slide; outside_fraction is the share that does."""
 
     index: int
     rect_l0: RectPx
     tissue_fraction: float
-    padded_fraction: float
+    outside_fraction: float
 
 
 @dataclass(frozen=True)
@@ -79,8 +80,8 @@ class ReadTile:
 
     tile: Tile
     pixels: NDArray[np.uint8] | None
-    blank_fraction: float = 0.0
-    """Share of the tile that was never scanned: beyond the slide's edge, or transparent."""
+    padded_fraction: float = 0.0
+    """Share of the tile that was never scanned: outside the slide, or transparent."""
 
 
 @dataclass(frozen=True)
@@ -89,13 +90,42 @@ class TileResult:
 
     tile: Tile
     outputs: dict[str, NDArray[Any]] | None
-    blank_fraction: float = 0.0
-    cause: Literal["", "read-failed", "non-finite-output"] = ""
+    padded_fraction: float = 0.0
+    cause: UnreadableCause = ""
 
     @property
     def status(self) -> TileStatus:
         """Whether the tile counts."""
         return "unreadable" if self.outputs is None else "ok"
+
+
+@dataclass(frozen=True)
+class TileTable:
+    """One row a tile, sorted by (miny, minx); the outputs of unreadable tiles are NaN.
+
+    minx, miny, width, height: int (N,), l0 pixels · probabilities: float64 (N, K), classes in the card's order ·
+    depth_mm: float (N,) or None · status: str (N,) · tissue_fraction, padded_fraction: float (N,) ·
+    cause: str (N,), why a tile is unreadable, else empty · features (N, F), attention (N, h, w), cam (N, 3, h, w):
+    float32 or None.
+    """
+
+    classes: tuple[str, ...]
+    minx: NDArray[np.int64]
+    miny: NDArray[np.int64]
+    width: NDArray[np.int64]
+    height: NDArray[np.int64]
+    probabilities: NDArray[np.float64]
+    depth_mm: NDArray[np.float64] | None
+    status: NDArray[np.str_]
+    cause: NDArray[np.str_]
+    tissue_fraction: NDArray[np.float64]
+    padded_fraction: NDArray[np.float64]
+    features: NDArray[Any] | None
+    attention: NDArray[Any] | None
+    cam: NDArray[Any] | None
+
+    def __len__(self) -> int:
+        return len(self.minx)
 
 
 @dataclass(frozen=True)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 from melanoma_infer.card import AggregatorKind, ModelCard, Precision
-from melanoma_infer.records import GalleryTile, SlideView
+from melanoma_infer.records import GalleryTile, SlideView, TileTable
 
 Verdict = Literal["suspected", "not-detected", "indeterminate", "not-configured"]
 OutcomeState = Literal["above-threshold", "between-thresholds", "below-threshold", "not-assessed"]
@@ -177,33 +175,6 @@ class Tool(Frozen):
     version: str
 
 
-@dataclass(frozen=True)
-class TileTable:
-    """The tiles' results, one row a tile, sorted by (miny, minx). Unreadable rows are NaN.
-
-    minx, miny, width, height: int (N,), l0 pixels · probabilities: float64 (N, K), classes in the card's order ·
-    depth_mm: float (N,) or None · status: str (N,) · tissue_fraction, padded_fraction: float (N,) ·
-    features (N, F), attention (N, h, w), cam (N, 3, h, w): float32 or None.
-    """
-
-    classes: tuple[str, ...]
-    minx: NDArray[np.int64]
-    miny: NDArray[np.int64]
-    width: NDArray[np.int64]
-    height: NDArray[np.int64]
-    probabilities: NDArray[np.float64]
-    depth_mm: NDArray[np.float64] | None
-    status: NDArray[np.str_]
-    tissue_fraction: NDArray[np.float64]
-    padded_fraction: NDArray[np.float64]
-    features: NDArray[Any] | None
-    attention: NDArray[Any] | None
-    cam: NDArray[Any] | None
-
-    def __len__(self) -> int:
-        return len(self.minx)
-
-
 class SlideResult(Frozen):
     """Everything that is claimed of one slide, and everything that the claim rests on."""
 
@@ -271,9 +242,10 @@ class SlideResult(Frozen):
         *,
         card: ModelCard | None = None,
     ) -> SlideResult:
-        """This result with what its files and pictures are made of."""
-        self._tiles, self._view, self._gallery, self._card = tiles, view, gallery, card
-        return self
+        """A copy of this result that carries what its files and pictures are made of."""
+        copy = self.model_copy()
+        copy._tiles, copy._view, copy._gallery, copy._card = tiles, view, gallery, card
+        return copy
 
 
 @dataclass(frozen=True)

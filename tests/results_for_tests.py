@@ -12,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.card import ModelCard
-from melanoma_infer.records import EvidenceMap, GalleryTile, SlideView
-from melanoma_infer.reports.gallery import choose
-from melanoma_infer.result import Region, SlideResult, TileTable
+from melanoma_infer.records import EvidenceMap, GalleryTile, SlideView, TileTable
+from melanoma_infer.result import Region, SlideResult
+from melanoma_infer.scoring.gallery import choose
 
 PX_L0, TILE, CELL = 16, 800, 400
 WIDTH, HEIGHT = 4000, 3000
@@ -65,6 +65,7 @@ def hand_made_tiles(card: ModelCard, maps: bool = True) -> TileTable:
         probabilities=probabilities,
         depth_mm=np.full(n, 0.8),
         status=status,
+        cause=np.where(status == "ok", "", "read-failed"),
         tissue_fraction=np.ones(n),
         padded_fraction=np.where(ys + TILE > HEIGHT, 0.25, 0.0),
         features=None,

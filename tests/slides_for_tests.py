@@ -6,7 +6,6 @@ import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from unittest.mock import patch
 
 import numpy as np
 import tifffile
@@ -16,7 +15,7 @@ from PIL import Image
 from melanoma_infer.geometry import RectPx, Scale, SizePx
 from melanoma_infer.records import SlideFacts
 from melanoma_infer.slides.base import Closing, RegionUnreadableError
-from melanoma_infer.slides.retrying import RetryingReader
+from melanoma_infer.slides.slide import Slide
 
 BACKGROUND = (245, 245, 245)
 EOSIN = (215, 130, 175)
@@ -205,7 +204,6 @@ def _with_alpha(pixels: Rgb) -> Rgb:
 
 
 @contextmanager
-def reading(slide: ArraySlide) -> Iterator[RetryingReader]:
-    """A RetryingReader of a slide held in memory, which can be opened again."""
-    with patch("melanoma_infer.slides.retrying.open_slide", lambda _path: slide):
-        yield RetryingReader(Path("in-memory"))
+def reading(slide: ArraySlide) -> Iterator[Slide]:
+    """A slide held in memory, as one that was opened and can be opened again."""
+    yield Slide(Path("in-memory"), slide, lambda _path, _watch: slide)

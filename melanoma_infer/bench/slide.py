@@ -20,7 +20,8 @@ from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.reports.output import OutputFolder
 from melanoma_infer.result import SlideResult
 from melanoma_infer.settings import Settings
-from melanoma_infer.slides.choice import ReaderChoice, opener_of
+from melanoma_infer.slides import open_slide
+from melanoma_infer.slides.choice import ReaderChoice
 from melanoma_infer.tiles.plan import plan_slide
 from melanoma_infer.tiles.reading import READERS_MAX, read_tiles
 
@@ -154,11 +155,11 @@ def peak_rss_bytes() -> int | None:
 
 
 def _held_tiles(path: Path, scorer: Scorer, settings: Settings, reader: ReaderChoice) -> list[NDArray[np.uint8]]:
-    plan = plan_slide(path, scorer.bundle.card, settings, reader=reader)
-    rows = sorted({round(row) for row in np.linspace(0, len(plan.tiles) - 1, HELD_TILES)}) if plan.tiles else []
-    chosen = [plan.tiles[row] for row in rows]
-    reads = read_tiles(path, chosen, plan.reading, threads=scorer.threads, opener=opener_of(plan.facts))
-    held = [read.pixels for read in reads if read.pixels is not None]
+    with open_slide(path) as slide:
+        plan = plan_slide(slide, scorer.card, settings, reader=reader)
+        rows = sorted({round(row) for row in np.linspace(0, len(plan.tiles) - 1, HELD_TILES)}) if plan.tiles else []
+        with read_tiles(slide, plan, tiles=[plan.tiles[row] for row in rows], threads=scorer.threads) as reads:
+            held = [read.pixels for read in reads if read.pixels is not None]
     if not held:
         raise UsageError("The slide has no tile that can be read, so there is nothing to time. Give another slide.")
     return held

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from melanoma_infer.errors import UsageError
 
 if TYPE_CHECKING:
-    from melanoma_infer.pipeline.slide_scoring import Progress
+    from melanoma_infer.pipeline.request import Progress
 
 
 def note(text: str) -> None:

@@ -70,12 +70,12 @@ def _drawn(path: Path, lesion: LesionKind) -> Path:
 
 def _scored(slides: list[Path], bundle: Bundle, out: Path) -> list[SlideOutcome]:
     """The slides' outcomes, along the path of `mminfer score`."""
+    from melanoma_infer.patients.case import SlideCase
     from melanoma_infer.pipeline.flow import score_slides
+    from melanoma_infer.pipeline.request import SlideRequest
     from melanoma_infer.pipeline.scorer import Scorer
-    from melanoma_infer.pipeline.slide_scoring import SlideRequest
     from melanoma_infer.reports.output import OutputFolder
     from melanoma_infer.reports.run_files import RunFiles
-    from melanoma_infer.scoring.accumulator import SlideCase
     from melanoma_infer.settings import Settings
 
     scorer = Scorer(bundle)

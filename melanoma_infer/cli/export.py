@@ -181,18 +181,20 @@ def _calibration(slides: list[Path], bundle: Bundle, tile_um: float | None) -> T
     return Tiles(pixels, f"{len(pixels)} tiles of {len(slides)} slide{'s' if len(slides) > 1 else ''}")
 
 
-def _tiles_of(slide: Path, bundle: Bundle, tile_um: float | None, wanted: int) -> NDArray[np.uint8]:
+def _tiles_of(path: Path, bundle: Bundle, tile_um: float | None, wanted: int) -> NDArray[np.uint8]:
     import numpy as np
 
     from melanoma_infer.runtime.cores import available_cores
     from melanoma_infer.settings import Settings
+    from melanoma_infer.slides import open_slide
     from melanoma_infer.tiles.plan import plan_slide
     from melanoma_infer.tiles.reading import read_tiles
 
-    plan = plan_slide(slide, bundle.card, Settings(tile_um=tile_um))
-    rows = sorted({int(row) for row in np.linspace(0, len(plan.tiles) - 1, min(wanted, len(plan.tiles)))})
-    reads = read_tiles(slide, [plan.tiles[row] for row in rows], plan.reading, threads=available_cores())
-    pixels = [read.pixels for read in reads if read.pixels is not None]
+    with open_slide(path) as slide:
+        plan = plan_slide(slide, bundle.card, Settings(tile_um=tile_um))
+        rows = sorted({int(row) for row in np.linspace(0, len(plan.tiles) - 1, min(wanted, len(plan.tiles)))})
+        with read_tiles(slide, plan, tiles=[plan.tiles[row] for row in rows], threads=available_cores()) as reads:
+            pixels = [read.pixels for read in reads if read.pixels is not None]
     if not pixels:
         raise SlideUnreadableError("A calibration slide has no tile with tissue that can be read. Name another.")
     return np.stack(pixels)

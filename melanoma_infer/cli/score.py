@@ -17,9 +17,8 @@ if TYPE_CHECKING:
     from melanoma_infer.bundle.bundle import Bundle
     from melanoma_infer.patients.manifest import Manifest
     from melanoma_infer.patients.patient import Patient
+    from melanoma_infer.pipeline.request import RunOptions, SlideRequest
     from melanoma_infer.pipeline.scorer import Scorer
-    from melanoma_infer.pipeline.slide_job import RunOptions
-    from melanoma_infer.pipeline.slide_scoring import SlideRequest
     from melanoma_infer.result import SlideOutcome
     from melanoma_infer.settings import Settings
     from melanoma_infer.slides.choice import ReaderChoice
@@ -102,8 +101,8 @@ def score(
 ) -> None:
     """Score one or many slides. Finished slides of the same bundle and settings are skipped."""
     from melanoma_infer.bundle.bundle import open_bundle
+    from melanoma_infer.pipeline.request import RunOptions
     from melanoma_infer.pipeline.scorer import Scorer
-    from melanoma_infer.pipeline.slide_job import RunOptions
     from melanoma_infer.slides.choice import reader_choice
 
     refused = _verdicts(fail_on or [])
@@ -274,8 +273,8 @@ def _request(
     typed: _Typed,
     *warnings: str,
 ) -> SlideRequest:
-    from melanoma_infer.pipeline.slide_scoring import SlideRequest
-    from melanoma_infer.scoring.accumulator import SlideCase
+    from melanoma_infer.patients.case import SlideCase
+    from melanoma_infer.pipeline.request import SlideRequest
 
     case = SlideCase(slide_id, case_id, patient, typed.patient_in_output, warnings)
     return SlideRequest(path, case, settings, typed.reader)
@@ -324,13 +323,15 @@ def _draw_grids(requests: Sequence[SlideRequest], bundle: Bundle, out: Path, *, 
     from melanoma_infer.reports import grid_picture
     from melanoma_infer.reports.output import OutputFolder, write_atomically
     from melanoma_infer.runtime.privacy import DIGEST_CHARS
+    from melanoma_infer.slides import open_slide
     from melanoma_infer.tiles.plan import plan_slide
 
     failures: list[MminferError] = []
     with OutputFolder(out) as folder:
         for request in requests:
             try:
-                plan = plan_slide(request.path, bundle.card, request.settings, reader=request.reader)
+                with open_slide(request.path) as slide:
+                    plan = plan_slide(slide, bundle.card, request.settings, reader=request.reader)
                 picture = grid_picture.render(plan)
             except MminferError as error:
                 failures.append(error)

@@ -1,4 +1,4 @@
-"""The whole flow: slide → tissue → tiles → engine → slide result, for one slide and for many."""
+"""The whole flow, from a slide to its result: five steps for one slide, the same five for many."""
 
 from __future__ import annotations
 
@@ -8,16 +8,21 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
 
+from melanoma_infer.patients.case import SlideCase
 from melanoma_infer.patients.patient import strict_patient
+from melanoma_infer.pipeline.request import Progress, RunOptions, SlideRequest
 from melanoma_infer.pipeline.scorer import Scorer
-from melanoma_infer.pipeline.slide_job import RunOptions, SlideJob
-from melanoma_infer.pipeline.slide_scoring import Progress, SlideRequest, SlideScoring
+from melanoma_infer.pipeline.slide_job import SlideJob
 from melanoma_infer.reports.output import OutputFolder
 from melanoma_infer.result import SlideOutcome, SlideResult
 from melanoma_infer.runtime.stopwatch import Stopwatch
-from melanoma_infer.scoring.accumulator import SlideCase
+from melanoma_infer.scoring.slide_result import slide_result
+from melanoma_infer.scoring.tile_table import tile_table
 from melanoma_infer.settings import Settings
+from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.choice import ReaderChoice
+from melanoma_infer.tiles.plan import plan_slide
+from melanoma_infer.tiles.reading import read_tiles
 
 
 def score_slide(
@@ -34,7 +39,7 @@ def score_slide(
     Args:
         path: a slide that OpenSlide reads, or a plain image.
         scorer: a bundle on an engine.
-        patient: values for the card's patient fields; what is not given is unknown.
+        patient: values for the card's patient fields; the others are unknown.
         settings: what differs from the model card.
         reader: who decodes the tiles: "openslide", "tiff", or "auto", the faster one that gives OpenSlide's pixels.
         progress: called after each tile.
@@ -42,13 +47,20 @@ def score_slide(
     Raises:
         MminferError: see melanoma_infer.errors; a slide without tissue is a result, not an error.
     """
-    path = Path(path)
-    given = strict_patient(patient, scorer.bundle.card.patient_fields) if patient is not None else None
-    request = SlideRequest(path, SlideCase(path.stem, patient=given), settings or Settings(), reader)
-    with SlideScoring(request, scorer, Stopwatch()) as scoring:
-        for _tile in scoring.infer(progress):
-            pass
-        return scoring.result()
+    bundle, watch = scorer.bundle, Stopwatch()
+    known = strict_patient(patient, bundle.card.patient_fields) if patient is not None else None
+    case = SlideCase(Path(path).stem, patient=known)
+    with watch.timing("open"):
+        slide = open_slide(path)
+    with slide:
+        plan = plan_slide(slide, bundle.card, settings or Settings(), reader=reader, watch=watch)
+        ahead = scorer.engine.tiles_at_once
+        with read_tiles(slide, plan, threads=scorer.threads, ahead=ahead, watch=watch) as pixels:
+            outputs = scorer.infer(pixels, progress, watch)
+            table = tile_table(outputs, bundle)
+            with watch.timing("score"):
+                result = slide_result(plan, table, case, bundle, scorer.numerics, read=pixels.read)
+    return result.model_copy(update={"timings_ms": watch.rounded_ms})
 
 
 def score_slides(
@@ -61,8 +73,8 @@ def score_slides(
 ) -> Generator[SlideOutcome, None, None]:
     """Score slides and write each one's files; a failed slide is an outcome, not an exception.
 
-    While one slide is in the engine, the next one's tissue and first tiles are found, and the last one's files are
-    written. Outcomes come in the order of the requests, each as soon as its files stand.
+    While one slide is in the engine, the next one is opened and planned and its first tiles are read, and the files of
+    the last one are written. Outcomes come in the order of the requests, each as soon as its files are written.
 
     Args:
         requests: the slides; taken one ahead.
@@ -79,10 +91,14 @@ def score_slides(
         closing(_prepared(jobs, preparer)) as prepared,
     ):
         for job in prepared:
-            for _tile in job.infer(progress):
-                if finishing and finishing[0].done():
-                    yield finishing.popleft().result()
-            yield from _outcomes(finishing)
+            try:
+                for _ in job.infer(progress):
+                    if finishing and finishing[0].done():
+                        yield finishing.popleft().result()
+                yield from _outcomes(finishing)
+            except BaseException:  # the caller stopped, or was interrupted
+                job.close()
+                raise
             finishing.append(finisher.submit(job.finish))
         yield from _outcomes(finishing)
 
@@ -103,6 +119,6 @@ def _prepared(jobs: Iterable[SlideJob], preparer: ThreadPoolExecutor) -> Generat
 
 
 def _outcomes(finishing: deque[Future[SlideOutcome]]) -> Iterator[SlideOutcome]:
-    """Wait for what is being finished."""
+    """Wait for the slides that are being finished."""
     while finishing:
         yield finishing.popleft().result()

@@ -17,7 +17,7 @@ from melanoma_infer.reports import result_json, tiles_npz
 from melanoma_infer.result import PatientOut, SlideResult
 from melanoma_infer.scoring.conclusion import conclude, slide_score
 from melanoma_infer.scoring.fusion import fused
-from melanoma_infer.scoring.verdict import Evidence
+from melanoma_infer.scoring.verdict import Circumstances
 
 BRESLOW_MM_MAX = 100.0
 
@@ -51,7 +51,7 @@ def rescore(folder: Path, bundle: Bundle, patient: Patient, *, breslow_mm: float
     fields = bundle.card.patient_fields
     probabilities = fused(bundle, tiles.probabilities, features, one_hot(patient, fields))
     unknown = fused(bundle, tiles.probabilities, tiles.features, one_hot(Patient(), fields))
-    ok, circumstances = tiles.status == "ok", evidence_of(old)
+    ok, circumstances = tiles.status == "ok", circumstances_of(old)
     tile_mm2 = (min(old.geometry.tile_um, old.geometry.stride_um) / 1000) ** 2
     conclusion = conclude(probabilities[ok], bundle.card, circumstances, tile_mm2)
     without = slide_score(unknown[ok], bundle.card, circumstances, tile_mm2)
@@ -67,9 +67,9 @@ def rescore(folder: Path, bundle: Bundle, patient: Patient, *, breslow_mm: float
     return result.carrying(replace(tiles, probabilities=probabilities), card=bundle.card)
 
 
-def evidence_of(result: SlideResult) -> Evidence:
-    """What a result's verdict rests on beside the score."""
-    return Evidence(
+def circumstances_of(result: SlideResult) -> Circumstances:
+    """What a result's verdict depends on besides the score."""
+    return Circumstances(
         score=None,
         aggregator=result.geometry.aggregator,
         unreadable=result.tiles_counted.unreadable,

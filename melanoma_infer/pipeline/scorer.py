@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle
+from melanoma_infer.card import ModelCard
 from melanoma_infer.engines import golden_failure, load_engine
 from melanoma_infer.engines.base import Engine, Numerics, Outputs, first_non_finite
-from melanoma_infer.errors import ParityError
+from melanoma_infer.errors import ParityError, SlideUnreadableError
+from melanoma_infer.patients.patient import Patient, one_hot
+from melanoma_infer.pipeline.request import Progress
 from melanoma_infer.records import ReadTile, TileResult
 from melanoma_infer.runtime.cores import available_cores
+from melanoma_infer.runtime.stopwatch import Stopwatch
+
+
+class Reads(Sized, Protocol):
+    """Tiles with their pixels, as many as `len` says."""
+
+    def __iter__(self) -> Iterator[ReadTile]: ...
 
 
 class Scorer:
@@ -24,16 +35,16 @@ class Scorer:
         bundle: from open_bundle.
         engine: "auto", or one of melanoma_infer.engines.MODULES.
         precision: None for the card's, or fp32, bf16, fp16, int8, "fastest".
-        threads: None for the cores that this process may use. No result depends on it.
-        device: None for the engine's own, the CPU or the first GPU; or one that it knows: "cpu", "cuda:1".
+        threads: None for all cores that this process may use. No result depends on it.
+        device: None for the engine's default, the CPU or the first GPU; or one that it knows: "cpu", "cuda:1".
         engine_file: for "tensorrt" and "tensorrt-rtx": what `mminfer export` built, its manifest beside it; None for
-            the cache's.
+            the cached one.
 
     Raises:
         UsageError: an engine file was given, and another engine was named, or none.
-        BundleError: the engine file is damaged, or of another model.
+        BundleError: the engine file is damaged, or belongs to another model.
         EngineUnavailableError: the engine, the precision or the device does not exist here.
-        ParityError: the engine that was named does not give the golden outputs here; "auto" skips such a one.
+        ParityError: the named engine does not give the golden outputs here; "auto" skips such an engine.
     """
 
     def __init__(
@@ -55,7 +66,13 @@ class Scorer:
         if engine != "auto" and (why := golden_failure(bundle, self._engine)):
             raise ParityError(f"The engine {engine} must not be used here: {why}. Use --engine auto.")
         self.skipped = choice.skipped
-        """Engines that were tried before this one, and why they were not taken."""
+        """Engines that were tried before this one, and why they were skipped."""
+        self._unknown = one_hot(Patient(), bundle.card.patient_fields)
+
+    @property
+    def card(self) -> ModelCard:
+        """The bundle's card."""
+        return self.bundle.card
 
     @property
     def numerics(self) -> Numerics:
@@ -67,33 +84,68 @@ class Scorer:
         """The engine itself, for tiles that belong to no slide."""
         return self._engine
 
-    def infer_each(self, reads: Iterable[ReadTile]) -> Iterator[TileResult]:
+    def infer(
+        self, reads: Reads, progress: Progress | None = None, watch: Stopwatch | None = None
+    ) -> Iterator[TileResult]:
         """The result of each tile, in order; without pixels, or with an output that is not finite, it is unreadable.
 
         Args:
-            reads: taken as the engine needs them; several tiles may be under way.
+            reads: taken as the engine needs them; several tiles may be in the engine at once.
+            progress: called after each tile.
+            watch: gets the time spent waiting for pixels and in the engine.
+
+        Raises:
+            ParityError: the graph's probabilities are not those of the host's head for an unknown patient.
+            SlideUnreadableError: not one of the tiles can be read.
         """
-        under_way: deque[ReadTile] = deque()
-        for outputs in self._engine.infer_each(_readable(reads, under_way)):
-            while under_way[0].pixels is None:
-                yield _unread(under_way.popleft())
-            yield _result(under_way.popleft(), outputs)
-        yield from map(_unread, under_way)
+        watch = watch or Stopwatch()
+        results = self._results(watch.waiting("wait", reads))
+        nothing_read = len(reads) > 0
+        for done, result in enumerate(watch.waiting("infer", results), start=1):
+            nothing_read &= result.cause == "read-failed"
+            if progress is not None:
+                progress(done, len(reads))
+            yield result
+        if nothing_read:
+            raise SlideUnreadableError(
+                f"None of the slide's {len(reads)} tiles can be read: the file is damaged. Copy it again."
+            )
 
+    def _results(self, reads: Iterable[ReadTile]) -> Iterator[TileResult]:
+        in_engine: deque[ReadTile] = deque()
 
-def _readable(reads: Iterable[ReadTile], under_way: deque[ReadTile]) -> Iterator[NDArray[np.uint8]]:
-    """The pixels there are, each tile noted as under way."""
-    for read in reads:
-        under_way.append(read)
-        if read.pixels is not None:
-            yield read.pixels
+        def readable() -> Iterator[NDArray[np.uint8]]:
+            for read in reads:
+                in_engine.append(read)
+                if read.pixels is not None:
+                    yield read.pixels
+
+        for outputs in self._engine.infer_each(readable()):
+            while in_engine[0].pixels is None:
+                yield _unread(in_engine.popleft())
+            yield self._result(in_engine.popleft(), outputs)
+        yield from map(_unread, in_engine)
+
+    def _result(self, read: ReadTile, outputs: Outputs) -> TileResult:
+        if first_non_finite(outputs) is not None:
+            return TileResult(read.tile, None, read.padded_fraction, "non-finite-output")
+        tile = {name: values[0] for name, values in outputs.items()}
+        self._check_head(tile)
+        return TileResult(read.tile, tile, read.padded_fraction)
+
+    def _check_head(self, outputs: dict[str, NDArray[np.float32]]) -> None:
+        """Compare the graph's probabilities with those of the head on the host, for an unknown patient."""
+        if self.bundle.head is None:
+            return
+        host = self.bundle.head.probabilities(outputs["features"][None], self._unknown)[0]
+        difference = float(np.abs(host - outputs["probabilities"]).max())
+        limit = 2 * self.card.tolerance_of(self.numerics.precision).dp
+        if not difference <= limit:  # NaN too
+            raise ParityError(
+                f"The graph and the head of this bundle disagree by {difference:.2g} (limit {limit:.2g}). Export the "
+                "bundle again, or try --precision fp32."
+            )
 
 
 def _unread(read: ReadTile) -> TileResult:
-    return TileResult(read.tile, None, read.blank_fraction, "read-failed")
-
-
-def _result(read: ReadTile, outputs: Outputs) -> TileResult:
-    if first_non_finite(outputs) is not None:
-        return TileResult(read.tile, None, read.blank_fraction, "non-finite-output")
-    return TileResult(read.tile, {name: values[0] for name, values in outputs.items()}, read.blank_fraction)
+    return TileResult(read.tile, None, read.padded_fraction, "read-failed")

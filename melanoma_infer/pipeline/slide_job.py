@@ -1,6 +1,6 @@
-"""One slide of many, and the boundary round it.
+"""One slide of many, and the boundary around it.
 
-One bad slide among many never stops or changes the others: `_bounded` is the only place that catches everything, and
+One bad slide among many never stops or changes the others: `_bounded` is the only place that catches everything. It
 records the slide, the stage and the cause.
 """
 
@@ -9,42 +9,36 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
 from melanoma_infer.engines.parity_table import engine_band
 from melanoma_infer.errors import MemoryExhaustedError, MminferError
+from melanoma_infer.patients.case import SlideCase
+from melanoma_infer.pipeline.request import Progress, RunOptions, SlideRequest
 from melanoma_infer.pipeline.scorer import Scorer
-from melanoma_infer.pipeline.slide_scoring import Progress, SlideRequest, SlideScoring
-from melanoma_infer.records import Identity, Tile
+from melanoma_infer.records import Identity, TileResult
 from melanoma_infer.reports.output import OutputFolder
-from melanoma_infer.result import SlideOutcome
+from melanoma_infer.result import SlideOutcome, SlideResult
 from melanoma_infer.runtime.privacy import DIGEST_CHARS, without_paths
 from melanoma_infer.runtime.provenance import VERSION, digest_of
 from melanoma_infer.runtime.stopwatch import Stopwatch
+from melanoma_infer.scoring.slide_result import slide_result
+from melanoma_infer.scoring.tile_table import tile_table
 from melanoma_infer.slides import open_slide
-from melanoma_infer.slides.base import Closing
 from melanoma_infer.slides.members import identify
+from melanoma_infer.slides.slide import Slide
+from melanoma_infer.tiles.plan import SlidePlan, plan_slide
+from melanoma_infer.tiles.reading import TileStream, read_tiles
 
 
-@dataclass(frozen=True)
-class RunOptions:
-    """What holds for all slides of a run."""
+class SlideJob:
+    """A slide to `prepare`, `infer` and `finish`, in this order, each perhaps in another thread.
 
-    hide_names: bool = False
-    """Digests in place of names."""
-    overwrite: bool = False
-    """Redo slides that are finished."""
-    full_digest: bool = False
-    """Identify slides by all their bytes."""
-
-
-class SlideJob(Closing):
-    """A slide to `prepare`, `infer` and `write`, in this order, each perhaps in another thread.
-
-    What fails is in the outcome that `write` returns; none of the three raises for it.
+    The steps are those of `score_slide`. A failure is in the outcome that `finish` returns; none of the three raises
+    for it.
 
     Args:
         request: the slide.
@@ -55,49 +49,67 @@ class SlideJob(Closing):
 
     def __init__(self, request: SlideRequest, scorer: Scorer, out: OutputFolder, options: RunOptions) -> None:
         self._request, self._scorer, self._out, self._options = request, scorer, out, options
-        self._case = replace(request.case, id="") if options.hide_names else request.case
+        self._case: SlideCase = replace(request.case, id="") if options.hide_names else request.case
         self._watch = Stopwatch()
         self._seconds = 0.0
-        self._scoring: SlideScoring | None = None
+        self._open = ExitStack()
+        self._settings_digest: str | None = None
+        self._plan: SlidePlan | None = None
+        self._pixels: TileStream | None = None
+        self._results: list[TileResult] = []
         self._outcome: SlideOutcome | None = None
 
     def prepare(self) -> Self:
-        """Find the slide's identity, its tissue and its first tiles, unless it was finished before."""
+        """Open and plan the slide and read its first tiles, unless it was finished before."""
         with self._bounded():
-            identity = _identity(self._request.path, full=self._options.full_digest)
+            with self._watch.timing("open"):
+                slide = self._open.enter_context(open_slide(self._request.path))
+                identity = identify(slide.path, slide.facts.quickhash, full=self._options.full_digest)
             if self._options.hide_names:
                 self._case = replace(self._case, id=identity.digest[:DIGEST_CHARS])
-            wanted = _settings_digest(self._request, self._scorer, identity)
-            self._outcome = self._finished_before(identity, wanted)
+            self._settings_digest = _settings_digest(self._request, self._scorer, identity)
+            self._outcome = self._finished_before(identity)
             if self._outcome is None:
-                named = replace(self._request, case=self._case)
-                self._scoring = SlideScoring(
-                    named, self._scorer, self._watch, identity=identity, settings_digest=wanted
-                )
+                self._read(slide, identity)
         return self
 
-    def infer(self, progress: Progress | None) -> Iterator[Tile]:
-        """Pass the slide's tiles through the engine; each when it is done."""
-        if self._scoring is not None:
-            with self._bounded():
-                yield from self._scoring.infer(progress)
+    def _read(self, slide: Slide, identity: Identity) -> None:
+        """Plan the slide, and read its first tiles."""
+        scorer, request, watch = self._scorer, self._request, self._watch
+        self._plan = plan_slide(
+            slide, scorer.card, request.settings, reader=request.reader, identity=identity, watch=watch
+        )
+        ahead = scorer.engine.tiles_at_once
+        pixels = read_tiles(slide, self._plan, threads=scorer.threads, ahead=ahead, watch=watch)
+        self._pixels = self._open.enter_context(pixels)
+        with watch.timing("wait"):
+            pixels.wait()
+
+    def infer(self, progress: Progress | None) -> Iterator[TileResult]:
+        """Pass the slide's tiles through the engine; each is yielded when it is done."""
+        if self._pixels is None or self._outcome is not None:
+            return
+        with self._bounded():
+            for result in self._scorer.infer(self._pixels, progress, self._watch):
+                self._results.append(result)
+                yield result
 
     def finish(self) -> SlideOutcome:
-        """The outcome; a slide that has a result has its files written."""
+        """The outcome; the files of a slide that has a result are written."""
         if self._outcome is None:
             with self._bounded():
                 self._outcome = self._written()
-        assert self._outcome is not None  # what is not written has failed
+        assert self._outcome is not None  # what was not written has failed
+        self.close()
         return replace(self._outcome, seconds=self._seconds)
 
     def close(self) -> None:
-        """Stop reading."""
-        if self._scoring is not None:
-            self._scoring.close()
+        """Stop reading, and release the slide."""
+        self._open.close()
 
     @contextmanager
     def _bounded(self) -> Iterator[None]:
-        """Whatever fails in the block is this slide's failure; the time of the block is this slide's."""
+        """Count the block's time, and take whatever fails in it as this slide's failure."""
         started = time.perf_counter()
         try:
             yield
@@ -114,17 +126,27 @@ class SlideJob(Closing):
             self._seconds += time.perf_counter() - started
 
     def _written(self) -> SlideOutcome:
-        assert self._scoring is not None  # `prepare` came first
-        result = self._scoring.result()
+        result = self._result()
         folder = self._out.folder_of(self._case.id, result.slide.digest)
         with self._watch.timing("write"):
             self._out.write(folder, result)
         return SlideOutcome(self._case.id, self._case.case_id, 0, "", "", 0.0, folder, result)
 
-    def _finished_before(self, identity: Identity, settings_digest: str | None) -> SlideOutcome | None:
+    def _result(self) -> SlideResult:
+        assert self._plan is not None  # `prepare` came first
+        assert self._pixels is not None
+        scorer, read = self._scorer, self._pixels.read
+        with self._watch.timing("score"):
+            table = tile_table(self._results, scorer.bundle)
+            result = slide_result(self._plan, table, self._case, scorer.bundle, scorer.numerics, read=read)
+        self.close()  # the readers' times are counted when they close
+        return result.model_copy(
+            update={"timings_ms": self._watch.rounded_ms, "settings_digest": self._settings_digest}
+        )
+
+    def _finished_before(self, identity: Identity) -> SlideOutcome | None:
         folder = self._out.folder_of(self._case.id, identity.digest)
-        finished = None if self._options.overwrite else self._out.finished(folder, identity, settings_digest)
-        if finished is None:
+        if self._options.overwrite or not (finished := self._out.finished(folder, identity, self._settings_digest)):
             return None
         return SlideOutcome(
             finished.id, finished.case_id, 0, "finished before", "", 0.0, folder, finished, skipped=True
@@ -137,22 +159,19 @@ class SlideJob(Closing):
         )
 
 
-def _identity(path: Path, *, full: bool) -> Identity:
-    with open_slide(path) as slide:
-        return identify(path, slide.facts.quickhash, full=full)
-
-
 def _settings_digest(request: SlideRequest, scorer: Scorer, identity: Identity) -> str | None:
-    """What a finished result is compared with; None where it would tell patient values that must not be written."""
+    """The key of a finished result; None if patient values that must not be written could be found by searching it."""
     case = request.case
     if case.patient is not None and not case.patient_in_output:
         return None
+    numerics = scorer.numerics
     return digest_of(
         {
             "version": VERSION,
             "bundle": scorer.bundle.digest,
-            "numerics": vars(scorer.numerics),
-            "engine_band": _engine_band(scorer),
+            "numerics": vars(numerics),
+            # A part of the verdict that `mminfer verify` may change between two runs.
+            "engine_band": engine_band(scorer.bundle, numerics.engine, numerics.precision, numerics.device),
             "settings": request.settings.model_dump(),
             "mask": _mask_digest(request.settings.tissue),
             "patient": vars(case.patient) if case.patient else None,
@@ -162,13 +181,7 @@ def _settings_digest(request: SlideRequest, scorer: Scorer, identity: Identity) 
     )
 
 
-def _engine_band(scorer: Scorer) -> float:
-    """A part of the verdict that `mminfer verify` may change between two runs."""
-    numerics = scorer.numerics
-    return engine_band(scorer.bundle, numerics.engine, numerics.precision, numerics.device)
-
-
 def _mask_digest(tissue: str) -> str | None:
-    """The content of a mask given by path: the same path may hold another mask tomorrow."""
+    """A digest of the mask's content: the same path may hold another mask tomorrow."""
     mask = Path(tissue)
     return hashlib.sha256(mask.read_bytes()).hexdigest() if tissue not in ("auto", "all") and mask.is_file() else None

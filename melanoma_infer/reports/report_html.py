@@ -26,8 +26,8 @@ from PIL import Image, ImageDraw
 from melanoma_infer.card import UNKNOWN, ModelCard
 from melanoma_infer.records import GalleryTile, SlideView
 from melanoma_infer.reports import drawing, words
-from melanoma_infer.reports.gallery import ROLES
 from melanoma_infer.result import PatientOut, SlideResult
+from melanoma_infer.scoring.gallery import ROLES
 
 TEMPLATE = Path(__file__).with_name("report.html.j2")
 TEXT_CHARS = 400

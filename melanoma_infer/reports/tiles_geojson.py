@@ -6,7 +6,8 @@ import json
 import math
 import uuid
 
-from melanoma_infer.result import SlideResult, TileTable
+from melanoma_infer.records import TileTable
+from melanoma_infer.result import SlideResult
 
 NAMESPACE = uuid.UUID("6f6f2f0e-0c53-5d83-9a3c-0d6a8a3a7f5b")
 """Ids are derived from the slide's digest and the tile's place, so the same slide gives the same file."""

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from melanoma_infer.result import SlideResult, TileTable
+from melanoma_infer.records import TileTable
+from melanoma_infer.result import SlideResult
 
 OPTIONAL = ("depth_mm", "features", "attention", "cam")
 EPOCH = (1980, 1, 1, 0, 0, 0)
@@ -25,6 +26,7 @@ def render(result: SlideResult) -> bytes:
         "height": tiles.height,
         "probabilities": tiles.probabilities,
         "status": tiles.status,
+        "cause": tiles.cause,
         "tissue_fraction": tiles.tissue_fraction,
         "padded_fraction": tiles.padded_fraction,
         "classes": np.array(tiles.classes, np.str_),

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from melanoma_infer.card import ModelCard
 from melanoma_infer.result import OutcomeState, Reason, Verdict
 from melanoma_infer.scoring.aggregation import aggregate, malignant_probabilities, outcome_score
-from melanoma_infer.scoring.verdict import Evidence, judge, outcome_state
+from melanoma_infer.scoring.verdict import Circumstances, judge, outcome_state
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Conclusion:
 
 
 def slide_score(
-    probabilities: NDArray[np.float64], card: ModelCard, circumstances: Evidence, tile_mm2: float
+    probabilities: NDArray[np.float64], card: ModelCard, circumstances: Circumstances, tile_mm2: float
 ) -> float | None:
     """The slide's malignant score from its readable tiles' probabilities (N, K); None where there are none."""
     return aggregate(
@@ -40,7 +40,7 @@ def slide_score(
 
 
 def conclude(
-    probabilities: NDArray[np.float64], card: ModelCard, circumstances: Evidence, tile_mm2: float
+    probabilities: NDArray[np.float64], card: ModelCard, circumstances: Circumstances, tile_mm2: float
 ) -> Conclusion:
     """The conclusion from readable tiles' probabilities (N, K).
 

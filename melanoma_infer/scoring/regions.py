@@ -18,8 +18,8 @@ from scipy import ndimage
 
 from melanoma_infer.card import ModelCard
 from melanoma_infer.geometry import Scale, SizePx
-from melanoma_infer.records import EvidenceMap, Tissue
-from melanoma_infer.result import Region, TileTable
+from melanoma_infer.records import EvidenceMap, TileTable, Tissue
+from melanoma_infer.result import Region
 from melanoma_infer.scoring.outlines import doubled_area, outlines
 from melanoma_infer.tiles.grid import Geometry, TissueArea
 

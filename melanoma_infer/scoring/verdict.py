@@ -1,4 +1,4 @@
-"""What may be said of a slide, and why not more: scores, thresholds and circumstances → verdict with reasons."""
+"""What may be said about a slide, and why not more: score, threshold and circumstances → verdict with reasons."""
 
 from __future__ import annotations
 
@@ -11,20 +11,23 @@ from melanoma_infer.result import OutcomeState, Reason, Verdict
 from melanoma_infer.tiles.tissue import LUMINANCE_P95_MIN
 
 WITHOUT_THRESHOLD = ("no-threshold", "aggregator-differs-from-card")
-"""These make the verdict `not-configured`: the model may be fine, but nobody set a threshold for what was asked."""
+"""Reasons for `not-configured`: the model may be fine, but nobody has set a threshold for what was asked."""
 
 
 @dataclass(frozen=True)
-class Evidence:
-    """What the verdict rests on."""
+class Circumstances:
+    """What the verdict depends on."""
 
     score: float | None
     engine_band: float
     """How far this engine's score may be from the reference's: twice the largest difference seen when it was sealed."""
     aggregator: AggregatorKind
     unreadable: int
+    """Tiles that could not be read or computed."""
     non_finite: int
+    """Those of them for which the model gave a number that is not finite."""
     evaluable_fraction: float
+    """Share of the tissue in tiles that were read and computed."""
     padded_fraction: float
     """Share of the evaluated area that was never scanned."""
     tissue_mm2: float
@@ -45,27 +48,28 @@ class Judgement:
     reasons: list[Reason]
 
 
-def judge(evidence: Evidence, card: ModelCard) -> Judgement:
-    """The verdict that the evidence allows. Any doubt makes it indeterminate, which is a good result."""
-    reasons = [*_model(evidence, card), *_slide(evidence, card), *_tiles(evidence, card), *_near(evidence, card)]
-    unset = _unset(evidence, card)
-    hot = (
-        card.threshold is not None
-        and not unset
-        and evidence.score is not None
-        and evidence.score >= card.threshold.value
-    )
-    # What could not be read might be hot, which takes nothing from a suspicion that stands without it.
-    blocking = [reason for reason in reasons if not (hot and reason.code == "hot-tiles-unreadable")]
+def judge(circumstances: Circumstances, card: ModelCard) -> Judgement:
+    """The verdict that the circumstances allow. Any doubt makes it indeterminate, which is a good result."""
+    reasons = [
+        *_about_model(circumstances, card),
+        *_about_slide(circumstances, card),
+        *_about_tiles(circumstances, card),
+        *_near_threshold(circumstances, card),
+    ]
+    unset = _without_threshold(circumstances, card)
+    score, threshold = circumstances.score, card.threshold
+    suspicious = not unset and threshold is not None and score is not None and score >= threshold.value
+    # An unreadable tile might score higher, which cannot weaken a suspicion that needs no such tile.
+    blocking = [reason for reason in reasons if not (suspicious and reason.code == "hot-tiles-unreadable")]
     if blocking:
         return Judgement("indeterminate", [*reasons, *unset])
     if unset:
         return Judgement("not-configured", [*reasons, *unset])
-    return Judgement("suspected" if hot else "not-detected", reasons)
+    return Judgement("suspected" if suspicious else "not-detected", reasons)
 
 
 def outcome_state(verdict: Verdict, score: float | None, card: ModelCard) -> OutcomeState:
-    """Where the outcome score lies between the card's thresholds; assessed only where melanoma is suspected."""
+    """The outcome score against the card's two thresholds; assessed only if melanoma is suspected."""
     thresholds = card.outcome_thresholds
     if verdict != "suspected" or score is None or thresholds is None:
         return "not-assessed"
@@ -74,117 +78,120 @@ def outcome_state(verdict: Verdict, score: float | None, card: ModelCard) -> Out
     return "below-threshold" if score < thresholds.low else "between-thresholds"
 
 
-def _model(evidence: Evidence, card: ModelCard) -> Iterator[Reason]:
+def _about_model(circumstances: Circumstances, card: ModelCard) -> Iterator[Reason]:
     if not card.trained:
         yield Reason(code="model-untrained", text="The model is untrained: its numbers mean nothing.")
-    if card.domain == "phantom" and not evidence.is_phantom:
+    if card.domain == "phantom" and not circumstances.is_phantom:
         yield Reason(
             code="model-knows-only-phantoms",
             text="The model has seen only drawn phantoms: its numbers mean nothing for this tissue.",
         )
 
 
-def _slide(evidence: Evidence, card: ModelCard) -> Iterator[Reason]:
-    if not evidence.is_brightfield:
+def _about_slide(circumstances: Circumstances, card: ModelCard) -> Iterator[Reason]:
+    if not circumstances.is_brightfield:
         yield Reason(
             code="stain-not-as-card",
             text="The slide is too dark for a brightfield scan; it may be fluorescence.",
-            value=round(evidence.luminance_p95, 1),
+            value=round(circumstances.luminance_p95, 1),
             limit=LUMINANCE_P95_MIN,
         )
-    elif _differs(evidence.stain, card.stain):
+    elif _differs(circumstances.stain, card.stain):
         yield Reason(
             code="stain-not-as-card",
-            text="The stain is not the one that the model was made for.",
-            value=evidence.stain,
+            text="The slide's stain is not the one that the model was made for.",
+            value=circumstances.stain,
             limit=card.stain,
         )
-    if _differs(evidence.specimen, card.specimen):
+    if _differs(circumstances.specimen, card.specimen):
         yield Reason(
             code="specimen-not-as-card",
             text="The specimen is not of the kind that the model was made for.",
-            value=evidence.specimen,
+            value=circumstances.specimen,
             limit=card.specimen,
         )
-    if evidence.scale_source == "override" and not card.allow_scale_override:
-        yield Reason(code="scale-overridden", text="The scale was given by hand, which the model card does not allow.")
-    if not evidence.geometry_matches:
+    if circumstances.scale_source == "override" and not card.allow_scale_override:
+        yield Reason(
+            code="scale-overridden", text="The scale was entered by hand, which the model card does not allow."
+        )
+    if not circumstances.geometry_matches:
         yield Reason(
             code="geometry-differs-from-card",
-            text="The tiles have another size or distance than the model was made for.",
+            text="The tiles differ in size or spacing from those that the model was made for.",
         )
 
 
-def _tiles(evidence: Evidence, card: ModelCard) -> Iterator[Reason]:
-    if evidence.is_brightfield and evidence.tissue_mm2 == 0:
+def _about_tiles(circumstances: Circumstances, card: ModelCard) -> Iterator[Reason]:
+    if circumstances.is_brightfield and circumstances.tissue_mm2 == 0:
         yield Reason(code="no-tissue", text="No tissue was found.", value=0.0)
-    # Without a score nothing was evaluated, whatever floor the card sets.
-    too_little = evidence.score is None or evidence.evaluable_fraction < card.evaluable_floor
-    if evidence.tissue_mm2 > 0 and too_little:
+    # Without a score nothing was evaluated, however low the card's floor.
+    too_little = circumstances.score is None or circumstances.evaluable_fraction < card.evaluable_floor
+    if circumstances.tissue_mm2 > 0 and too_little:
         yield Reason(
             code="low-evaluable-tissue",
             text="Too little of the tissue could be evaluated.",
-            value=round(evidence.evaluable_fraction, 4),
+            value=round(circumstances.evaluable_fraction, 4),
             limit=card.evaluable_floor,
         )
-    if evidence.unreadable > evidence.non_finite:
+    if circumstances.unreadable > circumstances.non_finite:
         yield Reason(
             code="hot-tiles-unreadable",
-            text="Some tiles could not be read, and one of them may be the hottest.",
-            value=evidence.unreadable - evidence.non_finite,
+            text="Some tiles could not be read, and one of them might have the highest score.",
+            value=circumstances.unreadable - circumstances.non_finite,
             limit=0,
         )
-    if evidence.non_finite:
+    if circumstances.non_finite:
         yield Reason(
             code="non-finite-output",
-            text="The model gave numbers that are not finite for some tiles.",
-            value=evidence.non_finite,
+            text="For some tiles the model gave numbers that are not finite.",
+            value=circumstances.non_finite,
             limit=0,
         )
-    if evidence.padded_fraction > card.padding_limit:
+    if circumstances.padded_fraction > card.padding_limit:
         yield Reason(
             code="mostly-padding",
-            text="Most of the evaluated area lies outside what was scanned.",
-            value=round(evidence.padded_fraction, 4),
+            text="Most of the evaluated area was never scanned.",
+            value=round(circumstances.padded_fraction, 4),
             limit=card.padding_limit,
         )
 
 
-def _near(evidence: Evidence, card: ModelCard) -> Iterator[Reason]:
-    threshold, score = card.threshold, evidence.score
-    # A score that means nothing is near to nothing, and its place must not stand among the reasons.
-    if threshold is None or score is None or _unset(evidence, card) or any(_model(evidence, card)):
+def _near_threshold(circumstances: Circumstances, card: ModelCard) -> Iterator[Reason]:
+    threshold, score = card.threshold, circumstances.score
+    # A meaningless score is near nothing, and a reason must not tell its value.
+    meaningless = any(_about_model(circumstances, card))
+    if threshold is None or score is None or _without_threshold(circumstances, card) or meaningless:
         return
     if threshold.low <= score < threshold.high:
         yield Reason(
             code="near-threshold",
-            text=f"The score lies in the interval of the threshold, {threshold.low:.2f}–{threshold.high:.2f}.",
+            text=f"The score is in the threshold's interval, {threshold.low:.2f}–{threshold.high:.2f}.",
             value=round(score, 4),
             limit=threshold.value,
         )
-    if evidence.engine_band and abs(score - threshold.value) <= evidence.engine_band:
+    if circumstances.engine_band and abs(score - threshold.value) <= circumstances.engine_band:
         yield Reason(
             code="engine-band",
-            text="The score is nearer to the threshold than this engine's numbers are to the reference's.",
+            text="The score is closer to the threshold than this engine's numbers are to the reference's.",
             value=round(abs(score - threshold.value), 6),
-            limit=evidence.engine_band,
+            limit=circumstances.engine_band,
         )
 
 
-def _unset(evidence: Evidence, card: ModelCard) -> list[Reason]:
+def _without_threshold(circumstances: Circumstances, card: ModelCard) -> list[Reason]:
     if card.threshold is None:
         return [Reason(code="no-threshold", text="The model card sets no threshold.")]
-    if evidence.aggregator != card.aggregator.kind:
+    if circumstances.aggregator != card.aggregator.kind:
         return [
             Reason(
                 code="aggregator-differs-from-card",
-                text="The threshold was set for another way of joining the tiles' scores.",
-                value=evidence.aggregator,
+                text="The threshold was set for another way of aggregating the tiles' scores.",
+                value=circumstances.aggregator,
                 limit=card.aggregator.kind,
             )
         ]
     return []
 
 
-def _differs(said: str | None, wanted: str | None) -> bool:
-    return said is not None and wanted is not None and said.casefold() != wanted.casefold()
+def _differs(stated: str | None, expected: str | None) -> bool:
+    return stated is not None and expected is not None and stated.casefold() != expected.casefold()

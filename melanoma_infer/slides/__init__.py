@@ -1,65 +1,26 @@
-"""Slide readers: file → pixels and facts."""
+"""Slides: file → an open slide with its facts and its pixels."""
 
 from __future__ import annotations
 
-import errno
 from pathlib import Path
 
-from melanoma_infer.errors import SlideFormatError, SlideUnreadableError, TransientIOError
-from melanoma_infer.slides.base import SlideReader
-
-TRANSIENT = {errno.EIO, errno.ETIMEDOUT, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EAGAIN}
-"""Failures of a network share, not of the slide. ESTALE is added where the platform has it."""
-TRANSIENT |= {errno.ESTALE} if hasattr(errno, "ESTALE") else set()
-
-SLIDE_SUFFIXES = (
-    ".svs", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".tif", ".tiff", ".svslide", ".bif", ".czi", ".dcm",
-)  # fmt: skip
-"""What OpenSlide opens."""
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-"""What is opened as a plain image where OpenSlide does not know it."""
-
-MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"ZISRAWFILE")
-"""How TIFF, BigTIFF and CZI files begin."""
+from melanoma_infer.slides.completeness import require_complete
+from melanoma_infer.slides.formats import open_reader
+from melanoma_infer.slides.slide import Slide
 
 
-def open_slide(path: Path) -> SlideReader:
-    """The slide in that file, opened by the first reader that knows it.
+def open_slide(path: str | Path) -> Slide:
+    """The slide in that file: a whole-slide image that OpenSlide reads, or a plain image.
 
     Raises:
         SlideUnreadableError: it is missing, damaged or incomplete.
-        SlideFormatError: no reader knows it.
+        SlideFormatError: no reader knows the format.
         TransientIOError: the storage failed.
     """
-    from melanoma_infer.slides import image_reader, openslide_reader
-
-    head = _first_bytes(path)
-    if openslide_reader.knows(path):
-        return openslide_reader.OpenSlideReader(path)
-    if path.suffix.lower() in IMAGE_SUFFIXES:
-        return image_reader.ImageReader(path)
-    if head.startswith(MAGIC) or head[128:132] == b"DICM":
-        raise SlideUnreadableError(
-            "The file begins like a slide, but its structure cannot be read: it is damaged or incomplete. Copy it "
-            "again, and wait until the scanner has finished writing."
-        )
-    raise SlideFormatError(
-        f"No reader knows this format. Slides that OpenSlide reads ({', '.join(SLIDE_SUFFIXES)}) and plain images "
-        f"({', '.join(IMAGE_SUFFIXES)}) can be scored; convert others to a pyramidal TIFF."
-    )
-
-
-def _first_bytes(path: Path) -> bytes:
+    slide = Slide(Path(path), open_reader(Path(path)), lambda path, _watch: open_reader(path))
     try:
-        with path.open("rb") as file:
-            return file.read(132)
-    except OSError as error:
-        raise storage_error(error) from error
-
-
-def storage_error(error: OSError) -> SlideUnreadableError | TransientIOError:
-    """Ours for an error of the file system, without its path."""
-    why = error.strerror or type(error).__name__
-    if error.errno in TRANSIENT:
-        return TransientIOError(f"The storage failed ({why}). Run the same command again.")
-    return SlideUnreadableError(f"The file cannot be read ({why}). Check that it exists and may be read.")
+        require_complete(slide.path)
+    except BaseException:
+        slide.close()
+        raise
+    return slide

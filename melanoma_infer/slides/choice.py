@@ -1,8 +1,8 @@
-"""Which reader gives a slide's tiles: the faster one where it gives OpenSlide's pixels on this very slide."""
+"""Which reader decodes a slide's tiles: the faster one if it gives OpenSlide's pixels on this very slide."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -11,9 +11,11 @@ import numpy as np
 from melanoma_infer.errors import SlideFormatError, UsageError
 from melanoma_infer.geometry import RectPx, SizePx
 from melanoma_infer.records import SlideFacts
-from melanoma_infer.slides import open_slide
-from melanoma_infer.slides.base import Opener, RegionUnreadableError, SlideReader
+from melanoma_infer.runtime.stopwatch import Stopwatch
+from melanoma_infer.slides.base import Closing, Opener, RegionUnreadableError, SlideReader
+from melanoma_infer.slides.formats import open_reader
 from melanoma_infer.slides.openslide_reader import OpenSlideReader, shared_cache
+from melanoma_infer.slides.slide import Slide
 from melanoma_infer.slides.tiff_reader import VENDORS, TiffReader
 from melanoma_infer.slides.tile_cache import TileCache
 
@@ -23,7 +25,7 @@ PROBE_PX = 256
 
 
 def reader_choice(text: str) -> ReaderChoice:
-    """What a person typed.
+    """The choice that a user typed.
 
     Raises:
         UsageError: it is none of the three.
@@ -34,54 +36,79 @@ def reader_choice(text: str) -> ReaderChoice:
     raise UsageError(f"--reader takes {', '.join(get_args(ReaderChoice))}.")
 
 
-def choose_reader(
-    path: Path, facts: SlideFacts, level: int, around: Iterable[tuple[int, int]], choice: ReaderChoice
-) -> SlideFacts:
-    """The facts of the reader to be used.
+class TileSource(Closing):
+    """The chosen reader's facts, and handles of it that share one cache of decoded tiles.
 
     Args:
-        path: the slide.
-        facts: by the reader that opened it.
-        level: what will be read.
-        around: (x, y) in level pixels: there, and in the level's far corner, the readers are compared.
-        choice: "auto" takes TiffReader where it can decode that level and gives the same pixels.
+        facts: by the chosen reader.
+        opener: opens a handle.
+        ready: a handle that is open already and is handed out first.
+    """
+
+    def __init__(self, facts: SlideFacts, opener: Opener, ready: TiffReader | None = None) -> None:
+        self.facts = facts
+        self._opener = opener
+        self._ready = [ready] if ready is not None else []
+
+    def open(self, path: Path, watch: Stopwatch | None = None) -> Slide:
+        """A handle for one thread."""
+        watch = watch or Stopwatch()
+        try:
+            ready = self._ready.pop()  # atomic: several threads may ask at once
+        except IndexError:
+            return Slide(path, self._opener(path, watch), self._opener, watch)
+        ready.watch = watch
+        return Slide(path, ready, self._opener, watch)
+
+    def close(self) -> None:
+        """Release the handle that nobody asked for."""
+        while self._ready:
+            self._ready.pop().close()
+
+
+def choose_reader(slide: Slide, level: int, around: Iterable[tuple[int, int]], choice: ReaderChoice) -> TileSource:
+    """The reader that decodes the tiles of a slide; closed with the slide.
+
+    Args:
+        slide: opened for its facts.
+        level: the level that will be read.
+        around: (x, y) in level pixels: the readers are compared there and in the level's far corner.
+        choice: "auto" takes TiffReader if it can decode that level and gives the same pixels.
 
     Raises:
-        SlideFormatError: "tiff" was chosen, and cannot be had.
+        SlideFormatError: the choice is "tiff", and TiffReader cannot decode the level to the same pixels.
     """
+    facts = slide.facts
     if facts.vendor in VENDORS and choice != "openslide":
-        with TiffReader(path) as tiff, OpenSlideReader(path) as openslide:
-            regions = _probes(facts.level_sizes[level], around)
-            if tiff.decodes(level) and all(_same_pixels(tiff, openslide, level, region) for region in regions):
-                return tiff.facts
+        cache = TileCache()
+        tiff = TiffReader(slide.path, facts, cache)
+        size = facts.level_sizes[level]
+        corners = (*around, (size.width, size.height))
+        if tiff.decodes(level) and all(_same_pixels(tiff, slide, level, _probe(size, x, y)) for x, y in corners):
+            source = TileSource(tiff.facts, lambda path, watch: TiffReader(path, facts, cache, watch), tiff)
+            slide.owns(source)
+            return source
+        tiff.close()
     if choice == "tiff":
         raise SlideFormatError(
-            "The tiles of this slide cannot be decoded directly, or not to OpenSlide's pixels. Use --reader auto."
+            "The tiles of this slide cannot be decoded directly to OpenSlide's pixels. Use --reader auto."
         )
-    return facts
-
-
-def opener_of(facts: SlideFacts) -> Opener:
-    """Opens a slide by that reader; all that it opens share one cache of decoded tiles."""
-    if facts.reader == "tiff":
-        tiles = TileCache()
-        return lambda path, watch: TiffReader(path, tiles, watch)
     if facts.reader == "openslide":
-        cache = shared_cache()
-        return lambda path, _watch: OpenSlideReader(path, cache)
-    return lambda path, _watch: open_slide(path)
+        shared = shared_cache()
+        return TileSource(facts, lambda path, _watch: OpenSlideReader(path, shared))
+    return TileSource(facts, lambda path, _watch: open_reader(path))
 
 
-def _probes(size: SizePx, around: Iterable[tuple[int, int]]) -> Iterator[RectPx]:
-    for x, y in (*around, (size.width, size.height)):
-        left, top = (max(0, min(at, side - PROBE_PX)) for at, side in ((x, size.width), (y, size.height)))
-        yield RectPx(left, top, PROBE_PX, PROBE_PX).within(size)
+def _probe(size: SizePx, x: int, y: int) -> RectPx:
+    """A region of the level at (x, y), moved inside it."""
+    left, top = (max(0, min(at, side - PROBE_PX)) for at, side in ((x, size.width), (y, size.height)))
+    return RectPx(left, top, PROBE_PX, PROBE_PX).within(size)
 
 
-def _same_pixels(tiff: SlideReader, openslide: SlideReader, level: int, region: RectPx) -> bool:
-    """Whether both give the same, where the file holds pixels at all."""
+def _same_pixels(tiff: SlideReader, slide: Slide, level: int, region: RectPx) -> bool:
+    """Whether both readers give the same pixels wherever the file stores any."""
     try:
-        ours, theirs = tiff.read_region(level, region), openslide.read_region(level, region)
+        ours, theirs = tiff.read_region(level, region), slide.read_region(level, region)
     except RegionUnreadableError:
         return False
     held = ours[..., 3] == 255 if ours.shape[2] == 4 else np.ones(ours.shape[:2], bool)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from melanoma_infer.errors import UsageError
 from melanoma_infer.records import Identity
-from melanoma_infer.slides import SLIDE_SUFFIXES, storage_error
+from melanoma_infer.slides.formats import SLIDE_SUFFIXES, storage_error
 
 MEBIBYTE = 1 << 20
 DICOM_HEADER_BYTES = 1 << 16

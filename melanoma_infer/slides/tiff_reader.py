@@ -45,24 +45,27 @@ class TiffReader(Closing):
 
     Args:
         path: the slide.
+        facts: what OpenSlide says of it.
         cache: shared by all readers of this slide; None for one of its own.
-        watch: where decoding is counted.
+        watch: gets the time spent decoding.
 
     Raises:
-        SlideFormatError, SlideUnreadableError: as OpenSlideReader.
+        SlideUnreadableError: the file is not a TIFF.
     """
 
-    def __init__(self, path: Path, cache: TileCache | None = None, watch: Stopwatch | None = None) -> None:
-        self._slide = OpenSlideReader(path)
-        self._watch = watch or Stopwatch()
+    def __init__(
+        self, path: Path, facts: SlideFacts, cache: TileCache | None = None, watch: Stopwatch | None = None
+    ) -> None:
+        self.watch = watch or Stopwatch()
+        self.facts = replace(facts, reader="tiff", reader_version=tifffile.__version__)
+        self._path = path
         self._cache = cache or TileCache()
+        self._openslide: OpenSlideReader | None = None
         try:
             self._tiff = tifffile.TiffFile(path)
         except (tifffile.TiffFileError, OSError) as error:
-            self._slide.close()
             raise SlideUnreadableError("The file is not a TIFF file. Use --reader openslide.") from error
-        self._pages = _pages_of_levels(self._slide.facts, self._tiff)
-        self.facts = replace(self._slide.facts, reader="tiff", reader_version=tifffile.__version__)
+        self._pages = _pages_of_levels(facts, self._tiff)
 
     def decodes(self, level: int) -> bool:
         """Whether that level is stored as tiles that are decoded here."""
@@ -76,14 +79,14 @@ class TiffReader(Closing):
         """
         page = self._pages.get(level)
         if page is None:
-            return self._slide.read_region(level, rect_level)
+            return self._by_openslide(level, rect_level)
         pixels = np.empty((rect_level.height, rect_level.width, 3), np.uint8)
         left_out = []
         for index, within_tile, within_region in page.tiles_of(rect_level):
             try:
                 tile = self._cache.get((level, index), partial(self._decoded, page, index))
             except _FAILED:
-                return self._slide.read_region(level, rect_level)
+                return self._by_openslide(level, rect_level)
             if tile is None:
                 left_out.append(within_region)
             else:
@@ -93,13 +96,20 @@ class TiffReader(Closing):
     def _decoded(self, page: _TiledPage, index: int) -> NDArray[np.uint8] | None:
         """The pixels (h, w, 3) of a tile; None where the file leaves it out. Raises what `_FAILED` names."""
         data = page.data(self._tiff, index)
-        with self._watch.timing("decode"):
+        with self.watch.timing("decode"):
             return page.decoded(data) if data else None
+
+    def _by_openslide(self, level: int, rect_level: RectPx) -> NDArray[np.uint8]:
+        """The region as OpenSlide reads it, opened the first time that it is needed."""
+        if self._openslide is None:
+            self._openslide = OpenSlideReader(self._path)
+        return self._openslide.read_region(level, rect_level)
 
     def close(self) -> None:
         """Release the file."""
         self._tiff.close()
-        self._slide.close()
+        if self._openslide is not None:
+            self._openslide.close()
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from scipy import ndimage
 from melanoma_infer.errors import UsageError
 from melanoma_infer.geometry import RectPx, Scale, SizePx
 from melanoma_infer.records import SlideFacts, Tissue
-from melanoma_infer.slides.retrying import RetryingReader
+from melanoma_infer.slides.slide import Slide
 from melanoma_infer.tiles.block_means import block_means
 
 PLANE_UM_PER_PX = 8.0
@@ -53,11 +53,11 @@ class Plane:
     px_l0: float
 
 
-def find_tissue(reader: RetryingReader, scale: Scale, source: str = "auto") -> Tissue:
+def find_tissue(slide: Slide, scale: Scale, source: str = "auto") -> Tissue:
     """The tissue of a slide.
 
     Args:
-        reader: the slide.
+        slide: the open slide.
         scale: µm per level-0 pixel.
         source: "auto", "all" (everything that the slide covers), or the path of a mask image: any size, the slide's
             aspect, tissue where it is not black.
@@ -65,14 +65,14 @@ def find_tissue(reader: RetryingReader, scale: Scale, source: str = "auto") -> T
     Raises:
         UsageError: the mask cannot be read, or has another aspect than the slide.
     """
-    plane = read_plane(reader, scale)
+    plane = read_plane(slide, scale)
     luminance_p95 = _luminance_p95(plane)
     found = _Found(plane, scale, luminance_p95 >= LUMINANCE_P95_MIN)
     if source == "auto":
         return found.tissue()
     if source == "all":
         return found.with_mask(np.ones_like(plane.unread), "all")
-    return found.with_mask(_read_mask(Path(source), plane.unread.shape, reader.facts.size_l0), "mask")
+    return found.with_mask(_read_mask(Path(source), plane.unread.shape, slide.facts.size_l0), "mask")
 
 
 class _Found:
@@ -128,9 +128,9 @@ class _Found:
         return _without_small(filled, SPECK_MM2 / self._px_mm2)
 
 
-def read_plane(reader: RetryingReader, scale: Scale) -> Plane:
+def read_plane(slide: Slide, scale: Scale) -> Plane:
     """The whole slide, averaged over whole blocks of level pixels, read block by block."""
-    facts = reader.facts
+    facts = slide.facts
     level, factor = _plane_level(facts, scale)
     size = facts.level_sizes[level]
     width, height = math.ceil(size.width / factor), math.ceil(size.height / factor)
@@ -143,7 +143,7 @@ def read_plane(reader: RetryingReader, scale: Scale) -> Plane:
     for y in range(0, height, side):
         for x in range(0, width, side):
             block = RectPx(x, y, min(side, width - x), min(side, height - y))
-            _fill(plane, reader, level, factor, block)
+            _fill(plane, slide, level, factor, block)
     return plane
 
 
@@ -161,11 +161,11 @@ def _plane_level(facts: SlideFacts, scale: Scale) -> tuple[int, int]:
     return level, factor
 
 
-def _fill(plane: Plane, reader: RetryingReader, level: int, factor: int, block: RectPx) -> None:
+def _fill(plane: Plane, slide: Slide, level: int, factor: int, block: RectPx) -> None:
     """Put one block of the plane in its place, halving what cannot be read."""
-    size = reader.facts.level_sizes[level]
+    size = slide.facts.level_sizes[level]
     wanted = RectPx(block.x * factor, block.y * factor, block.width * factor, block.height * factor).within(size)
-    region = reader.read_rgb(level, wanted)
+    region = slide.read_rgb(level, wanted)
     rows, columns = slice(block.y, block.bottom), slice(block.x, block.right)
     if region is not None:
         plane.rgb[rows, columns] = block_means(region.pixels, factor)
@@ -173,7 +173,7 @@ def _fill(plane: Plane, reader: RetryingReader, level: int, factor: int, block: 
         plane.unread[rows, columns] = True
     else:
         for part in _halves(block):
-            _fill(plane, reader, level, factor, part)
+            _fill(plane, slide, level, factor, part)
 
 
 def _halves(block: RectPx) -> list[RectPx]:

@@ -20,9 +20,10 @@ from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.records import Tile
 from melanoma_infer.scoring.fusion import fused
 from melanoma_infer.settings import Settings
-from melanoma_infer.slides.retrying import RetryingReader
+from melanoma_infer.slides import open_slide
+from melanoma_infer.slides.slide import Slide
+from melanoma_infer.tiles.pixels import read_tile
 from melanoma_infer.tiles.plan import SlidePlan, plan_slide
-from melanoma_infer.tiles.reading import read_tile
 from melanoma_infer.verification.hypotheses import Hypothesis, hypotheses
 
 Array = NDArray[np.float64]
@@ -122,7 +123,7 @@ class Comparison:
         }  # fmt: skip
 
 
-def compare_with_expected(scorer: Scorer, slide: Path, expected: Path, settings: Settings) -> Comparison:
+def compare_with_expected(scorer: Scorer, path: Path, expected: Path, settings: Settings) -> Comparison:
     """The comparison of a slide's tiles, each read where the user's file says that it lies.
 
     Raises:
@@ -131,10 +132,10 @@ def compare_with_expected(scorer: Scorer, slide: Path, expected: Path, settings:
     """
     bundle, engine = scorer.bundle, scorer.engine
     given = read_expected(expected, bundle.card.classes)
-    plan = plan_slide(slide, bundle.card, settings)
     chosen = [given[int(i)] for i in np.linspace(0, len(given) - 1, min(len(given), TILES_MAX))]
-    with RetryingReader(slide) as reader:
-        reads = [read_tile(reader, _tile(each.rect_l0), plan.reading) for each in chosen]
+    with open_slide(path) as slide:
+        plan = plan_slide(slide, bundle.card, settings)
+        reads = [read_tile(slide, _tile(each.rect_l0), plan.reading) for each in chosen]
         rows = [i for i, read in enumerate(reads) if read.pixels is not None]
         if not rows:
             raise UsageError("None of the file's tiles can be read from this slide. Is it of another slide?")
@@ -148,7 +149,7 @@ def compare_with_expected(scorer: Scorer, slide: Path, expected: Path, settings:
         most = order[:TRIED_TILES]
         if dp.mean() > MEAN_LIMIT:
             rects = [chosen[rows[i]].rect_l0 for i in most]
-            tried = _try(hypotheses(bundle, plan), engine, bundle, reader, rects, theirs[most])
+            tried = _try(hypotheses(bundle, plan), engine, bundle, slide, rects, theirs[most])
     grid = {tile.rect_l0 for tile in plan.tiles}
     return Comparison(
         classes=bundle.card.classes,
@@ -216,14 +217,14 @@ def _try(
     candidates: Sequence[Hypothesis],
     engine: Engine,
     bundle: Bundle,
-    reader: RetryingReader,
+    slide: Slide,
     rects: Sequence[RectPx],
     theirs: Array,
 ) -> tuple[Tried, ...]:
     """What remains of the difference under each hypothesis, the least first."""
     found: list[Tried] = []
     for candidate in candidates:
-        reads = [candidate.read(reader, rect) for rect in rects]
+        reads = [candidate.read(slide, rect) for rect in rects]
         readable = [(i, each) for i, each in enumerate(reads) if each is not None]
         if not readable:
             continue

@@ -14,12 +14,13 @@ from melanoma_infer.engines.base import Engine
 from melanoma_infer.errors import EngineUnavailableError, UsageError
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.records import Tile
-from melanoma_infer.slides.retrying import RetryingReader
+from melanoma_infer.slides.slide import Slide
+from melanoma_infer.tiles.pixels import read_tile
 from melanoma_infer.tiles.plan import SlidePlan
-from melanoma_infer.tiles.reading import ReadPlan, read_plan, read_tile
+from melanoma_infer.tiles.read_plan import ReadPlan, read_plan
 from melanoma_infer.verification.mistakes import Rgb, graph_engine, input_mistakes
 
-Read = Callable[[RetryingReader, RectPx], Rgb | None]
+Read = Callable[[Slide, RectPx], Rgb | None]
 
 REGION_PIXELS_MAX = 1 << 26
 """A region of more is not held whole for a hypothesis: 200 MB."""
@@ -99,7 +100,7 @@ def _levels(bundle: Bundle, plan: SlidePlan) -> Iterator[Hypothesis]:
 
 
 def _changed(plan: ReadPlan, change: Callable[[Rgb], Rgb]) -> Read:
-    def read(reader: RetryingReader, rect_l0: RectPx) -> Rgb | None:
+    def read(reader: Slide, rect_l0: RectPx) -> Rgb | None:
         if rect_l0.area / plan.downsample**2 > REGION_PIXELS_MAX and plan.block_px == 1:
             return None
         pixels = read_tile(reader, Tile(0, rect_l0, 1.0, 0.0), plan).pixels
@@ -111,7 +112,7 @@ def _changed(plan: ReadPlan, change: Callable[[Rgb], Rgb]) -> Read:
 def _shifted(plan: ReadPlan, across: int, down: int) -> Read:
     whole = _changed(plan, lambda tile: tile)
 
-    def read(reader: RetryingReader, rect_l0: RectPx) -> Rgb | None:
+    def read(reader: Slide, rect_l0: RectPx) -> Rgb | None:
         dx, dy = round(across * rect_l0.width / 2), round(down * rect_l0.height / 2)
         return whole(reader, replace(rect_l0, x=rect_l0.x + dx, y=rect_l0.y + dy))
 
@@ -125,7 +126,7 @@ Resize = Callable[[Image.Image, Box, int], Image.Image]
 def _resized(plan: ReadPlan, resize: Resize) -> Read:
     """Tiles whose region is read whole and resized at once."""
 
-    def read(reader: RetryingReader, rect_l0: RectPx) -> Rgb | None:
+    def read(reader: Slide, rect_l0: RectPx) -> Rgb | None:
         left, top, right, bottom = (
             edge / plan.downsample for edge in (rect_l0.x, rect_l0.y, rect_l0.right, rect_l0.bottom)
         )

@@ -16,6 +16,7 @@ from melanoma_infer.geometry import RectPx
 from melanoma_infer.phantom.draw import draw
 from melanoma_infer.phantom.scene import Scene, make_scene
 from melanoma_infer.settings import Settings
+from melanoma_infer.slides import open_slide
 from melanoma_infer.tiles.plan import plan_slide
 from melanoma_infer.tiles.reading import read_tiles
 from melanoma_infer.verification.differences import Slide
@@ -58,10 +59,11 @@ def slide_sample(bundle: Bundle, path: Path, settings: Settings, *, threads: int
         MminferError: the slide cannot be opened or its scale is unknown.
         SlideUnreadableError: it has no tile with tissue that can be read.
     """
-    plan = plan_slide(path, bundle.card, settings)
-    chosen = [plan.tiles[i] for i in _evenly(len(plan.tiles), SLIDE_TILES_MAX)]
-    reads = [read.pixels for read in read_tiles(path, chosen, plan.reading, threads=threads)]
-    pixels = [each for each in reads if each is not None]
+    with open_slide(path) as slide:
+        plan = plan_slide(slide, bundle.card, settings)
+        chosen = [plan.tiles[i] for i in _evenly(len(plan.tiles), SLIDE_TILES_MAX)]
+        with read_tiles(slide, plan, tiles=chosen, threads=threads) as reads:
+            pixels = [read.pixels for read in reads if read.pixels is not None]
     if not pixels:
         raise SlideUnreadableError("The slide has no tile with tissue that can be read. Verify on another slide.")
     return _joined(bundle, [(np.stack(pixels), plan.geometry.tile_mm2)], f"{len(pixels)} tiles of a slide")

@@ -19,7 +19,6 @@ from melanoma_infer.phantom.truth import truth_of
 from melanoma_infer.phantom.write import is_written, require_drawable, tiles, truth_file, write_phantom
 from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.completeness import require_complete
-from melanoma_infer.slides.retrying import RetryingReader
 from melanoma_infer.tiles.tissue import find_tissue
 
 SIZE_UM = (5000.0, 3600.0)
@@ -105,7 +104,7 @@ def test_whether_a_slide_stands_there_depends_on_all_that_was_asked_for(slide, t
 def test_its_tissue_is_found(tmp_path, kind):
     scene = make_scene(5, kind, SIZE_UM)
     write_phantom(tmp_path / "s.svs", scene, 1.0)
-    with RetryingReader(tmp_path / "s.svs") as reader:
+    with open_slide(tmp_path / "s.svs") as reader:
         tissue = find_tissue(reader, Scale(1.0, 1.0))
     found_mm2 = tissue.mask.sum() * (tissue.px_l0 * 1.0) ** 2 / 1e6
     assert tissue.is_brightfield

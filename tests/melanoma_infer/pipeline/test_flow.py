@@ -18,12 +18,12 @@ from slides_for_tests import smooth, with_tile_left_out, write_svs
 
 from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.errors import MminferError, PatientValueError, SlideUnreadableError
+from melanoma_infer.patients.case import SlideCase
 from melanoma_infer.pipeline.flow import score_slide, score_slides
+from melanoma_infer.pipeline.request import SlideRequest
 from melanoma_infer.pipeline.scorer import Scorer
-from melanoma_infer.pipeline.slide_scoring import SlideRequest
 from melanoma_infer.reports import result_json, tiles_csv
 from melanoma_infer.reports.output import OutputFolder
-from melanoma_infer.scoring.accumulator import SlideCase
 from melanoma_infer.settings import Settings
 
 SETTINGS = Settings(mpp_um=(0.5, 0.5))
@@ -304,16 +304,16 @@ def in_order(cmu):
 def test_reader_threads_and_the_tiles_order_change_no_byte_of_the_result(
     cmu, in_order, monkeypatch, engine, reader, threads
 ):
-    import melanoma_infer.pipeline.slide_scoring as slide_scoring
+    import melanoma_infer.pipeline.flow as flow
 
-    read_tiles = slide_scoring.read_tiles
+    read_tiles = flow.read_tiles
 
-    def shuffled(path, tiles, *arguments, **options):
-        order = np.random.default_rng(threads).permutation(len(tiles))
+    def shuffled(slide, plan, **options):
+        order = np.random.default_rng(threads).permutation(len(plan.tiles))
         assert not np.array_equal(order, np.sort(order))
-        return read_tiles(path, [tiles[row] for row in order], *arguments, **options)
+        return read_tiles(slide, plan, tiles=[plan.tiles[row] for row in order], **options)
 
-    monkeypatch.setattr(slide_scoring, "read_tiles", shuffled)
+    monkeypatch.setattr(flow, "read_tiles", shuffled)
     assert _tables(cmu, engine, reader, threads) == in_order[engine]
 
 
@@ -334,3 +334,25 @@ def test_a_tile_that_the_file_leaves_out_counts_as_never_scanned(tmp_path, score
     for reader in ("auto", "tiff"):
         result = score_slide(path, scorer, settings=Settings(tissue="all"), reader=reader)
         assert result.tiles.padded_fraction.tolist() == [0, 0.25]
+
+
+@pytest.mark.parametrize("reader", ["openslide", "tiff"])
+def test_a_slide_is_opened_once_for_its_facts_and_once_for_each_reading_thread(cmu, tmp_path, monkeypatch, reader):
+    from melanoma_infer.slides.openslide_reader import OpenSlideReader
+    from melanoma_infer.slides.tiff_reader import TiffReader
+
+    opened: list[str] = []
+    for kind in (OpenSlideReader, TiffReader):
+
+        def counted(self, *arguments, original=kind.__init__, name=kind.__name__):
+            opened.append(name)
+            original(self, *arguments)
+
+        monkeypatch.setattr(kind, "__init__", counted)
+    request = SlideRequest(cmu, SlideCase("cmu"), Settings(tile_um=256), reader)
+    with OutputFolder(tmp_path / "out") as out:
+        (outcome,) = score_slides([request], Scorer(open_bundle("demo"), threads=2), out)
+    assert outcome.exit_code == 0
+    facts = opened.count("OpenSlideReader") if reader == "tiff" else opened.count("OpenSlideReader") - 2
+    threads_of_tiff = opened.count("TiffReader")
+    assert (facts, threads_of_tiff) == (1, 2 if reader == "tiff" else 0)

@@ -10,8 +10,7 @@ from bundles_for_tests import colour_rule_card
 
 from melanoma_infer.card import ModelCard
 from melanoma_infer.geometry import Scale, SizePx
-from melanoma_infer.records import Tissue
-from melanoma_infer.result import TileTable
+from melanoma_infer.records import TileTable, Tissue
 from melanoma_infer.scoring.regions import StitchedMaps, find_regions, regions_note, stitch
 from melanoma_infer.tiles.grid import Geometry
 
@@ -39,7 +38,7 @@ def table(
     return TileTable(
         classes=("normal", "naevus", "melanoma"), minx=x, miny=y, width=np.full(n, side), height=np.full(n, side),
         probabilities=probabilities, depth_mm=None, status=np.full(n, "ok"), tissue_fraction=np.ones(n),
-        padded_fraction=np.zeros(n), features=None, attention=None, cam=cam,
+        cause=np.full(n, ""), padded_fraction=np.zeros(n), features=None, attention=None, cam=cam,
     )  # fmt: skip
 
 

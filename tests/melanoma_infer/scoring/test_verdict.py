@@ -7,11 +7,11 @@ import pytest
 from bundles_for_tests import colour_rule_card
 
 from melanoma_infer.result import ReasonCode
-from melanoma_infer.scoring.verdict import WITHOUT_THRESHOLD, Evidence, judge, outcome_state
+from melanoma_infer.scoring.verdict import WITHOUT_THRESHOLD, Circumstances, judge, outcome_state
 
 CARD = colour_rule_card(aggregator={"kind": "top-area-mean"}, padding_limit=0.5, allow_scale_override=False)
 """Threshold 0.5 with the interval 0.45 to 0.55, H&E, primary, evaluable floor 0.80."""
-COOL = Evidence(
+COOL = Circumstances(
     score=0.1,
     engine_band=2**-10,
     aggregator="top-area-mean",

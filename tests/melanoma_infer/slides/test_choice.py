@@ -10,9 +10,8 @@ from slides_for_tests import noise, smooth, with_damaged_tile, with_tile_left_ou
 
 from melanoma_infer.errors import SlideFormatError, UsageError
 from melanoma_infer.geometry import RectPx
-from melanoma_infer.runtime.stopwatch import Stopwatch
 from melanoma_infer.slides import open_slide
-from melanoma_infer.slides.choice import choose_reader, opener_of, reader_choice
+from melanoma_infer.slides.choice import choose_reader, reader_choice
 from melanoma_infer.slides.tiff_reader import TiffReader, _TiledPage
 
 AROUND = [(0, 0), (300, 200)]
@@ -25,11 +24,11 @@ def svs(tmp_path_factory):
 
 def chosen(path, choice, around=AROUND):
     with open_slide(path) as slide:
-        return choose_reader(path, slide.facts, 0, around, choice).reader
+        return choose_reader(slide, 0, around, choice).facts.reader
 
 
 @pytest.mark.parametrize(("choice", "reader"), [("auto", "tiff"), ("tiff", "tiff"), ("openslide", "openslide")])
-def test_jpeg_tiles_are_decoded_directly_unless_openslide_is_wished_for(svs, choice, reader):
+def test_jpeg_tiles_are_decoded_directly_unless_openslide_is_chosen(svs, choice, reader):
     assert chosen(svs, choice) == reader
 
 
@@ -78,29 +77,28 @@ def test_a_slide_smaller_than_a_probe_is_compared_too(tmp_path):
     assert chosen(write_svs(tmp_path / "s.svs", smooth(100, 60), compression="jpeg"), "auto", []) == "tiff"
 
 
-def test_every_reader_is_opened_again_by_its_facts(svs, tmp_path):
+def test_every_source_opens_handles_of_the_chosen_reader(svs, tmp_path):
     image = write_image(tmp_path / "image.png", noise(60, 40))
     rect = RectPx(3, 5, 30, 20)
     for path, choice in ((svs, "tiff"), (svs, "openslide"), (image, "auto")):
         with open_slide(path) as slide:
-            facts, expected = choose_reader(path, slide.facts, 0, [], choice), slide.read_region(0, rect)[..., :3]
-        opener = opener_of(facts)
-        with opener(path, Stopwatch()) as first, opener(path, Stopwatch()) as second:
-            for reader in (first, second):
-                assert reader.facts == facts
-                np.testing.assert_array_equal(reader.read_region(0, rect)[..., :3], expected)
+            source, expected = choose_reader(slide, 0, [], choice), slide.read_region(0, rect)[..., :3]
+            with source.open(path) as first, source.open(path) as second:
+                for handle in (first, second):
+                    assert handle.facts == source.facts
+                    np.testing.assert_array_equal(handle.read_region(0, rect)[..., :3], expected)
 
 
-def test_the_handles_of_one_opener_decode_a_tile_once(svs, monkeypatch):
+def test_the_handles_of_one_source_decode_a_tile_once(svs, monkeypatch):
     decoded = []
     original = _TiledPage.decoded
     monkeypatch.setattr(_TiledPage, "decoded", lambda self, data: decoded.append(1) or original(self, data))
     with open_slide(svs) as slide:
-        opener = opener_of(choose_reader(svs, slide.facts, 0, [], "tiff"))
-    decoded.clear()
-    with opener(svs, Stopwatch()) as first, opener(svs, Stopwatch()) as second:
-        first.read_region(0, RectPx(0, 0, 256, 256))
-        second.read_region(0, RectPx(0, 0, 256, 256))
+        source = choose_reader(slide, 0, [], "tiff")
+        decoded.clear()
+        with source.open(svs) as first, source.open(svs) as second:
+            first.read_region(0, RectPx(0, 0, 256, 256))
+            second.read_region(0, RectPx(0, 0, 256, 256))
     assert len(decoded) == 1
 
 

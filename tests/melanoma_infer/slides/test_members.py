@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melanoma_infer.errors import SlideUnreadableError, UsageError
-from melanoma_infer.slides import SLIDE_SUFFIXES
+from melanoma_infer.slides.formats import SLIDE_SUFFIXES
 from melanoma_infer.slides.members import MEBIBYTE, dicom_series, find_slides, identify, members
 
 SIZE = 3 * MEBIBYTE + 1234

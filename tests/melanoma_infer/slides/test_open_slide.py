@@ -124,7 +124,7 @@ from pathlib import Path
 import numpy as np
 from melanoma_infer.errors import MminferError
 from melanoma_infer.geometry import RectPx
-from melanoma_infer.slides.retrying import RetryingReader
+from melanoma_infer.slides import open_slide
 
 path, rng, opened, refused = Path(sys.argv[1]), np.random.default_rng(4), 0, 0
 whole = path.read_bytes()
@@ -134,7 +134,7 @@ for _ in range(150):
         content[rng.integers(4, 330)] = rng.integers(0, 256)
     path.write_bytes(content)
     try:
-        with RetryingReader(path) as reader:
+        with open_slide(path) as reader:
             region = reader.read_rgb(0, RectPx(0, 0, 16, 16).within(reader.facts.size_l0))
             assert region is None or region.pixels.dtype == np.uint8
             opened += 1

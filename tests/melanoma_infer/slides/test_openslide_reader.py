@@ -80,7 +80,7 @@ def test_jpeg_pixels_are_close_to_those_that_were_written(tmp_path):
 
 
 def test_a_damaged_tile_cannot_be_read_and_the_handle_is_spoilt(tmp_path):
-    """OpenSlide's latch, which is why slides are read through RetryingReader."""
+    """OpenSlide's latch, which is why a Slide takes a fresh handle."""
     source = write_tiff(tmp_path / "s.tif", smooth(512, 512), compression="jpeg")
     with OpenSlideReader(with_damaged_tile(source, tmp_path / "d.tif", tile=3)) as slide:
         assert slide.read_region(0, RectPx(0, 0, 256, 256)).shape == (256, 256, 4)

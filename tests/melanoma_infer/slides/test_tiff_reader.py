@@ -24,8 +24,13 @@ RECTS = [
 ]
 
 
+def tiff_reader(path, cache=None):
+    with OpenSlideReader(path) as openslide:
+        return TiffReader(path, openslide.facts, cache)
+
+
 def assert_like_openslide(path, level=0, rects=RECTS):
-    with TiffReader(path) as tiff, OpenSlideReader(path) as openslide:
+    with tiff_reader(path) as tiff, OpenSlideReader(path) as openslide:
         assert tiff.decodes(level)
         for rect in rects:
             expected = openslide.read_region(level, rect)
@@ -44,7 +49,7 @@ def test_every_level_with_a_whole_downsample_is_decoded(tmp_path):
     for level in (1, 2):
         assert_like_openslide(path, level, [RectPx(0, 0, 176, 144), RectPx(33, 21, 100, 77)])
     rect = RectPx(33, 21, 100, 77)
-    with TiffReader(path) as tiff, OpenSlideReader(path) as openslide:
+    with tiff_reader(path) as tiff, OpenSlideReader(path) as openslide:
         for level in (0, 1, 2):
             np.testing.assert_array_equal(tiff.read_region(level, rect), openslide.read_region(level, rect)[..., :3])
 
@@ -52,7 +57,7 @@ def test_every_level_with_a_whole_downsample_is_decoded(tmp_path):
 def test_a_level_with_a_fractional_downsample_is_left_to_openslide(tmp_path):
     path = write_tiff(tmp_path / "s.tif", smooth(701, 530), compression="jpeg", levels=2)
     rect = RectPx(33, 21, 100, 77)
-    with TiffReader(path) as tiff, OpenSlideReader(path) as openslide:
+    with tiff_reader(path) as tiff, OpenSlideReader(path) as openslide:
         assert not tiff.decodes(1)
         np.testing.assert_array_equal(tiff.read_region(1, rect), openslide.read_region(1, rect))
 
@@ -70,14 +75,14 @@ def test_a_real_slide_has_openslides_pixels(real_slides):
 @pytest.mark.parametrize("name", ["boxes.tiff", "test3-dapi-2.ndpi"])
 def test_what_is_not_stored_as_such_tiles_is_left_to_openslide(real_slides, name):
     rect = RectPx(3, 5, 60, 50)
-    with TiffReader(real_slides / name) as tiff, OpenSlideReader(real_slides / name) as openslide:
+    with tiff_reader(real_slides / name) as tiff, OpenSlideReader(real_slides / name) as openslide:
         assert not any(tiff.decodes(level) for level in range(len(tiff.facts.level_sizes)))
         np.testing.assert_array_equal(tiff.read_region(0, rect), openslide.read_region(0, rect))
 
 
 def test_the_facts_are_openslides_but_for_the_readers_name(real_slides):
     path = real_slides / "cmu-1-small-region.svs"
-    with TiffReader(path) as tiff, OpenSlideReader(path) as openslide:
+    with tiff_reader(path) as tiff, OpenSlideReader(path) as openslide:
         assert tiff.facts.reader == "tiff"
         named = {"reader", "reader_version"}
         ours, theirs = vars(tiff.facts), vars(openslide.facts)
@@ -87,7 +92,7 @@ def test_the_facts_are_openslides_but_for_the_readers_name(real_slides):
 def test_a_tile_that_the_file_leaves_out_is_transparent_and_the_others_are_as_before(tmp_path):
     whole = write_svs(tmp_path / "s.svs", smooth(WIDTH, HEIGHT), compression="jpeg")
     path = with_tile_left_out(whole, tmp_path / "out.svs", tile=1)  # columns 256 to 511, rows 0 to 255
-    with TiffReader(whole) as before, TiffReader(path) as tiff:
+    with tiff_reader(whole) as before, tiff_reader(path) as tiff:
         seen = tiff.read_region(0, RectPx(200, 100, 400, 300))
         expected = before.read_region(0, RectPx(200, 100, 400, 300))
     held = np.ones((300, 400), bool)
@@ -99,7 +104,7 @@ def test_a_tile_that_the_file_leaves_out_is_transparent_and_the_others_are_as_be
 
 def test_a_damaged_tile_cannot_be_read_and_the_others_can(tmp_path):
     whole = write_svs(tmp_path / "s.svs", smooth(WIDTH, HEIGHT), compression="jpeg")
-    with TiffReader(with_damaged_tile(whole, tmp_path / "d.svs", tile=1)) as tiff, TiffReader(whole) as before:
+    with tiff_reader(with_damaged_tile(whole, tmp_path / "d.svs", tile=1)) as tiff, tiff_reader(whole) as before:
         with pytest.raises(RegionUnreadableError):
             tiff.read_region(0, RectPx(200, 100, 400, 300))
         left = RectPx(0, 0, 256, HEIGHT)
@@ -122,7 +127,7 @@ def test_a_tile_whose_own_header_names_another_size_cannot_be_read(tmp_path, sid
         start = tiff.pages[0].dataoffsets[0]
     content[start : start + len(data)] = data
     (tmp_path / "lies.svs").write_bytes(content)
-    with TiffReader(tmp_path / "lies.svs") as tiff, pytest.raises(RegionUnreadableError):
+    with tiff_reader(tmp_path / "lies.svs") as tiff, pytest.raises(RegionUnreadableError):
         tiff.read_region(0, RectPx(0, 0, 100, 100))
 
 
@@ -132,7 +137,7 @@ def test_readers_that_share_a_cache_decode_a_tile_once(tmp_path, monkeypatch):
     original = _TiledPage.decoded
     monkeypatch.setattr(_TiledPage, "decoded", lambda self, data: decoded.append(1) or original(self, data))
     cache = TileCache()
-    with TiffReader(path, cache) as first, TiffReader(path, cache) as second:
+    with tiff_reader(path, cache) as first, tiff_reader(path, cache) as second:
         for reader in (first, second, first):
             reader.read_region(0, RectPx(0, 0, 300, 300))
     assert len(decoded) == 4
@@ -155,7 +160,7 @@ def test_damage_is_judged_as_openslide_judges_it(tmp_path, compression):
             end = at + 16 if i % 3 == 1 else start + count
             content[at:end] = bytes(end - at)
         path.write_bytes(content)
-        tiff, openslide = (_pixels_or_none(reader, path, rect) for reader in (TiffReader, OpenSlideReader))
+        tiff, openslide = (_pixels_or_none(reader, path, rect) for reader in (tiff_reader, OpenSlideReader))
         assert (tiff is None) == (openslide is None)
         if tiff is None:
             unreadable += 1

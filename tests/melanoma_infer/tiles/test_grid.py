@@ -75,7 +75,7 @@ def test_the_grid_is_the_formulas(width, height, scale, tile_um, stride_um, seed
     assert [tile.rect_l0 for tile in tiles] == [rect for rect, _, _ in expected]
     for tile, (rect, fraction, inside_px) in zip(tiles, expected, strict=True):
         assert tile.tissue_fraction == pytest.approx(fraction, abs=1e-9)
-        assert tile.padded_fraction == pytest.approx(1 - inside_px / rect.area, abs=1e-12)
+        assert tile.outside_fraction == pytest.approx(1 - inside_px / rect.area, abs=1e-12)
 
 
 @QUICK
@@ -103,7 +103,7 @@ def test_tiles_that_touch_count_every_pixel_of_tissue_once():
 def test_padding_is_the_share_beyond_the_slides_edge():
     tiles = placed(20, 12, tile_um=8.0)  # tiles of 16 px
     assert [(t.rect_l0.x, t.rect_l0.y) for t in tiles] == [(0, 0), (16, 0)]
-    assert [t.padded_fraction for t in tiles] == [pytest.approx(4 / 16), pytest.approx(1 - 4 * 12 / 256)]
+    assert [t.outside_fraction for t in tiles] == [pytest.approx(4 / 16), pytest.approx(1 - 4 * 12 / 256)]
     assert [t.tissue_fraction for t in tiles] == [12 / 16, 4 * 12 / 256]
 
 

@@ -1,7 +1,9 @@
 """Tile pixels against naive transcriptions on whole images, and that nothing about how they are read shows in them."""
 
 import math
+import threading
 import tracemalloc
+from contextlib import contextmanager
 from unittest.mock import patch
 
 import numpy as np
@@ -26,11 +28,17 @@ from melanoma_infer.errors import UsageError
 from melanoma_infer.geometry import RectPx, Scale
 from melanoma_infer.records import Tile
 from melanoma_infer.settings import Settings
+from melanoma_infer.slides import open_slide
+from melanoma_infer.slides.choice import TileSource
+from melanoma_infer.slides.formats import open_reader
 from melanoma_infer.tiles.grid import tile_geometry
-from melanoma_infer.tiles.reading import READERS_MAX, ReadPlan, read_plan, read_tile, read_tiles
+from melanoma_infer.tiles.pixels import read_tile
+from melanoma_infer.tiles.plan import SlidePlan
+from melanoma_infer.tiles.read_plan import ReadPlan, read_plan
+from melanoma_infer.tiles.reading import READERS_MAX, read_tiles
 
 QUICK = settings(deadline=None, max_examples=60, derandomize=True)
-BAND_BYTES = "melanoma_infer.tiles.reading.BAND_BYTES"
+BAND_BYTES = "melanoma_infer.tiles.pixels.BAND_BYTES"
 
 
 def tile_at(x, y, width, height=None, *, slide=None, index=0):
@@ -96,7 +104,7 @@ def test_pillow_bilinear_at_level_0_is_pillows_crop_and_resize(x, y, width, heig
     tile = read(ArraySlide(pixels), tile_at(x, y, width, height), plan_of(tile_px=px))
     crop = Image.fromarray(pixels).crop((x, y, x + width, y + height))
     np.testing.assert_array_equal(tile.pixels, np.asarray(crop.resize((px, px), Image.Resampling.BILINEAR)))
-    assert tile.blank_fraction == 0
+    assert tile.padded_fraction == 0
 
 
 def naive_reduced(level, k, background, margin):
@@ -159,7 +167,7 @@ def test_beyond_the_edge_lies_the_background_and_is_counted(block):
     slide = ArraySlide(solid(24, 24, (10, 20, 30)), background=(250, 240, 230))
     tile = tile_at(12, 12, 24, slide=slide)
     result = read(slide, tile, plan_of(block=block, tile_px=24))
-    assert result.blank_fraction == pytest.approx(0.75)
+    assert result.padded_fraction == pytest.approx(0.75)
     assert result.pixels[:8, :8].reshape(-1, 3).tolist() == [[10, 20, 30]] * 64
     assert result.pixels[16:, :].reshape(-1, 3).tolist() == [[250, 240, 230]] * (8 * 24)
     assert result.pixels[:, 16:].reshape(-1, 3).tolist() == [[250, 240, 230]] * (8 * 24)
@@ -170,7 +178,7 @@ def test_transparent_pixels_have_the_background_and_are_counted():
     rgba[..., :3] = (10, 20, 30)
     rgba[:8, :, 3] = 0
     result = read(ArraySlide(rgba, background=(200, 210, 220)), tile_at(0, 0, 32), plan_of(tile_px=32))
-    assert result.blank_fraction == 0.25
+    assert result.padded_fraction == 0.25
     assert np.unique(result.pixels[:8].reshape(-1, 3), axis=0).tolist() == [[200, 210, 220]]
     assert np.unique(result.pixels[8:].reshape(-1, 3), axis=0).tolist() == [[10, 20, 30]]
 
@@ -180,7 +188,7 @@ def test_transparent_pixels_have_the_background_and_are_counted():
 def test_the_blank_share_of_a_tile_is_a_share_also_where_all_is_transparent(x, y, side, block):
     slide = ArraySlide(np.zeros((32, 32, 4), np.uint8))
     result = read(slide, tile_at(x, y, side, slide=slide), plan_of(block=block))
-    assert 0 < result.blank_fraction <= 1
+    assert 0 < result.padded_fraction <= 1
 
 
 @QUICK
@@ -203,7 +211,7 @@ def test_bands_change_nothing(rows, x, y, side, block, alpha):
         banded = read(slide, tile, plan)
     assert len(slide.reads) >= min(2, math.ceil(min(side, 96 - y) / (block * rows)) - 1)
     np.testing.assert_array_equal(banded.pixels, whole.pixels)
-    assert banded.blank_fraction == whole.blank_fraction
+    assert banded.padded_fraction == whole.padded_fraction
 
 
 def test_a_tile_of_huge_scale_stays_within_the_memory_of_its_bands():
@@ -242,6 +250,31 @@ def grid(width, height, side):
     return [tile_at(x, y, side, index=i) for i, (x, y) in enumerate(corners)]
 
 
+@contextmanager
+def stream(path, tiles, plan, *, threads, opened=None):
+    """The tiles of a slide, read by its own reader; each handle that is opened is noted."""
+
+    def opener(path, _watch):
+        if opened is not None:
+            opened.append(path)
+        return open_reader(path)
+
+    with open_slide(path) as slide:
+        source = TileSource(slide.facts, opener)
+        whole = SlidePlan(slide.facts, None, None, None, None, None, plan, tuple(tiles), source)
+        with read_tiles(slide, whole, threads=threads) as reads:
+            yield reads
+
+
+def read_all(path, tiles, plan, *, threads):
+    with stream(path, tiles, plan, threads=threads) as reads:
+        return list(reads)
+
+
+def mminfer_threads():
+    return [each.name for each in threading.enumerate() if each.name.startswith("mminfer-")]
+
+
 @pytest.fixture(scope="module")
 def jpeg_tiff(tmp_path_factory):
     return write_tiff(tmp_path_factory.mktemp("slides") / "s.tif", smooth(700, 530), compression="jpeg", levels=2)
@@ -252,27 +285,51 @@ def jpeg_tiff(tmp_path_factory):
 def test_one_two_and_many_threads_give_the_same_bytes_in_the_order_asked_for(jpeg_tiff, block, level):
     tiles = grid(700, 530, 90)[::-1]
     plan = plan_of(level=level, downsample=float(2**level), block=block)
-    runs = [list(read_tiles(jpeg_tiff, tiles, plan, threads=threads)) for threads in (1, 2, 4, 64)]
+    runs = [read_all(jpeg_tiff, tiles, plan, threads=threads) for threads in (1, 2, 4, 64)]
     for run in runs:
         assert [tile.tile for tile in run] == tiles
         assert [tile.pixels.tobytes() for tile in run] == [tile.pixels.tobytes() for tile in runs[0]]
     assert len({tile.pixels.tobytes() for tile in runs[0]}) == len(tiles)
 
 
-def test_no_more_than_two_tiles_a_thread_are_taken_ahead_of_the_reader(jpeg_tiff):
-    taken = []
-    tiles = (taken.append(tile.index) or tile for tile in grid(700, 530, 50))
-    reads = read_tiles(jpeg_tiff, tiles, plan_of(), threads=64)
-    next(reads)
-    assert len(taken) <= 2 * READERS_MAX
-    reads.close()
+def test_no_more_than_two_tiles_a_thread_are_read_ahead(jpeg_tiff, monkeypatch):
+    begun = []
+
+    def noted(slide, tile, plan):
+        begun.append(tile.index)
+        return read_tile(slide, tile, plan)
+
+    monkeypatch.setattr("melanoma_infer.tiles.reading.read_tile", noted)
+    tiles = grid(700, 530, 50)
+    with stream(jpeg_tiff, tiles, plan_of(), threads=64) as reads:
+        next(iter(reads))
+    assert len(begun) <= 2 * READERS_MAX + 1 < len(tiles)
+
+
+def test_nothing_is_opened_and_no_thread_starts_before_the_first_tile_is_asked_for(jpeg_tiff, monkeypatch):
+    opened = []
+    with stream(jpeg_tiff, grid(700, 530, 50), plan_of(), threads=2, opened=opened) as reads:
+        assert (opened, mminfer_threads()) == ([], [])
+        reads.wait()
+        assert 1 <= len(opened) <= 2
+        list(reads)
+        assert len(opened) <= 2  # a handle a thread, and no more
+    assert mminfer_threads() == []
+
+
+def test_a_tile_can_be_read_again(jpeg_tiff):
+    for side in (50, 400):  # too many tiles to keep, and few
+        tiles = grid(700, 530, side)
+        with stream(jpeg_tiff, tiles, plan_of(), threads=2) as reads:
+            seen = list(reads)
+            np.testing.assert_array_equal(reads.read(tiles[3]).pixels, seen[3].pixels)
 
 
 def test_an_unreadable_tile_has_no_pixels_and_the_others_are_unchanged(tmp_path, jpeg_tiff):
     damaged = with_damaged_tile(jpeg_tiff, tmp_path / "damaged.tif", tile=4)  # columns and rows 256 … 511
     tiles = grid(700, 530, 128)
-    whole = list(read_tiles(jpeg_tiff, tiles, plan_of(), threads=2))
-    run = list(read_tiles(damaged, tiles, plan_of(), threads=2))
+    whole = read_all(jpeg_tiff, tiles, plan_of(), threads=2)
+    run = read_all(damaged, tiles, plan_of(), threads=2)
     missing = [tile.tile.rect_l0 for tile in run if tile.pixels is None]
     assert missing == [RectPx(x, y, 128, 128) for y in (256, 384) for x in (256, 384)]
     for seen, expected in zip(run, whole, strict=True):
@@ -283,5 +340,5 @@ def test_an_unreadable_tile_has_no_pixels_and_the_others_are_unchanged(tmp_path,
 def test_a_plain_image_is_read_like_a_slide_of_one_level(tmp_path):
     pixels = noise(90, 70)
     path = write_image(tmp_path / "image.png", pixels)
-    (tile,) = read_tiles(path, [tile_at(20, 30, 32)], plan_of(tile_px=32), threads=4)
+    (tile,) = read_all(path, [tile_at(20, 30, 32)], plan_of(tile_px=32), threads=4)
     np.testing.assert_array_equal(tile.pixels, pixels[30:62, 20:52])

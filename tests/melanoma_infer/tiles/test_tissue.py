@@ -23,7 +23,7 @@ from slides_for_tests import (
 
 from melanoma_infer.errors import UsageError
 from melanoma_infer.geometry import RectPx, Scale
-from melanoma_infer.slides.retrying import RetryingReader
+from melanoma_infer.slides import open_slide
 from melanoma_infer.tiles.tissue import PLANE_PX_MAX, SATURATION_THRESHOLD, _plane_level, find_tissue, read_plane
 
 QUICK = settings(deadline=None, max_examples=40, derandomize=True)
@@ -276,7 +276,7 @@ def test_pen_is_never_tissue_and_the_mask_never_reaches_beyond_the_slide(box, um
 
 
 def test_a_real_section_of_skin_is_mostly_tissue_with_glass_beside_it(cmu):
-    with RetryingReader(cmu) as reader:
+    with open_slide(cmu) as reader:
         tissue = find_tissue(reader, Scale(0.499, 0.499))
         plane = read_plane(reader, Scale(0.499, 0.499))
     assert tissue.is_brightfield
@@ -288,7 +288,7 @@ def test_a_real_section_of_skin_is_mostly_tissue_with_glass_beside_it(cmu):
 
 
 def test_a_real_fluorescence_slide_is_not_brightfield(real_slides):
-    with RetryingReader(real_slides / "test3-dapi-2.ndpi") as reader:
+    with open_slide(real_slides / "test3-dapi-2.ndpi") as reader:
         tissue = find_tissue(reader, Scale(0.228, 0.228))
     assert not tissue.is_brightfield
     assert not tissue.mask.any()

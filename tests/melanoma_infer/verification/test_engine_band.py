@@ -15,13 +15,13 @@ from melanoma_infer.engines.parity_table import engine_band
 from melanoma_infer.patients.patient import Patient, one_hot
 from melanoma_infer.scoring.conclusion import conclude
 from melanoma_infer.scoring.fusion import fused
-from melanoma_infer.scoring.verdict import Evidence
+from melanoma_infer.scoring.verdict import Circumstances
 from melanoma_infer.settings import Settings
 from melanoma_infer.verification.differences import Slide
 from melanoma_infer.verification.sample import Sample, drawn_sample, slide_sample
 from melanoma_infer.verification.verify import Verifier, wanted_pairs
 
-PERFECT = Evidence(
+PERFECT = Circumstances(
     score=None, engine_band=0.0, aggregator="top-area-mean", unreadable=0, non_finite=0, evaluable_fraction=1.0,
     padded_fraction=0.0, tissue_mm2=50.0, is_brightfield=True, luminance_p95=240.0, is_phantom=True,
     scale_source="slide", geometry_matches=True, stain=None, specimen=None,

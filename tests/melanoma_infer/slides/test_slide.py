@@ -8,8 +8,9 @@ from slides_for_tests import ArraySlide, facts_of, noise, reading, smooth, with_
 
 from melanoma_infer.errors import SlideUnreadableError, TransientIOError
 from melanoma_infer.geometry import RectPx
+from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.base import Closing, RegionUnreadableError
-from melanoma_infer.slides.retrying import RetryingReader
+from melanoma_infer.slides.slide import Slide
 
 RECT = RectPx(2, 3, 5, 4)
 
@@ -34,11 +35,10 @@ class Latching(Closing):
 
 
 @pytest.fixture
-def latching(monkeypatch):
+def latching():
     def start(*failing):
         log = []
-        monkeypatch.setattr("melanoma_infer.slides.retrying.open_slide", lambda _path: Latching(log, failing))
-        return RetryingReader(Path("slide")), log
+        return Slide(Path("slide"), Latching(log, failing), lambda _path, _watch: Latching(log, failing)), log
 
     return start
 
@@ -66,13 +66,11 @@ def test_a_good_slide_is_opened_once(latching):
 
 
 @pytest.mark.parametrize("error", [SlideUnreadableError, TransientIOError])
-def test_a_file_that_was_taken_away_gives_missing_regions_and_no_exception(latching, monkeypatch, error):
-    reader, _ = latching(1)
-
-    def gone(_path):
+def test_a_file_that_was_taken_away_gives_missing_regions_and_no_exception(error):
+    def gone(_path, _watch):
         raise error("gone")
 
-    monkeypatch.setattr("melanoma_infer.slides.retrying.open_slide", gone)
+    reader = Slide(Path("slide"), Latching([], [1]), gone)
     assert reader.read_rgb(0, RECT) is None
     assert reader.read_rgb(0, RECT) is None
 
@@ -82,7 +80,7 @@ def test_around_a_damaged_tile_everything_is_read_as_before(tmp_path):
     source = write_tiff(tmp_path / "s.tif", pixels, compression="jpeg")
     damaged = with_damaged_tile(source, tmp_path / "d.tif", tile=1)
     rects = [RectPx(x, y, 256, 256) for y in (0, 256) for x in (0, 256, 512)]
-    with RetryingReader(source) as whole, RetryingReader(damaged) as reader:
+    with open_slide(source) as whole, open_slide(damaged) as reader:
         for i in (1, 0, 1, 2, 1, 3, 4, 5, 1):
             seen, expected = reader.read_rgb(0, rects[i]), whole.read_rgb(0, rects[i])
             if i == 1:

@@ -9,7 +9,7 @@ from typing import Literal
 import numpy as np
 
 from melanoma_infer.card import ModelCard
-from melanoma_infer.result import TileTable
+from melanoma_infer.records import TileTable
 
 Role = Literal["highest-scoring", "hard-negative", "near-threshold"]
 

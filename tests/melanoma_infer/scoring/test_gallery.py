@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from results_for_tests import hand_made_card, hand_made_tiles
 
-from melanoma_infer.reports.gallery import Choice, choose
-from melanoma_infer.result import TileTable
+from melanoma_infer.records import TileTable
+from melanoma_infer.scoring.gallery import Choice, choose
 
 
 def tiles_of(scores: list[float], status: list[str] | None = None) -> TileTable:

@@ -1,0 +1,77 @@
+"""One tile's pixels: a region of the slide, averaged over whole blocks and resized to the model's input."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from melanoma_infer.geometry import RectPx
+from melanoma_infer.records import ReadTile, Tile
+from melanoma_infer.slides.slide import Slide
+from melanoma_infer.tiles.block_means import block_means
+from melanoma_infer.tiles.read_plan import ReadPlan
+
+BAND_BYTES = 1 << 25
+"""A tile that is averaged over blocks is read in bands of about this many bytes: 32 MiB, whatever the slide's scale."""
+
+
+def read_tile(slide: Slide, tile: Tile, plan: ReadPlan) -> ReadTile:
+    """One tile's pixels, resized to the model's input; None in their place where the slide cannot be read."""
+    region = _level_region(tile.rect_l0, plan)
+    reduced = _reduced(slide, region, plan)
+    if reduced is None:
+        return ReadTile(tile, None)
+    with slide.watch.timing("resize"):
+        image = Image.fromarray(reduced.pixels).resize(
+            (plan.tile_px, plan.tile_px), Image.Resampling.BILINEAR, box=region.rect_in_reduced
+        )
+        if plan.equalised:
+            image = ImageOps.equalize(image)
+        pixels = np.array(image)
+    # The transparent share is that of whole blocks around the tile: it can be more than the tile has inside the slide.
+    blank = min(1.0, tile.outside_fraction + reduced.transparent_px / region.rect.area)
+    return ReadTile(tile, pixels, blank)
+
+
+@dataclass(frozen=True)
+class _LevelRegion:
+    """Whole blocks of level pixels around a tile, and where the tile lies among the blocks' means."""
+
+    rect: RectPx
+    rect_in_reduced: tuple[float, float, float, float]
+
+
+def _level_region(rect_l0: RectPx, plan: ReadPlan) -> _LevelRegion:
+    k = plan.block_px
+    left, top, right, bottom = (
+        edge_l0 / plan.downsample / k for edge_l0 in (rect_l0.x, rect_l0.y, rect_l0.right, rect_l0.bottom)
+    )
+    x, y = math.floor(left), math.floor(top)
+    width, height = math.ceil(right) - x, math.ceil(bottom) - y
+    return _LevelRegion(RectPx(x * k, y * k, width * k, height * k), (left - x, top - y, right - x, bottom - y))
+
+
+@dataclass(frozen=True)
+class _Reduced:
+    pixels: NDArray[np.uint8]
+    transparent_px: int
+
+
+def _reduced(slide: Slide, region: _LevelRegion, plan: ReadPlan) -> _Reduced | None:
+    """The region's block means, read in bands of whole blocks, so that memory does not grow with the slide's scale."""
+    rect, k = region.rect, plan.block_px
+    band = max(1, BAND_BYTES // (4 * rect.width * k)) * k if k > 1 else rect.height
+    parts: list[NDArray[np.uint8]] = []
+    transparent = 0
+    for y in range(rect.y, rect.bottom, band):
+        part = slide.read_rgb(plan.level, RectPx(rect.x, y, rect.width, min(band, rect.bottom - y)))
+        if part is None:
+            return None
+        with slide.watch.timing("resize"):
+            parts.append(block_means(part.pixels, k))
+        transparent += part.transparent_px
+    return _Reduced(parts[0] if len(parts) == 1 else np.concatenate(parts), transparent)
