@@ -1,8 +1,7 @@
 """What a model is, what it needs, and what it may say: the model card.
 
-A card can be written by hand in eight lines (``name``, ``classes``, ``malignant``, ``tile_px``, ``um_per_px`` or
-``tile_um``, ``mean``, ``std``, ``resize``). Everything else is optional, and each absence has a consequence that is
-stated beside its field.
+Eight lines are enough (``name``, ``classes``, ``malignant``, ``tile_px``, ``um_per_px`` or ``tile_um``, ``mean``,
+``std``, ``resize``). Everything else is optional; what happens without it is stated beside each field.
 """
 
 from __future__ import annotations
@@ -28,25 +27,27 @@ class Frozen(BaseModel):
 
 
 class Outcome(Frozen):
-    """What two or more of the malignant classes say about the patient rather than about the tile."""
+    """What some of the malignant classes say about the patient rather than about the tile."""
 
     name: str
-    """What happened, as a reader should see it: "metastasis recorded"."""
+    """What happened, in the words that a reader should see: "metastasis recorded"."""
     classes: tuple[str, ...] = Field(min_length=1)
     """The classes in which the outcome occurred; each must be malignant."""
     horizon: str = ""
-    """The follow-up the outcome refers to."""
+    """The follow-up time that the outcome refers to."""
 
 
 class Threshold(Frozen):
-    """A decision threshold on a slide score, and how it was set."""
+    """A decision threshold on the slide's malignant score, and how it was set."""
 
     value: Probability
+    """Melanoma is suspected from this score on."""
     low: Probability
+    """Start of the threshold's interval; a score in [low, high) is `near-threshold` and therefore indeterminate."""
     high: Probability
-    """The interval of the threshold; a score in [low, high) is `near-threshold` and therefore indeterminate."""
+    """End of the interval, exclusive."""
     how: str
-    """On what data, how many cases, at which prevalence."""
+    """On what data it was set, on how many cases, at which prevalence."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -59,8 +60,11 @@ class OutcomeThresholds(Frozen):
     """Two thresholds on the outcome score; between them nothing is claimed."""
 
     low: Probability
+    """Scores below it are `below-threshold`."""
     high: Probability
+    """Scores from it on are `above-threshold`."""
     how: str
+    """On what data they were set, on how many cases."""
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -73,33 +77,38 @@ class Aggregator(Frozen):
     """How tile scores become the slide's malignant score."""
 
     kind: AggregatorKind = "top-area-mean"
+    """`mean` and `max` over all tiles, or `top-area-mean`: the mean over the highest-scoring tiles of a fixed area."""
     area_mm2: Positive | None = None
-    """For top-area-mean: the area of the hottest tiles that are averaged. None: the area of one tile."""
+    """The area averaged by top-area-mean, in mm². None: the area of one tile."""
 
 
 class ClassPriors(Frozen):
     """Class frequencies for class normalisation (paper 2.5): p'(k) ∝ p(k) · stated(k) / trained(k)."""
 
     trained: dict[str, Positive]
+    """The frequency of every class in the training data."""
     stated: dict[str, Positive]
+    """The frequency of every class where the model is used."""
 
 
 class PatientField(Frozen):
     """One categorical value of the patient, one-hot encoded with a last column for "unknown"."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    """The name of its option and of its manifest column."""
     values: tuple[str, ...] = Field(min_length=1)
+    """The categories in the order of the columns, without "unknown"."""
     edges: tuple[float, ...] | None = None
-    """For a number such as age in years: value i holds edges[i-1] ≤ x < edges[i]."""
+    """For a number such as age in years: category i holds edges[i-1] ≤ x < edges[i]. None: a word."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if UNKNOWN in self.values or len(set(self.values)) != len(self.values):
-            raise ValueError(f"patient field {self.name!r}: values must differ, and 'unknown' is added by itself")
+            raise ValueError(f"patient field {self.name!r}: values must differ, and 'unknown' is added automatically")
         if self.edges is not None and (
             len(self.edges) != len(self.values) - 1 or list(self.edges) != sorted(set(self.edges))
         ):
-            raise ValueError(f"patient field {self.name!r} needs one rising edge fewer than it has values")
+            raise ValueError(f"patient field {self.name!r} needs rising edges, one fewer than it has values")
         return self
 
     @property
@@ -116,23 +125,23 @@ class NetworkShape(Frozen):
 
 
 class Tolerance(Frozen):
-    """The largest differences from the reference that an engine may show, at the 99.9th percentile.
+    """The largest differences from the reference that an engine may show, at the 99.9th percentile over tiles.
 
-    What stands as None has the default of the precision.
+    None stands for the default of the precision.
     """
 
     dp: Positive
-    """Of a probability."""
+    """Difference of a probability."""
     dmm: Positive
-    """Of the depth, mm."""
+    """Difference of the depth in mm."""
     features_rms: Positive | None = None
-    """Root mean square of the features' differences over that of the features."""
+    """Root mean square of the features' differences, relative to that of the features."""
     dlogit: Positive | None = None
-    """Of a centred log-probability."""
+    """Difference of a centred log-probability."""
     attention: Positive | None = None
-    """Of the attention, which lies in [0, 1]."""
+    """Difference of the attention, which is in [0, 1]."""
     cam_correlation: Probability | None = None
-    """The least correlation of a class activation map with the reference's."""
+    """Lowest correlation of a class activation map with the reference's."""
 
 
 DEFAULT_TOLERANCES: dict[Precision, Tolerance] = {
@@ -141,75 +150,97 @@ DEFAULT_TOLERANCES: dict[Precision, Tolerance] = {
     "fp16": Tolerance(dp=5e-3, dmm=0.02, features_rms=0.01, dlogit=0.1, attention=0.02, cam_correlation=0.98),
     "int8": Tolerance(dp=2e-2, dmm=0.05, features_rms=0.10, dlogit=0.5, attention=0.10, cam_correlation=0.90),
 }
-"""What the demo bundle's random network, which amplifies rounding, shows on a CPU: fp32 features 7e-7, attention 5e-6,
-logits 3e-5, CAM 1 − 1e-9; fp16 1.5e-3, 8e-3, 0.024, 0.999; bf16 8e-3, 0.042, 0.18, 0.98. A map turns as rounding flips
-ReLU masks in the backbone (a tenth of its RMS in fp16), so its correlation is held, not its values."""
+"""For comparison, the demo bundle's random network, which amplifies rounding, differs on a CPU by: fp32 features 7e-7,
+attention 5e-6, logits 3e-5, CAM 1 − 1e-9; fp16 1.5e-3, 8e-3, 0.024, 0.999; bf16 8e-3, 0.042, 0.18, 0.98. Rounding flips
+ReLU masks in the backbone, which changes a map by a tenth of its RMS in fp16; so its correlation is bounded, not its
+values."""
 
 
 class ModelCard(Frozen):
     """What the model is, needs and may say."""
 
     name: str = Field(min_length=1, max_length=120)
+    """The model's name, as results show it."""
     classes: tuple[str, ...] = Field(min_length=2)
     """In the order of the graph's `probabilities`, of the CSV columns and of the API."""
     malignant: tuple[str, ...] = Field(min_length=1)
+    """The classes that are malignant: some, not all."""
     no_lesion: str | None = None
     """The class of tiles without any lesion. None: the first class that is not malignant."""
     tile_px: int = Field(gt=0, le=8192)
+    """Side of a tile in pixels of the model's input."""
     um_per_px: Positive | None = None
+    """µm per pixel of the model's input. None: tile_um / tile_px."""
     tile_um: Positive | None = None
+    """Side of a tile in µm. None: um_per_px × tile_px."""
     mean: tuple[float, float, float]
+    """Mean of x/255 by channel. The graph itself normalises, so no caller can do it wrongly; this documents it."""
     std: tuple[Positive, Positive, Positive]
-    """Of x/255; both live in the graph, so no caller can normalise wrongly. Here they are documentation."""
+    """Standard deviation of x/255, likewise."""
     resize: Literal["pillow-bilinear", "reduce-bilinear"]
+    """How a region becomes a tile: Pillow's bilinear resize alone, or after exact means over blocks of pixels."""
 
     domain: Literal["phantom", "tissue"] = "tissue"
+    """What the model was trained on. "phantom": it never judges tissue (`model-knows-only-phantoms`)."""
     trained: bool = True
     """False: every verdict is `indeterminate` (`model-untrained`)."""
     version: str = ""
+    """The model's version, as results show it."""
     intended_use: str = ""
+    """What the model may be used for, as the report shows it."""
     training_data: str = ""
+    """What the model was trained on, as the report shows it."""
     limits: str = ""
+    """What the model cannot do, as the report shows it."""
     stain: str | None = None
-    """None: a stated stain is not compared; the brightfield check stays."""
+    """The stain it was made for. None: a stated stain is not compared; the brightfield check stays."""
     specimen: str | None = None
-    """None: a stated specimen is not compared."""
+    """The kind of specimen it was made for. None: a stated specimen is not compared."""
     read_from: Literal["pyramid", "level0"] = "pyramid"
+    """Where pixels come from: the coarsest level that is fine enough, or always level 0."""
     histogram_equalisation: bool = False
+    """Whether each tile's channels are equalised after the resize (paper 2.5)."""
     precision: Precision = "fp32"
     """The precision that the author verified."""
     outputs: tuple[OptionalOutput, ...] = ()
     """Optional outputs of the graph. No `depth_mm`: thickness is `not-assessable`. No `features`: no patient data."""
     aggregator: Aggregator = Aggregator()
+    """How tile scores become the slide's score; the threshold is valid for this aggregator only."""
     threshold: Threshold | None = None
-    """None: the verdict is `not-configured`."""
+    """From which slide score on melanoma is suspected. None: the verdict is `not-configured`."""
     outcome: Outcome | None = None
-    """None: no outcome is shown."""
+    """What malignant classes say about the patient. None: no outcome is shown."""
     outcome_thresholds: OutcomeThresholds | None = None
-    """None: the outcome is `not-assessed`."""
+    """Thresholds on the outcome score. None: the outcome is `not-assessed`."""
     class_priors: ClassPriors | None = None
-    """None: the probabilities stay as the model gives them."""
+    """Class frequencies to normalise for. None: the probabilities stay as the model gives them."""
     patient_fields: tuple[PatientField, ...] = ()
+    """The patient values that the head takes; they need the output `features`. Empty: no patient option is taken."""
     network: NetworkShape | None = None
+    """The shape of our own network. None: another network; the `torch` and `triton` engines do not run it."""
     thickness_residual_quantiles_mm: tuple[float, float] | None = None
-    """Residuals (true − estimated) at 2.5 % and 97.5 %. None: no interval, and then no T category."""
+    """Quantiles of the residuals (true − estimated) at 2.5 % and 97.5 %. None: no interval, so no T category."""
     cam_scale: Positive | None = None
+    """The class activation that counts as full evidence. None: regions are drawn at the resolution of the tiles."""
     region_threshold: Probability = 0.5
+    """Cells with at least this evidence form regions."""
     evaluable_floor: Probability = 0.80
     """Evaluable share of the tissue below which the verdict is `low-evaluable-tissue`."""
     padding_limit: Probability = 0.50
-    """Share of the evaluated area that may lie outside the slide before the verdict is `mostly-padding`."""
+    """Share of the evaluated area that may be unscanned before the verdict is `mostly-padding`."""
     allow_scale_override: bool = True
-    """False: a scale given by hand makes the verdict `scale-overridden`."""
+    """False: a scale entered by hand makes the verdict `scale-overridden`."""
     report_t_category: bool = False
+    """Whether the T category may be shown."""
     tolerances: dict[Precision, Tolerance] = Field(default_factory=lambda: dict(DEFAULT_TOLERANCES))
+    """How far each precision may differ from the reference; a missing one has its default."""
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         self._check_classes()
         self._check_scale()
         if self.patient_fields and "features" not in self.outputs:
-            raise ValueError("patient fields need the output `features`: patient data is joined on the host")
+            raise ValueError("patient fields need the output `features`: patient data is added on the host")
         names = [field.name for field in self.patient_fields]
         if len(set(names)) != len(names):
             raise ValueError("patient fields must have different names")
@@ -240,7 +271,7 @@ class ModelCard(Frozen):
             raise ValueError("um_per_px × tile_px differs from tile_um: give one of them")
 
     def tolerance_of(self, precision: Precision) -> Tolerance:
-        """The tolerance of a precision, every bound of it set."""
+        """The tolerance of a precision, with defaults for the bounds that the card leaves out."""
         default = DEFAULT_TOLERANCES[precision]
         own = self.tolerances.get(precision, default).model_dump(exclude_none=True)
         return default.model_copy(update=own)
@@ -266,7 +297,7 @@ class ModelCard(Frozen):
 
     @property
     def outcome_columns(self) -> tuple[int, ...]:
-        """The columns of `probabilities` in which the outcome occurred; empty where the card has no outcome."""
+        """The columns of `probabilities` in which the outcome occurred; empty without an outcome."""
         return tuple(self.classes.index(name) for name in self.outcome.classes) if self.outcome else ()
 
     @property
@@ -276,5 +307,5 @@ class ModelCard(Frozen):
 
     @property
     def top_area_mm2(self) -> float:
-        """Area of the hottest tiles that the aggregator averages."""
+        """The area that top-area-mean averages, in mm²."""
         return self.aggregator.area_mm2 or (self.tile_side_um / 1000) ** 2

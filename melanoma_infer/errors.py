@@ -1,4 +1,4 @@
-"""What can go wrong, as one tree; each leaf owns the exit code of the command line.
+"""What can go wrong, as one tree; each leaf has its own exit code on the command line.
 
 ::
 
@@ -10,7 +10,7 @@
     ├── ScaleUnknownError       12    µm per pixel are missing or implausible
     ├── PatientValueError       13    a patient or manifest value is not in the vocabulary, or impossible
     ├── OutputError             14    the output folder is full, read-only, or locked by another run
-    ├── BundleError             20    a model bundle is not what its checksums, its card or this version say
+    ├── BundleError             20    a bundle differs from its checksums or card, or is of another version
     ├── EngineUnavailableError  21    the engine or precision does not exist on this machine
     ├── ParityError             22    an engine's numbers differ from the reference by more than the tolerance
     ├── TransientIOError       104    storage failed for a moment; the same command may succeed later
@@ -70,7 +70,7 @@ class OutputError(MminferError):
 
 
 class BundleError(MminferError):
-    """A model bundle is not what its checksums, its card or this version say."""
+    """A model bundle differs from its checksums or its card, or this version cannot read it."""
 
     exit_code = 20
 

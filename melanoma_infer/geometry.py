@@ -1,8 +1,8 @@
 """Planes and units.
 
-Three planes: ``l0`` (pixels of level 0, the frame of every coordinate that leaves the toolkit), ``level`` (pixels of
-the pyramid level that is read) and ``tile`` (pixels of the model's input). Conversions are named after what they give
-and what they take: ``l0_from_um``.
+Three planes: ``l0`` (pixels of level 0, in which every output gives its coordinates), ``level`` (pixels of the pyramid
+level that is read) and ``tile`` (pixels of the model's input). Conversions are named after their result and their
+argument: ``l0_from_um``.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ import math
 from dataclasses import dataclass
 
 PLAUSIBLE_UM_PER_PX = (0.1, 1.1)
-"""Level 0 of a slide scanner: 0.11 (60×) to 1.0 (10×) µm/px. Outside, a unit or a tag is wrong (0.25 read as 27.2 was
-seen)."""
+"""Level 0 of a slide scanner: 0.11 (60×) to 1.0 (10×) µm/px. Outside, a unit or a tag is wrong (0.25 has been
+read as 27.2)."""
 ANISOTROPY_MAX = 0.02
 """Scanners' x and y scales differ by well under 1 %; swapped or mixed-up tags differ by more."""
 
@@ -50,7 +50,7 @@ class RectPx:
         return self.width * self.height
 
     def within(self, size: SizePx) -> RectPx:
-        """The part of it that lies inside a plane of this size; its width or height is 0 where nothing does."""
+        """The part of it inside a plane of this size; its width or height is 0 if there is none."""
         x, y = min(max(self.x, 0), size.width), min(max(self.y, 0), size.height)
         right, bottom = min(max(self.right, x), size.width), min(max(self.bottom, y), size.height)
         return RectPx(x, y, right - x, bottom - y)
@@ -65,7 +65,7 @@ class Scale:
 
     @property
     def mean_um(self) -> float:
-        """The mean of x and y, for choosing a level only: never for a length."""
+        """The mean of x and y: for choosing a level, never for a length."""
         return (self.x_um + self.y_um) / 2
 
     @property
@@ -75,7 +75,7 @@ class Scale:
 
     @property
     def implausible(self) -> str | None:
-        """Why this cannot be a slide's scale; None where it can."""
+        """Why this cannot be a slide's scale; None if it can."""
         low, high = PLAUSIBLE_UM_PER_PX
         if not all(math.isfinite(um) and low <= um <= high for um in (self.x_um, self.y_um)):
             return f"{self.x_um:g} × {self.y_um:g} µm/px is outside {low}–{high} µm/px"

@@ -16,27 +16,27 @@ UnreadableCause = Literal["", "read-failed", "non-finite-output"]
 
 @dataclass(frozen=True)
 class SlideFacts:
-    """What may be known of a slide outside the hospital's archive: an allow-list, never its properties as a whole."""
+    """What may be known about a slide outside the hospital's archive: an allow-list, never all its properties."""
 
     reader: str
     reader_version: str
     vendor: str
     size_l0: SizePx
     level_downsamples: tuple[float, ...]
-    """Level pixels are this many level-0 pixels wide; the first is 1."""
+    """Width of each level's pixels in level-0 pixels; the first is 1."""
     level_sizes: tuple[SizePx, ...]
     scale: Scale | None
-    """As the slide says; None where it does not."""
+    """As stated in the file; None if it is not."""
     objective_power: float | None
     background: tuple[int, int, int]
-    """What lies outside the slide and where it is transparent: the slide's background colour, else white."""
+    """Colour of what is outside the slide or transparent: the slide's background colour, else white."""
     quickhash: str | None
     is_phantom: bool
 
 
 @dataclass(frozen=True)
 class Identity:
-    """Which slide this is: a digest over its member files, and what a second run compares beside it."""
+    """Which slide this is: a digest over its member files, and what else a second run compares."""
 
     digest: str
     size_bytes: int
@@ -48,8 +48,9 @@ class Identity:
 class Tissue:
     """Where the tissue is, on a plane of at most 8 µm/px.
 
-    mask: bool (h, w), tissue and not pen · ink: bool (h, w), excluded as pen · unread: bool (h, w), could not be read
-    and counts as tissue, so that what is missing is missed · px_l0: level-0 pixels a mask pixel is wide and high.
+    mask: bool (h, w), tissue without pen ink · ink: bool (h, w), excluded as pen ink · unread: bool (h, w), could not
+    be read; it counts as tissue, so that its tiles are reported as unreadable · px_l0: side of a mask pixel, l0
+    pixels.
     """
 
     mask: NDArray[np.bool_]
@@ -61,7 +62,7 @@ class Tissue:
     is_brightfield: bool
     source: Literal["found", "mask", "all"]
     thumbnail: NDArray[np.uint8] | None = None
-    """uint8 (h, w, 3): the plane itself, for pictures."""
+    """uint8 (h, w, 3): the plane's pixels, for pictures."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class Tile:
 
 @dataclass(frozen=True)
 class ReadTile:
-    """A tile and its pixels, uint8 (tile_px, tile_px, 3); None where they could not be read."""
+    """A tile and its pixels, uint8 (tile_px, tile_px, 3); None if they could not be read."""
 
     tile: Tile
     pixels: NDArray[np.uint8] | None
@@ -86,7 +87,7 @@ class ReadTile:
 
 @dataclass(frozen=True)
 class TileResult:
-    """What an engine said of one tile; outputs by name without the tile axis, None where the tile is unreadable."""
+    """An engine's outputs for one tile, by name, without the tile axis; None if the tile is unreadable."""
 
     tile: Tile
     outputs: dict[str, NDArray[Any]] | None
@@ -133,7 +134,7 @@ class EvidenceMap:
     """Evidence of a lesion on a grid of cells that begins at l0 (0, 0).
 
     values: float32 (h, w), 0–1, NaN where nothing was evaluated · cell_l0: width and height of a cell in l0 pixels ·
-    source: "cam" where the model gives maps, else "tile": one cell is then one tile.
+    source: "cam" if the model gives maps, else "tile": one cell is then one tile.
     """
 
     values: NDArray[np.float32]
@@ -145,7 +146,7 @@ class EvidenceMap:
 class SlideView:
     """What pictures of a slide are drawn from.
 
-    thumbnail: uint8 (h, w, 3) at no more than 8 µm/px · px_l0: l0 pixels a thumbnail pixel is wide and high ·
+    thumbnail: uint8 (h, w, 3) at no more than 8 µm/px · px_l0: side of a thumbnail pixel in l0 pixels ·
     tissue, ink, unread: bool (h, w) on the thumbnail.
     """
 

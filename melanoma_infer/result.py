@@ -49,7 +49,7 @@ class Reason(Frozen):
 
 
 class SlideOut(Frozen):
-    """The slide, as far as it may be known."""
+    """The slide: only what may be known outside the archive."""
 
     reader: str
     vendor: str
@@ -64,7 +64,7 @@ class SlideOut(Frozen):
 
 
 class ScaleOut(Frozen):
-    """µm per level-0 pixel in use; beside it the slide's own where it was overridden."""
+    """µm per level-0 pixel in use, and the slide's own."""
 
     x_um_per_px: float
     y_um_per_px: float
@@ -74,7 +74,7 @@ class ScaleOut(Frozen):
 
 
 class GeometryOut(Frozen):
-    """How the tiles were cut and read."""
+    """How the tiles were placed and read."""
 
     tile_um: float
     stride_um: float
@@ -94,7 +94,7 @@ class PatientOut(Frozen):
     ulceration: str
     malignant_score_without: float | None
     breslow_mm: float | None = None
-    """A measured thickness that took the place of the estimated one."""
+    """A measured thickness, used in place of the estimated one."""
 
 
 class BundleOut(Frozen):
@@ -120,7 +120,7 @@ class NumericsOut(Frozen):
 
 
 class TileCounts(Frozen):
-    """Tiles by status. `padded` counts those of `ok` that reach beyond what was scanned."""
+    """Tiles by status. `padded` counts those of `ok` that are partly unscanned."""
 
     ok: int
     unreadable: int
@@ -129,7 +129,7 @@ class TileCounts(Frozen):
 
 
 class EvaluationOut(Frozen):
-    """What the verdict rests on and stands nowhere else in the result."""
+    """What the verdict depends on and is not elsewhere in the result."""
 
     engine_band: float
     non_finite: int
@@ -157,13 +157,13 @@ class Region(Frozen):
     area_mm2: float
     diameter_mm: float
     score: Share
-    """Mean evidence of a lesion over its cells."""
+    """Mean evidence of a lesion over the region's cells."""
     malignant_share: Share
-    """Evidence-weighted p(malignant) / p(lesion); from one half on the class is malignant."""
+    """p(malignant) / p(lesion), weighted by evidence; from one half on the class is malignant."""
     outline: list[list[float]]
     """A closed ring of corners (x, y)."""
     holes: list[list[list[float]]] = []
-    """Closed rings that are not part of the region."""
+    """Closed rings around parts that do not belong to the region."""
     tissue_section: int
     """The tissue section it is on, numbered from 1 in reading order; 0 where it is on none."""
 
@@ -176,7 +176,7 @@ class Tool(Frozen):
 
 
 class SlideResult(Frozen):
-    """Everything that is claimed of one slide, and everything that the claim rests on."""
+    """Everything that is claimed about one slide, and everything that the claim is based on."""
 
     schema_version: Literal["2"] = "2"
     id: str
@@ -207,7 +207,7 @@ class SlideResult(Frozen):
     regions_note: str
     warnings: list[str]
     timings_ms: dict[str, float]
-    """Milliseconds of each stage; read, decode and resize are those of all reading threads together, beside infer."""
+    """Milliseconds of each stage; read, decode and resize sum over all reading threads, which run beside the engine."""
 
     _tiles: TileTable = PrivateAttr()
     _card: ModelCard | None = PrivateAttr(None)
@@ -221,12 +221,12 @@ class SlideResult(Frozen):
 
     @property
     def view(self) -> SlideView | None:
-        """What pictures are drawn from; None for a result that was read from a file."""
+        """What pictures are drawn from; None if the result was read from a file."""
         return self._view
 
     @property
     def card(self) -> ModelCard | None:
-        """The model's card; None for a result that was read from a file."""
+        """The model's card; None if the result was read from a file."""
         return self._card
 
     @property

@@ -1,4 +1,4 @@
-"""How a slide is scored, beyond what the model's card fixes."""
+"""How a slide is scored, where that may differ from the model's card."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ Micrometres = Annotated[float, Field(gt=0, le=100_000, allow_inf_nan=False)]
 
 
 class Settings(BaseModel):
-    """Frozen; every field's default is the model card's own choice. An unknown key is an error."""
+    """Frozen. The default of every field is the model card's choice; an unknown key is an error."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     mpp_um: tuple[float, float] | None = None
-    """µm per level-0 pixel (x, y) in place of the slide's. None: the slide's, because a scale typed by hand is how a
-    wrong millimetre starts. It is written into every output."""
+    """µm per level-0 pixel (x, y) in place of the slide's. None: the slide's own, because a mistyped scale makes every
+    millimetre wrong. An override is shown in every output."""
     tile_um: Micrometres | None = None
-    """Side of a tile in µm. None: the card's, the only one the model was made for."""
+    """Side of a tile in µm. None: the card's, the only size that the model was made for."""
     stride_um: Micrometres | None = None
-    """Distance between tiles in µm. None: the tile's side, so that tiles touch and none is counted twice."""
+    """Distance between tiles in µm. None: the tile's side, so that tiles touch without overlapping."""
     tissue: str = "auto"
-    """"auto": found on the slide. "all": every tile, for tools that bring their own mask. Else the path of a mask."""
+    """"auto": found by colour. "all": every tile, for tools that bring their own mask. Else the path of a mask."""
     aggregate: AggregatorKind | None = None
-    """How tile scores become the slide's. None: the card's; the card's threshold holds for no other."""
+    """How tile scores become the slide's. None: the card's; its threshold is valid for no other aggregator."""
     stain: str | None = None
-    """As the laboratory says; compared with the card's. None: not compared."""
+    """As stated by the laboratory, compared with the card's. None: not compared."""
     specimen: str | None = None
-    """As the laboratory says; compared with the card's. None: not compared."""
+    """As stated by the laboratory, compared with the card's. None: not compared."""

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
+from melanoma_infer import card, settings
 from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import MminferError
 from melanoma_infer.result import ReasonCode, Verdict
@@ -70,18 +73,29 @@ def test_every_verdict_reason_and_exit_code_is_explained():
         assert re.search(rf"\b{leaf.exit_code}\b", codes), leaf
 
 
-@pytest.mark.parametrize("model", [Settings, ModelCard])
-def test_every_field_with_a_default_says_what_it_is(model):
-    """A string stands under each optional field of the settings; the card's are listed in its table of consequences."""
-    source = Path(sys.modules[model.__module__].__file__).read_text()
-    if model is Settings:
-        for name in model.model_fields:
-            assert re.search(rf'\n    {name}: [^\n]*\n    """', source), name
-    else:
-        required = [name for name, field in model.model_fields.items() if field.is_required()]
-        page = (ROOT / "docs" / "bundle.md").read_text()
-        for name in (*required, "um_per_px", "tile_um", "threshold", "outcome", "patient_fields"):
-            assert f"`{name}`" in page, name
+@pytest.mark.parametrize("module", [card, settings], ids=["card", "settings"])
+def test_every_field_has_a_docstring(module):
+    """A string follows each field of the card, of its parts and of the settings."""
+    tree = ast.parse(Path(module.__file__).read_text())
+    classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
+    documented = 0
+    for kind in classes:
+        for field, following in pairwise([*kind.body, None]):
+            if isinstance(field, ast.AnnAssign):
+                text = following.value if isinstance(following, ast.Expr) else None
+                assert isinstance(text, ast.Constant), f"{kind.name}.{ast.unparse(field.target)}"
+                assert isinstance(text.value, str)
+                documented += 1
+    assert documented >= sum(
+        len(model.model_fields) for model in (ModelCard, Settings) if model.__module__ == module.__name__
+    )
+
+
+def test_the_bundle_page_names_the_fields_that_have_consequences():
+    required = [name for name, field in ModelCard.model_fields.items() if field.is_required()]
+    page = (ROOT / "docs" / "bundle.md").read_text()
+    for name in (*required, "um_per_px", "tile_um", "threshold", "outcome", "patient_fields"):
+        assert f"`{name}`" in page, name
 
 
 def test_paper_s_files_and_tests_exist():

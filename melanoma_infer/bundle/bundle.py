@@ -1,4 +1,4 @@
-"""A model on disk, opened only after every byte of it has been hashed.
+"""A model on disk, opened only after every byte has been hashed.
 
 ``NAME.mminfer/`` holds ``card.json``, ``model.<precision>.onnx``, ``golden.npz``, ``parity.json``, optionally
 ``head.safetensors`` and ``weights.safetensors``, and ``SHA256SUMS`` over all of them. Nothing is ever unpickled, an
@@ -35,13 +35,13 @@ GRAPHS: dict[str, Precision] = {f"model.{precision}.onnx": precision for precisi
 
 GOLDEN_TILES_MAX = 4
 GOLDEN_BYTES_MAX = 1 << 28
-"""Unpacked size of golden.npz that is accepted: four tiles of 4096 px are 201 MB."""
+"""Largest accepted size of golden.npz when unpacked: four tiles of 4096 px are 201 MB."""
 
 _CHECKSUM_LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9._-]+)\n")
 
 
 class ParityRow(BaseModel):
-    """How far one engine and precision was from the reference, and on what that was measured."""
+    """How far an engine at a precision was from the reference, and on what that was measured."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,7 +58,7 @@ class ParityRow(BaseModel):
 
 @dataclass(frozen=True)
 class Golden:
-    """Tiles whose outputs are known: what every engine is held against.
+    """Tiles whose outputs are known, to compare every engine with.
 
     tiles: uint8 (n, tile_px, tile_px, 3), n ≤ 4 · patients: float64 (n, P), one-hot · outputs: by name, first axis n ·
     host_probabilities: float64 (n, K), the head's answer for `patients`; None without features.
@@ -89,7 +89,7 @@ class Bundle:
         return tuple(self.graphs)
 
     def parity_of(self, engine: str, precision: str) -> ParityRow | None:
-        """The sealed parity of an engine at a precision, or None where it was never measured."""
+        """The sealed parity of an engine at a precision, or None if it was never measured."""
         return next((row for row in self.parity if (row.engine, row.precision) == (engine, precision)), None)
 
 
@@ -97,8 +97,8 @@ def open_bundle(name_or_path: str | Path) -> Bundle:
     """The verified bundle of that name (packaged, such as "demo") or at that path.
 
     Raises:
-        BundleError: it does not exist, a byte differs from SHA256SUMS, a file is unlisted or missing, or its content is
-            not what this version can trust.
+        BundleError: it does not exist, a byte differs from SHA256SUMS, a file is unlisted or missing, or its content
+            cannot be trusted by this version.
     """
     folder = _folder(name_or_path)
     contents = _verified_contents(folder)
@@ -188,7 +188,7 @@ def _plain_file(path: Path) -> Path:
 
 
 def _listed(checksums: bytes | None, name: str) -> dict[str, str]:
-    """File name → digest of SHA256SUMS, which has one accepted form, so that no byte of it can change unseen."""
+    """File name → digest of SHA256SUMS. Only one form is accepted, so that no byte of it can change unnoticed."""
     if checksums is None:
         raise BundleError(f"Bundle {name} has no {CHECKSUMS}. Export the bundle again.")
     text = checksums.decode("ascii", errors="replace")
@@ -203,10 +203,14 @@ def _head(content: bytes | None, card: ModelCard) -> Head | None:
     if "features" not in card.outputs:
         return None
     if content is None:
-        raise BundleError("The card names the output `features`, but head.safetensors is missing. Export again.")
+        raise BundleError(
+            "The card names the output `features`, but head.safetensors is missing. Export the bundle again."
+        )
     head = Head.from_tensors(finite_tensors(content, "head.safetensors"))
     if head.w1_patient.shape[1] != card.patient_columns or len(head.b3) != len(card.classes):
-        raise BundleError("head.safetensors does not fit the card's patient fields and classes. Export again.")
+        raise BundleError(
+            "head.safetensors does not fit the card's patient fields and classes. Export the bundle again."
+        )
     return head
 
 
@@ -228,7 +232,7 @@ def finite_tensors(content: bytes, name: str) -> dict[str, NDArray[Any]]:
 
 
 def require_finite(tensors: Iterable[tuple[str, NDArray[Any]]], name: str) -> None:
-    """Nothing, when every floating-point value is finite.
+    """Require every floating-point value to be finite.
 
     Raises:
         BundleError: a value is NaN or infinite.
@@ -273,7 +277,7 @@ def _fitting_golden(entries: dict[str, NDArray[Any]], card: ModelCard) -> Golden
         and entries["probabilities"].shape == (n, len(card.classes))
     )
     if not fits:
-        raise BundleError("golden.npz has tiles or outputs of another shape than the card says. Export again.")
+        raise BundleError("golden.npz holds tiles or outputs whose shape is not the card's. Export the bundle again.")
     require_finite(entries.items(), "golden.npz")
     return Golden(tiles, patients, entries, host)
 

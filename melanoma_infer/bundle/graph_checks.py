@@ -1,4 +1,4 @@
-"""Which ONNX graphs may be given to a runtime.
+"""Which ONNX graphs a runtime may be given.
 
 One input ``tiles`` uint8 (N, tile_px, tile_px, 3); ``probabilities`` float32 (N, K); the card's optional outputs. Only
 operators of the default domain, all data inside the file (runtimes read external data from the current folder even
@@ -22,10 +22,10 @@ AGAIN = "Export the model again with `plain` operators, as docs/bundle.md descri
 
 
 def check_graph(content: bytes, card: ModelCard) -> None:
-    """Nothing, when these bytes are an ONNX model that may be run for this card.
+    """Require that these bytes are an ONNX model that may run for this card.
 
     Raises:
-        BundleError: it is not, with the first reason found.
+        BundleError: they are not; the message gives the first reason found.
     """
     model = self_contained_model(content)
     _check_interface(model.graph, card)
@@ -36,7 +36,7 @@ def self_contained_model(content: bytes) -> onnx.ModelProto:
     """The ONNX model in these bytes, of any interface: plain operators, all data inside, finite weights.
 
     Raises:
-        BundleError: it is not, with the first reason found.
+        BundleError: it is not; the message gives the first reason found.
     """
     import onnx
     from google.protobuf.message import DecodeError
@@ -52,10 +52,10 @@ def self_contained_model(content: bytes) -> onnx.ModelProto:
 
 
 def check_valid(content: bytes) -> None:
-    """Nothing, when the ONNX model in these bytes keeps ONNX's own rules.
+    """Require that the ONNX model in these bytes is valid by ONNX's own checker.
 
     Raises:
-        BundleError: it does not.
+        BundleError: it is not.
     """
     import onnx
 
@@ -134,11 +134,11 @@ def _check_interface(graph: onnx.GraphProto, card: ModelCard) -> None:
         raise BundleError(f"The ONNX file: `tiles` must be uint8 (N, {card.tile_px}, {card.tile_px}, 3). {AGAIN}")
     outputs = {value.name: value for value in graph.output}
     if set(outputs) != {"probabilities", *card.outputs}:
-        raise BundleError(f"The ONNX file's outputs {sorted(outputs)} are not those that the card names. {AGAIN}")
+        raise BundleError(f"The ONNX file's outputs {sorted(outputs)} are not those named in the card. {AGAIN}")
     if _shape(outputs["probabilities"])[1:] not in ([len(card.classes)], [None]):
         raise BundleError(f"The ONNX file: `probabilities` must have {len(card.classes)} columns. {AGAIN}")
 
 
 def _shape(value: onnx.ValueInfoProto) -> list[int | None]:
-    """Dimensions of a graph input or output; None where it is open."""
+    """Dimensions of a graph input or output; None for a dynamic one."""
     return [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim]

@@ -63,7 +63,7 @@ class Head:
     def logits(self, features: NDArray[np.floating], patient: Array) -> Array:
         """Logits (N, K) of tiles with features (N, F) for one patient vector (P,).
 
-        Each tile is computed alone: a matrix product over all of them would let the last bit of a tile depend on how
+        Each tile is computed alone: in one matrix product over all tiles, the last bit of a tile would depend on how
         many others there are.
         """
         offset = self.w1_patient @ patient + self.b1

@@ -1,8 +1,8 @@
-"""Manifests: a CSV with one row a slide → what is said of each slide.
+"""Manifests: a CSV file with one row a slide → what it says about each slide.
 
 Columns: id, slide, case_id, age, sex, site, ulceration, specimen, stain, mpp, and the card's other patient fields. Only
-`slide` is needed; its paths are relative to the manifest. Values are read leniently: one that the model does not know
-becomes "unknown" and is counted. What would change millimetres (mpp) is not.
+`slide` is required; its paths are relative to the manifest. Values are read leniently: one that the model does not know
+becomes "unknown" and is counted. The exception is `mpp`, which changes millimetres: a bad scale is an error.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Manifest:
     rows: tuple[ManifestRow, ...]
 
     def row_of(self, slide: Path) -> ManifestRow | None:
-        """The row of a slide, by its path, else by its file name where that is unique."""
+        """The row of a slide, by its path, or by its file name if that is unique."""
         wanted = slide.resolve()
         by_path = [row for row in self.rows if row.path.resolve() == wanted]
         by_name = [row for row in self.rows if row.path.name == slide.name]
@@ -59,7 +59,7 @@ def read_manifest(path: Path, card: ModelCard) -> Manifest:
     """The manifest in a CSV file.
 
     Raises:
-        PatientValueError: it cannot be read, has no column `slide`, names an id twice, or holds a scale that is none.
+        PatientValueError: it cannot be read, has no column `slide`, repeats an id, or holds a bad scale.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as file:
@@ -71,16 +71,22 @@ def read_manifest(path: Path, card: ModelCard) -> Manifest:
         raise PatientValueError("The manifest cannot be read. Save it as CSV with commas, in UTF-8.") from error
     twice = [name for name, count in Counter(row.id for row in rows).items() if count > 1]
     if twice:
-        raise PatientValueError(f"The manifest names {len(twice)} ids twice. Give every slide an id of its own.")
+        raise PatientValueError(f"The manifest repeats {len(twice)} ids. Give every slide its own id.")
     return Manifest(tuple(rows))
 
 
 def _row(folder: Path, line: int, cells: dict[str | None, str | None], card: ModelCard) -> ManifestRow:
     if None in cells or None in cells.values():
-        raise PatientValueError(f"Line {line} of the manifest has another number of cells than the first. Mend it.")
+        found = len(cells) - (None in cells) - list(cells.values()).count(None) + len(cells.get(None) or ())
+        header = len(cells) - (None in cells)
+        raise PatientValueError(
+            f"Line {line} of the manifest has {found} column{'s' * (found != 1)}; the header has {header}. Correct it."
+        )
     given = {str(name).strip(): (value or "").strip() for name, value in cells.items()}
     if not given["slide"]:
-        raise PatientValueError(f"Line {line} of the manifest names no slide. Fill it in, or remove the line.")
+        raise PatientValueError(
+            f"Line {line} of the manifest names no slide. Fill in the column `slide`, or remove the line."
+        )
     slide = folder / given["slide"]
     patient, misread = lenient_patient(given, card.patient_fields)
     return ManifestRow(
@@ -96,7 +102,7 @@ def _row(folder: Path, line: int, cells: dict[str | None, str | None], card: Mod
 
 
 def _lenient(parse: Callable[[str], str], text: str | None, column: str, misread: list[str]) -> str | None:
-    """The stated word, or None with the column noted where it is not one that is known."""
+    """The stated word; None if it is unknown, and its column is then added to `misread`."""
     try:
         return parse(text) if text else None
     except PatientValueError:
@@ -117,7 +123,7 @@ def parse_scale(text: str) -> tuple[float, float]:
     """µm per pixel (x, y) of "X" or "X,Y".
 
     Raises:
-        UsageError: it is neither.
+        UsageError: it has neither form.
     """
     try:
         numbers = [float(part) for part in text.replace("x", ",").split(",")]

@@ -1,8 +1,8 @@
-"""Patient values: what a person typed, or a manifest says → the model's one-hot vector.
+"""Patient values, typed or from a manifest → the model's one-hot vector.
 
-The command line and the API are strict: a value that is not in the model's vocabulary, or impossible, is an error with
-the nearest valid words. Manifests are lenient: such a value becomes "unknown" and is reported. Identity, file name,
-scanner and resolution are never features.
+The command line and the API are strict: a value outside the model's vocabulary, or an impossible one, is an error
+that names the nearest valid words. Manifests are lenient: such a value becomes "unknown" and is reported. Identity,
+file name, scanner and resolution are never features.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ _MISSING = {"", "na", "n/a", "nan", "none", "not reported", "[not available]", "
 
 @dataclass(frozen=True)
 class Patient:
-    """A patient as the model sees one: a value for each of the card's fields, "unknown" where nothing is known."""
+    """A patient as the model sees one: a value for each of the card's fields, or "unknown"."""
 
     values: Mapping[str, str] = field(default_factory=dict)
-    """As used, by field name: the band of an age, not the age."""
+    """By field name, as the model uses them: the band of an age, not the age."""
     ulceration: str = UNKNOWN
-    """For the T category, whether or not the model uses it."""
+    """Kept for the T category, whether or not the model uses it."""
 
     @property
     def is_known(self) -> bool:
@@ -46,10 +46,10 @@ class Patient:
 
 
 def strict_patient(given: Mapping[str, object], fields: Sequence[PatientField]) -> Patient:
-    """The patient with these values; fields that are not given are unknown.
+    """The patient with these values; the other fields are unknown.
 
     Raises:
-        PatientValueError: a field that the model does not have, a value outside its vocabulary, or an impossible one.
+        PatientValueError: the model has no such field, or the value is impossible or outside its vocabulary.
     """
     known = {field.name: field for field in fields}
     values = dict.fromkeys(known, UNKNOWN)
@@ -86,19 +86,19 @@ def lenient_patient(given: Mapping[str, str], fields: Sequence[PatientField]) ->
 
 
 def stated_stain(text: str) -> str:
-    """The stain, in the one spelling that results use.
+    """The stain in the spelling that results use.
 
     Raises:
-        PatientValueError: it is none of STAINS.
+        PatientValueError: it is not one of STAINS.
     """
     return _one_of("stain", text, STAINS)
 
 
 def stated_specimen(text: str) -> str:
-    """The kind of specimen, in the one spelling that results use.
+    """The kind of specimen in the spelling that results use.
 
     Raises:
-        PatientValueError: it is none of SPECIMENS.
+        PatientValueError: it is not one of SPECIMENS.
     """
     return _one_of("specimen", text, SPECIMENS)
 
@@ -127,7 +127,7 @@ def _category(card_field: PatientField, text: str) -> str:
     """The card's word for a value.
 
     Raises:
-        PatientValueError: it has none.
+        PatientValueError: there is none.
     """
     words = {word.lower(): word for word in card_field.values}
     if text in words:
@@ -176,7 +176,7 @@ def _valid_ulceration(text: str) -> str:
 
 def _no_such_field(name: str, known: list[str]) -> str:
     if not known:
-        return "This model uses no patient data. Leave the patient options out."
+        return "This model uses no patient data. Leave out the patient options."
     near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"Did you mean {near[0]}?" if near else f"It has {', '.join(known)}."
     return f"The model has no patient field of that name. {hint}"

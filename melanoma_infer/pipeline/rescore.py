@@ -1,8 +1,8 @@
-"""A finished result with other patient values, or with a measured thickness: exact, in milliseconds, without the slide.
+"""A finished result with other patient values or a measured thickness: exact, and without the slide.
 
-`features` = W1v·v + W1d·depth is linear, and what follows it runs on the host, so a patient can be exchanged, and a
-measured Breslow thickness put in place of the estimated one, with the same numbers as scoring the slide again. Outlines
-and everything else that does not depend on the patient stay as they are.
+`features` = W1v·v + W1d·depth is linear, and the layers after it run on the host. So the patient can be
+exchanged, and the estimated Breslow thickness replaced by a measured one, with the same numbers as scoring the slide
+again. Outlines and everything else that does not depend on the patient stay as they are.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def rescore(folder: Path, bundle: Bundle, patient: Patient, *, breslow_mm: float
     Args:
         folder: what `score` wrote for one slide.
         bundle: the model that it was scored with.
-        patient: the values to use; unknown where nothing is known.
+        patient: the values to use, or "unknown".
         breslow_mm: a measured thickness in mm, in place of the estimate in every tile.
 
     Raises:
@@ -85,6 +85,6 @@ def circumstances_of(result: SlideResult) -> Circumstances:
 
 
 def free_place(folder: Path) -> Path:
-    """The first of rescored-1, rescored-2, … in a slide's folder that is not there."""
+    """The first of rescored-1, rescored-2, … that does not exist in a slide's folder."""
     number = next(n for n in range(1, len(list(folder.iterdir())) + 2) if not (folder / f"rescored-{n}").exists())
     return folder / f"rescored-{number}"

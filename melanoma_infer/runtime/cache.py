@@ -1,4 +1,4 @@
-"""The folder for what a machine found out by itself: `MMINFER_CACHE`, else the user's cache. It may be deleted."""
+"""The cache folder: `MMINFER_CACHE`, else the user's cache. It may be deleted at any time."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def cache_folder(kind: str) -> Path:
 
 
 def read_cached(path: Path) -> bytes | None:
-    """The bytes of a cached file; None where it is not there or cannot be read."""
+    """The bytes of a cached file; None if it does not exist or cannot be read."""
     try:
         return path.read_bytes()
     except OSError:

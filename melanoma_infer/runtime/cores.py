@@ -11,11 +11,11 @@ from pathlib import Path
 def available_cores(root: Path = Path("/")) -> int:
     """How many cores this process may use, at least 1.
 
-    A container that may use 2.5 cores of 64 sees all 64; with as many threads it would stand still for most of each
+    A container that may use 2.5 of 64 cores sees all 64; with as many threads it would be paused for most of each
     scheduling period.
 
     Args:
-        root: where /proc and /sys lie.
+        root: the folder that holds /proc and /sys.
     """
     seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([seen, *(ceil(quota) for quota in _quotas(root))]))

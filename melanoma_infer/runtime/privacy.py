@@ -1,7 +1,7 @@
-"""What may leave: ids in place of names, flags in place of what was typed.
+"""What outputs may show: ids in place of names, option names in place of their values.
 
-File names, paths and argument values stand nowhere but where the id stands (the folder's name, result.json,
-summary.csv, the report, the typist's terminal). Patient values stand in result.json and the report alone.
+A slide's name appears only as its id: in the folder's name, result.json, summary.csv, the report and the user's
+terminal. Paths and option values appear nowhere, patient values only in result.json and the report.
 """
 
 from __future__ import annotations
@@ -19,28 +19,28 @@ SHOWN_VALUES = frozenset(
         "--device",
     }
 )  # fmt: skip
-"""Options whose values say nothing of a patient, a file or a folder."""
+"""Options whose values reveal no patient, file or folder."""
 
 
 def folder_name(slide_id: str, digest: str) -> str:
-    """The folder of a slide's results: `<id>-<digest8>`, or the digest alone where it is the id."""
+    """The folder of a slide's results: `<id>-<digest8>`, or the digest alone if it is the id."""
     short = digest[:DIGEST_CHARS]
     return short if slide_id == short else f"{safe_name(slide_id)}-{short}"
 
 
 def safe_name(text: str) -> str:
-    """A name that every file system takes and no path can hide in."""
+    """A name that every file system accepts and that cannot contain a path."""
     name = re.sub(r"[^\w.\- ]", "_", text).strip(" .")
     short = name.encode()[:ID_BYTES_MAX].decode(errors="ignore").rstrip(" .")
     return short or "slide"
 
 
 def redacted_argv(argv: Sequence[str], options: Collection[str]) -> list[str]:
-    """The command line after the program's name, with every value hidden that could name a file or a patient.
+    """The command line after the program's name, without values that could name a file or a patient.
 
     Args:
         argv: the command, then its arguments.
-        options: the names of the command's options; anything else that begins with a dash is somebody's value.
+        options: the names of the command's options; anything else that begins with a dash is a value.
     """
     shown = list(argv[:1])
     keep_next = only_values = False

@@ -1,4 +1,4 @@
-"""What made a result: versions, machine, and the digest that tells whether it would be made again the same."""
+"""What made a result: versions, machine, and the digest that says whether another run would give the same."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ VERSION = _own_version()
 
 
 def versions() -> dict[str, str]:
-    """Versions of this package and of what computes in it; what is not installed is left out."""
+    """Versions of this package and of what computes in it; packages that are not installed are left out."""
     found = {TOOL: VERSION, "python": platform.python_version()}
     for name in RUNTIMES:
         try:

@@ -13,17 +13,17 @@ Item = TypeVar("Item")
 
 @dataclass
 class Stopwatch:
-    """Milliseconds spent in each stage; `stage` is the one that runs or ran last: the one in which a failure fell."""
+    """Milliseconds spent in each stage; `stage` is the one that runs or ran last, in which a failure happened."""
 
     spent_ms: dict[str, float] = field(default_factory=dict)
     stage: str = "open"
     _within: float = 0.0
-    """Milliseconds of the stages within the one that runs."""
+    """Milliseconds of the stages nested in the one that runs."""
     _depth: int = 0
 
     @contextmanager
     def timing(self, stage: str) -> Iterator[None]:
-        """Add the time of the block to a stage, without that of a stage within it."""
+        """Add the time of the block to a stage, without that of stages nested in it."""
         outer_stage, outer, started = self.stage, self._within, time.perf_counter()
         self.stage, self._within = stage, 0.0
         self._depth += 1
@@ -38,7 +38,7 @@ class Stopwatch:
             self._within = outer + spent_ms
 
     def waiting(self, stage: str, items: Iterable[Item]) -> Iterator[Item]:
-        """The items, the time until each is there added to a stage."""
+        """The items; the time spent waiting for each is added to a stage."""
         iterator = iter(items)
         while True:
             with self.timing(stage):
@@ -48,11 +48,11 @@ class Stopwatch:
             yield item
 
     def add(self, other: Stopwatch) -> None:
-        """Add what another one counted, as of a thread that worked beside this one."""
+        """Add what another stopwatch counted, for example in another thread."""
         for stage, ms in other.spent_ms.items():
             self.spent_ms[stage] = self.spent_ms.get(stage, 0.0) + ms
 
     @property
     def rounded_ms(self) -> dict[str, float]:
-        """The stages, to a microsecond."""
+        """The stages' times, rounded to microseconds."""
         return {stage: round(ms, 3) for stage, ms in self.spent_ms.items()}

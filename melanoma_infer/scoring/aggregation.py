@@ -12,11 +12,11 @@ from melanoma_infer.card import AggregatorKind, ClassPriors, ModelCard
 Array = NDArray[np.float64]
 
 MALIGNANT_TILE_THRESHOLD = 0.5
-"""Where the card has no threshold, a tile is malignant when that is more likely than not."""
+"""A tile counts as malignant from this probability on if the card has no threshold."""
 
 
 def normalise_classes(probabilities: Array, classes: tuple[str, ...], priors: ClassPriors) -> Array:
-    """Probabilities (N, K) for the stated class frequencies in place of the trained ones.
+    """Probabilities (N, K) for the stated class frequencies instead of the trained ones.
 
     p'(k) = p(k) · stated(k) / trained(k), divided by its sum over k (Bayes; Saerens et al. 2002).
     """
@@ -33,10 +33,11 @@ def malignant_probabilities(probabilities: Array, card: ModelCard) -> Array:
 
 
 def aggregate(scores: Array, kind: AggregatorKind, *, tile_mm2: float, area_mm2: float) -> float | None:
-    """The slide's score from its tiles' (N,); None where there are none.
+    """The slide's score from its tiles' scores (N,); None if there are none.
 
-    ``mean`` and ``max`` are the paper's. ``top-area-mean``: the mean over the hottest tiles that cover `area_mm2`, the
-    last of them counted for the part that is still missing; adding cooler tissue changes nothing once that is covered.
+    ``mean`` and ``max`` are the paper's. ``top-area-mean``: the mean over the highest-scoring tiles that cover
+    `area_mm2`; the last one counts with the part that is still missing. Once the area is covered, adding tissue with
+    lower scores changes nothing.
     """
     if not len(scores):
         return None
@@ -44,14 +45,14 @@ def aggregate(scores: Array, kind: AggregatorKind, *, tile_mm2: float, area_mm2:
         return float(np.sort(scores).mean())
     if kind == "max":
         return float(scores.max())
-    # Only the tiles that count: how a longer sum is grouped would change its last bit.
-    hottest = np.sort(scores)[::-1][: math.ceil(area_mm2 / tile_mm2)]
-    weights = np.clip(area_mm2 / tile_mm2 - np.arange(len(hottest)), 0.0, 1.0)
-    return float((hottest * weights).sum() / weights.sum())
+    # Only the tiles that count: a longer sum may be grouped differently, which changes its last bit.
+    highest = np.sort(scores)[::-1][: math.ceil(area_mm2 / tile_mm2)]
+    weights = np.clip(area_mm2 / tile_mm2 - np.arange(len(highest)), 0.0, 1.0)
+    return float((highest * weights).sum() / weights.sum())
 
 
 def outcome_score(probabilities: Array, card: ModelCard) -> float | None:
-    """Σ p(outcome) / Σ p(malignant) over the malignant tiles; None without an outcome or without such tiles."""
+    """Σ p(outcome) / Σ p(malignant) over the malignant tiles; None without an outcome or without malignant tiles."""
     if card.outcome is None:
         return None
     malignant = malignant_probabilities(probabilities, card)

@@ -1,6 +1,6 @@
-"""What follows from the tiles' probabilities for one patient: score, verdict, outcome.
+"""From the tiles' probabilities for one patient to score, verdict and outcome.
 
-This is all that changes when a finished slide is scored again with other patient data.
+Only these change when a finished slide is scored again with other patient data.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from melanoma_infer.scoring.verdict import Circumstances, judge, outcome_state
 
 @dataclass(frozen=True)
 class Conclusion:
-    """Scores and what may be said of them."""
+    """Scores, and what may be said about them."""
 
     malignant_score: float | None
     verdict: Verdict
@@ -30,7 +30,7 @@ class Conclusion:
 def slide_score(
     probabilities: NDArray[np.float64], card: ModelCard, circumstances: Circumstances, tile_mm2: float
 ) -> float | None:
-    """The slide's malignant score from its readable tiles' probabilities (N, K); None where there are none."""
+    """The slide's malignant score from its readable tiles' probabilities (N, K); None if there are none."""
     return aggregate(
         malignant_probabilities(probabilities, card),
         circumstances.aggregator,
@@ -47,8 +47,8 @@ def conclude(
     Args:
         probabilities: for the patient in question.
         card: roles, thresholds and limits.
-        circumstances: what else the verdict rests on; its score is replaced.
-        tile_mm2: the area that one tile stands for.
+        circumstances: what else the verdict depends on; its score is replaced.
+        tile_mm2: the area that one tile represents.
     """
     score = slide_score(probabilities, card, circumstances, tile_mm2)
     judgement = judge(replace(circumstances, score=score), card)

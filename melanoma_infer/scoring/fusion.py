@@ -1,4 +1,4 @@
-"""Image and patient joined: what the graph gave for every tile, and a patient → class probabilities."""
+"""Image and patient → class probabilities."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ Array = NDArray[np.float64]
 def fused(bundle: Bundle, graph: NDArray[Any], features: NDArray[Any] | None, patient: Array) -> Array:
     """Class probabilities (N, K) of tiles for one patient; NaN where a tile is unreadable.
 
-    Where the model gives features, its head joins the patient on the host, each tile alone and in float64; else the
-    graph's own probabilities stand. Class normalisation for the card's priors comes last.
+    If the model gives features, its head adds the patient on the host, each tile alone and in float64; otherwise the
+    graph's own probabilities are used. Class normalisation for the card's priors comes last.
 
     Args:
         bundle: the model.
         graph: the graph's probabilities (N, K), NaN where unreadable.
-        features: (N, F), NaN where unreadable; None where the model gives none.
+        features: (N, F), NaN where unreadable; None if the model gives none.
         patient: one-hot (P,).
     """
     card, head = bundle.card, bundle.head

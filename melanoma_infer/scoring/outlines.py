@@ -1,7 +1,7 @@
-"""Outlines: labelled cells → the borders of each label as rings of corners, all labels at once.
+"""Outlines: labelled cells → the border of each label as rings of corners, for all labels at once.
 
-A border is made of sides between a cell and a cell of another label. A side is a step from one corner of the grid to
-the next, its own cell to the right: outer rings run clockwise on the screen, holes the other way round.
+A border consists of sides between a cell and a cell of another label. A side is a step from one corner of the grid to
+the next with its own cell on the right: outer rings run clockwise on the screen, holes anticlockwise.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 STEPS = np.array([(1, 0), (0, 1), (-1, 0), (0, -1)])
-"""The ways (x, y) of a step: right, down, left, up. The next one is a turn to the right."""
+"""The directions (x, y) of a step: right, down, left, up. The next one in the list is a turn to the right."""
 
 
 def outlines(labels: NDArray[np.int32]) -> list[list[NDArray[np.int64]]]:
@@ -23,7 +23,8 @@ def outlines(labels: NDArray[np.int32]) -> list[list[NDArray[np.int64]]]:
         labels: of cells (h, w); 0 is none. Cells of one label are connected by their sides.
 
     Returns:
-        Rings int64 (k, 2): the corners (x, y) at which a border turns, each once, the leftmost (then uppermost) first.
+        Rings int64 (k, 2): the corners (x, y) at which a border turns, each once, starting with the leftmost (then
+        uppermost).
     """
     sides = _Sides.of(labels)
     following = sides.following()
@@ -76,10 +77,10 @@ class _Sides:
         )
 
     def following(self) -> NDArray[np.int64]:
-        """The side that each one is followed by.
+        """The side that follows each side.
 
-        Where two cells of a label touch at a corner only, the way turns left. So no ring touches itself: a hole that
-        meets the outer border at a corner stays a ring of its own.
+        Where two cells of a label touch only at a corner, the border turns left. So no ring touches itself: a hole that
+        meets the outer border at a corner is a separate ring.
         """
         x, y = self.x + STEPS[self.way, 0], self.y + STEPS[self.way, 1]
         places = self._place(self.way, x=self.x, y=self.y)

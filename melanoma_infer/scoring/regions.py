@@ -1,11 +1,11 @@
-"""Regions: the model's maps, stitched over the slide → connected areas of evidence, counted, measured and outlined.
+"""Regions: the model's maps, stitched over the slide → connected areas of evidence, measured and outlined.
 
 Cell evidence = p(lesion) · min(1, cam_lesion / cam_scale), both of an unknown patient, overlapping tiles averaged. A
 region is a connected part (sharing cell sides) of cells with evidence ≥ the card's region_threshold. It is malignant
 when the evidence-weighted p(malignant) / p(lesion) is at least one half. Where a lesion is, and what it is, does not
 depend on the patient's age: patient values change scores and verdict, never a region.
 
-What heat shows are regions, not lesions: a slide often carries several serial sections of one lesion.
+Heat shows regions, not lesions: a slide often carries several serial sections of one lesion.
 """
 
 from __future__ import annotations
@@ -24,10 +24,10 @@ from melanoma_infer.scoring.outlines import doubled_area, outlines
 from melanoma_infer.tiles.grid import Geometry, TissueArea
 
 CELL_TISSUE_MIN = 0.10
-"""A cell with less tissue than a kept tile has (10 %) shows nothing: no heat over background."""
+"""Cells with less tissue show no evidence, so that there is no heat over background; as for tiles, 10 %."""
 MALIGNANT_RATIO = 0.5
 HULL_POINTS_MIN = 100
-"""Up to so many corners, all their distances take less time than finding those of the convex hull."""
+"""Up to this many corners, computing all distances is faster than finding the convex hull first."""
 
 Ring = list[list[float]]
 
@@ -48,7 +48,7 @@ class StitchedMaps:
 
 
 def has_maps(card: ModelCard) -> bool:
-    """Whether the model says where in a tile its evidence lies."""
+    """Whether the model says where in a tile the evidence is."""
     return "cam" in card.outputs and card.cam_scale is not None
 
 
@@ -63,7 +63,7 @@ def stitch(
 ) -> StitchedMaps:
     """The tiles' evidence on one grid of cells.
 
-    A cell is a cell of the model's maps; without maps it is the tiles' stride. Tiles are laid on the nearest cell.
+    A cell is one of the model's maps; without maps it is one stride wide. Tiles are placed on the nearest cell.
 
     Args:
         tiles: the results, with the probabilities of an unknown patient.
@@ -71,7 +71,7 @@ def stitch(
         size_l0: the slide.
         scale: µm per l0 pixel.
         geometry: the tiles.
-        tissue: where heat may be shown.
+        tissue: where evidence may be shown.
     """
     cells_a_tile = tiles.cam.shape[2:] if has_maps(card) and tiles.cam is not None else None
     cell_l0 = _cell_l0(geometry, scale, cells_a_tile)
@@ -93,7 +93,7 @@ def find_regions(maps: StitchedMaps, card: ModelCard, *, size_l0: SizePx, scale:
     """The regions of a slide, largest first."""
     labels, _ = ndimage.label(np.nan_to_num(maps.lesion, nan=-1.0) >= max(card.region_threshold, 1e-9))
     sections = _sections(tissue)
-    # Each region is looked at inside its own bounding box: a slide may hold thousands.
+    # Only the bounding box of each region is searched: a slide may have thousands.
     found = [
         _Cells.of(maps, labels[box] == label, box) for label, box in enumerate(ndimage.find_objects(labels), start=1)
     ]
@@ -145,7 +145,7 @@ class _Cells:
 
 
 def _pixels_of(first: int, cells: int, cell_l0: float, px_l0: float, limit: int) -> tuple[slice, NDArray[np.int64]]:
-    """The mask pixels whose centres lie in a run of cells, and the cell of each, counted from the first."""
+    """The mask pixels whose centres are in a run of cells, and the cell of each, counted from the first."""
     begin = min(limit, max(0, int(np.ceil(first * cell_l0 / px_l0 - 0.5))))
     end = min(limit, max(begin, int(np.ceil((first + cells) * cell_l0 / px_l0 - 0.5))))
     centres = (np.arange(begin, end) + 0.5) * px_l0
@@ -153,7 +153,7 @@ def _pixels_of(first: int, cells: int, cell_l0: float, px_l0: float, limit: int)
 
 
 def regions_note(maps: StitchedMaps, scale: Scale) -> str:
-    """From what the regions were drawn, and at what resolution."""
+    """What the regions were drawn from, and at which resolution."""
     side_um = maps.cell_l0[0] * scale.x_um
     if maps.source == "cam":
         return f"Drawn from the model's maps, {side_um:.0f} µm a cell."
@@ -194,7 +194,7 @@ def _malignant_share(probabilities: NDArray[np.float64], card: ModelCard) -> flo
 
 @dataclass(frozen=True)
 class _Place:
-    """Where a tile's cells lie on the grid, cut at its edges."""
+    """Where a tile's cells are on the grid, cropped at its edges."""
 
     on_grid: tuple[slice, slice]
     on_tile: tuple[slice, slice]
@@ -229,13 +229,13 @@ def _sections(tissue: Tissue) -> NDArray[np.int32]:
 
 
 def _to_l0(ring: NDArray[np.int64], cell_l0: tuple[float, float], size_l0: SizePx) -> Ring:
-    """A closed ring in l0 pixels, cut at the slide's far edges."""
+    """A closed ring in l0 pixels, cropped at the slide's far edges."""
     points: Ring = np.minimum(ring * cell_l0, (size_l0.width, size_l0.height)).round(2).tolist()
     return [*points, points[0]]
 
 
 def _area_mm2(rings: list[Ring], scale: Scale) -> float:
-    """What the outer ring encloses, less its holes."""
+    """The area inside the outer ring, without its holes."""
     areas = [abs(doubled_area(np.array(ring[:-1]))) / 2 for ring in rings]
     return (areas[0] - sum(areas[1:])) * scale.pixel_mm2
 

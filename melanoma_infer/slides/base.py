@@ -1,7 +1,7 @@
 """What every slide reader offers.
 
 To add a format: write a class with `facts`, `read_region` and `close`, map the library's errors to ours, and name it in
-`slides/__init__.py`. A reader opens no label and no macro image, and copies no property that SlideFacts does not name.
+`slides/formats.py`. A reader opens no label and no macro image, and copies only properties that SlideFacts names.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from melanoma_infer.runtime.stopwatch import Stopwatch
 
 
 class RegionUnreadableError(Exception):
-    """A region could not be read. Caught where slides are read: it is tried once more on a fresh handle."""
+    """A region could not be read. `Slide` catches it and tries once more on a fresh handle."""
 
 
 Opener = Callable[[Path, Stopwatch], "SlideReader"]
-"""Opens a slide; the reader counts on the stopwatch what it can tell apart from reading."""
+"""Opens a slide; the reader adds to the stopwatch what it can time apart from reading, such as decoding."""
 
 
 class SlideReader(Protocol):
@@ -32,7 +32,7 @@ class SlideReader(Protocol):
 
     @property
     def facts(self) -> SlideFacts:
-        """What may be known of the slide."""
+        """What may be known about the slide."""
         ...
 
     def read_region(self, level: int, rect_level: RectPx) -> NDArray[np.uint8]:
@@ -58,7 +58,7 @@ class Closing:
     """A context manager that closes on leaving."""
 
     def close(self) -> None:
-        """Release what is held."""
+        """Release what this object holds."""
 
     def __enter__(self) -> Self:
         return self

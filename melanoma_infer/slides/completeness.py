@@ -1,4 +1,4 @@
-"""Is the file all there? A copy that was cut short may still open, and say nothing."""
+"""Is the file complete? A truncated copy may open without an error."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from melanoma_infer.errors import SlideUnreadableError
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BEYOND = re.compile(r"TiffTag (?:273|279|324|325|347) @\d+> invalid value offset|invalid page offset|corrupted IFD")
-"""What tifffile logs when a directory, the places of its strips or tiles (273, 279, 324, 325) or its JPEG tables (347)
-lie beyond the end of the file. Other tags may hold anything: scanners write private ones that nobody else knows."""
+"""What tifffile logs when a directory, the offsets of its strips or tiles (273, 279, 324, 325) or its JPEG tables (347)
+are beyond the end of the file. Other tags are ignored: scanners write private ones with any content."""
 
 
 def require_complete(path: Path) -> None:
-    """Nothing, when every directory and every tile of a TIFF-like slide lies inside the file.
+    """Require that every directory and every tile of a TIFF-like slide is inside the file.
 
-    OpenSlide opens an SVS that lost its last kilobyte and leaves out what was there.
+    OpenSlide opens an SVS that lost its last kilobyte, without what was stored there.
 
     Raises:
         SlideUnreadableError: the file ends too early.
@@ -55,7 +55,7 @@ def _ends_early(path: Path) -> bool:
 
 @contextmanager
 def _complaints() -> Iterator[list[str]]:
-    """What tifffile logs meanwhile, kept from the terminal."""
+    """Messages that tifffile logs in the block; they do not reach the terminal."""
     kept: list[str] = []
 
     class Keeper(logging.Handler):

@@ -1,4 +1,4 @@
-"""Plain images (PNG, JPEG, TIFF, BMP) as slides of one level. They carry no scale, so `--mpp` is needed."""
+"""Plain images (PNG, JPEG, TIFF, BMP) as slides of one level. They have no scale, so `--mpp` is needed."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from melanoma_infer.slides.base import Closing
 
 EIGHT_BIT_MODES = ("L", "P", "RGB", "RGBA")
 DAMAGED = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error)
-"""What Pillow raises on a damaged header or on pixels that are cut short."""
+"""What Pillow raises on a damaged header or on truncated pixels."""
 
 
 class ImageReader(Closing):
@@ -50,10 +50,10 @@ class ImageReader(Closing):
 
 @lru_cache(maxsize=1)
 def _pixels(path: Path, mtime_ns: int) -> NDArray[np.uint8]:
-    """RGBA (h, w, 4). Kept for the last image, because every reading thread opens the slide for itself."""
+    """RGBA (h, w, 4). The last image is cached, because every reading thread opens the slide."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what Pillow says of odd tags is not for the typist
+            warnings.simplefilter("ignore")  # Pillow warns about odd tags, which does not help the user
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
                 if image.mode not in EIGHT_BIT_MODES:

@@ -1,4 +1,4 @@
-"""Which files make a slide, and which slide they make: members, digests, and the slides of a folder."""
+"""Which files belong to a slide, its identity, and the slides of a folder."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ _SERIES_TAG = b"\x20\x00\x0e\x00UI"
 
 @dataclass(frozen=True)
 class FoundSlides:
-    """The slides under some paths, and the number of files that they are made of."""
+    """The slides under some paths, and the number of files that belong to them."""
 
     paths: tuple[Path, ...]
     files: int
 
 
 def find_slides(paths: Iterable[Path]) -> FoundSlides:
-    """The slides that these files and folders hold, in the order given, folders searched and sorted.
+    """The slides in these files and folders, in the order given; folders are searched, their slides sorted.
 
     Files of one DICOM series in one folder are one slide, named by the first of them.
 
@@ -45,7 +45,7 @@ def find_slides(paths: Iterable[Path]) -> FoundSlides:
 
 
 def members(path: Path) -> list[Path]:
-    """The files that a slide is made of, sorted: an MRXS and its folder, a DICOM series, else the file alone."""
+    """The files that belong to a slide, sorted: an MRXS file and its folder, a DICOM series, or a single file."""
     if path.suffix.lower() == ".mrxs":
         folder = path.with_suffix("")
         return [path, *sorted(file for file in folder.glob("*") if file.is_file())]
@@ -56,7 +56,7 @@ def members(path: Path) -> list[Path]:
 
 
 def dicom_series(path: Path) -> bytes | None:
-    """The SeriesInstanceUID of a DICOM file; None where it is none."""
+    """The SeriesInstanceUID of a DICOM file; None for another file."""
     if path.suffix.lower() != ".dcm":
         return None
     try:
@@ -68,7 +68,7 @@ def dicom_series(path: Path) -> bytes | None:
 
 @lru_cache(maxsize=1 << 16)
 def _series_in(path: Path, mtime_ns: int, size: int) -> bytes | None:
-    """The series in a file's header. Kept, because a folder of slides asks every file about every slide."""
+    """The series in a file's header. Cached, because every file of a folder is asked for every slide."""
     with path.open("rb") as file:
         header = file.read(DICOM_HEADER_BYTES)
     at = header.find(_SERIES_TAG)
@@ -84,7 +84,7 @@ def identify(path: Path, quickhash: str | None, *, full: bool = False) -> Identi
 
     Args:
         path: the slide.
-        quickhash: OpenSlide's, over the lowest level; None where there is none: all bytes are then hashed.
+        quickhash: OpenSlide's, over the smallest level; None: all bytes are hashed.
         full: hash all bytes.
 
     Raises:
@@ -120,9 +120,9 @@ def _parts(path: Path, *, whole: bool) -> Iterator[bytes]:
 
 
 def _slides_in(folder: Path) -> Iterator[Path]:
-    """The slides under a folder, one path each; what belongs to another slide, or is hidden, is left out.
+    """The slides under a folder, one path each, without hidden files and files that belong to another slide.
 
-    PNG and JPEG files are not looked for: in a folder they are pictures of slides more often than slides.
+    PNG and JPEG files are ignored: in a folder they are more often pictures of slides than slides.
     """
     for path in sorted(folder.rglob("*")):
         hidden = any(part.startswith(".") for part in path.relative_to(folder).parts)

@@ -18,12 +18,12 @@ from melanoma_infer.slides.base import Closing, RegionUnreadableError
 
 LEVELS_MAX = 64
 PIXELS_MAX = 1 << 40
-"""A glass of 75 × 25 mm at 0.1 µm/px has 2^37.4 pixels; a header that asks for more is not believed."""
+"""A slide of 75 × 25 mm at 0.1 µm/px has 2^37.4 pixels; a header with more is wrong."""
 
 CACHE_BYTES = 1 << 26
-"""What all handles of a slide together keep of decoded tiles: 64 MiB."""
+"""Decoded tiles that all handles of a slide keep together: 64 MiB."""
 TILE_PIXELS_MAX = 1 << 30
-"""OpenSlide takes memory for one whole tile of the file, and aborts the process where it gets none."""
+"""OpenSlide allocates one whole tile of the file, and aborts the process if that fails."""
 
 
 class OpenSlideReader(Closing):
@@ -58,8 +58,8 @@ class OpenSlideReader(Closing):
             RegionUnreadableError: the file is damaged there; OpenSlide then refuses every later read of this handle.
         """
         downsample = self.facts.level_downsamples[level]
-        # Whole level-0 pixels are all that OpenSlide takes, so at fractional downsamples a level is read up to half a
-        # level-0 pixel off; at whole ones this is exact.
+        # OpenSlide takes whole level-0 pixels, so at fractional downsamples a level is read up to half a level-0 pixel
+        # off; at whole ones this is exact.
         location_l0 = (round(rect_level.x * downsample), round(rect_level.y * downsample))
         try:
             image = self._slide.read_region(location_l0, level, (rect_level.width, rect_level.height))
@@ -105,7 +105,7 @@ def _facts(slide: openslide.OpenSlide) -> SlideFacts:
 
 
 def _tile_pixels(properties: Mapping[str, str], level: int) -> float:
-    """Pixels in one tile of the file; 0 where the format has none."""
+    """Pixels in one tile of the file; 0 if the format has no tiles."""
     width, height = (_number(properties.get(f"openslide.level[{level}].tile-{side}")) for side in ("width", "height"))
     return (width or 0) * (height or 0)
 

@@ -1,4 +1,4 @@
-"""The scale of a slide: known, or the slide is refused. A millimetre is only as right as its µm per pixel."""
+"""The scale of a slide: it is known, or the slide is refused. Millimetres are only as right as the µm per pixel."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ NEXT_STEP = (
 
 @dataclass(frozen=True)
 class KnownScale:
-    """The scale in use, and where it comes from."""
+    """The scale in use, and its origin."""
 
     scale: Scale
     source: Literal["slide", "override"]
 
 
 def known_scale(facts: SlideFacts, override_um: tuple[float, float] | None) -> KnownScale:
-    """The slide's own scale, or the one given in its place. Never guessed from the magnification.
+    """The slide's own scale, or the one given in its place. It is never guessed from the magnification.
 
     Raises:
         ScaleUnknownError: there is none, it is implausible, or x and y disagree.

@@ -1,7 +1,7 @@
 """A slide's own JPEG and JPEG 2000 tiles, decoded directly: OpenSlide's pixels at several times its rate.
 
-OpenSlide says what the slide is, reads the levels that are not stored as such tiles, and judges whatever cannot be
-decoded here. Tiles that the file leaves out are transparent; OpenSlide fills them with what other levels hold.
+OpenSlide gives the facts, reads levels that are not stored as such tiles, and decides about tiles that cannot be
+decoded here. Tiles missing from the file are transparent; OpenSlide fills them from other levels.
 """
 
 from __future__ import annotations
@@ -26,17 +26,17 @@ from melanoma_infer.slides.openslide_reader import OpenSlideReader
 from melanoma_infer.slides.tile_cache import TileCache
 
 VENDORS = ("aperio", "generic-tiff")
-"""Their levels are pages of tiles side by side. Others overlap their tiles, or move them."""
+"""Their levels are pages of adjacent tiles. Other vendors' tiles overlap or are displaced."""
 JPEG, JPEG_2000_RGB = 7, 33005
-"""TIFF's numbers of what tiles are compressed with. Aperio's other JPEG 2000, 33003, would need OpenSlide's colours."""
+"""TIFF's compression codes. Aperio's other JPEG 2000, 33003, would need OpenSlide's colour conversion."""
 RGB, YCBCR = 2, 6
-"""TIFF's numbers of the colours that a JPEG tile holds."""
+"""TIFF's codes for the colour space of a JPEG tile."""
 _SOI, _EOI = b"\xff\xd8", b"\xff\xd9"
 _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
-"""The segment that says which colours the components are; its last byte is to follow."""
+"""The segment that names the colour space, without its last byte."""
 _FAILED = (RuntimeError, ValueError, TypeError, OSError)
-"""What the decoders raise on damaged tiles, also on tiles of another size than the page says. simplejpeg is strict: it
-raises where libjpeg only warns, as OpenSlide does. imagecodecs' JPEG decoder gives such tiles' pixels and says nothing.
+"""What the decoders raise on damaged tiles, and on tiles whose size is not the page's. simplejpeg is strict: like
+OpenSlide it raises where libjpeg only warns. imagecodecs' JPEG decoder returns such pixels without a warning.
 """
 
 
@@ -72,7 +72,7 @@ class TiffReader(Closing):
         return level in self._pages
 
     def read_region(self, level: int, rect_level: RectPx) -> NDArray[np.uint8]:
-        """Pixels of a rectangle in level pixels: (h, w, 3), or (h, w, 4) where the file leaves tiles out.
+        """Pixels of a rectangle in level pixels: (h, w, 3), or (h, w, 4) if the file lacks some of its tiles.
 
         Raises:
             RegionUnreadableError: the file is damaged there.
@@ -94,7 +94,7 @@ class TiffReader(Closing):
         return _transparent(pixels, left_out) if left_out else pixels
 
     def _decoded(self, page: _TiledPage, index: int) -> NDArray[np.uint8] | None:
-        """The pixels (h, w, 3) of a tile; None where the file leaves it out. Raises what `_FAILED` names."""
+        """The pixels (h, w, 3) of a tile; None if it is missing from the file. Raises one of `_FAILED`."""
         data = page.data(self._tiff, index)
         with self.watch.timing("decode"):
             return page.decoded(data) if data else None
@@ -121,7 +121,7 @@ class _TiledPage:
     tile: SizePx
 
     def tiles_of(self, rect: RectPx) -> Iterator[tuple[int, tuple[slice, slice], tuple[slice, slice]]]:
-        """Each tile that a rectangle meets: its index, the common part in the tile and in the rectangle."""
+        """Each tile that overlaps a rectangle: its index, and the common part in the tile and in the rectangle."""
         across = -(-self.size.width // self.tile.width)
         for row in range(rect.y // self.tile.height, -(-rect.bottom // self.tile.height)):
             for column in range(rect.x // self.tile.width, -(-rect.right // self.tile.width)):
@@ -130,7 +130,7 @@ class _TiledPage:
                 yield row * across + column, (in_tile_y, in_tile_x), (in_rect_y, in_rect_x)
 
     def data(self, tiff: tifffile.TiffFile, index: int) -> bytes:
-        """The bytes of a tile; none where the file leaves it out."""
+        """The bytes of a tile; empty if it is missing from the file."""
         tiff.filehandle.seek(self.page.dataoffsets[index])
         return bytes(tiff.filehandle.read(self.page.databytecounts[index]))
 
@@ -138,7 +138,7 @@ class _TiledPage:
         """The pixels (h, w, 3) of a tile.
 
         Raises:
-            ValueError, RuntimeError: it is damaged, or of another size than the page says.
+            ValueError, RuntimeError: it is damaged, or its size is not the page's.
         """
         shape = (self.tile.height, self.tile.width, 3)
         if self.page.compression == JPEG_2000_RGB:
@@ -150,19 +150,19 @@ class _TiledPage:
         whole = self._start + data.removeprefix(_SOI)
         height, width, *_ = simplejpeg.decode_jpeg_header(whole)
         if (height, width, 3) != shape:
-            raise ValueError("a tile of another size than the page says")
+            raise ValueError("the tile's size is not the page's")
         return np.asarray(simplejpeg.decode_jpeg(whole, strict=True))
 
     @cached_property
     def _start(self) -> bytes:
-        """What each JPEG tile of this page leaves out: its colours, which libjpeg would guess, and its tables."""
+        """What the JPEG tiles of this page lack: the colour space, which libjpeg would guess, and the tables."""
         colours = _ADOBE + (b"\1" if self.page.photometric == YCBCR else b"\0")
         tables = self.page.jpegtables or b""
         return _SOI + colours + tables.removeprefix(_SOI).removesuffix(_EOI)
 
 
 def _common(tile_start: int, tile_side: int, start: int, side: int) -> tuple[slice, slice]:
-    """The part that a tile and a rectangle have in common along one axis, seen from each."""
+    """The overlap of a tile and a rectangle along one axis, in the coordinates of each."""
     low, high = max(tile_start, start), min(tile_start + tile_side, start + side)
     return slice(low - tile_start, high - tile_start), slice(low - start, high - start)
 
@@ -175,13 +175,13 @@ def _transparent(pixels: NDArray[np.uint8], where: list[tuple[slice, slice]]) ->
 
 
 def _pages_of_levels(facts: SlideFacts, tiff: tifffile.TiffFile) -> dict[int, _TiledPage]:
-    """The page that holds each level, where there is exactly one and it can be decoded here."""
+    """The page of each level, if there is exactly one and it can be decoded here."""
     if facts.vendor not in VENDORS:
         return {}
     found = {}
     for level, (size, downsample) in enumerate(zip(facts.level_sizes, facts.level_downsamples, strict=True)):
         pages: list[Any] = [page for page in tiff.pages if _is_decodable(page) and _size(page) == size]
-        # At fractional downsamples OpenSlide mixes neighbouring pixels.
+        # At fractional downsamples OpenSlide interpolates between pixels.
         if len(pages) == 1 and downsample == round(downsample):
             page = pages[0]
             found[level] = _TiledPage(page, size, SizePx(page.tilewidth, page.tilelength))

@@ -1,4 +1,4 @@
-"""Decoded tiles of a slide's file: neighbouring tiles of the model's grid share them."""
+"""A cache of the file's decoded tiles, which neighbouring tiles of the model's grid share."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from numpy.typing import NDArray
 CACHE_BYTES = 1 << 26
 """64 MiB: a row of 256 px tiles across a slide of 87,000 px."""
 LEFT_OUT_BYTES = 64
-"""What an entry counts that holds no pixels."""
+"""Size counted for a tile without pixels."""
 
 Pixels = NDArray[np.uint8] | None
 
 
 class TileCache:
-    """The tiles used last, shared by threads."""
+    """The most recently used tiles, shared by threads."""
 
     def __init__(self, limit_bytes: int = CACHE_BYTES) -> None:
         self._limit_bytes = limit_bytes
@@ -27,12 +27,12 @@ class TileCache:
         self._lock = Lock()
 
     def get(self, key: Hashable, decode: Callable[[], Pixels]) -> Pixels:
-        """The tile, decoded where it is not held. What `decode` raises is raised, and nothing is kept."""
+        """The tile, decoded if it is not cached. An error of `decode` is raised and nothing is cached."""
         with self._lock:
             if key in self._tiles:
                 self._tiles.move_to_end(key)
                 return self._tiles[key]
-        tile = decode()  # outside the lock: others decode meanwhile, rarely the same tile
+        tile = decode()  # outside the lock, so that others can decode meanwhile; rarely the same tile
         with self._lock:
             if key not in self._tiles:
                 self._tiles[key] = tile
@@ -43,7 +43,7 @@ class TileCache:
 
     @property
     def held_bytes(self) -> int:
-        """Of the tiles held now."""
+        """Bytes of the cached tiles."""
         return self._held_bytes
 
 

@@ -1,4 +1,4 @@
-"""Averages over whole blocks of pixels: the exact half of every resize, the same however the pixels arrive."""
+"""Means over whole blocks of pixels: the exact part of a resize, equal in whatever parts the pixels arrive."""
 
 from __future__ import annotations
 
@@ -42,5 +42,5 @@ def _summed(
 
 
 def _lengths(length: int, side: int) -> NDArray[np.uint32]:
-    """How many pixels each block has along a side of the image."""
+    """The number of pixels of each block along one side of the image."""
     return np.diff(np.append(np.arange(0, length, side), length)).astype(np.uint32)

@@ -1,7 +1,7 @@
 """The grid: slide + tissue → the tiles to be scored.
 
 Anchored at l0 (0, 0); tile i starts at round(i · stride / mpp) and is round(tile / mpp) wide. Tiles start inside the
-slide and reach beyond its edge where they must. A tile is kept when tissue is at least 10 % of it or 0.1 mm².
+slide and reach beyond its edge where they must. A tile is kept if at least 10 % of it, or 0.1 mm², is tissue.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ TISSUE_MM2_MIN = 0.1
 
 @dataclass(frozen=True)
 class Geometry:
-    """The tiles' size and distance in µm, and whether they are the model card's."""
+    """The tiles' size and spacing in µm, and whether they are the model card's."""
 
     tile_um: float
     stride_um: float
@@ -37,12 +37,12 @@ class Geometry:
 
     @property
     def tile_mm2(self) -> float:
-        """The area that one tile stands for: with a finer stride, what the next one does not cover again."""
+        """The area that one tile represents: with a finer stride, the part that the next tile does not cover again."""
         return (min(self.tile_um, self.stride_um) / 1000) ** 2
 
 
 def tile_geometry(card: ModelCard, settings: Settings) -> Geometry:
-    """The tiles that the settings ask for. A finer stride is still the card's geometry; another tile is not."""
+    """The tiles that the settings ask for. A finer stride still matches the card; another tile size does not."""
     tile_um = settings.tile_um or card.tile_side_um
     stride_um = settings.stride_um or tile_um
     return Geometry(
@@ -74,7 +74,7 @@ def place_tiles(size_l0: SizePx, scale: Scale, tissue: Tissue, geometry: Geometr
 
 
 def _starts(length_l0: int, stride_um: float, um_per_px: float) -> list[int]:
-    """Where tiles start along one side, all inside it; at every pixel where the stride is below one."""
+    """Where tiles start along one side, all inside it; at every pixel if the stride is below one."""
     if stride_um <= um_per_px:
         return list(range(length_l0))
     starts: list[int] = []
@@ -110,7 +110,7 @@ class TissueArea:
 
 
 def _between(values: NDArray[np.float64], places: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows of sums at fractional places, interpolated: exact, because a pixel is evenly tissue or not."""
+    """Rows of sums, interpolated at fractional places: exact, because each pixel is tissue throughout or not at all."""
     places = np.clip(places, 0.0, len(values) - 1.0)
     low = np.minimum(places.astype(int), len(values) - 2)
     part = (places - low)[:, None]

@@ -20,7 +20,7 @@ BAND_BYTES = 1 << 25
 
 
 def read_tile(slide: Slide, tile: Tile, plan: ReadPlan) -> ReadTile:
-    """One tile's pixels, resized to the model's input; None in their place where the slide cannot be read."""
+    """One tile's pixels, resized to the model's input; None if the slide cannot be read there."""
     region = _level_region(tile.rect_l0, plan)
     reduced = _reduced(slide, region, plan)
     if reduced is None:
@@ -39,7 +39,7 @@ def read_tile(slide: Slide, tile: Tile, plan: ReadPlan) -> ReadTile:
 
 @dataclass(frozen=True)
 class _LevelRegion:
-    """Whole blocks of level pixels around a tile, and where the tile lies among the blocks' means."""
+    """Whole blocks of level pixels around a tile, and the tile's rectangle among the blocks' means."""
 
     rect: RectPx
     rect_in_reduced: tuple[float, float, float, float]
@@ -62,7 +62,7 @@ class _Reduced:
 
 
 def _reduced(slide: Slide, region: _LevelRegion, plan: ReadPlan) -> _Reduced | None:
-    """The region's block means, read in bands of whole blocks, so that memory does not grow with the slide's scale."""
+    """The region's block means, read in bands of whole blocks so that memory does not grow with the slide's scale."""
     rect, k = region.rect, plan.block_px
     band = max(1, BAND_BYTES // (4 * rect.width * k)) * k if k > 1 else rect.height
     parts: list[NDArray[np.uint8]] = []

@@ -22,9 +22,9 @@ class ReadPlan:
 
     level: int
     downsample: float
-    """Level-0 pixels in one level pixel."""
+    """Width of a level pixel in level-0 pixels."""
     block_px: int
-    """Side k of the blocks that are averaged before the bilinear resize; 1 means none."""
+    """Side of the blocks averaged before the bilinear resize, in level pixels; 1 means none."""
     tile_px: int
     equalised: bool
 
@@ -33,7 +33,7 @@ def read_plan(facts: SlideFacts, scale: Scale, geometry: Geometry, card: ModelCa
     """The lowest pyramid level that is not coarser than needed (or level 0), and the card's resize from there.
 
     Raises:
-        UsageError: the tiles are so coarse for that level that no block mean can be exact.
+        UsageError: the tiles are so coarse for that level that no block mean would be exact.
     """
     level = 0
     if card.read_from == "pyramid":
@@ -47,7 +47,7 @@ def read_plan(facts: SlideFacts, scale: Scale, geometry: Geometry, card: ModelCa
     block_px = max(1, math.floor(shrink / 2)) if card.resize == "reduce-bilinear" else 1
     if block_px > BLOCK_PX_MAX:
         raise UsageError(
-            f"The tiles are too coarse for this slide: {shrink:.0f} of its pixels make one of the model's, at most "
-            f"{2 * BLOCK_PX_MAX + 1} can. Choose a smaller --tile-um, or a slide with more pyramid levels."
+            f"The tiles are too coarse for this slide: {shrink:.0f} of its pixels would make one of the model's; the "
+            f"limit is {2 * BLOCK_PX_MAX + 1}. Choose a smaller --tile-um, or a slide with more pyramid levels."
         )
     return ReadPlan(level, downsample, block_px, geometry.tile_px, card.histogram_equalisation)

@@ -1,16 +1,14 @@
 """Where the tissue is: slide → mask on a plane of at most 8 µm/px, or of at most PLANE_PX_MAX pixels.
 
-Brightfield only: stained tissue is saturated, glass is not. Pen ink in colours that no stain has is left out. Blocks
-that cannot be read count as tissue, so that what is missing is missed rather than taken for glass.
+Brightfield only: stained tissue is saturated, the background is not. Pen ink in colours that no stain has is excluded.
+Blocks that cannot be read count as tissue, so that they are reported as unreadable instead of taken for background.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,21 +20,20 @@ from melanoma_infer.geometry import RectPx, Scale, SizePx
 from melanoma_infer.records import SlideFacts, Tissue
 from melanoma_infer.slides.slide import Slide
 from melanoma_infer.tiles.block_means import block_means
+from melanoma_infer.tiles.colour import bands, by_bands, histogram, ink_coloured, otsu, saturation_of
 
 PLANE_UM_PER_PX = 8.0
 PLANE_PX_MAX = 1 << 23
-"""537 mm² at 8 µm/px: what is scanned beyond has a plane of 16 µm/px, so that memory does not grow with the slide."""
-BAND_ROWS = 256
-"""Rows of the plane whose colours are computed at once, in floating point."""
+"""537 mm² at 8 µm/px: larger scans get a plane of 16 µm/px or more, so that memory does not grow with the slide."""
 BLOCK_PX = 1024
 """Side of the blocks in which the plane is read, in pixels of the level that it is read from."""
 BLOCK_MIN_PX = 8
-"""A block that cannot be read is halved down to this side, so that one damaged JPEG tile costs little around it."""
+"""A block that cannot be read is halved down to this side, so that a damaged JPEG tile costs little around it."""
 SATURATION_THRESHOLD = (18, 60)
-"""Otsu's threshold on 8-bit saturation is clipped to this: below lies glass with dust, above pale eosin is lost."""
+"""Otsu's threshold on 8-bit saturation is clipped to this: below is dust, above pale eosin is lost."""
 LUMINANCE_PER_MILLE = (299, 587, 114)
 LUMINANCE_P95_MIN = 150
-"""A brightfield slide is bright where there is glass; fluorescence is not."""
+"""The background of a brightfield slide is bright; that of fluorescence is not."""
 CLOSING_UM = 24.0
 SPECK_MM2 = 0.02
 HOLE_MM2 = 0.05
@@ -60,10 +57,10 @@ def find_tissue(slide: Slide, scale: Scale, source: str = "auto") -> Tissue:
         slide: the open slide.
         scale: µm per level-0 pixel.
         source: "auto", "all" (everything that the slide covers), or the path of a mask image: any size, the slide's
-            aspect, tissue where it is not black.
+            aspect ratio, tissue where it is not black.
 
     Raises:
-        UsageError: the mask cannot be read, or has another aspect than the slide.
+        UsageError: the mask cannot be read, or its aspect ratio is not the slide's.
     """
     plane = read_plane(slide, scale)
     luminance_p95 = _luminance_p95(plane)
@@ -76,7 +73,7 @@ def find_tissue(slide: Slide, scale: Scale, source: str = "auto") -> Tissue:
 
 
 class _Found:
-    """What is seen on the plane, and the tissue made of it."""
+    """The plane, and the tissue found on it."""
 
     def __init__(self, plane: Plane, scale: Scale, is_brightfield: bool) -> None:
         self._plane = plane
@@ -85,18 +82,18 @@ class _Found:
         self._luminance_p95 = _luminance_p95(plane)
 
     def tissue(self) -> Tissue:
-        """The tissue found by colour; none where the slide is not brightfield."""
+        """The tissue found by colour; none if the slide is not brightfield."""
         nothing = np.zeros_like(self._plane.unread)
         if not self._is_brightfield:
             return self._record(nothing, nothing, None, "found")
-        saturation = _by_bands(_saturation, self._plane.rgb)
-        threshold = int(np.clip(_otsu(_histogram(saturation, ~self._plane.unread, 256)), *SATURATION_THRESHOLD))
-        ink = _without_small(_by_bands(_ink_coloured, self._plane.rgb), INK_MM2 / self._px_mm2)
+        saturation = by_bands(saturation_of, self._plane.rgb)
+        threshold = int(np.clip(otsu(histogram(saturation, ~self._plane.unread, 256)), *SATURATION_THRESHOLD))
+        ink = _without_small(by_bands(ink_coloured, self._plane.rgb), INK_MM2 / self._px_mm2)
         mask = (saturation >= threshold) & ~ink
         return self._record(self._cleaned(mask) & ~ink, ink, threshold, "found")
 
     def with_mask(self, mask: NDArray[np.bool_], source: str) -> Tissue:
-        """The tissue that somebody else says there is."""
+        """The tissue of a mask that was given."""
         return self._record(mask, np.zeros_like(mask), None, "all" if source == "all" else "mask")
 
     def _record(self, mask: NDArray[np.bool_], ink: NDArray[np.bool_], threshold: int | None, source: str) -> Tissue:
@@ -162,7 +159,7 @@ def _plane_level(facts: SlideFacts, scale: Scale) -> tuple[int, int]:
 
 
 def _fill(plane: Plane, slide: Slide, level: int, factor: int, block: RectPx) -> None:
-    """Put one block of the plane in its place, halving what cannot be read."""
+    """Read one block of the plane, halving it where it cannot be read."""
     size = slide.facts.level_sizes[level]
     wanted = RectPx(block.x * factor, block.y * factor, block.width * factor, block.height * factor).within(size)
     region = slide.read_rgb(level, wanted)
@@ -191,83 +188,13 @@ def _halves(block: RectPx) -> list[RectPx]:
 
 
 def _luminance_p95(plane: Plane) -> float:
-    """The 95th percentile of what could be read, rounded down to a thousandth; 255 where nothing could."""
-    histogram = sum(
-        _histogram(plane.rgb[rows] @ np.array(LUMINANCE_PER_MILLE), ~plane.unread[rows], 255_001)
-        for rows in _bands(len(plane.rgb))
+    """The 95th percentile of what could be read, rounded down to a thousandth; 255 if nothing could."""
+    counts = sum(
+        histogram(plane.rgb[rows] @ np.array(LUMINANCE_PER_MILLE), ~plane.unread[rows], 255_001)
+        for rows in bands(len(plane.rgb))
     )
-    counted = np.cumsum(histogram)
+    counted = np.cumsum(counts)
     return float(np.searchsorted(counted, 0.95 * counted[-1])) / 1000 if counted[-1] else 255.0
-
-
-def _bands(height: int) -> Iterator[slice]:
-    for y in range(0, height, BAND_ROWS):
-        yield slice(y, y + BAND_ROWS)
-
-
-def _by_bands(compute: Callable[[NDArray[np.uint8]], NDArray[Any]], rgb: NDArray[np.uint8]) -> NDArray[Any]:
-    """What is computed from each pixel (h, w, 3) alone, some rows at a time."""
-    return np.concatenate([compute(rgb[rows]) for rows in _bands(len(rgb))])
-
-
-def _histogram(values: NDArray[Any], counted: NDArray[np.bool_], bins: int) -> NDArray[np.int64]:
-    """How often each whole number below `bins` stands where it counts."""
-    found = np.zeros(bins, np.int64)
-    for rows in _bands(len(values)):
-        found += np.bincount(values[rows][counted[rows]], minlength=bins)
-    return found
-
-
-def _ink_coloured(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Green and blue pen. Red ink looks like eosin or blood and black ink like pigment: both stay in."""
-    hue, saturation = _hue_degrees(rgb), _saturation(rgb)
-    green = (hue >= 75) & (hue < 180) & (saturation >= 64)
-    blue = (hue >= 180) & (hue < 235) & (saturation >= 128)
-    coloured: NDArray[np.bool_] = green | blue
-    return coloured
-
-
-def _saturation(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """HSV saturation, 0–255."""
-    high, low = _extremes(rgb)
-    saturation: NDArray[np.uint8] = np.round(255 * (high - low) / np.maximum(high, 1)).astype(np.uint8)
-    return saturation
-
-
-def _extremes(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """Each pixel's largest and smallest channel. NumPy takes twenty times as long for `max(axis=2)` of three values."""
-    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
-    high, low = (each(each(red, green), blue) for each in (np.maximum, np.minimum))
-    return high.astype(np.float64), low
-
-
-def _hue_degrees(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """HSV hue in degrees; 0 where there is none."""
-    red, green, blue = np.moveaxis(rgb.astype(np.float64), 2, 0)
-    high, low = _extremes(rgb)
-    spread = np.maximum(high - low, 1e-9)
-    sector = np.where(
-        high == red,
-        (green - blue) / spread % 6,
-        np.where(high == green, (blue - red) / spread + 2, (red - green) / spread + 4),
-    )
-    hue: NDArray[np.float64] = np.where(high == low, 0.0, 60 * sector)
-    return hue
-
-
-def _otsu(counts: NDArray[np.int64]) -> int:
-    """Otsu's threshold: the least value of the upper class that maximises the variance between two classes."""
-    histogram = counts.astype(np.float64)
-    below = np.cumsum(histogram)[:-1]
-    above = histogram.sum() - below
-    weighted = np.cumsum(histogram * np.arange(256))
-    possible = (below > 0) & (above > 0)
-    if not possible.any():
-        return 0
-    mean_below = weighted[:-1] / np.maximum(below, 1)
-    mean_above = (weighted[-1] - weighted[:-1]) / np.maximum(above, 1)
-    variance = np.where(possible, below * above * (mean_above - mean_below) ** 2, -1.0)
-    return int(np.argmax(variance)) + 1
 
 
 def _without_small(mask: NDArray[np.bool_], pixels: float) -> NDArray[np.bool_]:
@@ -282,7 +209,7 @@ def _without_small(mask: NDArray[np.bool_], pixels: float) -> NDArray[np.bool_]:
 def _small_holes(mask: NDArray[np.bool_], pixels: float) -> NDArray[np.bool_]:
     """Parts of fewer pixels that the mask encloses.
 
-    What touches the slide's edge is no hole: else the glass of an image smaller than HOLE_MM2 became tissue.
+    A part at the slide's edge is no hole; otherwise the background of an image smaller than HOLE_MM2 became tissue.
     """
     labels, sizes = _parts(~mask)
     fill = sizes < pixels
@@ -296,11 +223,11 @@ def _small_holes(mask: NDArray[np.bool_], pixels: float) -> NDArray[np.bool_]:
 def _parts(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64]]:
     """Each pixel's connected part, 0 outside, and the parts' sizes."""
     labels, count = ndimage.label(mask)
-    return labels, _histogram(labels, np.ones_like(mask), count + 1)
+    return labels, histogram(labels, np.ones_like(mask), count + 1)
 
 
 def _read_mask(path: Path, shape: tuple[int, ...], size_l0: SizePx) -> NDArray[np.bool_]:
-    """The mask image on the plane, nearest pixel."""
+    """The mask image resized to the plane, nearest pixel."""
     try:
         with Image.open(path) as image:
             mask = image.convert("L")
@@ -308,7 +235,7 @@ def _read_mask(path: Path, shape: tuple[int, ...], size_l0: SizePx) -> NDArray[n
         raise UsageError("The image given with --tissue cannot be read. Give a PNG mask, `auto` or `all`.") from error
     if abs(math.log(mask.width * size_l0.height / (mask.height * size_l0.width))) > math.log(1.02):
         raise UsageError(
-            f"The mask given with --tissue has {mask.width} × {mask.height} px, another aspect than the slide's "
-            f"{size_l0.width} × {size_l0.height} px. Give a mask of the whole slide."
+            f"The mask given with --tissue has {mask.width} × {mask.height} px; its aspect ratio is not that of "
+            f"the slide, {size_l0.width} × {size_l0.height} px. Give a mask of the whole slide."
         )
     return np.asarray(mask.resize((shape[1], shape[0]), Image.Resampling.NEAREST)) > 0

@@ -74,12 +74,12 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path):
     [
         ("", "no column `slide`"),
         ("name,age\na.svs,3\n", "no column `slide`"),
-        ("slide,age\na.svs\n", "Line 2 of the manifest has another number of cells"),
-        ("slide,age\na.svs,1,2\n", "Line 2 of the manifest has another number of cells"),
+        ("slide,age\na.svs\n", "Line 2 of the manifest has 1 column; the header has 2"),
+        ("slide,age\na.svs,1,2\n", "Line 2 of the manifest has 3 columns; the header has 2"),
         ("slide,age\n ,1\n", "Line 2 of the manifest names no slide"),
         ('slide\n"a.svs\n', "cannot be read"),
-        ("slide,id\na.svs,1\nb.svs,1\n", "names 1 ids twice"),
-        ("slide\na/x.svs\nb/x.svs\n", "names 1 ids twice"),
+        ("slide,id\na.svs,1\nb.svs,1\n", "repeats 1 ids"),
+        ("slide\na/x.svs\nb/x.svs\n", "repeats 1 ids"),
     ],
 )
 def test_a_manifest_that_cannot_be_trusted_is_refused(tmp_path, text, says):

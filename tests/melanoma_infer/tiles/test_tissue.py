@@ -239,7 +239,7 @@ def test_a_given_mask_of_any_size_is_the_tissue(tmp_path, factor):
 @pytest.mark.parametrize("size", [(140, 104), (146, 100), (100, 140)])
 def test_a_given_mask_of_another_aspect_is_refused(tmp_path, size):
     mask = write_image(tmp_path / "mask.png", np.ones(size[::-1], np.uint8))
-    with pytest.raises(UsageError, match="another aspect"):
+    with pytest.raises(UsageError, match="aspect ratio is not that of the slide"):
         found(solid(140, 100), source=str(mask))
 
 
