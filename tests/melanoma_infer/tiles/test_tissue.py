@@ -314,7 +314,7 @@ def test_bands_do_not_show(monkeypatch):
     pixels[20:60, 20:60] = GREEN_PEN
     pixels[90:100, 135:145] = BACKGROUND
     whole = found(pixels)
-    monkeypatch.setattr("melanoma_infer.tiles.tissue.BAND_ROWS", 7)
+    monkeypatch.setattr("melanoma_infer.tiles.colour.BAND_ROWS", 7)
     banded = found(pixels)
     for name in ("mask", "ink", "unread"):
         np.testing.assert_array_equal(getattr(banded, name), getattr(whole, name))
