@@ -10,8 +10,8 @@ import torch
 
 from mminfer_kernels import catalogue
 from mminfer_kernels.catalogue import Problem
-from mminfer_kernels.rows import write_rows
 from mminfer_kernels.timing import Row, measure
+from mminfer_proofs.rows import write_rows
 
 RESULTS = Path(__file__).parent / "results" / "kernels.csv"
 BATCHES = {"cpu": (1, 8), "cuda": (1, 32, 128)}

@@ -10,10 +10,11 @@ from typing import Any
 
 import torch
 
-from mminfer_kernels import catalogue, traffic
+from mminfer_kernels import catalogue
 from mminfer_kernels.bounds import compare
 from mminfer_kernels.catalogue import KERNELS, Problem
 from mminfer_kernels.launch import TAIL_PIXELS, TARGETS
+from mminfer_proofs import traffic
 
 USED_BY = {
     "device": KERNELS,
@@ -48,7 +49,7 @@ def problems_when_compiled(module: str, source: str, path: Path) -> list[str]:
     """What the ahead-of-time compiler's rows say against a mutant; for a process that compiles nothing else."""
     path.write_text(source, encoding="utf-8")
     _import_as(f"mminfer_kernels.{module}", path)
-    from mminfer_kernels import aot
+    from mminfer_proofs import aot
 
     name = "channel_pool" if module == "device" else module
     launches = aot.launches(Problem(torch.float32, 1))

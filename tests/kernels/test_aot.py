@@ -10,9 +10,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mminfer_kernels import aot, resources
 from mminfer_kernels.catalogue import Problem
+from mminfer_kernels.compile import compile_launch
 from mminfer_kernels.launch import TARGETS
+from mminfer_proofs import aot, resources
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("kernels are compiled only in a process without TRITON_INTERPRET", allow_module_level=True)
@@ -91,7 +92,7 @@ def test_stack_in_a_loop_is_seen_in_machine_code():
         config=replace(launch.config, num_warps=4, blocks=blocks),
         constants={**launch.constants, **blocks},
     )
-    code = resources.machine_code(aot.compile_launch(crowded, TARGETS[80]).cubin)
+    code = resources.machine_code(compile_launch(crowded, TARGETS[80]).cubin)
     assert code.spill_bytes > 0
     assert code.stack_bytes > 0
     assert code.stack_in_loop
@@ -119,7 +120,7 @@ def test_every_kernel_is_compiled_for_every_target():
 
 
 def test_compiling_needs_the_interpreter_off(tmp_path):
-    command = [sys.executable, "-m", "mminfer_kernels.aot", "--save", str(tmp_path / "rows.csv")]
+    command = [sys.executable, "-m", "mminfer_proofs.aot", "--save", str(tmp_path / "rows.csv")]
     environment = {"PYTHONPATH": ":".join(sys.path), "TRITON_INTERPRET": "1"}
     refused = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert refused.returncode == 2
@@ -128,7 +129,7 @@ def test_compiling_needs_the_interpreter_off(tmp_path):
 
 def compile_everything(tmp_path, path):
     rows, folder = tmp_path / "rows.csv", tmp_path / "cubins"
-    command = [sys.executable, "-m", "mminfer_kernels.aot", "--save", str(rows), "--cubins", str(folder)]
+    command = [sys.executable, "-m", "mminfer_proofs.aot", "--save", str(rows), "--cubins", str(folder)]
     environment = {**os.environ, "PYTHONPATH": path, "TRITON_CACHE_DIR": str(tmp_path / "cache")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

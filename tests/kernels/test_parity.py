@@ -6,10 +6,11 @@ import math
 import pytest
 import torch
 
-from mminfer_kernels import catalogue, interpreted
+from mminfer_kernels import catalogue
 from mminfer_kernels.bounds import compare
 from mminfer_kernels.catalogue import Problem
 from mminfer_kernels.launch import TAIL_PIXELS, TARGETS
+from mminfer_proofs import interpreted
 
 pytestmark = pytest.mark.interpreter
 

@@ -14,11 +14,12 @@ import pytest
 import torch
 from ptx_mutants_for_tests import mutants
 
-from mminfer_kernels import aot, catalogue
+from mminfer_kernels import catalogue
 from mminfer_kernels.bounds import compare
 from mminfer_kernels.catalogue import KERNELS, Problem
-from mminfer_kernels.errors import KernelFault
+from mminfer_kernels.compile import compile_launch
 from mminfer_kernels.launch import TARGETS
+from mminfer_proofs.errors import KernelFault
 
 pytestmark = pytest.mark.slow
 
@@ -60,11 +61,11 @@ class Subject:
         self.exact = catalogue.reference(name, arguments)
         self.low = catalogue.reference(name, arguments, dtype)
         self.planned = catalogue.plan(name, arguments, TARGETS[80])
-        self.compiled = [aot.compile_launch(launch, TARGETS[80]) for launch in self.planned.launches]
+        self.compiled = [compile_launch(launch, TARGETS[80]) for launch in self.planned.launches]
 
     def is_right(self, index: int, ptx: str) -> bool:
         """Whether all is well when that launch runs this code."""
-        from mminfer_kernels.sanitizer.storage import run_launch
+        from mminfer_proofs.sanitizer.storage import run_launch
 
         for number, (launch, code) in enumerate(zip(self.planned.launches, self.compiled, strict=True)):
             try:

@@ -11,13 +11,15 @@ import torch
 import triton
 import triton.language as tl
 
-from mminfer_kernels import aot, bounds, catalogue
+from mminfer_kernels import bounds, catalogue
 from mminfer_kernels.catalogue import KERNELS, Problem
-from mminfer_kernels.errors import KernelFault, KernelInputError
+from mminfer_kernels.compile import compile_launch
+from mminfer_kernels.errors import KernelInputError
 from mminfer_kernels.launch import TARGETS, Launch, LaunchConfig
-from mminfer_kernels.sanitizer import Far, execute
-from mminfer_kernels.sanitizer.far_tiles import check_far_tile, far_tile
-from mminfer_kernels.sanitizer.storage import arguments_of, run_launch, storage_of, tensor_like
+from mminfer_proofs.errors import KernelFault
+from mminfer_proofs.sanitizer import Far, execute
+from mminfer_proofs.sanitizer.far_tiles import check_far_tile, far_tile
+from mminfer_proofs.sanitizer.storage import arguments_of, run_launch, storage_of, tensor_like
 
 if os.environ.get("TRITON_INTERPRET", "0") != "0":
     pytest.skip("kernels are compiled only in a process without TRITON_INTERPRET", allow_module_level=True)
@@ -598,7 +600,7 @@ def compile_once(launch, sm=80):
     types = tuple(str(getattr(value, "dtype", "i32")) for value in launch.arguments.values())
     key = (launch.name, types, tuple(launch.constants.items()), launch.config.num_warps, launch.config.num_stages, sm)
     if key not in _compiled:
-        _compiled[key] = aot.compile_launch(launch, TARGETS[sm])
+        _compiled[key] = compile_launch(launch, TARGETS[sm])
     return _compiled[key]
 
 

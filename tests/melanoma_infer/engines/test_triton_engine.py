@@ -53,7 +53,7 @@ def demo() -> Bundle:
 def place(request, monkeypatch) -> str:
     """Where kernels run: in the interpreter, with exact products, or on a GPU."""
     if request.param == "cpu":
-        from mminfer_kernels.interpreted import mended
+        from mminfer_proofs.interpreted import mended
 
         with mended():
             yield "cpu"

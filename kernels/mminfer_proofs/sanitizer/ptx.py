@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from mminfer_kernels.errors import KernelFault
+from mminfer_proofs.errors import KernelFault
 
 
 @dataclass(frozen=True)

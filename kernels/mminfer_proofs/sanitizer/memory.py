@@ -8,13 +8,13 @@ from functools import partial
 
 import numpy as np
 
-from mminfer_kernels.errors import KernelFault
-from mminfer_kernels.sanitizer.access import Access, Array
-from mminfer_kernels.sanitizer.arena import Arena
-from mminfer_kernels.sanitizer.ptx import Address, Operand, Statement
-from mminfer_kernels.sanitizer.registers import UNSIGNED, Registers, Step, dtype_of
-from mminfer_kernels.sanitizer.shared import Shared
-from mminfer_kernels.sanitizer.warp import converged
+from mminfer_proofs.errors import KernelFault
+from mminfer_proofs.sanitizer.access import Access, Array
+from mminfer_proofs.sanitizer.arena import Arena
+from mminfer_proofs.sanitizer.ptx import Address, Operand, Statement
+from mminfer_proofs.sanitizer.registers import UNSIGNED, Registers, Step, dtype_of
+from mminfer_proofs.sanitizer.shared import Shared
+from mminfer_proofs.sanitizer.warp import converged
 
 HINTS = {"nc", "ca", "cg", "cs", "wb", "wt"}
 """Cache operators, which change no result; so do L1:: and L2:: modifiers."""

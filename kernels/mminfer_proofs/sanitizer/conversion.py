@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from mminfer_kernels.errors import KernelFault
-from mminfer_kernels.sanitizer.arithmetic import flushed
-from mminfer_kernels.sanitizer.ptx import Statement
-from mminfer_kernels.sanitizer.registers import UNSIGNED, Registers, Row, Step, dtype_of
+from mminfer_proofs.errors import KernelFault
+from mminfer_proofs.sanitizer.arithmetic import flushed
+from mminfer_proofs.sanitizer.ptx import Statement
+from mminfer_proofs.sanitizer.registers import UNSIGNED, Registers, Row, Step, dtype_of
 
 TO_WHOLE: Mapping[str, np.ufunc] = {"rni": np.rint, "rzi": np.trunc, "rmi": np.floor, "rpi": np.ceil}
 Converter = Callable[[Row], Row]

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mminfer_kernels.sanitizer.access import Access, Array
-from mminfer_kernels.sanitizer.costs import Costs, wavefronts
-from mminfer_kernels.sanitizer.races import Races
-from mminfer_kernels.sanitizer.warp import WARP
+from mminfer_proofs.sanitizer.access import Access, Array
+from mminfer_proofs.sanitizer.costs import Costs, wavefronts
+from mminfer_proofs.sanitizer.races import Races
+from mminfer_proofs.sanitizer.warp import WARP
 
 NEVER, READY, IN_FLIGHT = 0, 1, 2
 PADDING = 16

@@ -6,16 +6,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
-from mminfer_kernels.errors import KernelFault
-from mminfer_kernels.sanitizer import arena as global_memory
-from mminfer_kernels.sanitizer.access import Array
-from mminfer_kernels.sanitizer.arena import Arena
-from mminfer_kernels.sanitizer.costs import Costs
-from mminfer_kernels.sanitizer.cta import Machine
-from mminfer_kernels.sanitizer.memory import Memories
-from mminfer_kernels.sanitizer.ptx import Program, parse
-from mminfer_kernels.sanitizer.registers import Registers
-from mminfer_kernels.sanitizer.shared import Shared
+from mminfer_proofs.errors import KernelFault
+from mminfer_proofs.sanitizer import arena as global_memory
+from mminfer_proofs.sanitizer.access import Array
+from mminfer_proofs.sanitizer.arena import Arena
+from mminfer_proofs.sanitizer.costs import Costs
+from mminfer_proofs.sanitizer.cta import Machine
+from mminfer_proofs.sanitizer.memory import Memories
+from mminfer_proofs.sanitizer.ptx import Program, parse
+from mminfer_proofs.sanitizer.registers import Registers
+from mminfer_proofs.sanitizer.shared import Shared
 
 
 @dataclass(frozen=True)

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import numpy as np
 from torch import Tensor
 
-from mminfer_kernels.errors import KernelFault
 from mminfer_kernels.launch import Launch
-from mminfer_kernels.sanitizer.access import Array
-from mminfer_kernels.sanitizer.execution import Far, execute
-from mminfer_kernels.sanitizer.storage import arguments_of
+from mminfer_proofs.errors import KernelFault
+from mminfer_proofs.sanitizer.access import Array
+from mminfer_proofs.sanitizer.execution import Far, execute
+from mminfer_proofs.sanitizer.storage import arguments_of
 
 FEWEST_TILES = 40_000
 """A large slide's tiles."""

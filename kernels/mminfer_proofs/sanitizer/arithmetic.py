@@ -8,9 +8,9 @@ from functools import partial
 
 import numpy as np
 
-from mminfer_kernels.errors import KernelFault
-from mminfer_kernels.sanitizer.ptx import Operand, Statement
-from mminfer_kernels.sanitizer.registers import Registers, Row, Step, dtype_of
+from mminfer_proofs.errors import KernelFault
+from mminfer_proofs.sanitizer.ptx import Operand, Statement
+from mminfer_proofs.sanitizer.registers import Registers, Row, Step, dtype_of
 
 INTEGERS = ("s16", "u16", "s32", "u32", "s64", "u64")
 BITS = ("b16", "b32", "b64")

@@ -1,4 +1,4 @@
-"""Every kernel compiled ahead of time for every target, and what it takes there: `python -m mminfer_kernels.aot`.
+"""Every kernel compiled ahead of time for every target, and what it takes there: `python -m mminfer_proofs.aot`.
 
 The launches are those that a GPU would run (`catalogue.plan`), at the network's size. No GPU is needed.
 """
@@ -17,23 +17,15 @@ from pathlib import Path
 import torch
 import triton
 from torch import Tensor
-from triton.backends.compiler import GPUTarget
-from triton.compiler import ASTSource
 
-from mminfer_kernels import catalogue, resources
+from mminfer_kernels import catalogue
 from mminfer_kernels.catalogue import KERNELS, Problem
+from mminfer_kernels.compile import WARP, compile_launch
 from mminfer_kernels.errors import KernelError
 from mminfer_kernels.launch import TARGETS, Launch, Target
-from mminfer_kernels.rows import write_rows
+from mminfer_proofs import resources
+from mminfer_proofs.rows import write_rows
 
-TRITON_TYPES = {
-    torch.float16: "fp16",
-    torch.bfloat16: "bf16",
-    torch.float32: "fp32",
-    torch.uint8: "u8",
-    torch.int64: "i64",
-}
-WARP = 32
 STACK_BYTES = 32
 """What a thread may have on the stack outside the fast path, if no loop touches it."""
 CHANNELS = (2048, 2044)
@@ -41,15 +33,6 @@ CHANNELS = (2048, 2044)
 MULTIPLYING = ("attention_tail", "attention_project")
 READING_MAPS = ("normalize_tiles", "channel_pool", "spatial_attention", "attention_pool", *MULTIPLYING)
 """The launches that stream a map or a tile: only these have a fast path."""
-
-
-@dataclass(frozen=True)
-class Compiled:
-    """One launch, compiled for one target."""
-
-    ptx: str
-    cubin: bytes
-    shared_bytes: int
 
 
 @dataclass(frozen=True)
@@ -78,27 +61,6 @@ class Row:
     tf32: bool
     accesses: str
     """By argument, the widths of its loads and stores in bits."""
-
-
-def compile_launch(launch: Launch, target: Target) -> Compiled:
-    """The launch's kernel as the target runs it; every pointer is aligned to 16 bytes, as PyTorch allocates.
-
-    Raises:
-        KernelError: Triton's interpreter is on, so there is nothing to compile.
-    """
-    if not hasattr(launch.kernel, "params"):
-        raise KernelError("Triton's interpreter is on: unset TRITON_INTERPRET and start again.")
-    names = launch.kernel.arg_names
-    signature = {name: _type_of(launch.arguments[name]) if name in launch.arguments else "constexpr" for name in names}
-    source = ASTSource(
-        fn=launch.kernel,
-        signature=signature,
-        constexprs={(names.index(name),): value for name, value in launch.constants.items()},
-        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in launch.arguments},
-    )
-    options = {"num_warps": launch.config.num_warps, "num_stages": launch.config.num_stages}
-    compiled = triton.compile(source, target=GPUTarget("cuda", target.sm, WARP), options=options)
-    return Compiled(compiled.asm["ptx"], compiled.asm["cubin"], compiled.metadata.shared)
 
 
 def launches(problem: Problem) -> Iterator[Launch]:
@@ -179,7 +141,7 @@ def problems(row: Row) -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compile everything, print what is wrong, and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m mminfer_kernels.aot", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m mminfer_proofs.aot", description=__doc__)
     parser.add_argument(
         "--save", type=Path, required=True, metavar="FILE", help="CSV, a row a launch, dtype and target"
     )
@@ -212,10 +174,6 @@ def _planned(name: str, problem: Problem, target: Target) -> Launch:
                 if launch.name == name:
                     return launch
     raise KernelError(f"No kernel launches {name!r}.")
-
-
-def _type_of(argument: Tensor | int) -> str:
-    return f"*{TRITON_TYPES[argument.dtype]}" if isinstance(argument, Tensor) else "i32"
 
 
 def _dtype_of(launch: Launch) -> torch.dtype:

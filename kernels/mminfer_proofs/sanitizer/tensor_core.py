@@ -8,13 +8,13 @@ from __future__ import annotations
 
 import numpy as np
 
-from mminfer_kernels.errors import KernelFault
-from mminfer_kernels.sanitizer.access import Access, Array
-from mminfer_kernels.sanitizer.conversion import float32_of
-from mminfer_kernels.sanitizer.memory import Memories, pointer
-from mminfer_kernels.sanitizer.ptx import Operand, Statement
-from mminfer_kernels.sanitizer.registers import Row, Step
-from mminfer_kernels.sanitizer.warp import WARP, converged
+from mminfer_proofs.errors import KernelFault
+from mminfer_proofs.sanitizer.access import Access, Array
+from mminfer_proofs.sanitizer.conversion import float32_of
+from mminfer_proofs.sanitizer.memory import Memories, pointer
+from mminfer_proofs.sanitizer.ptx import Operand, Statement
+from mminfer_proofs.sanitizer.registers import Row, Step
+from mminfer_proofs.sanitizer.warp import WARP, converged
 
 ROWS = 8
 """Of a matrix, 16 bytes each, whose addresses 8 threads give."""

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from mminfer_kernels.errors import KernelFault
-from mminfer_kernels.sanitizer.ptx import Statement
-from mminfer_kernels.sanitizer.registers import Registers, Row, Step, dtype_of
+from mminfer_proofs.errors import KernelFault
+from mminfer_proofs.sanitizer.ptx import Statement
+from mminfer_proofs.sanitizer.registers import Registers, Row, Step, dtype_of
 
 WARP = 32
 REDUCTIONS: Mapping[str, np.ufunc] = {

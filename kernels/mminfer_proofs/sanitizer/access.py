@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from mminfer_kernels.errors import KernelFault
-from mminfer_kernels.sanitizer.ptx import Statement
-from mminfer_kernels.sanitizer.warp import WARP
+from mminfer_proofs.errors import KernelFault
+from mminfer_proofs.sanitizer.ptx import Statement
+from mminfer_proofs.sanitizer.warp import WARP
 
 Array = NDArray[Any]
 

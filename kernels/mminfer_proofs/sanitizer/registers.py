@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike, NDArray
 
-from mminfer_kernels.errors import KernelFault
-from mminfer_kernels.sanitizer.ptx import Guard, Operand, Program, Statement
+from mminfer_proofs.errors import KernelFault
+from mminfer_proofs.sanitizer.ptx import Guard, Operand, Program, Statement
 
 Row = NDArray[Any]
 """One register of every thread."""

@@ -1,4 +1,4 @@
-"""Bytes that the kernels really load and store, counted in Triton's interpreter: `python -m mminfer_kernels.traffic`.
+"""Bytes that the kernels really load and store, counted in Triton's interpreter: `python -m mminfer_proofs.traffic`.
 
 Counted are the unmasked lanes of every load and store, at the network's size. What a GPU's caches serve twice counts
 twice; so these are upper bounds of the memory's traffic, and exact where nothing is read again, as x in attention_tail.
@@ -23,7 +23,7 @@ from torch import Tensor
 from mminfer_kernels import catalogue
 from mminfer_kernels.catalogue import KERNELS, Problem
 from mminfer_kernels.launch import TARGETS, Planned
-from mminfer_kernels.rows import write_rows
+from mminfer_proofs.rows import write_rows
 
 PROBLEM = Problem(torch.float16, batch=2)
 
@@ -93,7 +93,7 @@ def counting(tensors: dict[str, Tensor]) -> Iterator[tuple[Counter[str], Counter
     # Imported here: whoever asks for counts has turned the interpreter on first.
     from triton.runtime.interpreter import InterpreterBuilder
 
-    from mminfer_kernels.interpreted import mended
+    from mminfer_proofs.interpreted import mended
 
     loaded, stored = Counter[str](), Counter[str]()
     load, store = InterpreterBuilder.create_masked_load, InterpreterBuilder.create_masked_store
@@ -126,7 +126,7 @@ def problems(rows: Sequence[Row]) -> Iterator[str]:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Count everything, print what is wrong, and return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m mminfer_kernels.traffic", description=__doc__)
+    parser = argparse.ArgumentParser(prog="python -m mminfer_proofs.traffic", description=__doc__)
     parser.add_argument("--save", type=Path, required=True, metavar="FILE", help="CSV, a row a kernel and argument")
     options = parser.parse_args(arguments)
     os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: it is read when a kernel is defined

@@ -6,11 +6,11 @@ from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 
-from mminfer_kernels.errors import KernelFault
-from mminfer_kernels.sanitizer.access import Access, Array
-from mminfer_kernels.sanitizer.costs import Costs
-from mminfer_kernels.sanitizer.races import Races
-from mminfer_kernels.sanitizer.warp import WARP
+from mminfer_proofs.errors import KernelFault
+from mminfer_proofs.sanitizer.access import Access, Array
+from mminfer_proofs.sanitizer.costs import Costs
+from mminfer_proofs.sanitizer.races import Races
+from mminfer_proofs.sanitizer.warp import WARP
 
 FIRST_ADDRESS = 1 << 44
 PADDING = 16

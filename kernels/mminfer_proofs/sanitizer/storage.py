@@ -7,8 +7,8 @@ from torch import Tensor
 
 from mminfer_kernels.errors import KernelInputError
 from mminfer_kernels.launch import Launch
-from mminfer_kernels.sanitizer.access import Array
-from mminfer_kernels.sanitizer.execution import Execution, Far, execute
+from mminfer_proofs.sanitizer.access import Array
+from mminfer_proofs.sanitizer.execution import Execution, Far, execute
 
 
 def storage_of(tensor: Tensor) -> Array:

@@ -11,6 +11,6 @@ synccheck   barriers, jumps and exchanges within warps are reached by all thread
 and counts: bytes, 32-byte sectors and the ideal, wavefronts of shared memory and the ideal.
 """
 
-from mminfer_kernels.sanitizer.execution import Execution, Far, execute
+from mminfer_proofs.sanitizer.execution import Execution, Far, execute
 
 __all__ = ["Execution", "Far", "execute"]

@@ -9,13 +9,13 @@ from itertools import pairwise
 
 import numpy as np
 
-from mminfer_kernels.errors import KernelFault
-from mminfer_kernels.sanitizer import arithmetic, memory, tensor_core
-from mminfer_kernels.sanitizer.conversion import convert
-from mminfer_kernels.sanitizer.memory import Memories
-from mminfer_kernels.sanitizer.ptx import Program, Statement
-from mminfer_kernels.sanitizer.registers import Row, Step
-from mminfer_kernels.sanitizer.warp import converged, reduce, shuffle
+from mminfer_proofs.errors import KernelFault
+from mminfer_proofs.sanitizer import arithmetic, memory, tensor_core
+from mminfer_proofs.sanitizer.conversion import convert
+from mminfer_proofs.sanitizer.memory import Memories
+from mminfer_proofs.sanitizer.ptx import Program, Statement
+from mminfer_proofs.sanitizer.registers import Row, Step
+from mminfer_proofs.sanitizer.warp import converged, reduce, shuffle
 
 OF_REGISTERS: Mapping[str, arithmetic.Builder] = {
     **arithmetic.BUILDERS,
