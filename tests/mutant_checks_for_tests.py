@@ -18,8 +18,7 @@ from mminfer_proofs import traffic
 
 USED_BY = {
     "device": KERNELS,
-    "channel_pool": ("spatial_attention", "attention_pool"),
-    "attention_map": ("attention_pool",),
+    "channel_pool": ("spatial_attention",),
 }
 PROBLEMS = (
     Problem(torch.float16, 2, 96, 7, 7, tile_px=8, features=16, middle=16),
@@ -67,15 +66,15 @@ def check(name: str, moved: Moved) -> Moved:
             if index == 0:
                 _check_nan(name, problem)
     if name == "aggregate_tiles":
-        _check_hottest_of_one_is_the_maximum()
+        _check_top_area_of_one_tile_is_the_maximum()
     return found
 
 
-def _check_hottest_of_one_is_the_maximum() -> None:
+def _check_top_area_of_one_tile_is_the_maximum() -> None:
     random = torch.Generator().manual_seed(4)
     scores = torch.randn(640, generator=random)
     offsets = torch.arange(0, 641, 10)
-    aggregates = _run("aggregate_tiles", {"scores": scores, "offsets": offsets, "hottest": torch.ones(64)})[0]
+    aggregates = _run("aggregate_tiles", {"scores": scores, "offsets": offsets, "top_tiles": torch.ones(64)})[0]
     assert torch.equal(aggregates[2], aggregates[1]), "the first in rank is not the largest, to the bit"
 
 
@@ -93,10 +92,9 @@ def _check_nan(name: str, problem: Problem) -> None:
     if name in ("normalize_tiles", "aggregate_tiles"):
         return
     arguments = _inputs(name, problem)
-    poisoned = {**arguments}
-    key = "projected" if name == "attention_head" else "x"
-    poisoned[key] = arguments[key].clone()
-    poisoned[key][1, 3, 2, 4] = float("nan")
+    poisoned = catalogue.map_tensors(torch.Tensor.clone, arguments)
+    x = poisoned["projection"].projected if name == "attention_head" else poisoned["x"]
+    x[1, 3, 2, 4] = float("nan")
     clean, dirty = _run(name, arguments)[0], _run(name, poisoned)[0]
     for index, (before, after) in enumerate(zip(clean, dirty, strict=True)):
         assert torch.equal(before[0], after[0]), "NaN in another tile"

@@ -31,7 +31,7 @@ STACK_BYTES = 32
 CHANNELS = (2048, 2044)
 """The network's own, and a number of them that no row of 16 bytes divides."""
 MULTIPLYING = ("attention_tail", "attention_project")
-READING_MAPS = ("normalize_tiles", "channel_pool", "spatial_attention", "attention_pool", *MULTIPLYING)
+READING_MAPS = ("normalize_tiles", "channel_pool", "spatial_attention", *MULTIPLYING)
 """The launches that stream a map or a tile: only these have a fast path."""
 
 

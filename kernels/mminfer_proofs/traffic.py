@@ -60,7 +60,6 @@ BOUNDS = (
     Bound("attention_tail", "w1_image", "x", ("w1_image",), (), 0.0, 0.5),
     Bound("attention_tail", "all stores", "x", (), ("*",), 0.0, 0.01),
     Bound("attention_project", "x", "x", ("x",), (), 1.0, 1.0),
-    Bound("attention_pool", "x", "x", ("x",), ("x",), 0.0, 2.0 * 1.01),
     Bound("spatial_attention", "x and the attended map", "x", ("x", "attended"), ("x", "attended"), 0.0, 3.0 * 1.01),
     Bound("normalize_tiles", "tiles", "tiles", ("tiles",), (), 1.0, 1.0),
     Bound("normalize_tiles", "images", "images", (), ("images",), 1.0, 1.0),

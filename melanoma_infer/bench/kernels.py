@@ -123,7 +123,7 @@ def _row(row: Row, plain: Row, precision: Precision, batch: int, copy_s: float) 
 def _least_bytes(name: str, problem: Problem) -> int:
     """All that goes in, and all that comes out, once."""
     arguments = catalogue.inputs(name, problem)
-    tensors: list[Any] = [*arguments.values(), *catalogue.reference(name, arguments, problem.dtype)]
+    tensors: list[Any] = [*catalogue.flat(arguments), *catalogue.reference(name, arguments, problem.dtype)]
     return sum(each.nbytes for each in tensors if isinstance(each, Tensor))
 
 

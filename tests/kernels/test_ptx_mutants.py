@@ -27,7 +27,7 @@ HARMLESS = {
     r"guard turned round: @%p st\.": "threads hold copies of one value, and the guard picks the one that stores it",
     r"comparison: setp\.(eq|ne)\.b32 %p, %r, 0;": "the same, where the guard is made",
     r"attention_tail: comparison: setp\.lt\.u32 %p, %r, (32|128);": "the same, for those that add up partial sums",
-    r"(attention_map|attention_head|spatial_attention): comparison: setp\.lt\.u32": "rows guarded twice",
+    r"(attention_head|spatial_attention): comparison: setp\.lt\.u32": "rows guarded twice",
     r"spatial_attention: integer constant: add\.s32": "an address beyond the map: a guard holds it back",
     r"attention_head: operands swapped: div": "attention beyond the map: never stored",
     r"normalize_tiles: (integer constant: sh[lr]|operands swapped: (sub|selp))": "bytes beyond the tile: never stored",
@@ -81,11 +81,11 @@ class Subject:
 
 
 def slides() -> dict[str, torch.Tensor]:
-    """No tile, one, more than a block; then slides whose hottest tile is asked for: the maximum, to the bit."""
+    """No tile, one, more than a block; then slides whose top area is one tile: the maximum, to the bit."""
     sizes = torch.tensor([0, 1, 1025, 130, *[7] * 8])
     scores = torch.randn(int(sizes.sum()), generator=torch.Generator().manual_seed(2))
     offsets = torch.cat((torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)))
-    return {"scores": scores, "offsets": offsets, "hottest": torch.tensor([2.0, 3.5, *[1.0] * 10])}
+    return {"scores": scores, "offsets": offsets, "top_tiles": torch.tensor([2.0, 3.5, *[1.0] * 10])}
 
 
 def try_all(name: str) -> Found:
