@@ -6,7 +6,6 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from statistics import quantiles
 from typing import Any
 
@@ -34,19 +33,12 @@ class Row:
     shape: str
     dtype: str
     device: str
-    torch: str
-    triton: str
     median_ms: float
     p20_ms: float
     p80_ms: float
     max_error: float
     """Largest difference from the reference in float64."""
     allowed_error: float
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        """What makes two rows the same measurement."""
-        return (self.name, self.provider, self.shape, self.dtype, self.device, self.torch, self.triton)
 
 
 def measure(name: str, problem: Problem, device: str) -> Iterator[Row]:
@@ -72,7 +64,7 @@ def measure(name: str, problem: Problem, device: str) -> Iterator[Row]:
         p20, median, p80 = milliseconds(call, device)
         yield Row(
             name, provider, problem.shape, str(problem.dtype).removeprefix("torch."), _device_name(device),
-            torch.__version__, _triton_version(), median, p20, p80, furthest.error, furthest.allowed,
+            median, p20, p80, furthest.error, furthest.allowed,
         )  # fmt: skip
 
 
@@ -109,10 +101,3 @@ def milliseconds(call: Callable[[], Any], device: str) -> tuple[float, float, fl
         times.append(1000 * (time.perf_counter() - start))
     fifths = quantiles(times, n=10)
     return fifths[1], fifths[4], fifths[7]
-
-
-def _triton_version() -> str:
-    try:
-        return version("triton")
-    except PackageNotFoundError:
-        return ""

@@ -18,7 +18,6 @@ def test_a_row_a_provider_with_ordered_times(name):
     rows = list(timing.measure(name, Problem(torch.float32, 2, 12, 5, 3, tile_px=8, features=16, middle=16), "cpu"))
     assert [row.provider for row in rows] == (["torch", "as-written"] if name == "attention_tail" else ["torch"])
     assert all(0 < row.p20_ms <= row.median_ms <= row.p80_ms for row in rows)
-    assert len({row.key for row in rows}) == len(rows)
 
 
 def test_a_wrong_answer_is_not_timed(monkeypatch):
