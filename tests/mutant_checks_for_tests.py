@@ -51,7 +51,7 @@ def problems_when_compiled(module: str, source: str, path: Path) -> list[str]:
     from mminfer_proofs import aot
 
     name = "channel_pool" if module == "device" else module
-    launches = aot.launches(Problem(torch.float32, 1))
+    launches = aot.launches(Problem(torch.float32, 1), TARGETS[80])
     first = next(launch.name for launch in launches if launch.kernel.fn.__module__.endswith(name))
     return list(aot.problems(aot.row_of(first, Problem(torch.float32, 1), TARGETS[80])))
 

@@ -1,4 +1,4 @@
-"""Every kernel compiled ahead of time for every target, and what it takes there: `python -m mminfer_proofs.aot`.
+"""Compile every kernel ahead of time for every target and check its resources: `python -m mminfer_proofs.aot`.
 
 The launches are those that a GPU would run (`catalogue.plan`), at the network's size. No GPU is needed.
 """
@@ -16,35 +16,33 @@ from pathlib import Path
 
 import torch
 import triton
-from torch import Tensor
 
 from mminfer_kernels import catalogue
 from mminfer_kernels.catalogue import KERNELS, Problem
 from mminfer_kernels.compile import WARP, compile_launch
-from mminfer_kernels.errors import KernelError
 from mminfer_kernels.launch import TARGETS, Launch, Target
 from mminfer_proofs import resources
 from mminfer_proofs.rows import write_rows
 
 STACK_BYTES = 32
-"""What a thread may have on the stack outside the fast path, if no loop touches it."""
+"""Stack that a thread may use outside the fast path, if no loop touches it."""
 CHANNELS = (2048, 2044)
-"""The network's own, and a number of them that no row of 16 bytes divides."""
+"""The network's own number, and one for which rows are not a multiple of 16 bytes."""
 MULTIPLYING = ("attention_tail", "attention_project")
 READING_MAPS = ("normalize_tiles", "channel_pool", "spatial_attention", *MULTIPLYING)
-"""The launches that stream a map or a tile: only these have a fast path."""
+"""The launches that stream a map or a tile; only these have a fast path."""
 
 
 @dataclass(frozen=True)
 class Row:
-    """What one compiled launch takes."""
+    """The resources of one compiled launch."""
 
     kernel: str
     dtype: str
     layout: str
     channels: int
     fast_path: bool
-    """Channels-last, two bytes a value, rows of whole 16 bytes."""
+    """Channels-last, two bytes a value, rows of a multiple of 16 bytes."""
     target: str
     registers: int
     stack_bytes: int
@@ -53,43 +51,43 @@ class Row:
     shared_bytes: int
     shared_limit_bytes: int
     x_load_bits: int
-    """The narrowest load of the first argument, which is x where there is one."""
+    """The narrowest load of the first argument, which is x if there is an x."""
     x_bytes_in_flight: int
-    """Loads of the first argument that one program issues in an iteration."""
+    """Bytes of the first argument that one program loads in an iteration."""
     tensor_core: bool
     nan_safe: bool
     tf32: bool
     accesses: str
-    """By argument, the widths of its loads and stores in bits."""
+    """The widths in bits of each argument's loads and stores."""
 
 
-def launches(problem: Problem) -> Iterator[Launch]:
-    """Every launch of every kernel of that dtype, once."""
+def launches(problem: Problem, target: Target) -> Iterator[Launch]:
+    """Yield every launch of every kernel that exists for the problem's dtype, once."""
     seen: set[str] = set()
     for name in KERNELS:
         if problem.dtype in catalogue.dtypes(name):
-            for launch in catalogue.plan(name, catalogue.inputs(name, problem), TARGETS[80]).launches:
+            for launch in catalogue.plan(name, catalogue.inputs(name, problem), target).launches:
                 if launch.name not in seen:
                     seen.add(launch.name)
                     yield launch
 
 
 def matrix() -> list[tuple[str, Problem, Target]]:
-    """What is compiled: launches by name, with the problem that they solve and their target."""
+    """Everything that is compiled: launches by name, with their problem and target."""
     return [
         (launch.name, problem, target)
         for channels in CHANNELS
         for dtype in (torch.float16, torch.bfloat16, torch.float32)
         for problem in (Problem(dtype, 1, channels, tile_px=512 if channels % 8 == 0 else 511),)
-        for launch in launches(problem)
-        if dtype is _dtype_of(launch) and (channels == CHANNELS[0] or launch.name in READING_MAPS)
+        for launch in launches(problem, TARGETS[80])
+        if channels == CHANNELS[0] or launch.name in READING_MAPS
         for target in TARGETS.values()
     ]
 
 
 def row_of(name: str, problem: Problem, target: Target, folder: Path | None = None) -> Row:
-    """What a launch takes on a target; its PTX and cubin go into the folder, if there is one."""
-    launch = _planned(name, problem, target)
+    """Compile a launch for a target and return its resources; write PTX and cubin to the folder, if given."""
+    launch = next(launch for launch in launches(problem, target) if launch.name == name)
     compiled = compile_launch(launch, target)
     dtype = str(problem.dtype).removeprefix("torch.")
     if folder is not None:
@@ -117,12 +115,17 @@ def row_of(name: str, problem: Problem, target: Target, folder: Path | None = No
         tensor_core=resources.tensor_core_products(compiled.ptx) > 0,
         nan_safe=resources.bare_extremes(compiled.ptx) == 0,
         tf32=resources.rounds_to_tf32(compiled.ptx),
-        accesses=_in_words(accesses),
+        accesses="; ".join(
+            f"{argument} {kind} {'/'.join(map(str, sorted(set(bits))))}"
+            for argument, access in accesses.items()
+            for kind, bits in (("load", access.load_bits), ("store", access.store_bits))
+            if bits
+        ),
     )
 
 
 def problems(row: Row) -> Iterator[str]:
-    """What a row must not show, in words."""
+    """Yield each rule that the row breaks, in words."""
     if row.fast_path and (row.stack_bytes or row.spill_bytes):
         yield f"{row.stack_bytes} bytes of stack and {row.spill_bytes} of spills on the fast path"
     if row.stack_bytes > STACK_BYTES or row.stack_in_loop:
@@ -140,13 +143,13 @@ def problems(row: Row) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Compile everything, print what is wrong, and return the exit code."""
+    """Compile everything, print the problems, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m mminfer_proofs.aot", description=__doc__)
     parser.add_argument(
-        "--save", type=Path, required=True, metavar="FILE", help="CSV, a row a launch, dtype and target"
+        "--save", type=Path, required=True, metavar="FILE", help="CSV with a row for each launch, dtype and target"
     )
-    parser.add_argument("--cubins", type=Path, metavar="DIR", help="PTX and cubins go here")
-    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="compilers at a time")
+    parser.add_argument("--cubins", type=Path, metavar="DIR", help="folder for PTX and cubins")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)), help="number of compilers")
     options = parser.parse_args(arguments)
     if os.environ.get("TRITON_INTERPRET") == "1":
         parser.error("Triton's interpreter is on: unset TRITON_INTERPRET and start again.")
@@ -156,7 +159,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_rows(options.save, rows)
     wrong = [f"{_place(row)}: {problem}" for row in rows for problem in problems(row)]
     tolerated = [f"{_place(row)}: {row.stack_bytes} bytes of stack" for row in rows if row.stack_bytes]
-    sys.stdout.write("\n".join([*tolerated, *wrong, _summary(rows, wrong), ""]))
+    problem_count = f"{len(wrong)} problems" if wrong else "no problems"
+    summary = f"triton {triton.__version__}: {len(rows)} launches compiled, {problem_count}."
+    sys.stdout.write("\n".join([*tolerated, *wrong, summary, ""]))
     return bool(wrong)
 
 
@@ -166,40 +171,8 @@ def compile_all(cases: Sequence[tuple[str, Problem, Target]], jobs: int, folder:
         return [future.result() for future in [pool.submit(row_of, *case, folder) for case in cases]]
 
 
-def _planned(name: str, problem: Problem, target: Target) -> Launch:
-    """The launch of that name, as the target runs it."""
-    for kernel in KERNELS:
-        if problem.dtype in catalogue.dtypes(kernel):
-            for launch in catalogue.plan(kernel, catalogue.inputs(kernel, problem), target).launches:
-                if launch.name == name:
-                    return launch
-    raise KernelError(f"No kernel launches {name!r}.")
-
-
-def _dtype_of(launch: Launch) -> torch.dtype:
-    """The dtype of the maps: the one float type of two bytes among the arguments, or float32."""
-    found = {argument.dtype for argument in launch.arguments.values() if isinstance(argument, Tensor)}
-    return next((dtype for dtype in found if dtype in (torch.float16, torch.bfloat16)), torch.float32)
-
-
-def _in_words(accesses: dict[str, resources.Accesses]) -> str:
-    parts = []
-    for name, access in accesses.items():
-        for kind, bits in (("load", access.load_bits), ("store", access.store_bits)):
-            if bits:
-                parts.append(f"{name} {kind} {'/'.join(map(str, sorted(set(bits))))}")
-    return "; ".join(parts)
-
-
 def _place(row: Row) -> str:
     return f"{row.kernel} {row.dtype} C={row.channels} {row.target}"
-
-
-def _summary(rows: Sequence[Row], wrong: Sequence[str]) -> str:
-    compiled = f"triton {triton.__version__}: {len(rows)} launches compiled"
-    return (
-        f"{compiled}, {len(wrong)} of them are not as they must be." if wrong else f"{compiled}, all as they must be."
-    )
 
 
 if __name__ == "__main__":

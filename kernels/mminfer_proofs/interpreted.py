@@ -1,4 +1,4 @@
-"""Triton's interpreter, mended: products exact and for bfloat16 too, reductions over whole blocks, no warnings."""
+"""Triton's interpreter with corrections: exact products, also for bfloat16, and fast reductions, without warnings."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from triton.runtime import interpreter
 
 @contextmanager
 def mended() -> Iterator[None]:
-    """Within it, kernels are interpreted as a GPU computes, and large ones in seconds.
+    """Within it, interpreted kernels compute what a GPU computes, and large ones take seconds.
 
-    `tl.dot` takes its operands to float32 first: a product of two float16 or bfloat16 numbers is exact in it, so only
-    the order of the sums may differ. The interpreter multiplies float16 without BLAS (40 times slower) and takes the
-    bits of bfloat16 for integers. `tl.reduce` combines halves of a block, not one number after another. Overflow and
-    NaN do not warn.
+    `tl.dot` converts its operands to float32 first. A product of two float16 or bfloat16 numbers is exact in float32,
+    so only the order of the sums may differ. The interpreter multiplies float16 without BLAS (40 times slower) and
+    reads the bits of bfloat16 as integers. `tl.reduce` combines halves of a block instead of one number after another.
+    Overflow and NaN do not warn.
     """
     with (
         patch.object(interpreter.InterpreterBuilder, "create_dot", _dot),

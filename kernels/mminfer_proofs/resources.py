@@ -1,4 +1,4 @@
-"""What compiled code uses: registers and stack from its machine code, memory accesses and arithmetic from its PTX."""
+"""The resources of compiled code: registers and stack from machine code, accesses and arithmetic from PTX."""
 
 from __future__ import annotations
 
@@ -26,35 +26,38 @@ _MOVED = re.compile(r"^(?:@!?%p\d+\s+)?(?!ld|st|cp)[a-z][\w.]*\s+(%rd\d+),\s*(.*
 
 @dataclass(frozen=True)
 class MachineCode:
-    """What one program's machine code takes."""
+    """The resources of one kernel's machine code."""
 
     registers: int
-    """A thread."""
+    """Per thread."""
     stack_bytes: int
-    """A thread."""
+    """Per thread."""
     spill_bytes: int
-    """Written to the stack by one thread: the widths of all such instructions, each counted once."""
+    """Bytes that a thread writes to the stack: the widths of all such instructions, each counted once."""
     stack_in_loop: bool
     """Whether a loop reads or writes the stack."""
 
 
 @dataclass(frozen=True)
 class Accesses:
-    """The widths in bits of an argument's global loads and stores, as a thread makes them; one entry an instruction."""
+    """The widths in bits of a thread's global loads and stores of an argument, one entry for each instruction."""
 
     load_bits: tuple[int, ...]
     store_bits: tuple[int, ...]
 
 
 def machine_code(cubin: bytes) -> MachineCode:
-    """The resources of a cubin with one kernel, by NVIDIA's cuobjdump."""
+    """The resources of a cubin with one kernel, from NVIDIA's cuobjdump."""
     with tempfile.NamedTemporaryFile(suffix=".cubin") as file:
         file.write(cubin)
         file.flush()
-        usage, code = (_cuobjdump(option, file.name) for option in ("-res-usage", "-sass"))
+        usage, code = (
+            subprocess.run([_TOOLS / "cuobjdump", option, file.name], capture_output=True, text=True, check=True).stdout
+            for option in ("-res-usage", "-sass")
+        )
     match = _USAGE.search(usage)
     if match is None:
-        raise ValueError(f"cuobjdump tells no registers: {usage.strip() or 'nothing at all'}")
+        raise ValueError(f"cuobjdump does not print the registers: {usage.strip() or 'empty output'}")
     lines = [(int(address, 16), text) for address, text in _MACHINE_LINE.findall(code)]
     stack = [(address, text) for address, text in lines if re.search(r"\b(?:STL|LDL)\b", text)]
     loops = list(_loops(lines))
@@ -67,7 +70,7 @@ def machine_code(cubin: bytes) -> MachineCode:
 
 
 def accesses(ptx: str, arguments: Mapping[str, object]) -> dict[str, Accesses]:
-    """By argument, in the kernel's order, its accesses; an address belongs to the pointer that it was computed from."""
+    """The accesses of each argument, in the kernel's order, found by the pointer that an address is computed from."""
     names = list(arguments)
     statements = [line.strip().rstrip(";") for line in ptx.splitlines()]
     owner = _owners(statements)
@@ -84,22 +87,22 @@ def accesses(ptx: str, arguments: Mapping[str, object]) -> dict[str, Accesses]:
 
 
 def bare_extremes(ptx: str) -> int:
-    """How many floating maxima or minima drop NaN."""
+    """The number of floating-point maxima or minima that drop NaN."""
     return len(_BARE_EXTREME.findall(ptx))
 
 
 def tensor_core_products(ptx: str) -> int:
-    """How many instructions multiply on the tensor cores."""
+    """The number of instructions that multiply on the tensor cores."""
     return len(_TENSOR_CORE.findall(ptx))
 
 
 def rounds_to_tf32(ptx: str) -> bool:
-    """Whether float32 operands lose 13 bits before a product."""
+    """Whether float32 operands are rounded to TF32, which drops 13 bits, before a product."""
     return "tf32" in ptx
 
 
 def _owners(statements: list[str]) -> dict[str, set[int]]:
-    """By 64-bit register, the arguments that its value was computed from."""
+    """The arguments that each 64-bit register's value is computed from."""
     owner: dict[str, set[int]] = defaultdict(set)
     for statement in statements:
         for register, index in _PARAMETER.findall(statement):
@@ -113,7 +116,7 @@ def _owners(statements: list[str]) -> dict[str, set[int]]:
 
 
 def _loops(lines: list[tuple[int, str]]) -> Iterator[tuple[int, int]]:
-    """First and last address of every loop; the branch to itself that ends all code is none."""
+    """First and last address of every loop; the branch to itself at the end of all code is not a loop."""
     for address, text in lines:
         target = re.search(r"\bBRA\b.*?(0x[0-9a-f]+)", text)
         if target and int(target[1], 16) < address:
@@ -123,7 +126,3 @@ def _loops(lines: list[tuple[int, str]]) -> Iterator[tuple[int, int]]:
 def _bits(instruction: str) -> int:
     width = re.search(r"(?:STL|LDL)\.(?:\w+\.)*?(U8|S8|U16|S16|64|128)\b", instruction)
     return _WORD_BITS[width[1]] if width else 32
-
-
-def _cuobjdump(option: str, path: str) -> str:
-    return subprocess.run([_TOOLS / "cuobjdump", option, path], capture_output=True, text=True, check=True).stdout

@@ -1,4 +1,4 @@
-"""Results as CSV: a frozen dataclass a row, its fields the columns."""
+"""Results as CSV: each row is a frozen dataclass, whose fields are the columns."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 def write_rows(path: Path, rows: Sequence[DataclassInstance]) -> None:
-    """Write the rows, all of one type and at least one; the file appears complete or not at all."""
+    """Write rows of one type, at least one; the file appears complete or not at all."""
     part = path.with_name(path.name + ".part")
     path.parent.mkdir(parents=True, exist_ok=True)
     with part.open("w", newline="", encoding="utf-8") as file:

@@ -90,18 +90,15 @@ def report(results: Sequence[Result]) -> str:
 
 def _table(rows: Sequence[Row]) -> list[str]:
     """The rows that were run, in columns of equal width, each with all targets that have the same code."""
-    shown = [each.name for each in fields(Row) if each.name not in ("wavefronts", "ideal_wavefronts")]
-    cells = [shown, *([_cell(getattr(row, name)) for name in shown] for row in _merged(rows))]
-    widths = [max(len(line[column]) for line in cells) for column in range(len(shown))]
-    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-
-
-def _merged(rows: Sequence[Row]) -> list[Row]:
     targets: dict[Row, list[str]] = {}
     for row in rows:
         number, _, same = row.target.partition(SAME_CODE)
         targets.setdefault(replace(row, target=same or number), []).append(number.removeprefix("sm_"))
-    return [replace(row, target="sm_" + "/".join(numbers)) for row, numbers in targets.items()]
+    merged = [replace(row, target="sm_" + "/".join(numbers)) for row, numbers in targets.items()]
+    shown = [each.name for each in fields(Row) if each.name not in ("wavefronts", "ideal_wavefronts")]
+    cells = [shown, *([_cell(getattr(row, name)) for name in shown] for row in merged)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(shown))]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
 
 
 def _cell(value: object) -> str:

@@ -1,7 +1,8 @@
-"""Bytes that the kernels really load and store, counted in Triton's interpreter: `python -m mminfer_proofs.traffic`.
+"""Count the bytes that the kernels load and store, in Triton's interpreter: `python -m mminfer_proofs.traffic`.
 
-Counted are the unmasked lanes of every load and store, at the network's size. What a GPU's caches serve twice counts
-twice; so these are upper bounds of the memory's traffic, and exact where nothing is read again, as x in attention_tail.
+The unmasked lanes of every load and store are counted, at the network's size. Bytes that a GPU's caches serve again are
+counted again. So the counts are upper bounds of the memory traffic, and exact if nothing is read twice, as x in
+attention_tail.
 """
 
 from __future__ import annotations
@@ -25,12 +26,10 @@ from mminfer_kernels.catalogue import KERNELS, Problem
 from mminfer_kernels.launch import TARGETS, Planned
 from mminfer_proofs.rows import write_rows
 
-PROBLEM = Problem(torch.float16, batch=2)
-
 
 @dataclass(frozen=True)
 class Row:
-    """What one call moves of one of its tensors; scratch memory is an argument too."""
+    """The bytes that one call moves of one of its tensors, scratch memory included."""
 
     kernel: str
     argument: str
@@ -43,14 +42,14 @@ class Row:
 
 @dataclass(frozen=True)
 class Bound:
-    """What a kernel may move, in units of the bytes of one of its arguments."""
+    """The bytes that a kernel may move, as a multiple of the size of one of its arguments."""
 
     kernel: str
     what: str
     unit: str
     loads: tuple[str, ...]
     stores: tuple[str, ...]
-    """Of these arguments; "*" for all."""
+    """The arguments that are counted; "*" for all."""
     least: float
     most: float
 
@@ -67,7 +66,7 @@ BOUNDS = (
 
 
 def rows_of(name: str, problem: Problem) -> list[Row]:
-    """What a kernel moves, an argument a row; Triton's interpreter must be on."""
+    """The bytes that a kernel moves, with a row for each argument; Triton's interpreter must be on."""
     planned = catalogue.plan(name, catalogue.inputs(name, problem), TARGETS[80])
     tensors = tensors_of(planned)
     with counting(tensors) as (loaded, stored):
@@ -89,7 +88,7 @@ def rows_of(name: str, problem: Problem) -> list[Row]:
 @contextmanager
 def counting(tensors: dict[str, Tensor]) -> Iterator[tuple[Counter[str], Counter[str]]]:
     """Within it, interpreted kernels add to the two counters what they load and store of each tensor, in bytes."""
-    # Imported here: whoever asks for counts has turned the interpreter on first.
+    # Imported here: the interpreter must be turned on before Triton is imported.
     from triton.runtime.interpreter import InterpreterBuilder
 
     from mminfer_proofs.interpreted import mended
@@ -114,7 +113,7 @@ def counting(tensors: dict[str, Tensor]) -> Iterator[tuple[Counter[str], Counter
 
 
 def problems(rows: Sequence[Row]) -> Iterator[str]:
-    """Which bounds the rows do not hold, in words."""
+    """Yield each bound that the rows exceed, in words."""
     kernels = {row.kernel for row in rows}
     for bound in BOUNDS:
         if bound.kernel in kernels:
@@ -124,12 +123,17 @@ def problems(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Count everything, print what is wrong, and return the exit code."""
+    """Count everything, print the problems, and return the exit code."""
     parser = argparse.ArgumentParser(prog="python -m mminfer_proofs.traffic", description=__doc__)
-    parser.add_argument("--save", type=Path, required=True, metavar="FILE", help="CSV, a row a kernel and argument")
+    parser.add_argument("--save", type=Path, required=True, metavar="FILE", help="CSV, one row for each argument")
     options = parser.parse_args(arguments)
     os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: it is read when a kernel is defined
-    rows = [row for name in KERNELS for row in rows_of(name, _problem(name))]
+    rows = [
+        row
+        for name in KERNELS
+        for dtype in (torch.float16 if torch.float16 in catalogue.dtypes(name) else torch.float32,)
+        for row in rows_of(name, Problem(dtype, batch=2))
+    ]
     write_rows(options.save, rows)
     wrong = list(problems(rows))
     for bound in BOUNDS:
@@ -139,12 +143,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return bool(wrong)
 
 
-def _problem(name: str) -> Problem:
-    return PROBLEM if PROBLEM.dtype in catalogue.dtypes(name) else Problem(torch.float32, batch=PROBLEM.batch)
-
-
 def tensors_of(planned: Planned[Any]) -> dict[str, Tensor]:
-    """Every tensor of every launch, by its name there; the launches of one plan name one tensor alike."""
+    """Every tensor of every launch by name; the launches of one plan use the same name for a tensor."""
     named = [item for launch in planned.launches for item in launch.arguments.items()]
     return {name: value for name, value in named if isinstance(value, Tensor)}
 
@@ -157,7 +157,7 @@ def _moved(tensors: dict[str, Tensor], pointers: Any, mask: Any) -> Counter[str]
         first = tensor.data_ptr()
         if first <= addresses.min() and addresses.max() < first + tensor.numel() * tensor.element_size():
             return Counter({name: addresses.size * tensor.element_size()})
-    raise ValueError("An access reaches outside every argument.")
+    raise ValueError("A kernel accesses memory outside its arguments.")
 
 
 def _share(bound: Bound, rows: Sequence[Row]) -> float:

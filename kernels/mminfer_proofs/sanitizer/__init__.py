@@ -2,13 +2,13 @@
 
 Checks, as NVIDIA's compute-sanitizer names them:
 
-memcheck    every byte of every access to global memory lies inside one argument, and of a store inside one that the
-            launch says it stores; accesses to shared memory lie inside what was declared; all are aligned
-initcheck   nothing is read before it is written: shared memory, copies under way, the arguments that are stored
-racecheck   no byte is touched by two warps between barriers, or by two CTAs, one of them writing
-synccheck   barriers, jumps and exchanges within warps are reached by all threads, or none
+memcheck    every access to global memory is inside one argument, and every store inside an argument that the launch
+            declares as stored; accesses to shared memory are inside its declared size; all are aligned
+initcheck   nothing is read before it is written: shared memory, unfinished copies, the arguments that are stored
+racecheck   no two warps access a byte between barriers, and no two CTAs at all, if one of them writes
+synccheck   barriers, jumps and exchanges within warps are reached by all threads or by none
 
-and counts: bytes, 32-byte sectors and the ideal, wavefronts of shared memory and the ideal.
+It counts bytes, 32-byte sectors and wavefronts of shared memory, the last two also as they would ideally be.
 """
 
 from mminfer_proofs.sanitizer.execution import Execution, Far, execute

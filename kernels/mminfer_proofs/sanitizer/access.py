@@ -1,4 +1,4 @@
-"""One instruction's access to memory: what is read or written, by which threads, and the fault that it may be."""
+"""One instruction's access to memory: its elements, its threads, and the fault that it may raise."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Array = NDArray[Any]
 
 @dataclass(frozen=True)
 class Access:
-    """A statement that reads or writes `count` elements of `dtype` a thread."""
+    """A statement with which each thread reads or writes `count` elements of `dtype`."""
 
     statement: Statement
     dtype: np.dtype[Any]
@@ -25,15 +25,15 @@ class Access:
 
     @property
     def width(self) -> int:
-        """Bytes a thread."""
+        """Bytes per thread."""
         return self.dtype.itemsize * self.count
 
     def elements(self, memory: Array) -> Array:
-        """Bytes of memory as (n, count): a row is what one thread reads or writes."""
+        """Memory as an array (n, count), in which one thread accesses a row."""
         return memory.view(self.dtype).reshape(-1, self.count)
 
     def aligned(self, addresses: Array, threads: Array) -> None:
-        """Refuse addresses that are no multiples of the width.
+        """Raise unless all addresses are multiples of the width.
 
         Raises:
             KernelFault: memcheck.
@@ -44,7 +44,7 @@ class Access:
             raise self.fault("memcheck", f"the {where}", odd, threads)
 
     def fault(self, check: str, sentence: str, which: Array, threads: Array) -> KernelFault:
-        """The fault of those threads among the access's; `which` is a mask over `threads`."""
+        """The fault that names the first of the threads that the mask `which` marks."""
         first = int(threads[which][0])
         who = f"thread {first} (warp {first // WARP}), one of {int(which.sum())}"
         return KernelFault(f"{check}: {sentence}: {who}, in {self.statement}.")

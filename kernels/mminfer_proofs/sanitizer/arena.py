@@ -1,4 +1,4 @@
-"""Global memory: every argument alone in a wide stretch of addresses, so that a stray access hits nothing."""
+"""Global memory: every argument is alone in a wide range of addresses, so that a stray access hits nothing."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from mminfer_proofs.sanitizer.warp import WARP
 
 FIRST_ADDRESS = 1 << 44
 PADDING = 16
-"""The widest access, to a multiple of which every argument is filled up behind its last byte."""
+"""The widest access in bytes; every argument's memory is extended to a multiple of it."""
 
 
 class Buffer:
-    """One argument's bytes, and for one that is stored what has happened to them."""
+    """One argument's bytes and, if it is stored, which CTA and warps accessed each of them."""
 
     def __init__(self, name: str, array: Array, *, stored: bool):
         self.name, self.array, self.stored = name, array, stored
@@ -26,7 +26,7 @@ class Buffer:
         self.memory = np.zeros(-(-max(self.size, 1) // PADDING) * PADDING, np.uint8)
         self.memory[: self.size] = np.ascontiguousarray(array).reshape(-1).view(np.uint8)
         self.writer = np.zeros(self.memory.size if stored else 0, np.int32)
-        """1 + the number of the CTA that wrote a byte; 0 where none has."""
+        """1 + the number of the CTA that wrote a byte; 0 if none has."""
         self.races = Races(self.memory.size if stored else 0)
 
     def result(self) -> Array:
@@ -35,7 +35,7 @@ class Buffer:
 
 
 class Arena:
-    """The arguments that are arrays, at addresses; bounds, alignment, initialisation and races of every access."""
+    """The array arguments and their addresses; checks bounds, alignment, initialisation and races of every access."""
 
     def __init__(self, arrays: Mapping[str, Array], stored: Sequence[str], costs: Costs, *, races: bool):
         self.buffers = [Buffer(name, array, stored=name in stored) for name, array in arrays.items()]
@@ -46,22 +46,22 @@ class Arena:
         self._writer = 1
 
     def address(self, name: str) -> int:
-        """Where an argument begins: in the middle of its stretch."""
+        """The address of an argument's first byte, in the middle of its range."""
         index = [buffer.name for buffer in self.buffers].index(name)
         return FIRST_ADDRESS + (index << self._stretch_bits) + (1 << self._stretch_bits - 1)
 
     def enter(self, cta: int) -> None:
-        """The accesses that follow are those of that CTA."""
+        """Begin a CTA: all following accesses are its own."""
         self._writer = 1 + cta
         self.synchronise()
 
     def synchronise(self) -> None:
-        """Every thread of the CTA has reached a barrier."""
+        """Pass a barrier, which every thread of the CTA has reached."""
         for buffer in self.buffers:
             buffer.races.forget()
 
     def load(self, access: Access, addresses: Array, threads: Array) -> Array:
-        """The elements at the addresses, (n, count), of the threads with these numbers.
+        """Return the elements at the addresses, (n, count), as these threads read them.
 
         Raises:
             KernelFault: memcheck, initcheck or racecheck.
@@ -79,7 +79,7 @@ class Arena:
         """Write values (n, count) to the addresses.
 
         Raises:
-            KernelFault: memcheck, also where the argument is none of those that the launch stores; or racecheck.
+            KernelFault: memcheck, also if the launch does not store the argument; or racecheck.
         """
         for buffer, chosen, places in self._located(access, addresses, threads):
             if not buffer.stored:
@@ -93,7 +93,7 @@ class Arena:
             self._costs.count_global(buffer.name, places, access.width, threads[chosen] // WARP, stored=True)
 
     def _located(self, access: Access, addresses: Array, threads: Array) -> Iterator[tuple[Buffer, Array, Array]]:
-        """Each argument met, a mask of the threads that meet it, and the places: element indices in its memory.
+        """Yield each accessed argument, a mask of the threads that access it, and the element indices in its memory.
 
         Raises:
             KernelFault: memcheck: an address is not aligned, or not inside an argument.
@@ -113,7 +113,7 @@ class Arena:
             yield self.buffers[number], chosen, inside[chosen] // access.width
 
     def _stray(self, address: int, width: int) -> str:
-        """Words for an address outside, by the argument that is nearest."""
+        """Describe an address outside every argument by the nearest argument."""
         offsets = {buffer.name: (address - self.address(buffer.name), buffer.size) for buffer in self.buffers}
         if not offsets:
             return f"{width} bytes at {address:#x}, and the launch has no arrays"
@@ -155,12 +155,12 @@ class Arena:
 
 
 def unwritten(arena: Arena) -> dict[str, int]:
-    """How many bytes of each stored argument nothing has written."""
+    """The number of bytes of each stored argument that nothing has written."""
     return {buffer.name: int((buffer.writer[: buffer.size] == 0).sum()) for buffer in arena.buffers if buffer.stored}
 
 
 def refuse_unknown(arrays: Mapping[str, Array], stored: Sequence[str]) -> None:
-    """Refuse names of stored arguments that are no arrays of the launch.
+    """Raise unless every stored argument is an array of the launch.
 
     Raises:
         KernelFault: unsupported: there is one.

@@ -22,7 +22,7 @@ def kind_of(statement: Statement, kinds: tuple[str, ...], allowed: tuple[str, ..
     """The statement's type, its last modifier.
 
     Raises:
-        KernelFault: unsupported: another type, or a modifier that is not among those allowed.
+        KernelFault: unsupported: another type, or a modifier that is not allowed.
     """
     *rest, kind = statement.modifiers or ("",)
     if kind not in kinds or not set(rest) <= set(allowed):
@@ -31,7 +31,7 @@ def kind_of(statement: Statement, kinds: tuple[str, ...], allowed: tuple[str, ..
 
 
 def flushed(values: Row) -> Row:
-    """The values with zeros, of their signs, in the place of subnormal numbers, as .ftz makes them."""
+    """The values, with subnormal numbers replaced by zeros of the same sign, as .ftz does."""
     return np.where(np.abs(values) < SMALLEST_NORMAL, np.copysign(np.float32(0), values), values)
 
 
@@ -55,7 +55,7 @@ class Elementwise:
 
 
 def _extreme(ordinary: np.ufunc, dropping_nan: np.ufunc) -> Builder:
-    """The builder of min or max: of floats, NaN loses against a number unless .NaN is asked for."""
+    """The builder of min or max; for floats, a number wins against NaN unless the statement says .NaN."""
 
     def build(statement: Statement, registers: Registers) -> list[Step]:
         drops = statement.modifiers[-1] == "f32" and "NaN" not in statement.modifiers
@@ -65,7 +65,8 @@ def _extreme(ordinary: np.ufunc, dropping_nan: np.ufunc) -> Builder:
     return build
 
 
-def _multiply(statement: Statement, registers: Registers) -> list[Step]:
+def multiply(statement: Statement, registers: Registers) -> list[Step]:
+    """The steps of one mul: the low, the high, or all bits of the product."""
     kind = kind_of(statement, (*INTEGERS, "f32"), ("lo", "hi", "wide", "rn", "ftz"))
     part = "lo" if kind == "f32" else statement.modifiers[0]
     if part == "lo":
@@ -88,7 +89,8 @@ def _wide_factors(statement: Statement, registers: Registers, kind: str) -> tupl
     return out, registers.source(left, dtype_of(kind)), registers.source(right, dtype_of(kind))
 
 
-def _multiply_add(statement: Statement, registers: Registers) -> list[Step]:
+def multiply_add(statement: Statement, registers: Registers) -> list[Step]:
+    """The steps of one mad: a·b + c of integers."""
     kind = kind_of(statement, INTEGERS, ("lo", "wide"))
     target, left, right, start = statement.operands
     if "wide" in statement.modifiers:
@@ -99,8 +101,8 @@ def _multiply_add(statement: Statement, registers: Registers) -> list[Step]:
     return registers.assign(statement, lambda: first * second + third, registers.target(target, dtype_of(kind)))
 
 
-def _fused(statement: Statement, registers: Registers) -> list[Step]:
-    """Of fma: a·b + c in float64, where the product is exact, and then rounded to float32."""
+def fused(statement: Statement, registers: Registers) -> list[Step]:
+    """The steps of one fma: a·b + c in float64, where the product is exact, rounded to float32."""
     kind_of(statement, ("f32",), ("rn",))
     target, *operands = statement.operands
     left, right, start = (registers.source(operand, np.float32) for operand in operands)
@@ -116,7 +118,8 @@ def _fused(statement: Statement, registers: Registers) -> list[Step]:
     ]
 
 
-def _divide(statement: Statement, registers: Registers) -> list[Step]:
+def divide(statement: Statement, registers: Registers) -> list[Step]:
+    """The steps of one div; integers are rounded towards 0."""
     if statement.modifiers[-1] == "f32":
         return Elementwise(np.divide, ("f32",), ("full", "approx", "rn", "ftz"))(statement, registers)
     dtype = dtype_of(kind_of(statement, INTEGERS))
@@ -127,7 +130,7 @@ def _divide(statement: Statement, registers: Registers) -> list[Step]:
 
 
 def _shift(function: np.ufunc, kinds: tuple[str, ...]) -> Builder:
-    """The builder of a shift: by a 32-bit register, whatever is shifted; too many places shift everything out."""
+    """The builder of a shift, always by a 32-bit register; too many places shift everything out."""
 
     def build(statement: Statement, registers: Registers) -> list[Step]:
         dtype = dtype_of(kind_of(statement, kinds))
@@ -138,7 +141,8 @@ def _shift(function: np.ufunc, kinds: tuple[str, ...]) -> Builder:
     return build
 
 
-def _select(statement: Statement, registers: Registers) -> list[Step]:
+def select(statement: Statement, registers: Registers) -> list[Step]:
+    """The steps of one selp: the first operand where the predicate holds, else the second."""
     dtype = dtype_of(kind_of(statement, (*INTEGERS, *BITS, "f32", "f64")))
     target, *operands = statement.operands
     chosen, other = (registers.source(operand, dtype) for operand in operands[:2])
@@ -158,11 +162,12 @@ OF_FLOATS: Mapping[str, Callable[[Row, Row], Row]] = {
     "gtu": lambda a, b: ~(a <= b), "geu": lambda a, b: ~(a < b),
     "num": lambda a, b: (a == a) & (b == b), "nan": lambda a, b: (a != a) | (b != b),
 }  # fmt: skip
-"""Comparisons of floats: false for NaN, and those that end in u true."""
+"""Comparisons of floats: false for NaN, or true if the name ends in u."""
 WITH = {"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor}
 
 
-def _compare(statement: Statement, registers: Registers) -> list[Step]:
+def compare(statement: Statement, registers: Registers) -> list[Step]:
+    """The steps of one setp, combined with another predicate where the statement has one."""
     kind = kind_of(statement, (*INTEGERS, *BITS, "f32", "f64"), (*ORDERED, *OF_FLOATS, *WITH))
     function = (OF_FLOATS if kind[0] == "f" else ORDERED).get(statement.modifiers[0])
     if function is None or "|" in str(statement.operands[0]):
@@ -179,7 +184,8 @@ def _compare(statement: Statement, registers: Registers) -> list[Step]:
     return registers.assign(statement, lambda: combine(function(*inputs), also), out)
 
 
-def _move(statement: Statement, registers: Registers) -> list[Step]:
+def move(statement: Statement, registers: Registers) -> list[Step]:
+    """The steps of one mov, which may join registers or split one."""
     kind = kind_of(statement, (*INTEGERS, *BITS, "f32", "f64", "pred"))
     target, value = statement.operands
     pairs = _parts(registers, kind, target, value)
@@ -189,7 +195,7 @@ def _move(statement: Statement, registers: Registers) -> list[Step]:
 
 
 def _parts(registers: Registers, kind: str, target: Operand, value: Operand) -> list[tuple[Row, Row]]:
-    """Pairs of a row to write and a row to read: several where a register is put together, or taken apart."""
+    """Pairs of a row to write and a row to read: several if a register is joined from parts, or split."""
     dtype = dtype_of(kind)
     if isinstance(target, tuple):
         part = np.dtype(f"u{dtype.itemsize // len(target)}")
@@ -203,8 +209,8 @@ def _parts(registers: Registers, kind: str, target: Operand, value: Operand) -> 
     return [(registers.target(target, dtype), registers.source(value, dtype))]
 
 
-def _extract(statement: Statement, registers: Registers) -> list[Step]:
-    """Of bfe: so many bits from a position; beyond the highest bit come zeros, or copies of the sign."""
+def extract(statement: Statement, registers: Registers) -> list[Step]:
+    """The steps of one bfe: bits from a position on; beyond the highest bit come zeros, or copies of the sign."""
     dtype = dtype_of(kind_of(statement, ("s32", "u32")))
     target, value, *rest = statement.operands
     bits = registers.source(value, dtype)
@@ -220,8 +226,8 @@ def _extract(statement: Statement, registers: Registers) -> list[Step]:
     return registers.assign(statement, extracted, registers.target(target, dtype))
 
 
-def _permute(statement: Statement, registers: Registers) -> list[Step]:
-    """Of prmt: four bytes chosen among eight; a selector's highest bit asks for copies of a byte's sign."""
+def permute(statement: Statement, registers: Registers) -> list[Step]:
+    """The steps of one prmt: four bytes chosen among eight; a selector's highest bit means copies of the sign."""
     kind_of(statement, ("b32",))
     target, *operands = statement.operands
     low, high, selector = (registers.source(operand, np.uint32) for operand in operands)
@@ -236,19 +242,15 @@ def _permute(statement: Statement, registers: Registers) -> list[Step]:
     return registers.assign(statement, permuted, registers.target(target, np.uint32))
 
 
-def _reciprocal(statement: Statement, registers: Registers) -> list[Step]:
-    return Elementwise(np.reciprocal, ("f32",), ("approx", "rn", "ftz"))(statement, registers)
-
-
 Builder = Callable[[Statement, Registers], list[Step]]
 
 BUILDERS: Mapping[str, Builder] = {
     "add": Elementwise(np.add, (*INTEGERS, "f32"), ("rn", "ftz")),
     "sub": Elementwise(np.subtract, (*INTEGERS, "f32"), ("rn", "ftz")),
-    "mul": _multiply,
-    "mad": _multiply_add,
-    "fma": _fused,
-    "div": _divide,
+    "mul": multiply,
+    "mad": multiply_add,
+    "fma": fused,
+    "div": divide,
     "rem": Elementwise(np.fmod, INTEGERS),
     "min": _extreme(np.minimum, np.fmin),
     "max": _extreme(np.maximum, np.fmax),
@@ -262,11 +264,11 @@ BUILDERS: Mapping[str, Builder] = {
     "shr": _shift(np.right_shift, (*BITS, *INTEGERS)),
     "ex2": Elementwise(np.exp2, ("f32",), ("approx", "ftz")),
     "sqrt": Elementwise(np.sqrt, ("f32",), ("approx", "rn", "ftz")),
-    "rcp": _reciprocal,
-    "selp": _select,
-    "setp": _compare,
-    "mov": _move,
-    "bfe": _extract,
-    "prmt": _permute,
+    "rcp": Elementwise(np.reciprocal, ("f32",), ("approx", "rn", "ftz")),
+    "selp": select,
+    "setp": compare,
+    "mov": move,
+    "bfe": extract,
+    "prmt": permute,
 }
-"""The instructions that touch registers alone, but for conversions."""
+"""The instructions that use only registers, except conversions."""

@@ -25,7 +25,7 @@ def bfloat16_bits(values: Row) -> Row:
 
 
 def float32_of(bits: Row) -> Row:
-    """The float32 that each bfloat16, given as uint16, is."""
+    """The float32 value of each bfloat16, given as uint16."""
     return (bits.astype(np.uint32) << 16).view(np.float32)
 
 
@@ -41,18 +41,18 @@ def convert(statement: Statement, registers: Registers) -> list[Step]:
 
 
 def _packed(statement: Statement, registers: Registers, to: str) -> list[Step]:
-    """Two float32 to the halves of one register: the first operand is the upper half."""
+    """Convert two float32 to the halves of one register; the first operand is the upper half."""
     if statement.modifiers != ("rn", to, "f32"):
         raise KernelFault(f"unsupported: {statement}.")
     target, *operands = statement.operands
     upper, lower = (registers.source(operand, np.float32) for operand in operands)
-    rounded = _float16_bits if to == "f16x2" else bfloat16_bits
+    rounded = float16_bits if to == "f16x2" else bfloat16_bits
     both = lambda: np.stack((rounded(lower), rounded(upper)), axis=1).view(np.uint32)[:, 0]  # noqa: E731
     return registers.assign(statement, both, registers.target(target, np.uint32))
 
 
 def _converter(statement: Statement, rest: set[str], to: str, of: str) -> Converter:
-    """The function from values of one type to values of the other.
+    """The function that converts values of one type to the other.
 
     Raises:
         KernelFault: unsupported: there is no such conversion, or it rounds in another way.
@@ -89,12 +89,13 @@ def _cast(target: np.dtype[Any], values: Row) -> Row:
     return values.astype(target)
 
 
-def _float16_bits(values: Row) -> Row:
+def float16_bits(values: Row) -> Row:
+    """The nearest float16 of each float32, as uint16."""
     return values.astype(np.float16).view(np.uint16)
 
 
 def _widened(values: Row, register: np.dtype[Any]) -> Row:
-    """The bits of a register that holds the values: a narrow integer is extended by its sign, or by zeros."""
+    """The bits of a register with the values; a narrow integer is extended by its sign, or by zeros."""
     if values.dtype.itemsize < register.itemsize:
         values = values.astype(f"{values.dtype.kind}{register.itemsize}")
     return values.view(UNSIGNED[8 * register.itemsize])

@@ -1,4 +1,4 @@
-"""What accesses cost: 32-byte sectors of global memory, and passes (wavefronts) through the banks of shared memory.
+"""The cost of accesses: 32-byte sectors of global memory, and wavefronts (passes through the banks of shared memory).
 
 The bank model is the programming guide's: 32 banks of 4 bytes; a warp's access takes as many wavefronts as the busiest
 bank has different words. It has not been compared with a GPU's counters.
@@ -20,20 +20,20 @@ BANK_BYTES = 4
 
 @dataclass
 class Costs:
-    """Totals of one launch: by argument where global memory is meant."""
+    """Totals of one launch; those of global memory are by argument."""
 
     loaded_bytes: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    """Different bytes, instruction by instruction: what several threads of a CTA load at once counts once."""
+    """Distinct bytes of each instruction; a byte that several threads of a CTA load at once counts once."""
     stored_bytes: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     sectors: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    """Those that each warp touches in each instruction."""
+    """Sectors that each warp accesses in each instruction."""
     ideal_sectors: dict[str, int] = field(default_factory=lambda: defaultdict(int))
-    """Those that the same warps' different bytes would fill."""
+    """Sectors that the same warps' distinct bytes would fill."""
     wavefronts: int = 0
     ideal_wavefronts: int = 0
-    """Those that the same warps' different words need if spread over all banks."""
+    """Wavefronts that the same warps' distinct words would need if spread over all banks."""
     disagreements: int = 0
-    """Stores to shared memory whose threads gave one address values that differ by a rounding."""
+    """Stores to shared memory whose threads gave one address values that differ by rounding only."""
 
     def count_global(self, name: str, places: NDArray[Any], width: int, warps: NDArray[Any], *, stored: bool) -> None:
         """Count one instruction's accesses, at element indices `places` of `width` bytes."""
@@ -56,8 +56,8 @@ def wavefronts(addresses: NDArray[Any], width: int, groups: NDArray[Any]) -> tup
 
     Args:
         addresses: (n,), in bytes.
-        width: bytes a thread.
-        groups: (n,), which accesses go together: the warp's number, or that of a matrix of ldmatrix.
+        width: bytes per thread.
+        groups: (n,), the number of the warp, or of the matrix of ldmatrix, that each access belongs to.
     """
     steps = np.arange(0, max(width, BANK_BYTES), BANK_BYTES)
     words = np.unique((groups[:, None] << 32 | (addresses[:, None] + steps) // BANK_BYTES).ravel())

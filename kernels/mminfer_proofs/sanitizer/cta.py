@@ -1,4 +1,4 @@
-"""A compiled kernel that runs one CTA at a time: its statements as steps, and the jumps and barriers between them."""
+"""A compiled kernel that runs one CTA at a time: statements as steps, with the jumps and barriers between them."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ OF_MEMORIES: Mapping[str, memory.Builder] = {**memory.BUILDERS, **tensor_core.BU
 JUMPS = ("bra", "ret", "exit")
 END = -1
 MOST_STATEMENTS = 20_000_000
-"""That one CTA executes before it is taken to run for ever."""
+"""Statements that one CTA may execute before it counts as endless."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """Statements that run one after another, and how to find the block that comes next."""
+    """Statements that run one after another, and a function that returns the next block."""
 
     steps: tuple[Step, ...]
     statements: int
@@ -53,7 +53,7 @@ class Machine:
         """Statements executed, by whole CTAs."""
 
     def run(self, program_id: tuple[int, int, int], number: int) -> None:
-        """Execute one CTA; `number` tells it from the launch's others.
+        """Execute one CTA; `number` is its number in the launch.
 
         Raises:
             KernelFault: the CTA did something forbidden.
@@ -64,11 +64,11 @@ class Machine:
         self._memories.shared.enter()
         try:
             with np.errstate(all="ignore"):
-                self._run()
+                self._run_blocks()
         except KernelFault as fault:
             raise KernelFault(f"{fault} Program {program_id}.") from None
 
-    def _run(self) -> None:
+    def _run_blocks(self) -> None:
         at, last = self._numbers[0], self.instructions + MOST_STATEMENTS
         while at not in (END, len(self._blocks)):
             block = self._blocks[at]
@@ -91,7 +91,7 @@ class Machine:
         """The steps of a statement that does not jump.
 
         Raises:
-            KernelFault: unsupported: there is no such instruction, or it has operands that nothing here knows.
+            KernelFault: unsupported: the instruction or its operands are unknown.
         """
         if statement.head in ("bar", "barrier"):
             return self._barrier(statement)
@@ -116,7 +116,7 @@ class Machine:
         self._memories.shared.synchronise()
 
     def _jump(self, statement: Statement, otherwise: int) -> Callable[[], int]:
-        """A function that returns the next block: after all threads jumped, or none."""
+        """A function that returns the next block, given that all threads jump or none does."""
         target = END
         if statement.head == "bra":
             target = self._numbers[self._program.labels[_label(self._program, statement)]]

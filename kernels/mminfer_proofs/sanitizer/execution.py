@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -20,10 +20,10 @@ from mminfer_proofs.sanitizer.shared import Shared
 
 @dataclass(frozen=True)
 class Far:
-    """One program of a launch too large for any memory here.
+    """One program of a launch that is too large for this machine's memory.
 
-    Its arguments begin so far back that what the program should touch falls into the small arrays that are there. An
-    offset computed in 32 bits then falls somewhere else, and is a fault.
+    Its arguments begin so far back that the program's correct accesses fall into the small arrays that exist. An offset
+    computed in 32 bits falls somewhere else and is a fault.
     """
 
     program: tuple[int, int, int]
@@ -34,26 +34,26 @@ class Far:
 
 @dataclass(frozen=True)
 class Execution:
-    """What a launch wrote and what it cost."""
+    """The outputs of a launch and its costs."""
 
     outputs: Mapping[str, Array]
-    """The arguments that are stored, of their shapes and types."""
+    """The stored arguments, with their shapes and types."""
     loaded_bytes: Mapping[str, int]
-    """By argument: different bytes, instruction by instruction; what threads of a CTA load together counts once."""
+    """By argument: distinct bytes of each instruction; a byte that threads of a CTA load together counts once."""
     stored_bytes: Mapping[str, int]
     sectors: Mapping[str, int]
-    """By argument: sectors of 32 bytes that each warp touches in each instruction."""
+    """By argument: sectors of 32 bytes that each warp accesses in each instruction."""
     ideal_sectors: Mapping[str, int]
-    """Those that the same warps' different bytes would fill."""
+    """Sectors that the same warps' distinct bytes would fill."""
     wavefronts: int
     """Passes through the banks of shared memory."""
     ideal_wavefronts: int
     instructions: int
     """Statements executed, by whole CTAs."""
     disagreements: int
-    """Stores to shared memory in which copies of one value, rounded apart, met at one address; one of them was kept."""
+    """Stores to shared memory in which one address got copies of a value that differ by rounding; one was kept."""
     unwritten: Mapping[str, int]
-    """Bytes that nothing wrote, by stored argument."""
+    """By stored argument: bytes that nothing wrote."""
 
 
 def execute(
@@ -66,21 +66,21 @@ def execute(
     far: Far | None = None,
     races: bool = True,
 ) -> Execution:
-    """Run a launch, CTA by CTA, and return what it wrote and what it cost.
+    """Run a launch, CTA by CTA, and return its outputs and costs.
 
     Args:
         ptx: one kernel, for sm_80, sm_86 or sm_89.
-        arguments: in the kernel's order: arrays as they lie in memory, bfloat16 as uint16, and int32 numbers. They are
-            left as they are.
+        arguments: in the kernel's order: arrays in memory order, bfloat16 as uint16, and int32 numbers. They are not
+            changed.
         grid: CTAs along x, y, z.
         shared_bytes: of one CTA.
-        stored: the arguments that the launch writes; it may read there only what it has written itself.
+        stored: the arguments that the launch writes; it may read only what it has written there itself.
         far: run this one program instead of the grid.
-        races: look for races too.
+        races: whether races are looked for.
 
     Raises:
         KernelFault: the code did something forbidden ("memcheck: ", "initcheck: ", "racecheck: ", "synccheck: "), or
-            has something in it that is not known here ("unsupported: ").
+            contains something unknown ("unsupported: ").
     """
     program = parse(ptx)
     arrays = {name: value for name, value in arguments.items() if not isinstance(value, int)}
@@ -89,8 +89,9 @@ def execute(
     arena = Arena(arrays, stored, costs, races=races)
     values = _parameters(program, arguments, arena, far.back_bytes if far else {})
     shared = Shared(shared_bytes, costs, races=races)
+    programs = ((x, y, z) for z, y, x in product(*(range(size) for size in reversed(grid))))
     machine = Machine(program, Memories(Registers(program, grid), arena, shared, values))
-    for number, program_id in enumerate([far.program] if far else _programs(grid)):
+    for number, program_id in enumerate([far.program] if far else programs):
         machine.run(program_id, number)
     return Execution(
         outputs={buffer.name: buffer.result() for buffer in arena.buffers if buffer.stored},
@@ -106,15 +107,10 @@ def execute(
     )
 
 
-def _programs(grid: tuple[int, int, int]) -> Iterator[tuple[int, int, int]]:
-    """The ids of a grid's programs, x first."""
-    return ((x, y, z) for z, y, x in product(*(range(size) for size in reversed(grid))))
-
-
 def _parameters(
     program: Program, arguments: Mapping[str, Array | int], arena: Arena, back_bytes: Mapping[str, int]
 ) -> dict[str, int]:
-    """The value of every parameter; those that Triton adds behind the arguments, pointers to scratch memory, are 0."""
+    """The value of every parameter; Triton adds pointers to scratch memory after the arguments, which are 0."""
     if len(arguments) > len(program.parameters):
         raise KernelFault(f"unsupported: {len(arguments)} arguments for {len(program.parameters)} parameters.")
     values = [

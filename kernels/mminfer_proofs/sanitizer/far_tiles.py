@@ -1,4 +1,4 @@
-"""Launches of more tiles than fit any memory here: one program of a far tile, held against that of the first."""
+"""Launches with more tiles than fit into memory: one program of a far tile is compared with that of the first tile."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mminfer_proofs.sanitizer.execution import Far, execute
 from mminfer_proofs.sanitizer.storage import arguments_of
 
 FEWEST_TILES = 40_000
-"""A large slide's tiles."""
+"""The tiles of a large slide."""
 MOST_PROGRAMS = (2**31 - 1, 65_535, 65_535)
 """Along x, y and z of a grid (CUDA C++ Programming Guide, technical specifications)."""
 PAST_32_BITS = 2**32
@@ -23,7 +23,7 @@ PAST_32_BITS = 2**32
 
 @dataclass(frozen=True)
 class FarTile:
-    """A tile whose elements are beyond what 32 bits can count, where a grid may have so many."""
+    """A tile whose elements are beyond what 32 bits can count, if a grid can have so many tiles."""
 
     tile: int
     far: Far
@@ -34,7 +34,7 @@ class FarTile:
 def far_tile(one: Launch, two: Launch) -> FarTile:
     """The far tile of a launch, from the launches of the same problem with one tile and with two.
 
-    What grows from one to the other is what there is of a tile: an axis of the grid, and the bytes of some arguments.
+    The differences between them belong to one tile: an axis of the grid, and the bytes of some arguments.
     """
     axis = next(axis for axis in range(3) if two.grid[axis] > one.grid[axis])
     sizes = {name: value for name, value in one.arguments.items() if isinstance(value, Tensor)}
@@ -52,13 +52,13 @@ def far_tile(one: Launch, two: Launch) -> FarTile:
 
 
 def check_far_tile(launch: Launch, ptx: str, shared_bytes: int, place: FarTile) -> None:
-    """Refuse code whose far tile is another one than its first.
+    """Raise unless code computes the same for the far tile as for the first.
 
     Args:
         launch: of one tile.
         ptx: its code.
         shared_bytes: of one CTA.
-        place: where the far tile is.
+        place: the far tile.
 
     Raises:
         KernelFault: memcheck, above all: an offset was computed in 32 bits; or as `execute`.
@@ -72,7 +72,7 @@ def check_far_tile(launch: Launch, ptx: str, shared_bytes: int, place: FarTile) 
 
 
 def check_far_scores(launch: Launch, ptx: str, shared_bytes: int) -> int:
-    """The number of a far slide's first score, for which aggregate_tiles gives what it gives for score 0 and on.
+    """Check aggregate_tiles on a far slide, whose scores are those of a near one, and return its first score's number.
 
     Raises:
         KernelFault: as `check_far_tile`.

@@ -17,15 +17,15 @@ from mminfer_proofs.sanitizer.shared import Shared
 from mminfer_proofs.sanitizer.warp import converged
 
 HINTS = {"nc", "ca", "cg", "cs", "wb", "wt"}
-"""Cache operators, which change no result; so do L1:: and L2:: modifiers."""
+"""Cache operators, which change no result; neither do L1:: and L2:: modifiers."""
 VECTORS = {"v2": 2, "v4": 4}
 WIDEST = 16
-"""Bytes of a thread's access; sm_100 has wider ones."""
+"""The widest access of a thread in bytes; sm_100 has wider ones."""
 
 
 @dataclass(frozen=True)
 class Memories:
-    """What the instructions of a launch act upon."""
+    """Everything that a launch's instructions access."""
 
     registers: Registers
     arena: Arena
@@ -38,10 +38,10 @@ Builder = Callable[[Statement, Memories], list[Step]]
 
 
 def _access(statement: Statement) -> tuple[str, Access]:
-    """The memory that a load or store goes to, and the access that one thread makes.
+    """The memory that a load or store accesses, and the access of one thread.
 
     Raises:
-        KernelFault: unsupported: a modifier changes what is done.
+        KernelFault: unsupported: a modifier that changes the result.
     """
     space, *rest, kind = statement.modifiers
     vector = [VECTORS[each] for each in rest if each in VECTORS]
@@ -51,12 +51,12 @@ def _access(statement: Statement) -> tuple[str, Access]:
     dtype = dtype_of(kind)
     access = Access(statement, dtype if dtype.kind == "i" else UNSIGNED[8 * dtype.itemsize], *vector)
     if access.width > WIDEST:
-        raise KernelFault(f"unsupported: {statement}: {access.width} bytes a thread.")
+        raise KernelFault(f"unsupported: {statement}: {access.width} bytes per thread.")
     return space, access
 
 
 def _names(operand: Operand, access: Access) -> tuple[str, ...]:
-    """The registers of an operand, one for each element."""
+    """The registers of an operand, one per element."""
     names = operand if isinstance(operand, tuple) else (operand,)
     if len(names) != access.count or not all(isinstance(name, str) for name in names):
         raise KernelFault(f"unsupported: {access.statement}.")
@@ -64,7 +64,7 @@ def _names(operand: Operand, access: Access) -> tuple[str, ...]:
 
 
 def pointer(memories: Memories, operand: Operand, space: str) -> Callable[[Array], Array]:
-    """A function from threads to the addresses that they point to."""
+    """A function that returns the addresses for given threads."""
     if not isinstance(operand, Address):
         raise KernelFault(f"unsupported: the memory operand {operand}.")
     if space == "global":
@@ -75,7 +75,7 @@ def pointer(memories: Memories, operand: Operand, space: str) -> Callable[[Array
 
 
 def _active(registers: Registers, statement: Statement) -> tuple[list[Step], Callable[[], Array]]:
-    """The steps that renew the statement's guard, and a function that returns the threads that it lets through."""
+    """The steps that update the statement's guard, and a function that returns the threads for which it holds."""
     everyone = np.arange(registers.threads)
     prelude, mask = registers.mask(statement.guard)
     if mask is None:
@@ -157,7 +157,7 @@ def copy(statement: Statement, memories: Memories) -> list[Step]:
 
 
 def _copy(statement: Statement, memories: Memories) -> list[Step]:
-    """A copy of 4, 8 or 16 bytes a thread; a thread whose source has 0 bytes writes zeros and reads nothing."""
+    """A copy of 4, 8 or 16 bytes per thread; a thread whose source has 0 bytes writes zeros and reads nothing."""
     target, source, size, *given = statement.operands
     registers, width = memories.registers, int(str(size), 0)
     access = Access(statement, np.dtype(np.uint8), width)

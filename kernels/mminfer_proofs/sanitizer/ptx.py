@@ -1,4 +1,4 @@
-"""PTX text, as records: the statements of one kernel, its labels, its parameters and the widths of its registers."""
+"""PTX text as records: a kernel's statements, labels, parameters and register widths."""
 
 from __future__ import annotations
 
@@ -38,11 +38,11 @@ class Statement:
     head: str
     """The opcode up to its first dot."""
     modifiers: tuple[str, ...]
-    """The opcode after its first dot, the types among it."""
+    """The opcode after its first dot, types included."""
     operands: tuple[Operand, ...]
     guard: Guard | None
     source: str
-    """FILE:LINE that it was compiled from ← those where it was inlined; empty where PTX tells none."""
+    """FILE:LINE of the source ← those where it was inlined; empty if PTX names none."""
 
     def __str__(self) -> str:
         return f"`{self.text}`" + (f" of {self.source}" if self.source else "")
@@ -54,18 +54,20 @@ class Program:
 
     parameters: tuple[str, ...]
     threads: int
-    """Of one CTA."""
+    """Threads of one CTA."""
     widths: Mapping[str, int]
-    """The bits of the registers whose names begin so; 1 is a predicate."""
+    """Bits of a register, by the beginning of its name; 1 is a predicate."""
     shared_symbol: str
     """The name of the shared memory that the launch sizes."""
     statements: tuple[Statement, ...]
     labels: Mapping[str, int]
-    """The index of the statement behind each label."""
+    """The index of the statement after each label."""
 
 
 WIDTHS = {"pred": 1}
 DIRECTIVES = (".loc", ".reg", ".pragma", ".file", ".section")
+OUTER_COMMA = re.compile(r",(?![^{\[]*[}\]])")
+"""A comma outside braces and brackets."""
 STATEMENT = re.compile(r"(?:@(!?)(%\w+)\s+)?([a-z]\w*)((?:\.[\w:]+)*)\s*(.*)", re.DOTALL)
 
 
@@ -84,9 +86,9 @@ def parse(ptx: str) -> Program:
     threads = re.search(r"\.(?:reqntid|maxntid)\s+(\d+)", head)
     shared = re.search(r"\.extern \.shared [^\n]*?(\w+)\[\]", ptx)
     if threads is None:
-        raise KernelFault("unsupported: the kernel does not tell the size of its CTA (.reqntid).")
+        raise KernelFault("unsupported: the kernel does not state the size of its CTA (.reqntid).")
     if int(threads.group(1)) % 32:
-        raise KernelFault(f"unsupported: a CTA of {threads.group(1)} threads, which are no whole warps.")
+        raise KernelFault(f"unsupported: a CTA of {threads.group(1)} threads, which is not a multiple of 32.")
     return Program(
         parameters=tuple(
             re.findall(r"\.param\s[^\n]*?(\w+)\s*(?=,|\n|\))", head[head.index("(") : head.index(")") + 1])
@@ -124,7 +126,7 @@ def _widths(body: str) -> dict[str, int]:
 
 
 def _statements(body: str) -> tuple[tuple[Statement, ...], dict[str, int]]:
-    """The statements in order, and the index behind each label."""
+    """The statements in order, and the index after each label."""
     statements: list[Statement] = []
     labels: dict[str, int] = {}
     source = ""
@@ -152,15 +154,10 @@ def _statement(text: str, source: str) -> Statement:
         text=text,
         head=head,
         modifiers=tuple(modifiers.split(".")[1:]),
-        operands=tuple(_operand(part) for part in _parts(operands)),
+        operands=tuple(_operand(part.strip()) for part in OUTER_COMMA.split(operands) if part.strip()),
         guard=Guard(predicate, bool(negated)) if predicate else None,
         source=source,
     )
-
-
-def _parts(operands: str) -> list[str]:
-    """Split at the commas that stand outside braces and brackets."""
-    return [part.strip() for part in re.split(r",(?![^{\[]*[}\]])", operands) if part.strip()]
 
 
 def _operand(text: str) -> Operand:

@@ -1,7 +1,7 @@
-"""Which warps touched a piece of memory since the last barrier: two of them, one writing, are a race.
+"""The warps that accessed each byte since the last barrier: two of them, one writing, are a race.
 
-Threads of one warp are taken to be in step; instructions of two warps have no order between barriers, whichever of them
-this machine happens to execute first.
+Threads of one warp count as being in step. Instructions of two warps have no order between barriers, whichever of them
+is executed first here.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ class Races:
         self._written = False
 
     def read(self, places: Indices, width: int, warps: Indices) -> Indices | None:
-        """Note reads of elements of `width` bytes; which of them race with a write, or nothing if none does.
+        """Note reads of elements of `width` bytes; return which of them race with a write, or None if none does.
 
         Args:
             places: (n,), the elements' indices: byte offsets divided by the width.
-            width: a power of two to which the memory's size is a multiple.
+            width: a power of two that divides the memory's size.
             warps: (n,), of the threads that read.
 
         Returns:
@@ -49,10 +49,10 @@ class Races:
         return _racing((wrote != NOBODY) & (wrote != _mark(warps)))
 
     def write(self, places: Indices, width: int, warps: Indices) -> Indices | None:
-        """Note writes; which of them race with a read or a write, as `read`.
+        """Note writes; return which of them race with a read or a write, as `read` does.
 
-        Warps that write an element in this one instruction do not race: Triton has replicated values stored by each
-        thread that holds them. That they are equal is for the caller to see.
+        Warps that write an element in the same instruction do not race: Triton lets each thread that holds a replicated
+        value store it. The caller checks that the values are equal.
         """
         self._note_reads()
         self._written = True
@@ -65,7 +65,7 @@ class Races:
         return _racing(((wrote != NOBODY) & (wrote != me)) | ((read != NOBODY) & (read != me)))
 
     def forget(self) -> None:
-        """Begin anew, after a barrier."""
+        """Start again after a barrier."""
         for shadow, places in self._touched:
             shadow[places] = NOBODY
         self._touched.clear()
@@ -91,6 +91,6 @@ def _mark(warps: Indices) -> Indices:
 
 
 def _racing(which: Indices) -> Indices | None:
-    """Of masks of bytes, the elements that have one; nothing if none has."""
+    """The elements of which a byte is marked; None if there is none."""
     elements = np.asarray(which.any(axis=1))
     return elements if elements.any() else None

@@ -1,7 +1,7 @@
-"""The registers of one CTA: a row of all its threads each, so that one NumPy call runs an instruction for every thread.
+"""The registers of one CTA, each a row of all threads, so that one NumPy call runs an instruction for every thread.
 
-A PTX register has a width and no type. A row is therefore one piece of memory, seen through the type that an
-instruction names; and the rows exist before anything runs, so that an instruction can be bound to them once.
+A PTX register has a width and no type. A row is therefore one piece of memory, viewed with the type that an instruction
+names. The rows exist before anything runs, so that an instruction is bound to them once.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ Row = NDArray[Any]
 """One register of every thread."""
 
 Step = Callable[[], object]
-"""What an instruction became: called once each time that it is reached."""
+"""A part of an instruction, called each time that the instruction is reached."""
 
 UNSIGNED = {1: np.dtype(bool), 8: np.dtype("u1"), 16: np.dtype("u2"), 32: np.dtype("u4"), 64: np.dtype("u8")}
 UNTOUCHED = 0xA5
-"""The bytes of a register that nothing has written: whatever depends on them shows in the results."""
+"""The bytes of a register before anything is written to it; results that depend on them are wrong visibly."""
 
 
 @cache
@@ -42,13 +42,13 @@ def dtype_of(kind: str) -> np.dtype[Any]:
 
 
 class Registers:
-    """Rows of registers, constants and special registers, by the names that PTX gives them."""
+    """Rows of registers, constants and special registers, by their names in PTX."""
 
     def __init__(self, program: Program, grid: tuple[int, int, int]):
         self.threads = program.threads
         self.program_id = [np.zeros(self.threads, np.uint32) for _ in range(3)]
         self.wide = np.zeros(self.threads, np.float64)
-        """Room for an intermediate result of more than float32."""
+        """Space for an intermediate result in float64."""
         self._program = program
         self._rows: dict[str, Row] = {}
         self._constants: dict[tuple[str, np.dtype[Any]], Row] = {}
@@ -63,7 +63,7 @@ class Registers:
         """The row of a register or a number, as that type.
 
         Raises:
-            KernelFault: unsupported: the operand has another width, or is nothing known.
+            KernelFault: unsupported: the operand has another width, or is unknown.
         """
         kind = np.dtype(dtype)
         if not isinstance(operand, str):
@@ -75,7 +75,7 @@ class Registers:
         return self._as(row, operand, kind)
 
     def target(self, operand: Operand, dtype: DTypeLike | None = None) -> Row:
-        """The row of a register, as that type or as unsigned bits; `_` is a row that nobody reads.
+        """The row of a register, as that type or as unsigned bits; `_` is a row that is never read.
 
         Raises:
             KernelFault: unsupported: the operand is no register, or has another width.
@@ -90,7 +90,7 @@ class Registers:
         return row if dtype is None else self._as(row, operand, np.dtype(dtype))
 
     def low(self, operand: Operand, dtype: DTypeLike) -> Row:
-        """The low bits of a register's row, or a number, as that type: what a store or a conversion takes."""
+        """The low bits of a register's row, or a number, as that type, for a store or a conversion."""
         kind = np.dtype(dtype)
         if isinstance(operand, str) and operand.startswith("%") and operand not in self._special:
             row = self.target(operand)
@@ -99,7 +99,7 @@ class Registers:
         return self.source(operand, kind)
 
     def mask(self, guard: Guard | None) -> tuple[list[Step], Row | None]:
-        """The row of the threads that a guard lets through, and the steps that renew it; no row where all pass."""
+        """The steps that update a guard, and the row of the threads for which it holds; None without a guard."""
         if guard is None:
             return [], None
         row = self.source(guard.predicate, bool)
@@ -109,14 +109,14 @@ class Registers:
         return [partial(np.logical_not, row, inverted)], inverted
 
     def call(self, statement: Statement, function: np.ufunc, inputs: list[Row], out: Row) -> list[Step]:
-        """The steps that write function(inputs) into out, for the threads that the statement's guard lets through."""
+        """The steps that write function(inputs) to out, for the threads for which the guard holds."""
         prelude, mask = self.mask(statement.guard)
         if mask is None:
             return [partial(function, *inputs, out=out)]
         return [*prelude, partial(function, *inputs, out=out, where=mask)]
 
     def assign(self, statement: Statement, value: Callable[[], Row], out: Row) -> list[Step]:
-        """The steps that write a row that a function returns into out, for the threads that the guard lets through."""
+        """The steps that write the row that a function returns to out, for the threads for which the guard holds."""
         prelude, mask = self.mask(statement.guard)
         where = True if mask is None else mask
         return [*prelude, lambda: np.copyto(out, value(), where=where)]

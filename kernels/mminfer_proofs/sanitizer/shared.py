@@ -1,4 +1,4 @@
-"""Shared memory of one CTA: bounds, bytes never written or still being copied, races between warps, bank conflicts."""
+"""Shared memory of one CTA: bounds, bytes not written or still being copied, races between warps, bank conflicts."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ NEVER, READY, IN_FLIGHT = 0, 1, 2
 PADDING = 16
 MOST_PATTERNS = 4096
 ROUNDING = 1e-4
-"""Of the largest value that a store writes: copies of one value that were rounded apart differ by less."""
+"""Copies of one value that differ by rounding differ by less than this part of the store's largest value."""
 
 
 @dataclass(frozen=True)
 class Pattern:
-    """Where the threads of one access go: a loop repeats it, so what follows from it is worked out once."""
+    """The places that the threads of one access use; kept, because a loop repeats it."""
 
     places: Array
     """Element indices."""
@@ -30,7 +30,7 @@ class Pattern:
 
 @dataclass(frozen=True)
 class Copy:
-    """A cp.async under way."""
+    """A cp.async that has not arrived."""
 
     access: Access
     addresses: Array
@@ -39,7 +39,7 @@ class Copy:
 
 
 class Shared:
-    """The bytes, what is known of each, and the asynchronous copies that have not arrived."""
+    """The bytes, the state of each, and the asynchronous copies that have not arrived."""
 
     def __init__(self, size_bytes: int, costs: Costs, *, races: bool):
         self.size = size_bytes
@@ -51,18 +51,18 @@ class Shared:
         self._patterns: dict[tuple[int, bytes, bytes], Pattern] = {}
 
     def enter(self) -> None:
-        """A CTA begins: nothing is written, nothing under way."""
+        """Begin a CTA: nothing is written and no copy has begun."""
         self._state.fill(NEVER)
         self._groups = [[]]
         self.synchronise()
 
     def synchronise(self) -> None:
-        """Every thread has reached a barrier."""
+        """Pass a barrier, which every thread has reached."""
         if self._races is not None:
             self._races.forget()
 
     def load(self, access: Access, addresses: Array, threads: Array, groups: Array | None = None) -> Array:
-        """The elements at the addresses, (n, count); `groups` as `costs.wavefronts` takes, the warps unless told.
+        """Return the elements at the addresses, (n, count); `groups` as in `costs.wavefronts`, by default the warps.
 
         Raises:
             KernelFault: memcheck, initcheck or racecheck.
@@ -83,14 +83,14 @@ class Shared:
         """Write values (n, count) to the addresses.
 
         Raises:
-            KernelFault: memcheck, initcheck (a copy to the same bytes is under way) or racecheck.
+            KernelFault: memcheck, initcheck (a copy to the same bytes has not arrived) or racecheck.
         """
         pattern = self._pattern(access, addresses, threads)
         self._write(access, pattern, addresses, threads, values)
         self._costs.count_shared(pattern.wavefronts)
 
     def copy(self, access: Access, addresses: Array, threads: Array, values: Array) -> None:
-        """Begin to write values (n, count): they arrive when their group is waited for.
+        """Begin to copy values (n, count), which arrive when their group is waited for.
 
         Raises:
             KernelFault: as `store`.
@@ -101,11 +101,11 @@ class Shared:
         self._groups[-1].append(Copy(access, addresses, threads, values))
 
     def commit(self) -> None:
-        """Close the group of copies begun since the last commit."""
+        """Close the group of copies that began after the last commit."""
         self._groups.append([])
 
     def wait(self, pending: int, *, uncommitted: bool = False) -> None:
-        """Let the oldest groups arrive until so many committed ones are pending; with those not committed if told.
+        """Let the oldest groups arrive until `pending` committed ones are left; `uncommitted`: all copies arrive.
 
         Raises:
             KernelFault: racecheck: other threads use the bytes since the last barrier.
@@ -125,7 +125,7 @@ class Shared:
         lost = memory[places] != values
         if lost.any() and self._races is not None:
             self._costs.disagreements += 1
-            if not _rounded_apart(memory[places], values):
+            if not _differ_by_rounding(memory[places], values):
                 self._refuse(access, "racecheck", lost, threads, addresses, "is given two values at once")
 
     def _check_write(self, access: Access, pattern: Pattern, addresses: Array, threads: Array) -> None:
@@ -138,7 +138,7 @@ class Shared:
             self._refuse(access, "racecheck", raced[:, None], threads, addresses, sentence)
 
     def _pattern(self, access: Access, addresses: Array, threads: Array, groups: Array | None = None) -> Pattern:
-        """Where the addresses are.
+        """The pattern of an access.
 
         Raises:
             KernelFault: memcheck: an address is not aligned, or beyond the shared memory.
@@ -147,7 +147,7 @@ class Shared:
         found = self._patterns.get(key)
         if found is None:
             outside = (addresses < 0) | (addresses + access.width > self.size)
-            sentence = f"lies outside the {self.size:,} bytes there are"
+            sentence = f"is outside the {self.size:,} bytes that were declared"
             self._refuse(access, "memcheck", outside[:, None], threads, addresses, sentence)
             access.aligned(addresses, threads)
             warps = threads // WARP
@@ -161,18 +161,18 @@ class Shared:
     def _refuse(
         self, access: Access, check: str, which: Array, threads: Array, addresses: Array, sentence: str
     ) -> None:
-        """Raise a fault if a thread has a byte, or an element, among those that `which` marks, (n, any)."""
+        """Raise a fault if `which`, (n, any), marks a byte or an element of a thread."""
         if which.any():
             threads_at_fault = np.asarray(which.any(axis=1))
             where = f"shared {int(addresses[threads_at_fault][0]):#x}"
             raise access.fault(check, f"{where} {sentence}", threads_at_fault, threads)
 
 
-def _rounded_apart(kept: Array, given: Array) -> bool:
-    """Whether values that threads give to one address are float32, and differ by no more than rounding.
+def _differ_by_rounding(kept: Array, given: Array) -> bool:
+    """Whether the values that threads give to one address are float32 and differ by rounding only.
 
-    Triton lets several threads compute one sum. Where a product is fused into an addition, the two sides of a shuffle
-    round differently; the hardware keeps one of them.
+    Triton lets several threads compute one sum. If a product is fused into an addition, the two sides of a shuffle
+    round differently, and the hardware keeps one of them.
     """
     if kept.dtype.itemsize != 4:
         return False

@@ -1,4 +1,4 @@
-"""Between tensors and the sanitizer's arrays: a tensor's storage as it lies in memory; and a `Launch`, executed."""
+"""Conversion between tensors and the sanitizer's arrays, and the execution of a `Launch`."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from mminfer_proofs.sanitizer.execution import Execution, Far, execute
 
 
 def storage_of(tensor: Tensor) -> Array:
-    """The tensor's elements as they lie in memory: dimensions in the order of their strides, bfloat16 as uint16.
+    """The tensor's elements in memory order: dimensions by falling stride, bfloat16 as uint16.
 
     A channels-last (N, C, h, w) gives (N, h, w, C).
 
     Raises:
-        KernelInputError: the elements do not lie one behind the other.
+        KernelInputError: there are gaps between the elements.
     """
     dense = tensor.detach().permute(_memory_order(tensor))
     if not dense.is_contiguous():
@@ -27,7 +27,7 @@ def storage_of(tensor: Tensor) -> Array:
 
 
 def tensor_like(array: Array, tensor: Tensor) -> Tensor:
-    """A tensor of that tensor's shape, dtype and strides, with the elements of an array such as `storage_of` gives."""
+    """A tensor with another's shape, dtype and strides, and the elements of an array in the order of `storage_of`."""
     order = _memory_order(tensor)
     flat = torch.from_numpy(array.copy())
     dense = flat.view(torch.bfloat16) if tensor.dtype == torch.bfloat16 else flat
@@ -35,12 +35,12 @@ def tensor_like(array: Array, tensor: Tensor) -> Tensor:
 
 
 def arguments_of(launch: Launch) -> dict[str, Array | int]:
-    """A launch's arguments as `execute` takes them."""
+    """A launch's arguments in the form that `execute` takes."""
     return {name: value if isinstance(value, int) else storage_of(value) for name, value in launch.arguments.items()}
 
 
 def run_launch(launch: Launch, ptx: str, shared_bytes: int, *, far: Far | None = None, races: bool = True) -> Execution:
-    """Execute a launch's PTX, copy what it wrote into the launch's tensors, and return the execution.
+    """Execute a launch's PTX, copy its outputs to the launch's tensors, and return the execution.
 
     Raises:
         KernelFault: as `execute`.
@@ -54,6 +54,6 @@ def run_launch(launch: Launch, ptx: str, shared_bytes: int, *, far: Far | None =
 
 
 def _memory_order(tensor: Tensor) -> list[int]:
-    """The dimensions from the largest stride to the smallest; equal ones, and those of one element, as they stand."""
+    """The dimensions from the largest stride to the smallest; the order of equal strides is kept."""
     strides: tuple[int, ...] = tensor.stride()
     return sorted(range(tensor.dim()), key=lambda dimension: (-strides[dimension], dimension))

@@ -1,4 +1,4 @@
-"""ldmatrix and mma: matrices that the 32 threads of a warp hold together (PTX ISA, "Matrix multiply-accumulate").
+"""ldmatrix and mma: matrices spread over the 32 threads of a warp (PTX ISA, "Matrix multiply-accumulate").
 
 A fragment of 8 × 8 numbers of 16 bits is one 32-bit register of a warp: thread 4·row + column / 2 holds two neighbours
 of a row. So the bytes of a register's row, taken as 16-bit numbers, are the matrix itself.
@@ -17,11 +17,11 @@ from mminfer_proofs.sanitizer.registers import Row, Step
 from mminfer_proofs.sanitizer.warp import WARP, converged
 
 ROWS = 8
-"""Of a matrix, 16 bytes each, whose addresses 8 threads give."""
+"""Rows of a matrix, 16 bytes each, whose addresses 8 threads give."""
 
 
 def load_matrices(statement: Statement, memories: Memories) -> list[Step]:
-    """The steps of one ldmatrix: 1, 2 or 4 matrices of 8 × 8 a warp, transposed where asked for."""
+    """The steps of one ldmatrix: 1, 2 or 4 matrices of 8 × 8 per warp, transposed if the statement says so."""
     target, source = statement.operands
     names = target if isinstance(target, tuple) else (target,)
     known = ("sync", "aligned", "m8n8", f"x{len(names)}", *(["trans"] if "trans" in statement.modifiers else []))

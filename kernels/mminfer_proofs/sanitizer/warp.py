@@ -1,4 +1,4 @@
-"""What the threads of a warp exchange without memory: shuffles and sums."""
+"""Exchange between the threads of a warp without memory: shuffles and sums."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ REDUCTIONS: Mapping[str, np.ufunc] = {
 
 
 def converged(statement: Statement, registers: Registers, run: Callable[[], object]) -> list[Step]:
-    """The steps of a statement that all threads execute together, or none.
+    """The steps of a statement that all threads execute together or none does.
 
     Raises:
         KernelFault: when run: synccheck: its guard lets only some of them through.
@@ -37,10 +37,10 @@ def converged(statement: Statement, registers: Registers, run: Callable[[], obje
 
 
 def whole_warp(statement: Statement, members: Row) -> None:
-    """Refuse a mask of members that leaves threads of a warp out.
+    """Raise unless the mask of members contains all threads of a warp.
 
     Raises:
-        KernelFault: unsupported: it does.
+        KernelFault: unsupported: it does not.
     """
     if (members != 0xFFFFFFFF).any():
         raise KernelFault(f"unsupported: {statement}: a part of a warp.")
@@ -67,7 +67,7 @@ def shuffle(statement: Statement, registers: Registers) -> list[Step]:
 
 
 def _sources(way: str, places: Row, limits: Row) -> Row:
-    """The thread that each thread takes from: itself, where the other lies beyond its segment of the warp."""
+    """The thread whose value each thread takes: its own, if the other is outside its segment of the warp."""
     thread = np.arange(places.size)
     lane, place, last, segment = thread % WARP, places & 31, limits & 31, limits >> 8 & 31
     first = lane & segment
@@ -78,7 +78,7 @@ def _sources(way: str, places: Row, limits: Row) -> Row:
 
 
 def reduce(statement: Statement, registers: Registers) -> list[Step]:
-    """The steps of one redux.sync: each thread takes the sum, or the like, over its warp."""
+    """The steps of one redux.sync: each thread takes the sum, or another reduction, over its warp."""
     sync, way, *kind = statement.modifiers
     target, value, members = statement.operands
     if sync != "sync" or way not in REDUCTIONS or kind not in (["s32"], ["u32"], ["b32"]):
