@@ -1,4 +1,4 @@
-"""What a mutant of a kernel must fail: parity, bytes moved, accesses inside arguments, NaN in its own tile only."""
+"""Checks that a mutant of a kernel must fail: parity, bytes moved, accesses inside arguments, NaN in its own tile."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def fails(module: str, source: str, path: Path, moved: Moved) -> None:
 
 
 def problems_when_compiled(module: str, source: str, path: Path) -> list[str]:
-    """What the ahead-of-time compiler's rows say against a mutant; for a process that compiles nothing else."""
+    """The problems that the ahead-of-time compiler finds in a mutant; for a process that compiles nothing else."""
     path.write_text(source, encoding="utf-8")
     _import_as(f"mminfer_kernels.{module}", path)
     from mminfer_proofs import aot
@@ -57,7 +57,7 @@ def problems_when_compiled(module: str, source: str, path: Path) -> list[str]:
 
 
 def check(name: str, moved: Moved) -> Moved:
-    """Run all checks of a kernel; bytes moved are held against `moved` where it has them, and returned."""
+    """Run all checks of a kernel, compare the bytes moved with `moved` if it has them, and return them."""
     found: Moved = {}
     for index, problem in enumerate(PROBLEMS):
         if _fits(name, problem):

@@ -24,7 +24,7 @@ OPERATORS = {
 SWAPPED = (ast.Sub, ast.Div, ast.LShift, ast.RShift)
 WORDS = {"-inf": "inf", "inf": "-inf", "nan": "0", "ieee": "tf32"}
 ONLY_COMPILED = ("ieee", "ALL")
-"""What the interpreter does not know: the precision of a product, and whether a maximum keeps NaN."""
+"""Faults that the interpreter does not show: the precision of a product, and whether a maximum keeps NaN."""
 
 
 class Mutant(NamedTuple):

@@ -32,7 +32,7 @@ class Projection(NamedTuple):
 
 
 class Classifier(NamedTuple):
-    """What the classifier reads besides the image: N tiles, F features, M neurons in the middle, K classes."""
+    """The classifier's tensors besides the image's: N tiles, F features, M neurons in the middle, K classes."""
 
     depth_mm: Tensor
     """(N,), the thickness at each tile."""

@@ -112,7 +112,7 @@ class _Like(NamedTuple):
 
 
 class _Operator(NamedTuple):
-    """What PyTorch has to know of a function: operators take and return tensors only, not records of them."""
+    """A function as PyTorch sees it: operators take and return tensors, not records of tensors."""
 
     schema: str
     outputs: Callable[..., tuple[_Like, ...]]

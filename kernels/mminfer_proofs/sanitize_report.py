@@ -1,4 +1,4 @@
-"""What the sanitizer found: a row for each launch, the limits that a row must keep, and the printed report."""
+"""The sanitizer's findings: a row for each launch, the limits that a row must keep, and the printed report."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Faults in compiled code are found by the sanitizer or by wrong numbers: at least 95 in 100, the others with reasons.
 
-A fault that changes no thread's result is none: comparisons and masks of compile-time sizes, unrolled for threads that
-never see the border. That is shown for each of them by running the right code with the faulty statement beside it.
+A mutant that changes no thread's result is not a fault: comparisons and masks of compile-time sizes, unrolled for threads
+that never reach the border. For each of these, the right code is run with the faulty statement beside it to show so.
 """
 
 import os
@@ -32,26 +32,26 @@ HARMLESS = {
     r"attention_head: operands swapped: div": "attention beyond the map: never stored",
     r"normalize_tiles: (integer constant: sh[lr]|operands swapped: (sub|selp))": "bytes beyond the tile: never stored",
     r"aggregate_tiles: (comparison: setp\.[lg]|operands swapped: selp)": "one of the threshold's 32 bits: it matters "
-    "only where exactly as many scores as asked for lie above, at that bit",
+    "only if exactly as many scores as asked for are above, at that bit",
     r"aggregate_tiles: guard turned round: @%p ld|aggregate_tiles: integer constant: shl\.b64": "one pass of 32 over "
     "the scores: as above",
     r"aggregate_tiles: float constant": "the start of a slide without tiles, whose results are 0 / 0",
 }
-"""By a pattern of the place, why nothing may notice."""
+"""By a pattern of the place, the reason that no check can notice."""
 
 
 class Found(NamedTuple):
-    """What became of the mutants of one kernel."""
+    """The fate of one kernel's mutants."""
 
     tried: int
     same: int
-    """Those whose statement gives every thread the result that it should."""
+    """Mutants whose statement gives every thread the right result."""
     alive: list[str]
-    """The places of the others that nothing notices."""
+    """The places of the other mutants that no check notices."""
 
 
 class Subject:
-    """A kernel's compiled launches on a problem with partial blocks along every axis, and what they must give."""
+    """A kernel's compiled launches on a problem with partial blocks along every axis, and the expected outputs."""
 
     def __init__(self, name: str) -> None:
         dtype = torch.float16 if torch.float16 in catalogue.dtypes(name) else torch.float32
@@ -64,7 +64,7 @@ class Subject:
         self.compiled = [compile_launch(launch, TARGETS[80]) for launch in self.planned.launches]
 
     def is_right(self, index: int, ptx: str) -> bool:
-        """Whether all is well when that launch runs this code."""
+        """Whether every check passes when that launch runs this code."""
         from mminfer_proofs.sanitizer.storage import run_launch
 
         for number, (launch, code) in enumerate(zip(self.planned.launches, self.compiled, strict=True)):

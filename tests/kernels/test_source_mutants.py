@@ -31,7 +31,7 @@ HARMLESS = {
     r"aggregate_tiles.* over = .*Gt → GtE": "scores equal to the threshold weigh the same whether counted or left over",
     r"aggregate_tiles.* (keys|values) = .*\[0\.0 → nan": "what is not live is not counted",
 }
-"""By a pattern of the place, why nothing can notice."""
+"""By a pattern of the place, the reason that no check can notice."""
 
 
 def ends_badly(servers, moved, folder, numbered):
