@@ -1,7 +1,7 @@
 """Faults in compiled code are found by the sanitizer or by wrong numbers: at least 95 in 100, the others with reasons.
 
-A mutant that changes no thread's result is not a fault: comparisons and masks of compile-time sizes, unrolled for threads
-that never reach the border. For each of these, the right code is run with the faulty statement beside it to show so.
+A mutant that changes no thread's result is not a fault: comparisons and masks of compile-time sizes, unrolled for
+threads that never reach the border. For each of these, the right code is run with the faulty statement beside it.
 """
 
 import os
