@@ -50,10 +50,13 @@ lock: $(VENV)/.uv
 	  --python-version 3.11 --extra dev --overrides locks/without-torch.in -c locks/core.txt \
 	  pyproject.toml locks/torch-needs.in -o locks/dev.txt
 
-# All that only a GPU can show; the times go into benchmarks/results.
+# Everything that only a GPU can show; the kernels' times, at the full width of the network, go into benchmarks/results.
 gpu-check: $(VENV)/.dev
 	@if $(BIN)/python -c "import torch, sys; sys.exit(not torch.cuda.is_available())"; then \
-	  $(BIN)/python -m pytest -m gpu && for bench in benchmarks/bench_*.py; do $(BIN)/python $$bench || exit 1; done; \
+	  $(BIN)/python -m pytest -m gpu && rm -rf build/full-width.mminfer && \
+	  $(BIN)/mminfer bundle create build/full-width.mminfer --random 7 --width 64 && \
+	  for batch in 1 32 128; do $(BIN)/mminfer bench kernels --bundle build/full-width.mminfer --batch $$batch \
+	    --save benchmarks/results/kernels-batch-$$batch.json || exit 1; done; \
 	else echo "gpu-check: there is no CUDA device here, so nothing was checked."; fi
 
 clean:

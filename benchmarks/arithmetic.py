@@ -87,7 +87,7 @@ def fusions() -> Iterator[tuple[str, list[Work], Work]]:
     stages = network()
     products = 2 * CHANNELS * FEATURES * (TILE_PX // 32) ** 2
     weights = VALUE * CHANNELS * FEATURES / BATCH
-    yield "attention_pool: the attended map is never written", stages["tail"], Work(2 * MAP)
+    yield "pooling without writing the attended map", stages["tail"], Work(2 * MAP)
     yield "attention_tail: x is read once", stages["tail"], Work(MAP + weights, products)
     stem = [*stages["normalise"], *stages["conv1"]]
     read, written = TILE_PX**2 * 3, 64 * (TILE_PX // 4) ** 2 * VALUE

@@ -1,4 +1,4 @@
-"""What a mutant of a kernel must fail: parity, bytes moved, accesses inside arguments, NaN in its own tile only."""
+"""Checks that a mutant of a kernel must fail: parity, bytes moved, accesses inside arguments, NaN in its own tile."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from typing import Any
 
 import torch
 
-from mminfer_kernels import catalogue, traffic
+from mminfer_kernels import catalogue
 from mminfer_kernels.bounds import compare
 from mminfer_kernels.catalogue import KERNELS, Problem
 from mminfer_kernels.launch import TAIL_PIXELS, TARGETS
+from mminfer_proofs import traffic
 
 USED_BY = {
     "device": KERNELS,
-    "channel_pool": ("spatial_attention", "attention_pool"),
-    "attention_map": ("attention_pool",),
+    "channel_pool": ("spatial_attention",),
 }
 PROBLEMS = (
     Problem(torch.float16, 2, 96, 7, 7, tile_px=8, features=16, middle=16),
@@ -45,19 +45,19 @@ def fails(module: str, source: str, path: Path, moved: Moved) -> None:
 
 
 def problems_when_compiled(module: str, source: str, path: Path) -> list[str]:
-    """What the ahead-of-time compiler's rows say against a mutant; for a process that compiles nothing else."""
+    """The problems that the ahead-of-time compiler finds in a mutant; for a process that compiles nothing else."""
     path.write_text(source, encoding="utf-8")
     _import_as(f"mminfer_kernels.{module}", path)
-    from mminfer_kernels import aot
+    from mminfer_proofs import aot
 
     name = "channel_pool" if module == "device" else module
-    launches = aot.launches(Problem(torch.float32, 1))
+    launches = aot.launches(Problem(torch.float32, 1), TARGETS[80])
     first = next(launch.name for launch in launches if launch.kernel.fn.__module__.endswith(name))
     return list(aot.problems(aot.row_of(first, Problem(torch.float32, 1), TARGETS[80])))
 
 
 def check(name: str, moved: Moved) -> Moved:
-    """Run all checks of a kernel; bytes moved are held against `moved` where it has them, and returned."""
+    """Run all checks of a kernel, compare the bytes moved with `moved` if it has them, and return them."""
     found: Moved = {}
     for index, problem in enumerate(PROBLEMS):
         if _fits(name, problem):
@@ -66,15 +66,15 @@ def check(name: str, moved: Moved) -> Moved:
             if index == 0:
                 _check_nan(name, problem)
     if name == "aggregate_tiles":
-        _check_hottest_of_one_is_the_maximum()
+        _check_top_area_of_one_tile_is_the_maximum()
     return found
 
 
-def _check_hottest_of_one_is_the_maximum() -> None:
+def _check_top_area_of_one_tile_is_the_maximum() -> None:
     random = torch.Generator().manual_seed(4)
     scores = torch.randn(640, generator=random)
     offsets = torch.arange(0, 641, 10)
-    aggregates = _run("aggregate_tiles", {"scores": scores, "offsets": offsets, "hottest": torch.ones(64)})[0]
+    aggregates = _run("aggregate_tiles", {"scores": scores, "offsets": offsets, "top_tiles": torch.ones(64)})[0]
     assert torch.equal(aggregates[2], aggregates[1]), "the first in rank is not the largest, to the bit"
 
 
@@ -92,10 +92,9 @@ def _check_nan(name: str, problem: Problem) -> None:
     if name in ("normalize_tiles", "aggregate_tiles"):
         return
     arguments = _inputs(name, problem)
-    poisoned = {**arguments}
-    key = "projected" if name == "attention_head" else "x"
-    poisoned[key] = arguments[key].clone()
-    poisoned[key][1, 3, 2, 4] = float("nan")
+    poisoned = catalogue.map_tensors(torch.Tensor.clone, arguments)
+    x = poisoned["projection"].projected if name == "attention_head" else poisoned["x"]
+    x[1, 3, 2, 4] = float("nan")
     clean, dirty = _run(name, arguments)[0], _run(name, poisoned)[0]
     for index, (before, after) in enumerate(zip(clean, dirty, strict=True)):
         assert torch.equal(before[0], after[0]), "NaN in another tile"

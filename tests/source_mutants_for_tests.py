@@ -12,8 +12,8 @@ import mminfer_kernels
 
 PACKAGE = Path(mminfer_kernels.__file__).parent
 MODULES = (
-    "device", "channel_pool", "attention_map", "normalize_tiles", "spatial_attention", "attention_pool",
-    "attention_tail", "attention_project", "attention_head", "aggregate_tiles",
+    "device", "channel_pool", "normalize_tiles", "spatial_attention", "attention_tail", "attention_project",
+    "attention_head", "aggregate_tiles",
 )  # fmt: skip
 
 COMPARISONS = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}
@@ -24,7 +24,7 @@ OPERATORS = {
 SWAPPED = (ast.Sub, ast.Div, ast.LShift, ast.RShift)
 WORDS = {"-inf": "inf", "inf": "-inf", "nan": "0", "ieee": "tf32"}
 ONLY_COMPILED = ("ieee", "ALL")
-"""What the interpreter does not know: the precision of a product, and whether a maximum keeps NaN."""
+"""Faults that the interpreter does not show: the precision of a product, and whether a maximum keeps NaN."""
 
 
 class Mutant(NamedTuple):

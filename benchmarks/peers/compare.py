@@ -29,7 +29,7 @@ from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.runtime.cores import available_cores
 from melanoma_infer.settings import Settings
 from melanoma_infer.verification.expected import compare_with_expected
-from mminfer_kernels.rows import write_rows
+from mminfer_proofs.rows import write_rows
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results" / "peers.csv"

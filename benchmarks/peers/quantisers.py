@@ -40,7 +40,7 @@ from mminfer_export.graph_edit import drop_unused, fold_reshaped, name_nodes, so
 from mminfer_export.precisions import calibration_tiles, check_tiles, reference_outputs
 from mminfer_export.quantize import LEVELS, calibrate, quantize
 from mminfer_export.settle import settle
-from mminfer_kernels.rows import write_rows
+from mminfer_proofs.rows import write_rows
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results" / "quantisers.csv"

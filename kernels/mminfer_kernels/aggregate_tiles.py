@@ -1,4 +1,4 @@
-"""aggregate_tiles: tile scores → slide scores (mean, maximum, hottest tiles), one segment a slide, without atomics."""
+"""aggregate_tiles: slide scores (mean, maximum, top-area mean) from tile scores, without atomics."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from mminfer_kernels.reference import Aggregates
 
 @triton.jit
 def sortable(scores):
-    """Unsigned integers in the order of the scores: the sign bit flipped, negative numbers complemented."""
+    """Unsigned integers that sort like the scores: the sign bit is flipped, negative numbers are complemented."""
     bits = scores.to(tl.uint32, bitcast=True)
     return bits ^ tl.where(bits >> 31 == 1, 0xFFFFFFFF, 0x80000000).to(tl.uint32)
 
@@ -29,11 +29,11 @@ def unsorted(keys):
 
 @triton.jit
 def aggregate_tiles_kernel(
-    scores, offsets, hottest_tiles, mean, maximum, hottest,
+    scores, offsets, top_tiles, mean, maximum, top_area,
     BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One program does one slide. The k-th highest score is found bit by bit, counting what lies at or above each
-    candidate; so the result depends on no order, and ties need no rule: equal scores weigh the same together.
+    """One program computes one slide. The k-th highest score is found bit by bit, by counting the scores that are not
+    below each candidate. So the result does not depend on the tiles' order, and ties need no rule.
     """
     slide = tl.program_id(0)
     first = tl.load(offsets + slide)
@@ -51,7 +51,7 @@ def aggregate_tiles_kernel(
     average = tl.sum(total, 0) / count.to(tl.float32)
     top = largest(most, 0)
 
-    asked = tl.load(hottest_tiles + slide)
+    asked = tl.load(top_tiles + slide)
     weight = tl.where(asked > count, count.to(tl.float32), asked)
     rank = tl.ceil(weight).to(tl.int32)
     threshold = tl.full([], 0, tl.uint32)
@@ -64,43 +64,43 @@ def aggregate_tiles_kernel(
             above += (live & (keys >= candidate)).to(tl.int32)
         threshold = tl.where(tl.sum(above, 0) >= rank, candidate, threshold)
 
-    hotter = tl.zeros([BLOCK], tl.float32)
+    above_threshold = tl.zeros([BLOCK], tl.float32)
     number = tl.zeros([BLOCK], tl.int32)
     for start in range(0, count, BLOCK):
         live = start + lane < count
         values = tl.load(segment + start + lane, mask=live, other=0.0)
         keys = sortable(values)
         over = live & (keys > threshold)
-        hotter += tl.where(over, values, 0.0)
+        above_threshold += tl.where(over, values, 0.0)
         number += over.to(tl.int32)
     left = weight - tl.sum(number, 0).to(tl.float32)
-    hot = (tl.sum(hotter, 0) + left * unsorted(threshold)) / weight
+    top_mean = (tl.sum(above_threshold, 0) + left * unsorted(threshold)) / weight
 
-    # Without tiles mean and hottest are 0 / 0, NaN. A NaN among the scores has no rank, so it is passed on by hand.
+    # Without tiles the means are 0 / 0, NaN. A NaN among the scores has no rank, so it is passed on explicitly.
     tl.store(mean + slide, average)
     tl.store(maximum + slide, tl.where(count == 0, average, top))
-    tl.store(hottest + slide, tl.where(top != top, top, hot))
+    tl.store(top_area + slide, tl.where(top != top, top, top_mean))
 
 
-def plan(scores: Tensor, offsets: Tensor, hottest: Tensor, *, target: Target) -> Planned[Aggregates]:
-    """Return the outputs, allocated, and the launch that fills them; arguments as `reference.aggregate_tiles`'.
+def plan(scores: Tensor, offsets: Tensor, top_tiles: Tensor, *, target: Target) -> Planned[Aggregates]:
+    """Return the outputs, not written yet, and the launch that writes them; arguments as in the reference.
 
-    scores and hottest are float32; a slide has fewer than 2²⁴ tiles.
+    scores and top_tiles are float32; a slide has fewer than 2²⁴ tiles.
 
     Raises:
         KernelInputError: a shape, dtype, layout or device differs from the above.
     """
-    slides = hottest.shape[0]
+    slides = top_tiles.shape[0]
     check("scores", scores, (scores.numel(),), torch.float32, scores.device)
-    check("hottest", hottest, (slides,), torch.float32, scores.device)
+    check("top_tiles", top_tiles, (slides,), torch.float32, scores.device)
     check("offsets", offsets, (slides + 1,), torch.int64, scores.device)
     config = aggregate_config()
-    outputs = Aggregates(*(torch.empty_like(hottest) for _ in Aggregates._fields))
+    outputs = Aggregates(*(torch.empty_like(top_tiles) for _ in Aggregates._fields))
     launch = Launch(
         name="aggregate_tiles",
         kernel=aggregate_tiles_kernel,
         grid=(slides, 1, 1),
-        arguments={"scores": scores, "offsets": offsets, "hottest_tiles": hottest, **outputs._asdict()},
+        arguments={"scores": scores, "offsets": offsets, "top_tiles": top_tiles, **outputs._asdict()},
         stored=Aggregates._fields,
         constants=dict(config.blocks),
         config=config,

@@ -1,4 +1,4 @@
-"""attention_head: from a projection of x to attention, features, probabilities and class activation maps."""
+"""attention_head: attention, features, probabilities and class activation maps from a projection of x."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from mminfer_kernels.device import attention_at, classify
 from mminfer_kernels.errors import KernelInputError
 from mminfer_kernels.inputs import check, check_classifier
 from mminfer_kernels.launch import Launch, Planned, Target, head_config
-from mminfer_kernels.reference import Order, Tail
+from mminfer_kernels.reference import Classifier, Order, Projection, Tail
 
 
 @triton.jit
 def attention_head_kernel(
     average, maximum, projected, weight, bias, depth_mm, w1_depth, offset, w2, b2, w3, b3, groups,
-    pulls, probabilities, attention, cam, features,
+    gradients, probabilities, attention, cam, features,
     H: tl.constexpr, W: tl.constexpr, SIZE: tl.constexpr, AVG_FIRST: tl.constexpr,
     F: tl.constexpr, M: tl.constexpr, K: tl.constexpr,
     BLOCK_A: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
-    """One program does one tile: its attention in blocks of BLOCK_A pixels; its projection in blocks of BLOCK_P
-    pixels, once for the features and once more for the maps.
+    """One program computes one tile: its attention in blocks of BLOCK_A pixels, then its projection in blocks of
+    BLOCK_P pixels, once for the features and once more for the maps.
     """
     P: tl.constexpr = H * W
     tile = tl.program_id(0).to(tl.int64)
@@ -44,11 +44,11 @@ def attention_head_kernel(
         y = tl.load(y_at + pixel[:, None] * F, mask=live[:, None], other=0.0)
         total += tl.load(attention + tile * P + pixel, mask=live, other=0.0)[:, None] * y
     image = tl.sum(total, 0) / P
-    seen = image + tl.load(w1_depth + feature) * tl.load(depth_mm + tile)
-    tl.store(features + tile * F + feature, seen)
+    values = image + tl.load(w1_depth + feature) * tl.load(depth_mm + tile)
+    tl.store(features + tile * F + feature, values)
     tl.debug_barrier()
     classify(
-        features + tile * F, offset, w2, b2, w3, b3, groups, probabilities + tile * K, pulls + tile * (3 * F),
+        features + tile * F, offset, w2, b2, w3, b3, groups, probabilities + tile * K, gradients + tile * (3 * F),
         F, M, K, BLOCK_K, BLOCK_M,
     )  # fmt: skip
     tl.debug_barrier()
@@ -59,62 +59,47 @@ def attention_head_kernel(
         y = tl.load(y_at + pixel[:, None] * F, mask=live[:, None], other=0.0)
         heat = tl.load(attention + tile * P + pixel, mask=live, other=0.0)
         for j in tl.static_range(3):
-            pull = tl.load(pulls + (tile * 3 + j) * F + feature)
-            tl.store(cam + (tile * 3 + j) * P + pixel, heat * tl.sum(y * pull[None, :], 1) / P, mask=live)
+            gradient = tl.load(gradients + (tile * 3 + j) * F + feature)
+            tl.store(cam + (tile * 3 + j) * P + pixel, heat * tl.sum(y * gradient[None, :], 1) / P, mask=live)
 
 
 def plan(
-    average: Tensor,
-    maximum: Tensor,
-    projected: Tensor,
+    projection: Projection,
     weight: Tensor,
     bias: Tensor,
-    depth_mm: Tensor,
-    w1_depth: Tensor,
-    offset: Tensor,
-    w2: Tensor,
-    b2: Tensor,
-    w3: Tensor,
-    b3: Tensor,
-    groups: Tensor,
+    classifier: Classifier,
     order: Order = "avg-max",
     *,
     target: Target,
 ) -> Planned[Tail]:
-    """Return the outputs, allocated, and the launch that fills them; arguments as `reference.attention_head`'s.
+    """Return the outputs, not written yet, and the launch that writes them; arguments as in the reference.
 
-    All tensors are float32; projected is channels-last.
+    All tensors are float32; projection.projected is channels-last.
 
     Raises:
         KernelInputError: a shape, dtype, layout or device differs from the above.
     """
+    projected, device = projection.projected, classifier.depth_mm.device
     batch, features, height, width = projected.shape
-    device = depth_mm.device
     if not projected.is_contiguous(memory_format=torch.channels_last) or projected.dtype != torch.float32:
         raise KernelInputError("projected is not channels-last float32: give what attention_project returns.")
-    check("average", average, (batch, height, width), torch.float32, device)
-    check("maximum", maximum, (batch, height, width), torch.float32, device)
+    check("average", projection.average, (batch, height, width), torch.float32, device)
+    check("maximum", projection.maximum, (batch, height, width), torch.float32, device)
     size = weight.shape[-1]
     check("weight", weight, (1, 2, size, size), torch.float32, device)
     check("bias", bias, (1,), torch.float32, device)
-    head = check_classifier(batch, features, depth_mm, w1_depth, offset, w2, b2, w3, b3, groups)
-    config = head_config(height * width, head)
-    outputs = Tail(
-        probabilities=depth_mm.new_empty(batch, head.classes),
-        attention=depth_mm.new_empty(batch, height, width),
-        cam=depth_mm.new_empty(batch, 3, height, width),
-        features=depth_mm.new_empty(batch, features),
-    )
+    head = check_classifier(batch, features, classifier)
+    config = head_config(head)
+    outputs = head.empty_tail(height, width, device)
     launch = Launch(
         name="attention_head",
         kernel=attention_head_kernel,
         grid=(batch, 1, 1),
         arguments={
-            "average": average, "maximum": maximum, "projected": projected, "weight": weight, "bias": bias,
-            "depth_mm": depth_mm, "w1_depth": w1_depth, "offset": offset, "w2": w2, "b2": b2, "w3": w3, "b3": b3,
-            "groups": groups, "pulls": depth_mm.new_empty(batch, 3, features), **outputs._asdict(),
+            **projection._asdict(), "weight": weight, "bias": bias, **classifier._asdict(),
+            "gradients": torch.empty(batch, 3, features, device=device), **outputs._asdict(),
         },
-        stored=("pulls", *Tail._fields),
+        stored=("gradients", *Tail._fields),
         constants={
             "H": height, "W": width, "SIZE": size, "AVG_FIRST": order == "avg-max", **head.constants(), **config.blocks,
         },

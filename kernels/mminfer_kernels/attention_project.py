@@ -1,4 +1,4 @@
-"""attention_project: channel mean, channel maximum and W1·x in one pass over x, split over the pixels of a tile."""
+"""attention_project: channel mean, channel maximum and W1·x in one pass over x; programs share a tile's pixels."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ def attention_project_kernel(
     x, w1_image, average, maximum, projected,
     C: tl.constexpr, P: tl.constexpr, F: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """One program does BLOCK_P pixels of one tile, over all channels."""
+    """One program computes BLOCK_P pixels of one tile, over all channels."""
     tile = tl.program_id(1).to(tl.int64)
     pixel = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     live = pixel < P
@@ -48,7 +48,7 @@ def attention_project_kernel(
 
 
 def plan(x: Tensor, w1_image: Tensor, *, target: Target) -> Planned[Projection]:
-    """Return the outputs, allocated, and the launch that fills them; arguments as `reference.attention_project`'s.
+    """Return the outputs, not written yet, and the launch that writes them; arguments as in the reference.
 
     x is channels-last, float16, bfloat16 or float32, and w1_image has its dtype. The outputs are float32, the projected
     map channels-last.
@@ -60,7 +60,7 @@ def plan(x: Tensor, w1_image: Tensor, *, target: Target) -> Planned[Projection]:
     batch, channels, height, width = x.shape
     features = w1_image.shape[0]
     check("w1_image", w1_image, (features, channels), x.dtype, x.device)
-    config = project_config(x.dtype, batch, height * width, features, target)
+    config = project_config(x.dtype, target)
     plane = torch.empty(batch, height, width, dtype=torch.float32, device=x.device)
     projected = torch.empty(batch, features, height, width, dtype=torch.float32, device=x.device)
     outputs = Projection(plane, torch.empty_like(plane), projected.contiguous(memory_format=torch.channels_last))

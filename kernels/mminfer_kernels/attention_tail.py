@@ -1,27 +1,28 @@
-"""attention_tail: everything that follows the trunk, in one launch that reads x once and writes nothing of its size."""
+"""attention_tail: all outputs behind the backbone, in one launch that reads x once and writes nothing of its size."""
 
 from __future__ import annotations
 
+import torch
 import triton
 import triton.language as tl
 from torch import Tensor
 
 from mminfer_kernels.device import attention_at, classify, larger, largest
-from mminfer_kernels.inputs import check_head, check_map
+from mminfer_kernels.inputs import check, check_classifier, check_map
 from mminfer_kernels.launch import Launch, Planned, Target, tail_config
-from mminfer_kernels.reference import Order, Tail
+from mminfer_kernels.reference import Classifier, Order, Tail
 
 
 @triton.jit
 def attention_tail_kernel(
     x, weight, bias, w1_image, depth_mm, w1_depth, offset, w2, b2, w3, b3, groups,
-    pooled_maps, pulls, probabilities, attention, cam, features,
+    pooled_maps, gradients, probabilities, attention, cam, features,
     C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, SIZE: tl.constexpr, AVG_FIRST: tl.constexpr,
     F: tl.constexpr, M: tl.constexpr, K: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
-    """One program does one tile: the projection y of all its pixels stays in registers from the first load to the
-    maps.
+    """One program computes one tile: the projection y of all its pixels stays in registers until the maps are
+    written.
     """
     P: tl.constexpr = H * W
     tile = tl.program_id(0).to(tl.int64)
@@ -50,7 +51,7 @@ def attention_tail_kernel(
         total += tl.sum(values.to(tl.float32), 1)
         maximum = larger(maximum, largest(candidates, 1))
 
-    # The convolution needs its neighbours' pooled values: they pass through 8·P bytes of global memory, which L1 keeps.
+    # The convolution needs the pooled values of other threads' pixels: 8·P bytes of global memory, which L1 keeps.
     maps = pooled_maps + tile * (2 * P)
     tl.store(maps + pixel, total / C, mask=live)
     tl.store(maps + P + pixel, maximum, mask=live)
@@ -59,18 +60,18 @@ def attention_tail_kernel(
     tl.store(attention + tile * P + pixel, heat, mask=live)
 
     image = tl.sum(y * heat[:, None], 0) / P
-    seen = image + tl.load(w1_depth + feature) * tl.load(depth_mm + tile)
-    tl.store(features + tile * F + feature, seen)
+    values = image + tl.load(w1_depth + feature) * tl.load(depth_mm + tile)
+    tl.store(features + tile * F + feature, values)
     tl.debug_barrier()
     classify(
-        features + tile * F, offset, w2, b2, w3, b3, groups, probabilities + tile * K, pulls + tile * (3 * F),
+        features + tile * F, offset, w2, b2, w3, b3, groups, probabilities + tile * K, gradients + tile * (3 * F),
         F, M, K, BLOCK_K, BLOCK_M,
     )  # fmt: skip
     tl.debug_barrier()
 
     for j in tl.static_range(3):
-        pull = tl.load(pulls + (tile * 3 + j) * F + feature)
-        tl.store(cam + (tile * 3 + j) * P + pixel, heat * tl.sum(y * pull[None, :], 1) / P, mask=live)
+        gradient = tl.load(gradients + (tile * 3 + j) * F + feature)
+        tl.store(cam + (tile * 3 + j) * P + pixel, heat * tl.sum(y * gradient[None, :], 1) / P, mask=live)
 
 
 def plan(
@@ -78,19 +79,12 @@ def plan(
     weight: Tensor,
     bias: Tensor,
     w1_image: Tensor,
-    depth_mm: Tensor,
-    w1_depth: Tensor,
-    offset: Tensor,
-    w2: Tensor,
-    b2: Tensor,
-    w3: Tensor,
-    b3: Tensor,
-    groups: Tensor,
+    classifier: Classifier,
     order: Order = "avg-max",
     *,
     target: Target,
 ) -> Planned[Tail]:
-    """Return the outputs, allocated, and the one launch that fills them; arguments as `reference.attention_tail`'s.
+    """Return the outputs, not written yet, and the one launch that writes them; arguments as in the reference.
 
     x is channels-last, float16, bfloat16 or float32, with h·w ≤ 256; w1_image has its dtype; all others are float32.
 
@@ -98,25 +92,20 @@ def plan(
         KernelInputError: a shape, dtype, layout or device differs from the above.
     """
     shape = check_map(x, weight, bias)
-    head = check_head(shape, x.dtype, w1_image, depth_mm, w1_depth, offset, w2, b2, w3, b3, groups)
+    check("w1_image", w1_image, (w1_image.shape[0], shape.channels), x.dtype, x.device)
+    head = check_classifier(shape.batch, w1_image.shape[0], classifier)
     config = tail_config(x.dtype, shape, head, target)
-    outputs = Tail(
-        probabilities=depth_mm.new_empty(shape.batch, head.classes),
-        attention=depth_mm.new_empty(shape.batch, shape.height, shape.width),
-        cam=depth_mm.new_empty(shape.batch, 3, shape.height, shape.width),
-        features=depth_mm.new_empty(shape.batch, head.features),
-    )
+    outputs = head.empty_tail(shape.height, shape.width, x.device)
     launch = Launch(
         name="attention_tail",
         kernel=attention_tail_kernel,
         grid=(shape.batch, 1, 1),
         arguments={
-            "x": x, "weight": weight, "bias": bias, "w1_image": w1_image, "depth_mm": depth_mm, "w1_depth": w1_depth,
-            "offset": offset, "w2": w2, "b2": b2, "w3": w3, "b3": b3, "groups": groups,
-            "pooled_maps": depth_mm.new_empty(shape.batch, 2, shape.pixels),
-            "pulls": depth_mm.new_empty(shape.batch, 3, head.features), **outputs._asdict(),
+            "x": x, "weight": weight, "bias": bias, "w1_image": w1_image, **classifier._asdict(),
+            "pooled_maps": torch.empty(shape.batch, 2, shape.pixels, device=x.device),
+            "gradients": torch.empty(shape.batch, 3, head.features, device=x.device), **outputs._asdict(),
         },
-        stored=("pooled_maps", "pulls", *Tail._fields),
+        stored=("pooled_maps", "gradients", *Tail._fields),
         constants={**shape.constants(order), **head.constants(), **config.blocks},
         config=config,
     )  # fmt: skip

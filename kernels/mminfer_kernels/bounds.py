@@ -1,7 +1,7 @@
-"""How exact a kernel must be: flash-attention's rule (Dao et al.).
+"""How exact a kernel must be: the rule of flash-attention (Dao et al.).
 
-The error may be twice that of PyTorch in the same low precision, and a millionth of the largest value for where PyTorch
-happens to be exact.
+The error may be twice that of PyTorch in the same low precision, plus a millionth of the largest value, because PyTorch
+is sometimes exact.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ OF_LARGEST = 1e-6
 
 @dataclass(frozen=True)
 class Comparison:
-    """One output against the truth."""
+    """One output compared with the truth."""
 
     error: float
     """The largest absolute difference."""
     allowed: float
     same_nan: bool
-    """Whether NaN stands where it stands in the truth, and nowhere else."""
+    """Whether NaN is where the truth has NaN, and nowhere else."""
 
     @property
     def holds(self) -> bool:
@@ -32,7 +32,7 @@ class Comparison:
 
 
 def compare(result: Tensor, exact: Tensor, torchs: Tensor) -> Comparison:
-    """An output against the truth in float64, with what PyTorch computes in the output's precision as a measure."""
+    """Compare an output with the truth in float64; PyTorch's own result in low precision sets the allowed error."""
     return Comparison(
         error=_largest(result.double() - exact),
         allowed=TIMES_TORCH * _largest(torchs.double() - exact) + OF_LARGEST * _largest(exact),
@@ -41,7 +41,7 @@ def compare(result: Tensor, exact: Tensor, torchs: Tensor) -> Comparison:
 
 
 def worst(comparisons: Iterable[Comparison]) -> Comparison:
-    """The one that is furthest beyond its bound, or nearest to it."""
+    """The comparison that exceeds its bound most, or comes nearest to it."""
     return max(comparisons, key=lambda each: (not each.holds, each.error / (each.allowed or 1.0)))
 
 

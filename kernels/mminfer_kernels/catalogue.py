@@ -1,7 +1,8 @@
-"""Every kernel, callable by name on a problem of any size: what the compiler, the counters and the tests go through."""
+"""Every kernel by name, with random arguments of any size, for benchmarks, proofs and tests."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -11,26 +12,25 @@ from torch import Tensor
 
 from mminfer_kernels import reference as plain
 from mminfer_kernels.launch import Planned, Target
-from mminfer_kernels.reference import Order
+from mminfer_kernels.reference import Classifier, Order, Projection
 
 KERNELS = (
     "normalize_tiles",
     "spatial_attention",
-    "attention_pool",
     "attention_tail",
     "attention_project",
     "attention_head",
     "aggregate_tiles",
 )
-"""The functions of this package: each is a module with a `plan`, and a function of `reference`."""
+"""The functions of this package. Each is a module with a `plan`, and a function of `reference` and `torch_ops`."""
 
 ONLY_FLOAT32 = ("attention_head", "aggregate_tiles")
-"""Those whose inputs are float32 whatever the trunk's dtype."""
+"""The functions whose inputs are float32 whatever the backbone's dtype."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """One size of everything, and the trunk's dtype."""
+    """The sizes of all arguments, and the backbone's dtype."""
 
     dtype: torch.dtype
     batch: int = 2
@@ -51,12 +51,12 @@ class Problem:
 
 
 def dtypes(name: str) -> tuple[torch.dtype, ...]:
-    """The dtypes that a kernel exists for."""
+    """The dtypes for which a kernel exists."""
     return (torch.float32,) if name in ONLY_FLOAT32 else (torch.float16, torch.bfloat16, torch.float32)
 
 
 def inputs(name: str, problem: Problem, seed: int = 0) -> dict[str, Any]:
-    """Random arguments of a function of `reference`, by name, on the CPU; maps are as a ReLU leaves them."""
+    """Random arguments for a function, by name, on the CPU; maps are not negative, as after a ReLU."""
     random = torch.Generator().manual_seed(seed)
     match name:
         case "normalize_tiles":
@@ -66,27 +66,30 @@ def inputs(name: str, problem: Problem, seed: int = 0) -> dict[str, Any]:
             return {"tiles": tiles, "mean": mean, "std": std, "dtype": problem.dtype}
         case "aggregate_tiles":
             return _segments(problem, random)
-    x = _map(problem, random)
+    x = _normal(random, problem.batch, problem.channels, problem.height, problem.width).relu()
+    x = x.to(problem.dtype).contiguous(memory_format=torch.channels_last)
     convolution = {
         "weight": _normal(random, 1, 2, problem.kernel_size, problem.kernel_size) / 5,
         "bias": _normal(random, 1),
     }
     w1_image = (_normal(random, problem.features, problem.channels) / problem.channels**0.5).to(problem.dtype)
-    head = {**_head(problem, random), "order": problem.order}
+    head = {"classifier": _classifier(problem, random), "order": problem.order}
     match name:
-        case "spatial_attention" | "attention_pool":
+        case "spatial_attention":
             return {"x": x, **convolution, "order": problem.order}
         case "attention_tail":
             return {"x": x, **convolution, "w1_image": w1_image, **head}
         case "attention_project":
             return {"x": x, "w1_image": w1_image}
         case "attention_head":
-            return {**_projection(x, w1_image), **convolution, **head}
+            projection = plain.attention_project(x.float(), w1_image.float())
+            projected = projection.projected.contiguous(memory_format=torch.channels_last)
+            return {"projection": projection._replace(projected=projected), **convolution, **head}
     raise ValueError(f"There is no kernel {name!r}: choose from {', '.join(KERNELS)}.")
 
 
 def plan(name: str, arguments: dict[str, Any], target: Target) -> Planned[Any]:
-    """The outputs and launches of a kernel for these arguments on that target.
+    """The outputs and launches of a kernel for these arguments on a target.
 
     Raises:
         KernelInputError: the kernel does not take the arguments.
@@ -96,58 +99,65 @@ def plan(name: str, arguments: dict[str, Any], target: Target) -> Planned[Any]:
 
 
 def reference(name: str, arguments: dict[str, Any], dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
-    """The outputs of the plain function, with every floating argument taken to `dtype` first."""
-    taken = {key: value.to(dtype) if _floating(value) else value for key, value in arguments.items()}
+    """The outputs of the reference, with every floating argument converted to `dtype` first."""
+    taken = map_tensors(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, arguments)
     if name == "normalize_tiles":
         taken["dtype"] = dtype
     return outputs_of(getattr(plain, name)(**taken))
 
 
 def outputs_of(result: Any) -> tuple[Tensor, ...]:
-    """The tensors of what a function returned."""
+    """The tensors in a function's result."""
     return (result,) if isinstance(result, Tensor) else tuple(result)
 
 
-def _floating(value: Any) -> bool:
-    return isinstance(value, Tensor) and value.is_floating_point()
+def map_tensors(function: Callable[[Tensor], Tensor], arguments: dict[str, Any]) -> dict[str, Any]:
+    """The arguments with a function applied to every tensor, also to those in records."""
+    return {
+        name: type(value)(*map(function, value))
+        if isinstance(value, (Classifier, Projection))
+        else function(value)
+        if isinstance(value, Tensor)
+        else value
+        for name, value in arguments.items()
+    }
+
+
+def flat(arguments: dict[str, Any]) -> list[Any]:
+    """The arguments in order, records replaced by their tensors: what the operator takes."""
+    return [
+        each
+        for value in arguments.values()
+        for each in (value if isinstance(value, (Classifier, Projection)) else (value,))
+    ]
 
 
 def _normal(random: torch.Generator, *shape: int) -> Tensor:
     return torch.randn(*shape, generator=random)
 
 
-def _map(problem: Problem, random: torch.Generator) -> Tensor:
-    x = _normal(random, problem.batch, problem.channels, problem.height, problem.width).relu()
-    return x.to(problem.dtype).contiguous(memory_format=torch.channels_last)
-
-
-def _projection(x: Tensor, w1_image: Tensor) -> dict[str, Tensor]:
-    parts = plain.attention_project(x.float(), w1_image.float())._asdict()
-    return {**parts, "projected": parts["projected"].contiguous(memory_format=torch.channels_last)}
-
-
-def _head(problem: Problem, random: torch.Generator) -> dict[str, Tensor]:
+def _classifier(problem: Problem, random: torch.Generator) -> Classifier:
     features, middle, classes = problem.features, problem.middle, problem.classes
     groups = torch.zeros(6, classes)
     for row in range(3):  # class 0 … row against the others
         groups[row, : row % (classes - 1) + 1] = -1e4
         groups[row + 3, row % (classes - 1) + 1 :] = -1e4
-    return {
-        "depth_mm": _normal(random, problem.batch).abs(),
-        "w1_depth": _normal(random, features),
-        "offset": _normal(random, features),
-        "w2": _normal(random, middle, features) / features**0.5,
-        "b2": _normal(random, middle),
-        "w3": _normal(random, classes, middle) / middle**0.5,
-        "b3": _normal(random, classes),
-        "groups": groups,
-    }
+    return Classifier(
+        depth_mm=_normal(random, problem.batch).abs(),
+        w1_depth=_normal(random, features),
+        offset=_normal(random, features),
+        w2=_normal(random, middle, features) / features**0.5,
+        b2=_normal(random, middle),
+        w3=_normal(random, classes, middle) / middle**0.5,
+        b3=_normal(random, classes),
+        groups=groups,
+    )
 
 
 def _segments(problem: Problem, random: torch.Generator) -> dict[str, Tensor]:
-    """Slides of 0, 1, 1025 and 257·batch tiles, equal scores among them; fewer and more than the hottest asked for."""
+    """Slides of 0, 1, 1025 and 257·batch tiles with some equal scores; some have fewer tiles than the top area."""
     sizes = torch.tensor([0, 1, 1025, 257 * problem.batch])
     offsets = torch.cat((torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)))
     scores = torch.rand(int(offsets[-1]), generator=random)
     scores[5:25] = scores[5]
-    return {"scores": scores, "offsets": offsets, "hottest": torch.tensor([2.0, 3.5, 7.25, 100.0])}
+    return {"scores": scores, "offsets": offsets, "top_tiles": torch.tensor([2.0, 3.5, 7.25, 100.0])}

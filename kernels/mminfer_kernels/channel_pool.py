@@ -1,4 +1,4 @@
-"""channel_pool: the channel mean and maximum of a map, which Eq. 1 convolves; the first half of two plans."""
+"""channel_pool: a map's channel mean and maximum, which Eq. 1 convolves; the first launch of spatial_attention."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def channel_pool_kernel(
     x, pooled_maps,
     C: tl.constexpr, P: tl.constexpr, BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """One program does BLOCK_P pixels of one tile, over all channels."""
+    """One program computes BLOCK_P pixels of one tile, over all channels."""
     tile = tl.program_id(1).to(tl.int64)
     pixel = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
     live = pixel < P
@@ -38,8 +38,8 @@ def channel_pool_kernel(
 
 
 def launch(x: Tensor, pooled_maps: Tensor, shape: MapShape) -> Launch:
-    """The launch that fills pooled_maps, float32 (N, 2, P): mean, then maximum."""
-    config = pool_config(x.dtype, shape)
+    """Return the launch that writes pooled_maps, float32 (N, 2, P): mean, then maximum."""
+    config = pool_config(x.dtype, shape.channels)
     return Launch(
         name="channel_pool",
         kernel=channel_pool_kernel,

@@ -1,7 +1,7 @@
-"""Device functions that several kernels share: NaN-safe ReLU and maximum, the attention at a pixel, the classifier.
+"""Device functions that kernels share: ReLU and maximum that keep NaN, the attention at a pixel, the classifier.
 
-Compiled code drops NaN in `max.f32`, and Triton's interpreter does not show it; so a maximum here always propagates,
-and every comparison is written so that a NaN takes the branch that keeps it.
+Compiled code drops NaN in `max.f32`, and Triton's interpreter does not show it; so every maximum here propagates NaN,
+and every comparison is written so that NaN takes the branch that keeps it.
 """
 
 from __future__ import annotations
@@ -18,19 +18,19 @@ def relu(value):
 
 @triton.jit
 def larger(left, right):
-    """The larger of two, and NaN where either is."""
+    """The larger of two values, and NaN where either is NaN."""
     return tl.maximum(left, right, propagate_nan=tl.PropagateNan.ALL)
 
 
 @triton.jit
 def largest(values, axis: tl.constexpr):
-    """The maximum along an axis, NaN where any value is."""
+    """The maximum along an axis, and NaN where any value is NaN."""
     return tl.reduce(values, axis, larger)
 
 
 @triton.jit
 def softmax(logits):
-    """exp(logits) / Σ exp(logits) of one vector; −inf gives 0."""
+    """exp(logits) / Σ exp(logits) for one vector; −inf gives 0."""
     raised = tl.exp(logits - largest(logits, 0))
     return raised / tl.sum(raised, 0)
 
@@ -40,7 +40,7 @@ def attention_at(
     average, maximum, weight, bias, pixel, live,
     H: tl.constexpr, W: tl.constexpr, SIZE: tl.constexpr, AVG_FIRST: tl.constexpr,
 ):  # fmt: skip
-    """σ(weight * concat(average, maximum) + bias) at the live pixels, finite and of no meaning at the others.
+    """σ(weight * concat(average, maximum) + bias) at the live pixels; the others are finite and mean nothing.
 
     average, maximum: a tile's pooled maps, (H·W,). weight: (2, SIZE, SIZE).
     """
@@ -93,7 +93,7 @@ def logits_of(
 
 @triton.jit
 def at_logits(logits, groups, j, K: tl.constexpr, BLOCK_K: tl.constexpr):
-    """∂L/∂z, (BLOCK_K,), of log-odds L = lse(z + groups[j]) − lse(z + groups[j + 3])."""
+    """∂L/∂z, (BLOCK_K,), for log-odds L = lse(z + groups[j]) − lse(z + groups[j + 3])."""
     k = tl.arange(0, BLOCK_K)
     favoured = tl.load(groups + j * K + k, mask=k < K, other=0.0)
     others = tl.load(groups + (j + 3) * K + k, mask=k < K, other=0.0)
@@ -101,33 +101,33 @@ def at_logits(logits, groups, j, K: tl.constexpr, BLOCK_K: tl.constexpr):
 
 
 @triton.jit
-def pull_of(
+def gradient_of(
     logits, h1, w2, b2, w3, groups, j,
     F: tl.constexpr, M: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
-    """The gradient u = ∂L/∂h1 of log-odds j through the ReLU masks, (F,)."""
+    """The gradient u = ∂L/∂h1 of log-odds j, through the ReLU masks, (F,)."""
     slope = at_logits(logits, groups, j, K, BLOCK_K)
-    pull = tl.zeros([BLOCK_M, F], tl.float32)
+    gradient = tl.zeros([BLOCK_M, F], tl.float32)
     for start in range(0, M, BLOCK_M):
         m = start + tl.arange(0, BLOCK_M)
         h2 = second_layer(h1, w2, b2, m, F)
         weighed = tl.sum(slope[:, None] * third_weights(w3, m, M, K, BLOCK_K), 0)
         at_h2 = tl.where(h2 <= 0, 0.0, weighed)
         weights = tl.load(w2 + m[:, None] * F + tl.arange(0, F)[None, :])
-        pull += at_h2[:, None] * weights
-    # Summed over neurons once: the sum goes through shared memory, with 32-way bank conflicts.
-    return tl.where(h1 <= 0, 0.0, tl.sum(pull, 0))
+        gradient += at_h2[:, None] * weights
+    # One sum over neurons at the end: it goes through shared memory, with 32-way bank conflicts.
+    return tl.where(h1 <= 0, 0.0, tl.sum(gradient, 0))
 
 
 @triton.jit
 def classify(
-    features, offset, w2, b2, w3, b3, groups, probabilities, pulls,
+    features, offset, w2, b2, w3, b3, groups, probabilities, gradients,
     F: tl.constexpr, M: tl.constexpr, K: tl.constexpr, BLOCK_K: tl.constexpr, BLOCK_M: tl.constexpr,
 ):  # fmt: skip
-    """From one tile's features (F,), write its probabilities (K,) and the gradients of three log-odds by h1, (3, F).
+    """Write one tile's probabilities (K,) and the gradients of three log-odds by h1, (3, F), from its features (F,).
 
-    Features come in and gradients go out through memory: a value that derives from a product on the tensor cores, or
-    multiplies one, would make the compiler carry whole maps from one register layout to another.
+    Features and gradients pass through memory: a value that derives from a product on the tensor cores, or multiplies
+    one, would make the compiler convert whole maps from one register layout to another.
     """
     k = tl.arange(0, BLOCK_K)
     feature = tl.arange(0, F)
@@ -135,4 +135,5 @@ def classify(
     logits = logits_of(h1, w2, b2, w3, b3, F, M, K, BLOCK_K, BLOCK_M)
     tl.store(probabilities + k, softmax(logits), mask=k < K)
     for j in tl.static_range(3):
-        tl.store(pulls + j * F + feature, pull_of(logits, h1, w2, b2, w3, groups, j, F, M, K, BLOCK_K, BLOCK_M))
+        gradient = gradient_of(logits, h1, w2, b2, w3, groups, j, F, M, K, BLOCK_K, BLOCK_M)
+        tl.store(gradients + j * F + feature, gradient)

@@ -1,8 +1,7 @@
-"""What the kernels refuse.
+"""The errors of the kernels.
 
 KernelError
-├── KernelInputError      a shape, dtype, layout or device that a kernel does not take
-└── KernelFault           compiled code did something forbidden, found by the sanitizer
+└── KernelInputError      a shape, dtype, layout or device that a kernel does not take
 """
 
 from __future__ import annotations
@@ -14,7 +13,3 @@ class KernelError(Exception):
 
 class KernelInputError(KernelError, ValueError):
     """A shape, dtype, layout or device differs from what the kernel takes; the message names it."""
-
-
-class KernelFault(KernelError):  # noqa: N818 - a fault is what sanitizers call it
-    """Compiled code read or wrote where, or when, it must not."""

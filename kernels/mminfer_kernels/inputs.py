@@ -1,4 +1,4 @@
-"""What the kernels take: checked once, on the host, with messages that name the argument."""
+"""Checks of the kernels' arguments, made once on the host; each message names the argument."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mminfer_kernels.errors import KernelInputError
-from mminfer_kernels.reference import Order
+from mminfer_kernels.reference import Classifier, Order, Tail
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -30,7 +30,7 @@ class MapShape:
         return self.height * self.width
 
     def constants(self, order: Order) -> dict[str, Any]:
-        """The kernels' constants of this shape, and of the order of the two pooled maps."""
+        """The kernels' constants for this shape and this order of the two pooled maps."""
         return {
             "C": self.channels, "H": self.height, "W": self.width,
             "SIZE": self.kernel_size, "AVG_FIRST": order == "avg-max",
@@ -39,22 +39,29 @@ class MapShape:
 
 @dataclass(frozen=True)
 class HeadShape:
-    """F features, M neurons in the middle, K classes."""
+    """N tiles, F features, M neurons in the middle, K classes."""
 
+    batch: int
     features: int
     middle: int
     classes: int
 
     def constants(self) -> dict[str, Any]:
-        """The kernels' constants of this shape."""
+        """The kernels' constants for this shape."""
         return {"F": self.features, "M": self.middle, "K": self.classes}
+
+    def empty_tail(self, height: int, width: int, device: torch.device) -> Tail:
+        """The outputs of the tail, float32, not written yet."""
+        batch = self.batch
+        sizes = (batch, self.classes), (batch, height, width), (batch, 3, height, width), (batch, self.features)
+        return Tail(*(torch.empty(size, device=device) for size in sizes))
 
 
 def check_map(x: Tensor, weight: Tensor, bias: Tensor) -> MapShape:
-    """The shape of a channels-last map and its attention's convolution.
+    """Return the shape of a channels-last map and its attention's convolution.
 
     Raises:
-        KernelInputError: x is not a channels-last map of a dtype in DTYPES, or weight or bias does not fit.
+        KernelInputError: x is not a channels-last map with a dtype in DTYPES, or weight or bias does not fit.
     """
     check_feature_map(x)
     size = weight.shape[-1]
@@ -67,7 +74,7 @@ def check_map(x: Tensor, weight: Tensor, bias: Tensor) -> MapShape:
 
 
 def check_feature_map(x: Tensor) -> None:
-    """Refuse what is not a channels-last map of a dtype in DTYPES.
+    """Raise unless x is a channels-last map with a dtype in DTYPES.
 
     Raises:
         KernelInputError: x is something else.
@@ -78,63 +85,28 @@ def check_feature_map(x: Tensor) -> None:
         raise KernelInputError("x is not channels-last: call x.contiguous(memory_format=torch.channels_last).")
 
 
-def check_head(
-    shape: MapShape,
-    dtype: torch.dtype,
-    w1_image: Tensor,
-    depth_mm: Tensor,
-    w1_depth: Tensor,
-    offset: Tensor,
-    w2: Tensor,
-    b2: Tensor,
-    w3: Tensor,
-    b3: Tensor,
-    groups: Tensor,
-) -> HeadShape:
-    """The shape of a classifier behind a map.
+def check_classifier(batch: int, features: int, classifier: Classifier) -> HeadShape:
+    """Return the shape of a classifier for so many tiles and features.
 
     Raises:
-        KernelInputError: a tensor has another shape, dtype or device than the others ask for.
+        KernelInputError: a tensor has another shape, dtype or device than the others require.
     """
-    check("w1_image", w1_image, (w1_image.shape[0], shape.channels), dtype, depth_mm.device)
-    return check_classifier(shape.batch, w1_image.shape[0], depth_mm, w1_depth, offset, w2, b2, w3, b3, groups)
-
-
-def check_classifier(
-    batch: int,
-    features: int,
-    depth_mm: Tensor,
-    w1_depth: Tensor,
-    offset: Tensor,
-    w2: Tensor,
-    b2: Tensor,
-    w3: Tensor,
-    b3: Tensor,
-    groups: Tensor,
-) -> HeadShape:
-    """The shape of a classifier of so many features.
-
-    Raises:
-        KernelInputError: a tensor has another shape, dtype or device than the others ask for.
-    """
-    middle, classes = w2.shape[0], w3.shape[0]
+    middle, classes = classifier.w2.shape[0], classifier.w3.shape[0]
     if any(size < 16 or size & (size - 1) for size in (features, middle)):
         raise KernelInputError(f"The layers have {features} and {middle} neurons: give powers of two from 16.")
-    expected = {
-        "depth_mm": (depth_mm, (batch,)), "w1_depth": (w1_depth, (features,)), "offset": (offset, (features,)),
-        "w2": (w2, (middle, features)), "b2": (b2, (middle,)), "w3": (w3, (classes, middle)), "b3": (b3, (classes,)),
-        "groups": (groups, (6, classes)),
-    }  # fmt: skip
-    for name, (tensor, wanted) in expected.items():
-        check(name, tensor, wanted, torch.float32, depth_mm.device)
-    return HeadShape(features, middle, classes)
+    shapes: tuple[tuple[int, ...], ...] = (
+        (batch,), (features,), (features,), (middle, features), (middle,), (classes, middle), (classes,), (6, classes),
+    )  # fmt: skip
+    for name, tensor, shape in zip(Classifier._fields, classifier, shapes, strict=True):
+        check(name, tensor, shape, torch.float32, classifier.depth_mm.device)
+    return HeadShape(batch, features, middle, classes)
 
 
 def check(name: str, tensor: Tensor, shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> None:
-    """Refuse a tensor that is not contiguous, of that shape and dtype, on that device.
+    """Raise unless a tensor is contiguous and has that shape, dtype and device.
 
     Raises:
-        KernelInputError: it is not; the message names it.
+        KernelInputError: it does not; the message names it.
     """
     if tuple(tensor.shape) != shape or tensor.dtype != dtype or tensor.device != device:
         found = f"{tensor.dtype} {tuple(tensor.shape)} on {tensor.device}"

@@ -1,7 +1,7 @@
-"""What is launched, and how: targets, launch parameters with their reasons, and the choice between the tail's plans.
+"""Launches: targets, launch parameters with their reasons, and the choice between the tail's two plans.
 
-A `Launch` is the one record that the GPU, the interpreter, the ahead-of-time compiler, the traffic counter and the
-sanitizer all read, so none of them can look at another configuration than the one that runs.
+A `Launch` is the one record that the GPU, the compiler and the proofs (interpreter, traffic counter, sanitizer) read,
+so none of them can look at another configuration than the one that runs.
 """
 
 from __future__ import annotations
@@ -27,28 +27,26 @@ class Target:
     """Compute capability, 90 for 9.0."""
     shared_limit_bytes: int
     """The most shared memory that one block may have (CUDA C++ Programming Guide, technical specifications)."""
-    run_by_engine: bool
-    """False: compiled only."""
 
 
 TARGETS = {
     target.sm: target
     for target in (
-        Target(80, 163 * 1024, run_by_engine=True),
-        Target(86, 99 * 1024, run_by_engine=True),
-        Target(87, 163 * 1024, run_by_engine=False),
-        Target(89, 99 * 1024, run_by_engine=True),
-        Target(90, 227 * 1024, run_by_engine=True),
-        Target(100, 227 * 1024, run_by_engine=True),
-        Target(120, 99 * 1024, run_by_engine=True),
-        Target(121, 99 * 1024, run_by_engine=False),
+        Target(80, 163 * 1024),
+        Target(86, 99 * 1024),
+        Target(87, 163 * 1024),
+        Target(89, 99 * 1024),
+        Target(90, 227 * 1024),
+        Target(100, 227 * 1024),
+        Target(120, 99 * 1024),
+        Target(121, 99 * 1024),
     )
 }
 
 
 @dataclass(frozen=True)
 class LaunchConfig:
-    """Launch parameters, as data: a pure function chose them, and `reason` says why."""
+    """Launch parameters as data, with the reason for them."""
 
     num_warps: int
     num_stages: int
@@ -59,12 +57,12 @@ class LaunchConfig:
 
 @dataclass(frozen=True)
 class Launch:
-    """One kernel launch, complete: what `run` gives to Triton."""
+    """One complete kernel launch."""
 
     name: str
     """The kernel's name, as in files, tests, benchmarks and results."""
     kernel: Any
-    """What `@triton.jit` made of the function."""
+    """The function, as `@triton.jit` returns it."""
     grid: tuple[int, int, int]
     arguments: Mapping[str, Tensor | int]
     """In the kernel's order; integers are int32."""
@@ -75,7 +73,7 @@ class Launch:
     config: LaunchConfig
 
     def run(self) -> None:
-        """Launch, on the current stream of the arguments' device; nothing for an empty grid."""
+        """Launch on the current stream of the arguments' device, unless the grid is empty."""
         if 0 in self.grid:
             return
         self.kernel[self.grid](
@@ -85,36 +83,23 @@ class Launch:
 
 @dataclass(frozen=True)
 class Planned(Generic[Outputs_co]):
-    """The outputs of a function, allocated and not yet written, and the launches that write them, in order."""
+    """The outputs of a function, not written yet, and the launches that write them, in order."""
 
     outputs: Outputs_co
     launches: tuple[Launch, ...]
 
     def run(self) -> Outputs_co:
-        """Launch everything, and return the outputs; on a GPU they are written when its stream gets there."""
+        """Launch everything and return the outputs; a GPU writes them when its stream gets there."""
         for launch in self.launches:
             launch.run()
         return self.outputs
 
 
-def target_of(device: torch.device) -> Target:
-    """The target that a device runs: its own, or the newest one below it; sm_80 for the interpreter on a CPU.
-
-    Raises:
-        KernelInputError: the GPU is older than sm_80.
-    """
-    if device.type == "cpu":
-        return TARGETS[80]
+def target_of(device: torch.device) -> Target | None:
+    """The target whose code a CUDA device runs: its own or the newest one below it; None for a GPU before sm_80."""
     major, minor = torch.cuda.get_device_capability(device)
     usable = [sm for sm in TARGETS if sm <= 10 * major + minor]
-    if not usable:
-        raise KernelInputError(f"This GPU is sm_{major}{minor}; the kernels need sm_80. Use the native graph.")
-    return TARGETS[max(usable)]
-
-
-def processors_of(device: torch.device) -> int:
-    """The number of a GPU's multiprocessors; 0 for a CPU, whose interpreter has none to keep busy."""
-    return torch.cuda.get_device_properties(device).multi_processor_count if device.type == "cuda" else 0
+    return TARGETS[max(usable)] if usable else None
 
 
 TailPlan = Literal["attention_tail", "split"]
@@ -123,7 +108,7 @@ TAIL_PIXELS = 256
 
 
 def tail_plan(batch: int, pixels: int, processors: int) -> tuple[TailPlan, str]:
-    """Which plan computes the tail, and why; `processors` is the number of the GPU's multiprocessors."""
+    """The plan that computes the tail, and why; `processors` is the number of the GPU's multiprocessors."""
     if pixels > TAIL_PIXELS:
         return "split", f"{pixels} pixels do not fit the registers of one program"
     if 2 * batch < processors:
@@ -132,7 +117,7 @@ def tail_plan(batch: int, pixels: int, processors: int) -> tuple[TailPlan, str]:
 
 
 def tail_config(dtype: torch.dtype, shape: MapShape, head: HeadShape, target: Target) -> LaunchConfig:
-    """Of attention_tail.
+    """Launch parameters of attention_tail.
 
     Raises:
         KernelInputError: the map has more than TAIL_PIXELS pixels.
@@ -156,43 +141,28 @@ def tail_config(dtype: torch.dtype, shape: MapShape, head: HeadShape, target: Ta
     )
 
 
-def pool_config(dtype: torch.dtype, shape: MapShape) -> LaunchConfig:
-    """Of channel_pool."""
+def pool_config(dtype: torch.dtype, channels: int) -> LaunchConfig:
+    """Launch parameters of channel_pool."""
     return LaunchConfig(
         num_warps=4,
         num_stages=1,
-        blocks={"BLOCK_P": 16, "BLOCK_C": min(512 // dtype.itemsize, _power_of_two(shape.channels))},
+        blocks={"BLOCK_P": 16, "BLOCK_C": min(512 // dtype.itemsize, _power_of_two(channels))},
         reason="16 pixels a program give all multiprocessors work at few tiles; rows of 512 bytes are whole lines",
     )
 
 
-def attend_config(dtype: torch.dtype, shape: MapShape) -> LaunchConfig:
-    """Of spatial_attention."""
+def attend_config(dtype: torch.dtype, channels: int) -> LaunchConfig:
+    """Launch parameters of spatial_attention."""
     return LaunchConfig(
         num_warps=4,
         num_stages=1,
-        blocks={"BLOCK_P": 128, "BLOCK_C": min(128 // dtype.itemsize, _power_of_two(shape.channels))},
+        blocks={"BLOCK_P": 128, "BLOCK_C": min(128 // dtype.itemsize, _power_of_two(channels))},
         reason="128 pixels, so that each thread does one pixel's convolution; rows of 128 bytes are whole lines",
     )
 
 
-def map_config() -> LaunchConfig:
-    """Of attention_map."""
-    return LaunchConfig(num_warps=4, num_stages=1, blocks={"BLOCK_P": 128}, reason="one pixel a thread")
-
-
-def weigh_config(dtype: torch.dtype, shape: MapShape) -> LaunchConfig:
-    """Of attention_pool."""
-    return LaunchConfig(
-        num_warps=4,
-        num_stages=1,
-        blocks={"BLOCK_P": 16, "BLOCK_C": min(512 // dtype.itemsize, _power_of_two(shape.channels))},
-        reason="rows of 512 bytes are four lines; 8 programs a tile of 2048 channels",
-    )
-
-
-def project_config(dtype: torch.dtype, batch: int, pixels: int, features: int, target: Target) -> LaunchConfig:
-    """Of attention_project."""
+def project_config(dtype: torch.dtype, target: Target) -> LaunchConfig:
+    """Launch parameters of attention_project."""
     narrow = target.sm == 100 or dtype.itemsize == 4
     return LaunchConfig(
         num_warps=4,
@@ -203,8 +173,8 @@ def project_config(dtype: torch.dtype, batch: int, pixels: int, features: int, t
     )
 
 
-def head_config(pixels: int, head: HeadShape) -> LaunchConfig:
-    """Of attention_head."""
+def head_config(head: HeadShape) -> LaunchConfig:
+    """Launch parameters of attention_head."""
     return LaunchConfig(
         num_warps=8,
         num_stages=1,
@@ -214,17 +184,17 @@ def head_config(pixels: int, head: HeadShape) -> LaunchConfig:
 
 
 def normalize_config() -> LaunchConfig:
-    """Of normalize_tiles."""
+    """Launch parameters of normalize_tiles."""
     return LaunchConfig(num_warps=8, num_stages=1, blocks={"BLOCK": 4096}, reason="16 bytes a thread: one 128-bit load")
 
 
 def aggregate_config() -> LaunchConfig:
-    """Of aggregate_tiles."""
+    """Launch parameters of aggregate_tiles."""
     return LaunchConfig(
         num_warps=4,
         num_stages=1,
         blocks={"BLOCK": 1024},
-        reason="8 scores a thread; a slide is seldom over 50 000 tiles",
+        reason="8 scores a thread; a slide seldom has more than 50 000 tiles",
     )
 
 

@@ -1,4 +1,4 @@
-"""normalize_tiles: uint8 tiles as they are uploaded → normalised maps in the trunk's layout and dtype."""
+"""normalize_tiles: normalised maps, in the backbone's layout and dtype, from uint8 tiles as they are uploaded."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ def normalize_tiles_kernel(
     tiles, mean, std, images,
     VALUES: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One program does BLOCK consecutive bytes of one tile: (H, W, 3) is the memory order of the input and of the
-    channels-last result, so both are read and written straight through.
+    """One program computes BLOCK consecutive bytes of one tile. (H, W, 3) is the memory order of the input and of the
+    channels-last result, so both are accessed in order.
     """
     tile = tl.program_id(1).to(tl.int64)
     value = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
@@ -36,7 +36,7 @@ def normalize_tiles_kernel(
 
 
 def plan(tiles: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype, *, target: Target) -> Planned[Tensor]:
-    """Return the images, allocated, and the launch that fills them; arguments as `reference.normalize_tiles`'.
+    """Return the images, not written yet, and the launch that writes them; arguments as in the reference.
 
     tiles are contiguous; mean and std are float32; dtype is float16, bfloat16 or float32.
 
@@ -45,7 +45,7 @@ def plan(tiles: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype, *, target
     """
     if tiles.dim() != 4 or dtype not in DTYPES:
         raise KernelInputError(
-            f"tiles are {tuple(tiles.shape)}, wanted as {dtype}: give (N, H, W, 3) and a float type."
+            f"tiles are {tuple(tiles.shape)} and dtype is {dtype}: give (N, H, W, 3) and a float type."
         )
     batch, height, width, _ = tiles.shape
     check("tiles", tiles, (batch, height, width, 3), torch.uint8, tiles.device)

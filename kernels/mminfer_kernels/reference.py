@@ -1,4 +1,4 @@
-"""The functions that the kernels compute, in plain PyTorch: the truth of their tests, and the CPU path.
+"""The functions that the kernels compute, in plain PyTorch: the truth of their tests, and what runs on a CPU.
 
 Feature maps are channels-first by shape, (N, C, h, w), whatever their memory format; P = h·w. All tensors of a call
 have one floating dtype. `order` says which pooled map the attention's convolution sees first: "avg-max" (Eq. 1) or
@@ -23,13 +23,6 @@ class Attended(NamedTuple):
     attention: Tensor
 
 
-class Pooled(NamedTuple):
-    """The global average of the attended map (N, C) and the attention (N, h, w)."""
-
-    pooled: Tensor
-    attention: Tensor
-
-
 class Projection(NamedTuple):
     """Channel mean and maximum (N, h, w) and the projected map y = w1·x (N, F, h, w)."""
 
@@ -38,11 +31,33 @@ class Projection(NamedTuple):
     projected: Tensor
 
 
+class Classifier(NamedTuple):
+    """The classifier's tensors besides the image's: N tiles, F features, M neurons in the middle, K classes."""
+
+    depth_mm: Tensor
+    """(N,), the thickness at each tile."""
+    w1_depth: Tensor
+    """(F,), the column of W1 that multiplies the depth."""
+    offset: Tensor
+    """(F,), b1 and the unknown patient's columns of W1."""
+    w2: Tensor
+    """(M, F)."""
+    b2: Tensor
+    """(M,)."""
+    w3: Tensor
+    """(K, M)."""
+    b3: Tensor
+    """(K,)."""
+    groups: Tensor
+    """(6, K): log-odds j is lse(z + groups[j]) − lse(z + groups[j + 3]). A row is 0 for the classes that it counts, and
+    so low for the others that their exponentials vanish."""
+
+
 class Tail(NamedTuple):
-    """What follows the trunk: N tiles, K classes, F features, maps of h × w."""
+    """The outputs behind the backbone: N tiles, K classes, F features, maps of h × w."""
 
     probabilities: Tensor
-    """(N, K), of an unknown patient."""
+    """(N, K), for an unknown patient."""
     attention: Tensor
     """(N, h, w), in [0, 1]."""
     cam: Tensor
@@ -56,7 +71,8 @@ class Aggregates(NamedTuple):
 
     mean: Tensor
     maximum: Tensor
-    hottest: Tensor
+    top_area: Tensor
+    """The mean over the highest-scoring tiles that cover an area."""
 
 
 def normalize_tiles(tiles: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> Tensor:
@@ -94,31 +110,12 @@ def spatial_attention(x: Tensor, weight: Tensor, bias: Tensor, order: Order = "a
     return Attended(attention[:, None] * x, attention)
 
 
-def attention_pool(x: Tensor, weight: Tensor, bias: Tensor, order: Order = "avg-max") -> Pooled:
-    """Return the global average of the attended map, which is never formed (Eq. 1 and 2, then GAP).
-
-    pooled[n, c] = Σ_p A[n, p] · x[n, c, p] / P
-
-    Args:
-        x: (N, C, h, w).
-        weight: (1, 2, k, k), k odd.
-        bias: (1,).
-        order: of the two pooled maps.
-
-    Raises:
-        RuntimeError: a shape or dtype differs from the above (PyTorch's own message).
-    """
-    attention = _attention(x.mean(1), x.amax(1), weight, bias, order)
-    pooled = torch.matmul(x.flatten(2), attention.flatten(1)[..., None]).squeeze(-1)
-    return Pooled(pooled / (x.shape[2] * x.shape[3]), attention)
-
-
 def attention_project(x: Tensor, w1_image: Tensor) -> Projection:
-    """Return everything of x that the rest of the tail needs: channel mean, channel maximum and y = w1_image·x.
+    """Return all that the rest of the tail needs to know of x: channel mean, channel maximum and y = w1_image·x.
 
     Args:
         x: (N, C, h, w).
-        w1_image: (F, C), the columns of W1 that meet the image.
+        w1_image: (F, C), the columns of W1 that multiply the image.
 
     Raises:
         RuntimeError: a shape or dtype differs from the above (PyTorch's own message).
@@ -127,20 +124,7 @@ def attention_project(x: Tensor, w1_image: Tensor) -> Projection:
 
 
 def attention_head(
-    average: Tensor,
-    maximum: Tensor,
-    projected: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    depth_mm: Tensor,
-    w1_depth: Tensor,
-    offset: Tensor,
-    w2: Tensor,
-    b2: Tensor,
-    w3: Tensor,
-    b3: Tensor,
-    groups: Tensor,
-    order: Order = "avg-max",
+    projection: Projection, weight: Tensor, bias: Tensor, classifier: Classifier, order: Order = "avg-max"
 ) -> Tail:
     """Return the tail's outputs from a projection of x.
 
@@ -150,25 +134,15 @@ def attention_head(
         h1 = ReLU(features + offset);  h2 = ReLU(w2·h1 + b2);  z = w3·h2 + b3;  probabilities = softmax(z)
         cam[j, p] = A[p] · (u_j·y[p]) / P,  u_j the gradient of log-odds j by h1 through the ReLU masks
 
-    Log-odds j is lse(z + groups[j]) − lse(z + groups[j + 3]): a row of `groups` is 0 for the classes that it counts,
-    and so low elsewhere that their exponentials vanish.
-
     Args:
-        average: (N, h, w).
-        maximum: (N, h, w).
-        projected: (N, F, h, w).
+        projection: what `attention_project` returns.
         weight: (1, 2, k, k), k odd.
         bias: (1,).
-        depth_mm: (N,).
-        w1_depth: (F,).
-        offset: (F,), b1 and the unknown patient's columns of W1.
-        w2: (M, F).
-        b2: (M,).
-        w3: (K, M).
-        b3: (K,).
-        groups: (6, K).
+        classifier: the layers behind the features, and each tile's depth.
         order: of the two pooled maps.
     """
+    average, maximum, projected = projection
+    depth_mm, w1_depth, offset, w2, b2, w3, b3, groups = classifier
     attention = _attention(average, maximum, weight, bias, order)
     image = (attention[:, None] * projected).mean((2, 3))
     features = image + depth_mm[:, None] * w1_depth
@@ -177,64 +151,49 @@ def attention_head(
     logits = functional.linear(second, w3, b3)
     spread = (logits[:, None] + groups).softmax(2)
     at_second = torch.matmul(spread[:, :3] - spread[:, 3:], w3) * (second > 0)[:, None].to(second.dtype)
-    pull = torch.matmul(at_second, w2) * (first > 0)[:, None].to(first.dtype)
+    gradients = torch.matmul(at_second, w2) * (first > 0)[:, None].to(first.dtype)
     # u·y before A: (3 × F)·(F × P) products a tile, and no map of F channels is weighted a second time.
-    per_place = torch.matmul(pull, projected.flatten(2)).unflatten(2, attention.shape[1:])
+    per_place = torch.matmul(gradients, projected.flatten(2)).unflatten(2, attention.shape[1:])
     cam = attention[:, None] * per_place / (attention.shape[1] * attention.shape[2])
     return Tail(logits.softmax(1), attention, cam, features)
 
 
 def attention_tail(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    w1_image: Tensor,
-    depth_mm: Tensor,
-    w1_depth: Tensor,
-    offset: Tensor,
-    w2: Tensor,
-    b2: Tensor,
-    w3: Tensor,
-    b3: Tensor,
-    groups: Tensor,
-    order: Order = "avg-max",
+    x: Tensor, weight: Tensor, bias: Tensor, w1_image: Tensor, classifier: Classifier, order: Order = "avg-max"
 ) -> Tail:
-    """Return everything that follows the trunk, from its feature map x (N, C, h, w).
+    """Return the outputs behind the backbone from its feature map x (N, C, h, w).
 
-    `attention_head` of `attention_project`; the arguments are theirs.
+    It is `attention_head` of `attention_project`, with the arguments of both.
     """
-    average, maximum, projected = attention_project(x, w1_image)
-    return attention_head(
-        average, maximum, projected, weight, bias, depth_mm, w1_depth, offset, w2, b2, w3, b3, groups, order
-    )
+    return attention_head(attention_project(x, w1_image), weight, bias, classifier, order)
 
 
-def aggregate_tiles(scores: Tensor, offsets: Tensor, hottest: Tensor) -> Aggregates:
-    """Return slide scores from tile scores: mean, maximum, and the mean over each slide's hottest tiles.
+def aggregate_tiles(scores: Tensor, offsets: Tensor, top_tiles: Tensor) -> Aggregates:
+    """Return slide scores from tile scores: mean, maximum and top-area mean.
 
-    Slide s owns scores[offsets[s] : offsets[s + 1]]. Its hottest[s] highest scores count, the last of them for the
-    fraction that is left; where it has fewer tiles, all do.
+    Slide s owns scores[offsets[s] : offsets[s + 1]]. Its top_tiles[s] highest scores count, the last of them for the
+    fraction that is left. A slide with fewer tiles counts all of them.
 
     Args:
         scores: (T,).
         offsets: int64, (S + 1,), from 0 to T, never falling.
-        hottest: (S,), above 0: how many tiles cover the area, not a whole number in general.
+        top_tiles: (S,), above 0: how many tiles cover the area, in general not a whole number.
     """
     rows = [
         _aggregates(scores[first:last], count)
-        for first, last, count in zip(offsets[:-1].tolist(), offsets[1:].tolist(), hottest, strict=True)
+        for first, last, count in zip(offsets[:-1].tolist(), offsets[1:].tolist(), top_tiles, strict=True)
     ]
     if not rows:
         return Aggregates(*(scores.new_empty(0) for _ in Aggregates._fields))
     return Aggregates(*(torch.stack(column) for column in zip(*rows, strict=True)))
 
 
-def _aggregates(scores: Tensor, hottest: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _aggregates(scores: Tensor, top_tiles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     if not len(scores):
         nothing = scores.new_tensor(float("nan"))
         return nothing, nothing, nothing
     ranks = torch.arange(len(scores), dtype=scores.dtype, device=scores.device)
-    weights = (hottest - ranks).clamp(0, 1)
+    weights = (top_tiles - ranks).clamp(0, 1)
     ordered = scores.sort(descending=True).values
     return scores.mean(), scores.amax(), (ordered * weights).sum() / weights.sum()
 

@@ -1,4 +1,4 @@
-"""spatial_attention: Eq. 1 and 2 as written; the attended map is produced."""
+"""spatial_attention: Eq. 1 and 2 as the paper writes them; the attended map is written."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def spatial_attention_kernel(
     C: tl.constexpr, H: tl.constexpr, W: tl.constexpr, SIZE: tl.constexpr, AVG_FIRST: tl.constexpr,
     BLOCK_P: tl.constexpr, BLOCK_C: tl.constexpr,
 ):  # fmt: skip
-    """One program does BLOCK_P pixels of one tile: their attention once, then all channels."""
+    """One program computes BLOCK_P pixels of one tile: their attention once, then all channels."""
     P: tl.constexpr = H * W
     tile = tl.program_id(1).to(tl.int64)
     pixel = tl.program_id(0) * BLOCK_P + tl.arange(0, BLOCK_P)
@@ -40,7 +40,7 @@ def spatial_attention_kernel(
 
 
 def plan(x: Tensor, weight: Tensor, bias: Tensor, order: Order = "avg-max", *, target: Target) -> Planned[Attended]:
-    """Return the outputs, allocated, and the two launches that fill them; arguments as `reference.spatial_attention`'s.
+    """Return the outputs, not written yet, and the two launches that write them; arguments as in the reference.
 
     x is channels-last, float16, bfloat16 or float32; weight and bias are float32. The attention is float32.
 
@@ -48,7 +48,7 @@ def plan(x: Tensor, weight: Tensor, bias: Tensor, order: Order = "avg-max", *, t
         KernelInputError: a shape, dtype, layout or device differs from the above.
     """
     shape = check_map(x, weight, bias)
-    config = attend_config(x.dtype, shape)
+    config = attend_config(x.dtype, shape.channels)
     pooled_maps = weight.new_empty(shape.batch, 2, shape.pixels)
     outputs = Attended(
         attended=torch.empty_like(x, memory_format=torch.channels_last),

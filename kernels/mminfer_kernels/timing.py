@@ -1,4 +1,4 @@
-"""How long each function takes, beside plain PyTorch on the same device, with its answer checked before it is timed."""
+"""The time of each function, beside plain PyTorch on the same device; its answer is checked before it is timed."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import platform
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from statistics import quantiles
 from typing import Any
 
@@ -17,6 +16,7 @@ from mminfer_kernels import catalogue, reference, torch_ops
 from mminfer_kernels.bounds import compare, worst
 from mminfer_kernels.catalogue import Problem
 from mminfer_kernels.errors import KernelError
+from mminfer_kernels.reference import Classifier, Order
 
 WARM_UPS = 3
 REPEATS = 31
@@ -29,35 +29,33 @@ class Row:
 
     name: str
     provider: str
-    """`kernel`, `torch` (the plain function) or `as-written` (the paper's equations, with the attended map formed)."""
+    """`kernel`, `torch` (the reference) or `as-written` (the paper's equations, with the attended map formed)."""
     shape: str
     dtype: str
     device: str
-    torch: str
-    triton: str
     median_ms: float
     p20_ms: float
     p80_ms: float
     max_error: float
-    """Largest difference from the plain function in float64."""
+    """Largest difference from the reference in float64."""
     allowed_error: float
-
-    @property
-    def key(self) -> tuple[str, ...]:
-        """What makes two rows the same measurement."""
-        return (self.name, self.provider, self.shape, self.dtype, self.device, self.torch, self.triton)
 
 
 def measure(name: str, problem: Problem, device: str) -> Iterator[Row]:
-    """One row a provider that this device has.
+    """Yield a row for each provider that this device has.
 
     Raises:
         KernelError: a provider's answer is wrong, so its time would mean nothing.
     """
-    arguments = {key: _on(device, value) for key, value in catalogue.inputs(name, problem).items()}
+    arguments = catalogue.map_tensors(lambda tensor: tensor.to(device), catalogue.inputs(name, problem))
     truth = catalogue.reference(name, arguments)
     low = catalogue.reference(name, arguments, problem.dtype)
-    for provider, call in _providers(name, arguments, device).items():
+    providers: dict[str, Callable[[], Any]] = {"torch": lambda: catalogue.reference(name, arguments, problem.dtype)}
+    if name == "attention_tail":
+        providers["as-written"] = lambda: _as_written(**arguments)
+    if device == "cuda":
+        providers["kernel"] = lambda: getattr(torch_ops, name)(**arguments)
+    for provider, call in providers.items():
         results = catalogue.outputs_of(call())
         wanted, torchs = (truth, low) if provider != "as-written" else (truth[-1:], low[-1:])
         furthest = worst(map(compare, results, wanted, torchs))
@@ -65,12 +63,12 @@ def measure(name: str, problem: Problem, device: str) -> Iterator[Row]:
             raise KernelError(f"{name} by {provider} is wrong, so it is not timed: {furthest}.")
         p20, median, p80 = milliseconds(call, device)
         yield Row(
-            name, provider, problem.shape, str(problem.dtype).removeprefix("torch."), device_name(device),
-            torch.__version__, _triton_version(), median, p20, p80, furthest.error, furthest.allowed,
+            name, provider, problem.shape, str(problem.dtype).removeprefix("torch."), _device_name(device),
+            median, p20, p80, furthest.error, furthest.allowed,
         )  # fmt: skip
 
 
-def device_name(device: str) -> str:
+def _device_name(device: str) -> str:
     """The GPU's name, or the CPU's kind, instruction set and threads."""
     if device == "cuda":
         return str(torch.cuda.get_device_name())
@@ -78,36 +76,17 @@ def device_name(device: str) -> str:
     return f"{platform.machine()} {capability}, {torch.get_num_threads()} threads"
 
 
-def _providers(name: str, arguments: dict[str, Any], device: str) -> dict[str, Callable[[], Any]]:
-    providers = {"torch": lambda: _plain(name, arguments)}
-    if name == "attention_tail":
-        providers["as-written"] = lambda: _as_written(**arguments)
-    if device == "cuda":
-        providers["kernel"] = lambda: getattr(torch_ops, name)(**arguments)
-    return providers
-
-
-def _plain(name: str, arguments: dict[str, Any]) -> Any:
-    """The plain function, with all it takes in the dtype of its first floating argument."""
-    floating = [a for a in arguments.values() if isinstance(a, Tensor) and a.is_floating_point()]
-    dtype = arguments.get("dtype", floating[0].dtype)
-    taken = {
-        key: value.to(dtype) if isinstance(value, Tensor) and value.is_floating_point() else value
-        for key, value in arguments.items()
-    }
-    return getattr(reference, name)(**taken)
-
-
 def _as_written(
-    x: Tensor, weight: Tensor, bias: Tensor, w1_image: Tensor, depth_mm: Tensor, w1_depth: Tensor, **_: Any
+    x: Tensor, weight: Tensor, bias: Tensor, w1_image: Tensor, classifier: Classifier, order: Order
 ) -> Tensor:
     """The features by Eq. 1–4: the attended map is formed and averaged, then W1."""
-    attended = reference.spatial_attention(x, weight.to(x.dtype), bias.to(x.dtype)).attended
-    return attended.mean((2, 3)) @ w1_image.T + depth_mm.to(x.dtype)[:, None] * w1_depth.to(x.dtype)
+    attended = reference.spatial_attention(x, weight.to(x.dtype), bias.to(x.dtype), order).attended
+    depth = classifier.depth_mm.to(x.dtype)[:, None] * classifier.w1_depth.to(x.dtype)
+    return attended.mean((2, 3)) @ w1_image.T + depth
 
 
 def milliseconds(call: Callable[[], Any], device: str) -> tuple[float, float, float]:
-    """20th percentile, median and 80th percentile of one call, in ms."""
+    """The 20th percentile, median and 80th percentile of one call, in ms."""
     if device == "cuda":
         from triton.testing import do_bench
 
@@ -122,14 +101,3 @@ def milliseconds(call: Callable[[], Any], device: str) -> tuple[float, float, fl
         times.append(1000 * (time.perf_counter() - start))
     fifths = quantiles(times, n=10)
     return fifths[1], fifths[4], fifths[7]
-
-
-def _on(device: str, value: Any) -> Any:
-    return value.to(device) if isinstance(value, Tensor) else value
-
-
-def _triton_version() -> str:
-    try:
-        return version("triton")
-    except PackageNotFoundError:
-        return ""

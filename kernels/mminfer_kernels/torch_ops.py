@@ -1,23 +1,25 @@
-"""The kernels as PyTorch operators: the functions of `reference` under the same names, one opaque operator each.
+"""The kernels as PyTorch operators: the functions of `reference`, with their names and signatures, one operator each.
 
-On CUDA a call launches kernels; elsewhere, and for a map that is not channels-last, it runs the plain function, in
-float32. Either way results have the same dtypes and layouts. `torch.export` and `torch.compile` see one operator.
-Where Triton's interpreter is on (TRITON_INTERPRET=1), CPU tensors take the kernels too.
+On a CUDA GPU from sm_80 a call launches kernels. Elsewhere, and for a map that is not channels-last, it runs the
+reference, in float32 where the arguments are narrower. Either way the results have the same dtypes and layouts.
+`torch.export` and `torch.compile` see one operator.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from importlib import import_module
+from importlib.util import find_spec
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from mminfer_kernels import reference
-from mminfer_kernels.reference import Aggregates, Attended, Order, Pooled, Projection, Tail
+from mminfer_kernels.inputs import DTYPES
+from mminfer_kernels.launch import Target, tail_plan, target_of
+from mminfer_kernels.reference import Aggregates, Attended, Classifier, Order, Projection, Tail
 
 OPERATORS = torch.ops.mminfer
 
@@ -45,27 +47,18 @@ def spatial_attention(x: Tensor, weight: Tensor, bias: Tensor, order: Order = "a
     """`reference.spatial_attention` as one operator.
 
     Args:
-        x: float16, bfloat16 or float32, (N, C, h, w).
-        weight: float32, (1, 2, k, k), k odd.
-        bias: float32, (1,).
+        x: float16, bfloat16, float32 or float64, (N, C, h, w); kernels compute the first three.
+        weight: float32, or float64 with x, (1, 2, k, k), k odd.
+        bias: in weight's dtype, (1,).
         order: of the two pooled maps.
 
     Returns:
-        The attended map in x's dtype, channels-last; the attention in float32.
+        The attended map in x's dtype, channels-last; the attention in weight's dtype.
 
     Raises:
         KernelInputError: a shape or dtype differs from the above (on CUDA).
     """
     return Attended(*OPERATORS.spatial_attention(x, weight, bias, order))
-
-
-def attention_pool(x: Tensor, weight: Tensor, bias: Tensor, order: Order = "avg-max") -> Pooled:
-    """`reference.attention_pool` as one operator: arguments of `spatial_attention`, pooled in x's dtype.
-
-    Raises:
-        KernelInputError: a shape or dtype differs from the above (on CUDA).
-    """
-    return Pooled(*OPERATORS.attention_pool(x, weight, bias, order))
 
 
 def attention_project(x: Tensor, w1_image: Tensor) -> Projection:
@@ -78,192 +71,175 @@ def attention_project(x: Tensor, w1_image: Tensor) -> Projection:
 
 
 def attention_head(
-    average: Tensor,
-    maximum: Tensor,
-    projected: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    depth_mm: Tensor,
-    w1_depth: Tensor,
-    offset: Tensor,
-    w2: Tensor,
-    b2: Tensor,
-    w3: Tensor,
-    b3: Tensor,
-    groups: Tensor,
-    order: Order = "avg-max",
+    projection: Projection, weight: Tensor, bias: Tensor, classifier: Classifier, order: Order = "avg-max"
 ) -> Tail:
-    """`reference.attention_head` as one operator; everything is float32, projected channels-last.
+    """`reference.attention_head` as one operator; everything is float32, projection.projected channels-last.
 
     Raises:
         KernelInputError: a shape or dtype differs from the above (on CUDA).
     """
-    return Tail(
-        *OPERATORS.attention_head(
-            average, maximum, projected, weight, bias, depth_mm, w1_depth, offset, w2, b2, w3, b3, groups, order
-        )
-    )
+    return Tail(*OPERATORS.attention_head(*projection, weight, bias, *classifier, order))
 
 
 def attention_tail(
-    x: Tensor,
-    weight: Tensor,
-    bias: Tensor,
-    w1_image: Tensor,
-    depth_mm: Tensor,
-    w1_depth: Tensor,
-    offset: Tensor,
-    w2: Tensor,
-    b2: Tensor,
-    w3: Tensor,
-    b3: Tensor,
-    groups: Tensor,
-    order: Order = "avg-max",
+    x: Tensor, weight: Tensor, bias: Tensor, w1_image: Tensor, classifier: Classifier, order: Order = "avg-max"
 ) -> Tail:
-    """`reference.attention_tail` as one operator: one launch, or two where `launch.tail_plan` says so.
+    """`reference.attention_tail` as one operator: one launch, or the two that `launch.tail_plan` prefers.
 
     x and w1_image have one dtype, float16, bfloat16 or float32; everything else is float32, the results too.
 
     Raises:
         KernelInputError: a shape or dtype differs from the above (on CUDA).
     """
-    return Tail(
-        *OPERATORS.attention_tail(x, weight, bias, w1_image, depth_mm, w1_depth, offset, w2, b2, w3, b3, groups, order)
-    )
+    return Tail(*OPERATORS.attention_tail(x, weight, bias, w1_image, *classifier, order))
 
 
-def aggregate_tiles(scores: Tensor, offsets: Tensor, hottest: Tensor) -> Aggregates:
-    """`reference.aggregate_tiles` as one operator: scores and hottest float32, offsets int64.
+def aggregate_tiles(scores: Tensor, offsets: Tensor, top_tiles: Tensor) -> Aggregates:
+    """`reference.aggregate_tiles` as one operator: scores and top_tiles are float32, offsets int64.
 
     Raises:
         KernelInputError: a shape or dtype differs from the above (on CUDA).
     """
-    return Aggregates(*OPERATORS.aggregate_tiles(scores, offsets, hottest))
+    return Aggregates(*OPERATORS.aggregate_tiles(scores, offsets, top_tiles))
 
 
 class _Like(NamedTuple):
-    """What an output looks like."""
+    """Shape, dtype and layout of an output."""
 
     shape: tuple[Any, ...]
     dtype: torch.dtype = torch.float32
     layout: torch.memory_format = torch.contiguous_format
 
-    def empty(self, device: torch.device) -> Tensor:
-        return torch.empty(self.shape, dtype=self.dtype, device=device, memory_format=self.layout)
 
-    def laid_out(self, value: Tensor) -> Tensor:
-        return value.to(self.dtype).contiguous(memory_format=self.layout)
+class _Operator(NamedTuple):
+    """A function as PyTorch sees it: operators take and return tensors, not records of tensors."""
 
-
-Likes = tuple[_Like, ...]
-
-
-def _like_images(tiles: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> Likes:
-    batch, height, width, _ = tiles.shape
-    return (_Like((batch, 3, height, width), dtype, torch.channels_last),)
+    schema: str
+    outputs: Callable[..., tuple[_Like, ...]]
+    """From the function's arguments."""
+    arguments: Callable[..., tuple[Any, ...]] = lambda *flat: flat
+    """The function's arguments, from the operator's."""
 
 
-def _like_attended(x: Tensor, *_: Any) -> Likes:
-    batch, _channels, height, width = x.shape
-    return _Like(tuple(x.shape), x.dtype, torch.channels_last), _Like((batch, height, width))
-
-
-def _like_pooled(x: Tensor, *_: Any) -> Likes:
-    batch, channels, height, width = x.shape
-    return _Like((batch, channels), x.dtype), _Like((batch, height, width))
-
-
-def _like_projection(x: Tensor, w1_image: Tensor) -> Likes:
-    batch, _channels, height, width = x.shape
-    plane = _Like((batch, height, width))
-    return plane, plane, _Like((batch, w1_image.shape[0], height, width), layout=torch.channels_last)
-
-
-def _like_tail(planes: Tensor, features: int, classes: int) -> Likes:
+def _tail_outputs(planes: Tensor, classifier: Classifier) -> tuple[_Like, ...]:
     batch, height, width = planes.shape[0], planes.shape[-2], planes.shape[-1]
+    features, classes = classifier.w1_depth.shape[0], classifier.b3.shape[0]
     shapes = (batch, classes), (batch, height, width), (batch, 3, height, width), (batch, features)
     return tuple(_Like(shape) for shape in shapes)
 
 
-def _like_aggregates(scores: Tensor, offsets: Tensor, hottest: Tensor) -> Likes:
-    return (_Like(tuple(hottest.shape)),) * 3
+_CLASSIFIER = ", ".join(f"Tensor {name}" for name in Classifier._fields)
 
-
-_CLASSIFIER = (
-    "Tensor depth_mm, Tensor w1_depth, Tensor offset, "
-    "Tensor w2, Tensor b2, Tensor w3, Tensor b3, Tensor groups, str order"
-)
-
-_TABLE: dict[str, tuple[str, Callable[..., Likes]]] = {
-    "normalize_tiles": ("(Tensor tiles, Tensor mean, Tensor std, ScalarType dtype) -> Tensor", _like_images),
-    "spatial_attention": ("(Tensor x, Tensor weight, Tensor bias, str order) -> (Tensor, Tensor)", _like_attended),
-    "attention_pool": ("(Tensor x, Tensor weight, Tensor bias, str order) -> (Tensor, Tensor)", _like_pooled),
-    "attention_project": ("(Tensor x, Tensor w1_image) -> (Tensor, Tensor, Tensor)", _like_projection),
-    "attention_head": (
-        "(Tensor average, Tensor maximum, Tensor projected, Tensor weight, Tensor bias, "
-        f"{_CLASSIFIER}) -> (Tensor, Tensor, Tensor, Tensor)",
-        lambda *a: _like_tail(a[0], features=a[6].shape[0], classes=a[10].shape[0]),
+_TABLE = {
+    "normalize_tiles": _Operator(
+        "(Tensor tiles, Tensor mean, Tensor std, ScalarType dtype) -> Tensor",
+        lambda tiles, mean, std, dtype: (_Like((len(tiles), 3, *tiles.shape[1:3]), dtype, torch.channels_last),),
     ),
-    "attention_tail": (
-        f"(Tensor x, Tensor weight, Tensor bias, Tensor w1_image, {_CLASSIFIER}) -> (Tensor, Tensor, Tensor, Tensor)",
-        lambda *a: _like_tail(a[0], features=a[3].shape[0], classes=a[9].shape[0]),
+    "spatial_attention": _Operator(
+        "(Tensor x, Tensor weight, Tensor bias, str order) -> (Tensor, Tensor)",
+        lambda x, weight, bias, order: (
+            _Like(tuple(x.shape), x.dtype, torch.channels_last),
+            _Like((x.shape[0], *x.shape[2:]), weight.dtype),
+        ),
     ),
-    "aggregate_tiles": (
-        "(Tensor scores, Tensor offsets, Tensor hottest) -> (Tensor, Tensor, Tensor)",
-        _like_aggregates,
+    "attention_project": _Operator(
+        "(Tensor x, Tensor w1_image) -> (Tensor, Tensor, Tensor)",
+        lambda x, w1_image: (
+            _Like((x.shape[0], *x.shape[2:])),
+            _Like((x.shape[0], *x.shape[2:])),
+            _Like((x.shape[0], w1_image.shape[0], *x.shape[2:]), layout=torch.channels_last),
+        ),
+    ),
+    "attention_head": _Operator(
+        f"(Tensor average, Tensor maximum, Tensor projected, Tensor weight, Tensor bias, {_CLASSIFIER}, str order)"
+        " -> (Tensor, Tensor, Tensor, Tensor)",
+        lambda projection, weight, bias, classifier, order: _tail_outputs(projection.average, classifier),
+        lambda *flat: (Projection(*flat[:3]), *flat[3:5], Classifier(*flat[5:-1]), flat[-1]),
+    ),
+    "attention_tail": _Operator(
+        f"(Tensor x, Tensor weight, Tensor bias, Tensor w1_image, {_CLASSIFIER}, str order)"
+        " -> (Tensor, Tensor, Tensor, Tensor)",
+        lambda x, weight, bias, w1_image, classifier, order: _tail_outputs(x, classifier),
+        lambda *flat: (*flat[:4], Classifier(*flat[4:-1]), flat[-1]),
+    ),
+    "aggregate_tiles": _Operator(
+        "(Tensor scores, Tensor offsets, Tensor top_tiles) -> (Tensor, Tensor, Tensor)",
+        lambda scores, offsets, top_tiles: (_Like(tuple(top_tiles.shape)),) * 3,
     ),
 }
-"""By name: the operator's schema, and what its outputs look like."""
 
 
-def _uses_kernels(first: Tensor) -> bool:
-    """Whether the kernels compute this: on CUDA or in the interpreter, and maps only where they are channels-last."""
-    if first.dim() == 4 and first.is_floating_point() and not first.is_contiguous(memory_format=torch.channels_last):
-        return False
-    return first.is_cuda or os.environ.get("TRITON_INTERPRET") == "1"
+def compute(name: str, *flat: Any, target: Target | None = None, processors: int = 0) -> Any:
+    """Return a function's outputs: from its kernels on a target, or from the reference if there is none.
+
+    Args:
+        name: of the function.
+        flat: the operator's arguments.
+        target: what the kernels are compiled for.
+        processors: the number of the GPU's multiprocessors.
+    """
+    arguments = _TABLE[name].arguments(*flat)
+    if target is not None and _kernels_take(flat[0]):
+        result = _launched(name, arguments, target, processors)
+    else:
+        result = getattr(reference, name)(*_TABLE[name].arguments(*map(_widened, flat)))
+    results = (result,) if isinstance(result, Tensor) else tuple(result)
+    return _one_or_all(
+        value.to(like.dtype).contiguous(memory_format=like.layout)
+        for like, value in zip(_TABLE[name].outputs(*arguments), results, strict=True)
+    )
 
 
-def _launched(name: str, *arguments: Any) -> Any:
-    # Imported here: CPU users need no Triton.
-    from mminfer_kernels.launch import processors_of, tail_plan, target_of
+def _kernels_take(first: Tensor) -> bool:
+    """Whether the kernels compute this first argument: maps must be channels-last, and not float64."""
+    is_map = first.dim() == 4 and first.is_floating_point()
+    return not is_map or (first.dtype in DTYPES and first.is_contiguous(memory_format=torch.channels_last))
 
-    device = arguments[0].device
-    target = target_of(device)
 
+def _widened(value: Any) -> Any:
+    narrow = isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
+    return value.float() if narrow else value
+
+
+def _launched(name: str, arguments: tuple[Any, ...], target: Target, processors: int) -> Any:
     def run(kernel: str, *given: Any) -> Any:
+        # Imported here because CPU users need no Triton.
         return import_module(f"mminfer_kernels.{kernel}").plan(*given, target=target).run()
 
-    if name != "attention_tail":
-        return run(name, *arguments)
-    x, weight, bias, w1_image, *rest = arguments
-    plan, _ = tail_plan(x.shape[0], x.shape[2] * x.shape[3], processors_of(device))
-    if plan == "attention_tail":
-        return run("attention_tail", *arguments)
-    return run("attention_head", *run("attention_project", x, w1_image), weight, bias, *rest)
+    if name == "attention_tail":
+        x, weight, bias, w1_image, classifier, order = arguments
+        if tail_plan(x.shape[0], x.shape[2] * x.shape[3], processors)[0] == "split":
+            return run("attention_head", run("attention_project", x, w1_image), weight, bias, classifier, order)
+    return run(name, *arguments)
 
 
-def _plain(name: str, *arguments: Any) -> Any:
-    taken = [a.float() if isinstance(a, Tensor) and a.is_floating_point() else a for a in arguments]
-    return getattr(reference, name)(*taken)
+def _compute_on_gpu(name: str, *flat: Any) -> Any:
+    device = flat[0].device
+    processors = torch.cuda.get_device_properties(device).multi_processor_count
+    return compute(name, *flat, target=target_of(device) if _triton_is_installed() else None, processors=processors)
 
 
-def _compute(name: str, likes: Callable[..., Likes], *arguments: Any) -> Any:
-    result = (_launched if _uses_kernels(arguments[0]) else _plain)(name, *arguments)
-    results = (result,) if isinstance(result, Tensor) else tuple(result)
-    return _one_or_all([like.laid_out(value) for like, value in zip(likes(*arguments), results, strict=True)])
+@cache
+def _triton_is_installed() -> bool:
+    """Triton exists for Linux only; the torch engine runs on CUDA without it."""
+    return find_spec("triton") is not None
 
 
-def _fake(likes: Callable[..., Likes], *arguments: Any) -> Any:
-    return _one_or_all([like.empty(arguments[0].device) for like in likes(*arguments)])
+def _fake(name: str, *flat: Any) -> Any:
+    likes = _TABLE[name].outputs(*_TABLE[name].arguments(*flat))
+    return _one_or_all(
+        torch.empty(like.shape, dtype=like.dtype, device=flat[0].device, memory_format=like.layout) for like in likes
+    )
 
 
-def _one_or_all(results: list[Tensor]) -> Any:
-    return results[0] if len(results) == 1 else tuple(results)
+def _one_or_all(results: Any) -> Any:
+    first, *rest = results
+    return (first, *rest) if rest else first
 
 
 _LIBRARY = torch.library.Library("mminfer", "DEF")
-for _name, (_schema, _likes) in _TABLE.items():
-    _LIBRARY.define(_name + _schema, tags=(torch.Tag.needs_fixed_stride_order,))
-    for _device in ("CPU", "CUDA"):
-        _LIBRARY.impl(_name, partial(_compute, _name, _likes), _device)
-    torch.library.register_fake(f"mminfer::{_name}", partial(_fake, _likes), lib=_LIBRARY)
+for _name, _operator in _TABLE.items():
+    _LIBRARY.define(_name + _operator.schema, tags=(torch.Tag.needs_fixed_stride_order,))
+    _LIBRARY.impl(_name, partial(compute, _name), "CPU")
+    _LIBRARY.impl(_name, partial(_compute_on_gpu, _name), "CUDA")
+    torch.library.register_fake(f"mminfer::{_name}", partial(_fake, _name), lib=_LIBRARY)

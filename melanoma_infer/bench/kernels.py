@@ -17,7 +17,7 @@ from mminfer_kernels.catalogue import KERNELS, Problem
 from mminfer_kernels.timing import Row, measure, milliseconds
 
 REDUCTION = 32
-"""Pixels of a tile in one of the trunk's last map."""
+"""Pixels of a tile in one of the backbone's last map."""
 EXPANSION = 32
 """Channels of that map for each after the first convolution."""
 COPIED_BYTES = 1 << 28
@@ -32,7 +32,7 @@ class KernelRow:
     """`kernel`, `torch` (the plain function) or `as-written` (the paper's equations one by one)."""
     precision: Precision
     shape: str
-    """(N, C, h, w) of the trunk's map."""
+    """(N, C, h, w) of the backbone's map."""
     device: str
     tiles_per_s: float
     p20: float
@@ -78,7 +78,7 @@ def time_kernels(
 
     Args:
         problem: the sizes.
-        precision: of the trunk's map; a kernel that takes float32 alone gets that.
+        precision: of the backbone's map; a kernel that takes float32 alone gets that.
         device: "cpu", where no kernel runs but its references do, or "cuda".
         kernels: some of mminfer_kernels.catalogue.KERNELS.
         tell: called with what is being timed.
@@ -123,7 +123,7 @@ def _row(row: Row, plain: Row, precision: Precision, batch: int, copy_s: float) 
 def _least_bytes(name: str, problem: Problem) -> int:
     """All that goes in, and all that comes out, once."""
     arguments = catalogue.inputs(name, problem)
-    tensors: list[Any] = [*arguments.values(), *catalogue.reference(name, arguments, problem.dtype)]
+    tensors: list[Any] = [*catalogue.flat(arguments), *catalogue.reference(name, arguments, problem.dtype)]
     return sum(each.nbytes for each in tensors if isinstance(each, Tensor))
 
 

@@ -19,6 +19,7 @@ from melanoma_infer.engines.device import Device, DeviceError, DeviceLostError, 
 from melanoma_infer.model.melanoma_net import MelanomaNet, TileOutputs
 from mminfer_kernels import torch_ops
 from mminfer_kernels.errors import KernelError
+from mminfer_kernels.reference import Classifier
 
 DTYPES: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
 TORCH_DTYPES: dict[type[np.generic], torch.dtype] = {np.uint8: torch.uint8, np.float32: torch.float32}
@@ -29,10 +30,10 @@ OUT_OF_MEMORY = ("out of memory", "ALLOC_FAILED")
 
 
 class KernelNetwork:
-    """Our network for inference: trunk in a dtype of DTYPES, channels-last; normalisation and tail by kernels.
+    """Our network for inference: backbone in a dtype of DTYPES, channels-last; normalisation and tail by kernels.
 
-    The depth module, the attention's convolution and the head compute in float32 whatever the trunk's dtype: they are
-    a four-hundredth of the arithmetic, and mm and probabilities come from them. BatchNorm keeps float32 statistics,
+    The depth module, the attention's convolution and the head compute in float32 whatever the backbone's dtype: they
+    are a four-hundredth of the arithmetic, and mm and probabilities come from them. BatchNorm keeps float32 statistics,
     as in PyTorch's autocast.
     """
 
@@ -53,10 +54,8 @@ class KernelNetwork:
         # The kernels take channels-last maps alone, and another layout would silently go round them.
         x = net.backbone(images).contiguous(memory_format=torch.channels_last)
         depth_mm = net.depth(exact)
-        tail = torch_ops.attention_tail(
-            x, net.attention.weight, net.attention.bias, self._w1_image, depth_mm, net.w1_depth, self._offset,
-            net.w2, net.b2, net.w3, net.b3, net.groups,
-        )  # fmt: skip
+        classifier = Classifier(depth_mm, net.w1_depth, self._offset, net.w2, net.b2, net.w3, net.b3, net.groups)
+        tail = torch_ops.attention_tail(x, net.attention.weight, net.attention.bias, self._w1_image, classifier)
         return TileOutputs(tail.probabilities, depth_mm, tail.attention, tail.cam, tail.features)
 
     def _exact_images(self, tiles: Tensor) -> Tensor:
@@ -80,71 +79,13 @@ class Pass:
 
 
 def open_device(net: MelanomaNet, dtype: torch.dtype, place: torch.device) -> Device:
-    """The network on a CUDA device, or on the CPU for Triton's interpreter.
+    """The network on a CUDA device.
 
     Raises:
         DeviceError: it cannot be moved there.
     """
     with translated(place):
-        network = KernelNetwork(net, dtype, place)
-        return CudaDevice(network, place) if place.type == "cuda" else InterpretedDevice(network)
-
-
-def aggregate_tiles(
-    scores: NDArray[np.float32], offsets: NDArray[np.int64], hottest: NDArray[np.float32], place: torch.device
-) -> tuple[NDArray[np.float32], ...]:
-    """`mminfer_kernels.torch_ops.aggregate_tiles` of arrays, computed on a device.
-
-    Raises:
-        DeviceError: the device failed.
-    """
-    with translated(place):
-        given = (torch.tensor(array, device=place) for array in (scores, offsets, hottest))
-        return tuple(each.cpu().numpy() for each in torch_ops.aggregate_tiles(*given))
-
-
-class InterpretedDevice:
-    """The CPU in a GPU's place, for Triton's interpreter: each call is done when it returns."""
-
-    def __init__(self, network: KernelNetwork) -> None:
-        self._network = network
-
-    def pinned(self, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-        """Host memory."""
-        return np.zeros(shape, dtype)
-
-    def buffer(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Tensor:
-        """A tensor."""
-        return torch.zeros(shape, dtype=TORCH_DTYPES[dtype])
-
-    def program(self, tiles: Tensor, outputs: Mapping[str, Tensor], rows: int) -> Pass:
-        """The forward pass, not run yet."""
-        return Pass(self._network, tiles, outputs, rows)
-
-    def upload(self, source: NDArray[Any], target: Tensor) -> None:
-        """Copy."""
-        target[: len(source)].copy_(torch.from_numpy(source))
-
-    def launch(self, program: Pass) -> None:
-        """Run."""
-        with translated(torch.device("cpu")):
-            program.run()
-
-    def download(self, source: Tensor, target: NDArray[Any]) -> None:
-        """Copy."""
-        target[:] = source[: len(target)].numpy()
-
-    def record(self, stream: Stream) -> None:
-        """Return nothing: it has happened."""
-
-    def wait(self, stream: Stream, event: None) -> None:
-        """Return at once."""
-
-    def synchronize(self, event: None) -> None:
-        """Return at once."""
-
-    def release(self) -> None:
-        """Return at once."""
+        return CudaDevice(KernelNetwork(net, dtype, place), place)
 
 
 class CudaDevice:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -19,7 +18,7 @@ from melanoma_infer.engines.base import Numerics, Outputs
 from melanoma_infer.engines.batching import BUCKETS, BatchRunner, engine_errors
 from melanoma_infer.engines.device import Device, nvidia_driver_is_loaded
 from melanoma_infer.engines.torch_engine import network_of
-from melanoma_infer.errors import EngineUnavailableError, UsageError
+from melanoma_infer.errors import EngineUnavailableError
 from melanoma_infer.runtime.cache import cache_folder
 
 if TYPE_CHECKING:
@@ -30,23 +29,11 @@ OLDEST = (8, 0)
 """Compute capability of the oldest GPU with a Triton path (launch.TARGETS)."""
 
 
-@dataclass(frozen=True)
-class SlideScores:
-    """The scores of S slides, each float32 (S,); NaN for a slide without tiles."""
-
-    mean: NDArray[np.float32]
-    maximum: NDArray[np.float32]
-    hottest: NDArray[np.float32]
-
-
 class TritonEngine:
     """Our network through the kernels. A tile's last bits depend on its batch's size, never on the other tiles."""
 
-    def __init__(
-        self, bundle: Bundle, device: Device, place: torch.device, numerics: Numerics, buckets: tuple[int, ...]
-    ) -> None:
+    def __init__(self, bundle: Bundle, device: Device, numerics: Numerics, buckets: tuple[int, ...]) -> None:
         names = ("probabilities", *bundle.card.outputs)
-        self._place = place
         self._runner = BatchRunner(
             device,
             tile_px=bundle.card.tile_px,
@@ -80,26 +67,6 @@ class TritonEngine:
         """The outputs of each tile (tile_px, tile_px, 3), in order; errors as `infer`."""
         return self._runner.infer_each(tiles)
 
-    def aggregate(
-        self, scores: NDArray[np.float32], offsets: NDArray[np.int64], hottest: NDArray[np.float32]
-    ) -> SlideScores:
-        """Slide scores from tile scores: mean, maximum, and the mean over each slide's hottest tiles.
-
-        Args:
-            scores: (T,), the tiles of all slides, one slide after the other.
-            offsets: (S + 1,), from 0 to T, never falling: slide s owns scores[offsets[s] : offsets[s + 1]].
-            hottest: (S,), above 0: how many tiles cover the area, the last of them in part.
-
-        Raises:
-            UsageError: the arguments are not as above.
-            MemoryExhaustedError, GpuLostError, EngineUnavailableError: as in `infer`.
-        """
-        from melanoma_infer.engines.torch_device import aggregate_tiles
-
-        _check_segments(scores, offsets, hottest)
-        with engine_errors():
-            return SlideScores(*aggregate_tiles(scores, offsets, hottest, self._place))
-
 
 def load(
     bundle: Bundle,
@@ -109,13 +76,13 @@ def load(
     *,
     buckets: tuple[int, ...] = BUCKETS,
 ) -> TritonEngine:
-    """Our network with the bundle's weights on a CUDA device, or on "cpu" where Triton's interpreter is on.
+    """Our network with the bundle's weights on a CUDA device.
 
     One tile is computed, so that what does not work here is refused here.
 
     Args:
         bundle: with weights of our own network.
-        precision: of the trunk: fp16, bf16 or fp32.
+        precision: of the backbone: fp16, bf16 or fp32.
         threads: not used.
         device: None or "cuda" for the first GPU, "cuda:1" and so on.
         buckets: batch sizes, rising.
@@ -145,10 +112,11 @@ def load(
             "PyTorch or Triton does not load here. Install them: pip install 'mminfer[torch]'."
         ) from error
     place = _place(device or "cuda")
-    numerics = Numerics("triton", f"{triton.__version__} (torch {torch.__version__})", precision, _name(place))
+    name = torch.cuda.get_device_name(place)
+    numerics = Numerics("triton", f"{triton.__version__} (torch {torch.__version__})", precision, name)
     with engine_errors():
         opened = torch_device.open_device(network_of(bundle), torch_device.DTYPES[precision], place)
-    engine = TritonEngine(bundle, opened, place, numerics, buckets)
+    engine = TritonEngine(bundle, opened, numerics, buckets)
     engine.infer(bundle.golden.tiles[:1])
     return engine
 
@@ -157,16 +125,11 @@ def _check_place(device: str) -> None:
     """Refuse, before PyTorch is imported, a device that kernels cannot run on.
 
     Raises:
-        EngineUnavailableError: there is no NVIDIA driver, or the interpreter and the device do not fit each other.
+        EngineUnavailableError: the device is the CPU, or there is no NVIDIA driver.
     """
-    interpreted = os.environ.get("TRITON_INTERPRET") == "1"
-    if interpreted and device != "cpu":
-        raise EngineUnavailableError(
-            "TRITON_INTERPRET=1 is set, so kernels run on the CPU. Unset it, or use --device cpu."
-        )
-    if device == "cpu" and not interpreted:
+    if device == "cpu":
         raise EngineUnavailableError("The triton engine runs on a CUDA device. For the CPU, use --engine openvino.")
-    if not interpreted and not nvidia_driver_is_loaded():
+    if not nvidia_driver_is_loaded():
         raise EngineUnavailableError("There is no NVIDIA driver here, so no CUDA device. Use --engine openvino.")
 
 
@@ -178,8 +141,6 @@ def _place(device: str) -> torch.device:
     """
     import torch
 
-    if device == "cpu":
-        return torch.device("cpu")
     if not torch.cuda.is_available():
         raise EngineUnavailableError(
             f"PyTorch {torch.__version__} finds no CUDA device: is it a build for CUDA, and does nvidia-smi show the "
@@ -197,23 +158,3 @@ def _place(device: str) -> torch.device:
             "newer. Use --engine openvino."
         )
     return place
-
-
-def _name(place: torch.device) -> str:
-    import torch
-
-    return torch.cuda.get_device_name(place) if place.type == "cuda" else "cpu, interpreted"
-
-
-def _check_segments(scores: NDArray[np.float32], offsets: NDArray[np.int64], hottest: NDArray[np.float32]) -> None:
-    """Refuse what would make a kernel read beyond the scores.
-
-    Raises:
-        UsageError: the arguments are not as `TritonEngine.aggregate` says.
-    """
-    dtypes = [array.dtype.name for array in (scores, offsets, hottest)]
-    shapes = scores.ndim == 1 and hottest.ndim == 1 and offsets.shape == (len(hottest) + 1,)
-    if dtypes != ["float32", "int64", "float32"] or not shapes:
-        raise UsageError("Give float32 scores (T,), int64 offsets (S + 1,) and float32 hottest (S,).")
-    if offsets[0] != 0 or offsets[-1] != len(scores) or (np.diff(offsets) < 0).any() or not (hottest > 0).all():
-        raise UsageError(f"Offsets must rise from 0 to the {len(scores)} scores, and hottest must be above 0.")

@@ -1,11 +1,11 @@
-"""Spatial attention (paper Eq. 1 and 2) as a module: it holds W and b, the formula is `mminfer_kernels.reference`'s."""
+"""Spatial attention (paper Eq. 1 and 2) as a module: it holds W and b, and `mminfer_kernels` has the formula."""
 
 from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
 
-from mminfer_kernels import reference
+from mminfer_kernels import reference, torch_ops
 
 KERNEL_PX = 7
 
@@ -20,5 +20,16 @@ class SpatialAttention(nn.Module):
         nn.init.kaiming_uniform_(self.weight, nonlinearity="sigmoid")
 
     def forward(self, x: Tensor) -> reference.Attended:
-        """Return the attended map (N, C, h, w) and the attention (N, h, w), as Eq. 2 writes it."""
-        return reference.spatial_attention(x, self.weight, self.bias)
+        """Return the attended map (N, C, h, w) and the attention (N, h, w), as Eq. 2 writes it.
+
+        One operator computes it, with kernels on CUDA, unless the single steps are needed.
+        """
+        steps = _steps_are_needed(x, self.weight, self.bias)
+        attend = reference.spatial_attention if steps else torch_ops.spatial_attention
+        return attend(x, self.weight, self.bias)
+
+
+def _steps_are_needed(*tensors: Tensor) -> bool:
+    """Whether autograd, an exporter or a compiler records the steps: none of them can look into the operator."""
+    gradients = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
+    return gradients or torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]

@@ -135,10 +135,10 @@ class MelanomaNet(nn.Module):
 
     def tail(self, x: Tensor, depth_mm: Tensor) -> TileOutputs:
         """Return all outputs for the backbone's feature map x (N, C, h, w) and depth (N,) in mm."""
-        tail = reference.attention_tail(
-            x, self.attention.weight, self.attention.bias, self.w1_image, depth_mm, self.w1_depth, self.offset(),
-            self.w2, self.b2, self.w3, self.b3, self.groups,
-        )  # fmt: skip
+        classifier = reference.Classifier(
+            depth_mm, self.w1_depth, self.offset(), self.w2, self.b2, self.w3, self.b3, self.groups
+        )
+        tail = reference.attention_tail(x, self.attention.weight, self.attention.bias, self.w1_image, classifier)
         return TileOutputs(tail.probabilities, depth_mm, tail.attention, tail.cam, tail.features)
 
     def offset(self) -> Tensor:

@@ -11,9 +11,3 @@ def test_the_page_shows_the_tables_of_its_script():
     command = [sys.executable, str(BENCHMARKS / "arithmetic.py")]
     done = subprocess.run(command, env={"PYTHONPATH": ":".join(sys.path)}, capture_output=True, text=True, check=True)
     assert done.stdout in (BENCHMARKS / "arithmetic.md").read_text(encoding="utf-8")
-
-
-def test_every_kernel_has_a_benchmark():
-    from mminfer_kernels.catalogue import KERNELS
-
-    assert {path.stem.removeprefix("bench_") for path in BENCHMARKS.glob("bench_*.py")} == set(KERNELS)

@@ -10,9 +10,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mminfer_kernels import aot, resources
 from mminfer_kernels.catalogue import Problem
+from mminfer_kernels.compile import compile_launch
 from mminfer_kernels.launch import TARGETS
+from mminfer_proofs import aot, resources
 
 if os.environ.get("TRITON_INTERPRET") == "1":
     pytest.skip("kernels are compiled only in a process without TRITON_INTERPRET", allow_module_level=True)
@@ -84,14 +85,16 @@ def test_what_a_row_must_not_show_is_named(tail_row, change, problem):
 
 def test_stack_in_a_loop_is_seen_in_machine_code():
     """The same kernel with blocks that do not fit its registers."""
-    launch = next(launch for launch in aot.launches(Problem(torch.float16, 1)) if launch.name == "attention_tail")
+    launch = next(
+        launch for launch in aot.launches(Problem(torch.float16, 1), TARGETS[80]) if launch.name == "attention_tail"
+    )
     blocks = {**launch.config.blocks, "BLOCK_C": 64}
     crowded = replace(
         launch,
         config=replace(launch.config, num_warps=4, blocks=blocks),
         constants={**launch.constants, **blocks},
     )
-    code = resources.machine_code(aot.compile_launch(crowded, TARGETS[80]).cubin)
+    code = resources.machine_code(compile_launch(crowded, TARGETS[80]).cubin)
     assert code.spill_bytes > 0
     assert code.stack_bytes > 0
     assert code.stack_in_loop
@@ -104,7 +107,7 @@ def test_streaming_kernels_are_clean_in_half_precision(name):
     assert row.fast_path
 
 
-@pytest.mark.parametrize("name", ["attention_map", "attention_head", "aggregate_tiles", "attention_project"])
+@pytest.mark.parametrize("name", ["attention_head", "aggregate_tiles", "attention_project"])
 def test_kernels_in_float32_are_clean(name):
     assert list(aot.problems(aot.row_of(name, Problem(torch.float32, 1), TARGETS[80]))) == []
 
@@ -114,12 +117,12 @@ def test_every_kernel_is_compiled_for_every_target():
     for name in aot.READING_MAPS:
         for dtype in (torch.float16, torch.bfloat16, torch.float32):
             assert {sm for kernel, type_, sm in compiled if (kernel, type_) == (name, dtype)} == set(TARGETS)
-    for name in ("attention_map", "attention_head", "aggregate_tiles"):
+    for name in ("attention_head", "aggregate_tiles"):
         assert {sm for kernel, _, sm in compiled if kernel == name} == set(TARGETS)
 
 
 def test_compiling_needs_the_interpreter_off(tmp_path):
-    command = [sys.executable, "-m", "mminfer_kernels.aot", "--save", str(tmp_path / "rows.csv")]
+    command = [sys.executable, "-m", "mminfer_proofs.aot", "--save", str(tmp_path / "rows.csv")]
     environment = {"PYTHONPATH": ":".join(sys.path), "TRITON_INTERPRET": "1"}
     refused = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert refused.returncode == 2
@@ -128,7 +131,7 @@ def test_compiling_needs_the_interpreter_off(tmp_path):
 
 def compile_everything(tmp_path, path):
     rows, folder = tmp_path / "rows.csv", tmp_path / "cubins"
-    command = [sys.executable, "-m", "mminfer_kernels.aot", "--save", str(rows), "--cubins", str(folder)]
+    command = [sys.executable, "-m", "mminfer_proofs.aot", "--save", str(rows), "--cubins", str(folder)]
     environment = {**os.environ, "PYTHONPATH": path, "TRITON_CACHE_DIR": str(tmp_path / "cache")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

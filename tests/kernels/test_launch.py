@@ -46,9 +46,9 @@ WRONG = {
     "x without pixels": {"x": lambda x: x[:, :, :0]},
     "an even convolution": {"weight": lambda weight: weight[..., :4, :4].contiguous()},
     "w1 in another dtype": {"w1_image": lambda w1_image: w1_image.double()},
-    "too few depths": {"depth_mm": lambda depth_mm: depth_mm[:1]},
-    "rows of groups missing": {"groups": lambda groups: groups[:5]},
-    "w2 transposed": {"w2": lambda w2: w2.T},
+    "too few depths": {"classifier": lambda head: head._replace(depth_mm=head.depth_mm[:1])},
+    "rows of groups missing": {"classifier": lambda head: head._replace(groups=head.groups[:5])},
+    "w2 transposed": {"classifier": lambda head: head._replace(w2=head.w2.T)},
     "more pixels than registers": {"x": lambda x: x.repeat(1, 1, 3, 3).contiguous(memory_format=torch.channels_last)},
 }
 

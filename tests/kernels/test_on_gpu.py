@@ -22,7 +22,7 @@ def cases():
 
 
 def on_gpu(arguments):
-    return {key: value.cuda() if isinstance(value, torch.Tensor) else value for key, value in arguments.items()}
+    return catalogue.map_tensors(torch.Tensor.cuda, arguments)
 
 
 def outputs(name, arguments):

@@ -1,7 +1,7 @@
 """Faults in compiled code are found by the sanitizer or by wrong numbers: at least 95 in 100, the others with reasons.
 
-A fault that changes no thread's result is none: comparisons and masks of compile-time sizes, unrolled for threads that
-never see the border. That is shown for each of them by running the right code with the faulty statement beside it.
+A mutant that changes no thread's result is not a fault: comparisons and masks of compile-time sizes, unrolled for
+threads that never reach the border. For each of these, the right code is run with the faulty statement beside it.
 """
 
 import os
@@ -14,11 +14,12 @@ import pytest
 import torch
 from ptx_mutants_for_tests import mutants
 
-from mminfer_kernels import aot, catalogue
+from mminfer_kernels import catalogue
 from mminfer_kernels.bounds import compare
 from mminfer_kernels.catalogue import KERNELS, Problem
-from mminfer_kernels.errors import KernelFault
+from mminfer_kernels.compile import compile_launch
 from mminfer_kernels.launch import TARGETS
+from mminfer_proofs.errors import KernelFault
 
 pytestmark = pytest.mark.slow
 
@@ -26,31 +27,31 @@ HARMLESS = {
     r"guard turned round: @%p st\.": "threads hold copies of one value, and the guard picks the one that stores it",
     r"comparison: setp\.(eq|ne)\.b32 %p, %r, 0;": "the same, where the guard is made",
     r"attention_tail: comparison: setp\.lt\.u32 %p, %r, (32|128);": "the same, for those that add up partial sums",
-    r"(attention_map|attention_head|spatial_attention): comparison: setp\.lt\.u32": "rows guarded twice",
+    r"(attention_head|spatial_attention): comparison: setp\.lt\.u32": "rows guarded twice",
     r"spatial_attention: integer constant: add\.s32": "an address beyond the map: a guard holds it back",
     r"attention_head: operands swapped: div": "attention beyond the map: never stored",
     r"normalize_tiles: (integer constant: sh[lr]|operands swapped: (sub|selp))": "bytes beyond the tile: never stored",
     r"aggregate_tiles: (comparison: setp\.[lg]|operands swapped: selp)": "one of the threshold's 32 bits: it matters "
-    "only where exactly as many scores as asked for lie above, at that bit",
+    "only if exactly as many scores as asked for are above, at that bit",
     r"aggregate_tiles: guard turned round: @%p ld|aggregate_tiles: integer constant: shl\.b64": "one pass of 32 over "
     "the scores: as above",
     r"aggregate_tiles: float constant": "the start of a slide without tiles, whose results are 0 / 0",
 }
-"""By a pattern of the place, why nothing may notice."""
+"""By a pattern of the place, the reason that no check can notice."""
 
 
 class Found(NamedTuple):
-    """What became of the mutants of one kernel."""
+    """The fate of one kernel's mutants."""
 
     tried: int
     same: int
-    """Those whose statement gives every thread the result that it should."""
+    """Mutants whose statement gives every thread the right result."""
     alive: list[str]
-    """The places of the others that nothing notices."""
+    """The places of the other mutants that no check notices."""
 
 
 class Subject:
-    """A kernel's compiled launches on a problem with partial blocks along every axis, and what they must give."""
+    """A kernel's compiled launches on a problem with partial blocks along every axis, and the expected outputs."""
 
     def __init__(self, name: str) -> None:
         dtype = torch.float16 if torch.float16 in catalogue.dtypes(name) else torch.float32
@@ -60,11 +61,11 @@ class Subject:
         self.exact = catalogue.reference(name, arguments)
         self.low = catalogue.reference(name, arguments, dtype)
         self.planned = catalogue.plan(name, arguments, TARGETS[80])
-        self.compiled = [aot.compile_launch(launch, TARGETS[80]) for launch in self.planned.launches]
+        self.compiled = [compile_launch(launch, TARGETS[80]) for launch in self.planned.launches]
 
     def is_right(self, index: int, ptx: str) -> bool:
-        """Whether all is well when that launch runs this code."""
-        from mminfer_kernels.sanitizer.storage import run_launch
+        """Whether every check passes when that launch runs this code."""
+        from mminfer_proofs.sanitizer.storage import run_launch
 
         for number, (launch, code) in enumerate(zip(self.planned.launches, self.compiled, strict=True)):
             try:
@@ -80,11 +81,11 @@ class Subject:
 
 
 def slides() -> dict[str, torch.Tensor]:
-    """No tile, one, more than a block; then slides whose hottest tile is asked for: the maximum, to the bit."""
+    """No tile, one, more than a block; then slides whose top area is one tile: the maximum, to the bit."""
     sizes = torch.tensor([0, 1, 1025, 130, *[7] * 8])
     scores = torch.randn(int(sizes.sum()), generator=torch.Generator().manual_seed(2))
     offsets = torch.cat((torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)))
-    return {"scores": scores, "offsets": offsets, "hottest": torch.tensor([2.0, 3.5, *[1.0] * 10])}
+    return {"scores": scores, "offsets": offsets, "top_tiles": torch.tensor([2.0, 3.5, *[1.0] * 10])}
 
 
 def try_all(name: str) -> Found:

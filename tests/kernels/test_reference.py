@@ -56,29 +56,24 @@ def test_the_convolution_sees_average_then_maximum(channel, pool):
     np.testing.assert_allclose(attention.logit().numpy(), pool(x, axis=1), atol=TOLERANCE)
 
 
-def test_attention_pool_is_the_mean_of_the_attended_map(inputs):
-    x, weight, bias, _ = inputs
-    result = reference.attention_pool(*tensors(x, weight, bias))
-    by_hand = np.stack([(attention_by_hand(tile, weight, bias) * tile).mean((1, 2)) for tile in x])
-    np.testing.assert_allclose(result.pooled.numpy(), by_hand, rtol=0, atol=TOLERANCE)
-
-
-def head_arguments(rng, features, batch):
-    """A classifier behind so many features: depth, w1_depth, offset, w2, b2, w3, b3, groups."""
+def classifier(rng, features, batch):
+    """A classifier behind so many features, in NumPy."""
     shapes = [(batch,), (features,), (features,), (5, features), (5,), (4, 5), (4,)]
     groups = np.where(np.triu(np.ones((3, 4)), 1), -1e4, 0.0)
-    return [*(rng.normal(size=shape) for shape in shapes), np.concatenate((groups, np.where(groups, 0.0, -1e4)))]
+    arrays = [*(rng.normal(size=shape) for shape in shapes), np.concatenate((groups, np.where(groups, 0.0, -1e4)))]
+    return reference.Classifier(*tensors(*arrays))
 
 
 def test_projecting_first_gives_the_features_of_the_attended_map(inputs):
     x, weight, bias, w1_image = inputs
-    head = head_arguments(np.random.default_rng(6), len(w1_image), len(x))
-    depth, w1_depth = head[:2]
-    result = reference.attention_tail(*tensors(x, weight, bias, w1_image, *head))
+    head = classifier(np.random.default_rng(6), len(w1_image), len(x))
+    result = reference.attention_tail(*tensors(x, weight, bias, w1_image), head)
     attention = np.stack([attention_by_hand(tile, weight, bias) for tile in x])
     np.testing.assert_allclose(result.attention.numpy(), attention, rtol=0, atol=TOLERANCE)
     pooled = (attention[:, None] * x).mean((2, 3))
-    np.testing.assert_allclose(result.features.numpy(), pooled @ w1_image.T + np.outer(depth, w1_depth), atol=1e-11)
+    np.testing.assert_allclose(
+        result.features.numpy(), pooled @ w1_image.T + np.outer(head.depth_mm, head.w1_depth), atol=1e-11
+    )
 
 
 def test_the_projection_is_mean_maximum_and_product(inputs):
@@ -92,9 +87,9 @@ def test_the_projection_is_mean_maximum_and_product(inputs):
 def test_the_heads_maps_are_the_gradients_that_autograd_finds(inputs):
     """CAM j is A·(∂L_j/∂A), for the log-odds of classes 0…j against the others, with the features held as they are."""
     x, weight, bias, w1_image = inputs
-    head = tensors(*head_arguments(np.random.default_rng(6), len(w1_image), len(x)))
+    head = classifier(np.random.default_rng(6), len(w1_image), len(x))
     depth, w1_depth, offset, w2, b2, w3, b3, groups = head
-    result = reference.attention_tail(*tensors(x, weight, bias, w1_image), *head)
+    result = reference.attention_tail(*tensors(x, weight, bias, w1_image), head)
     attention = result.attention.clone().requires_grad_()
     projected = reference.attention_project(*tensors(x, w1_image)).projected
     features = (attention[:, None] * projected).mean((2, 3)) + depth[:, None] * w1_depth
@@ -116,13 +111,13 @@ def test_normalised_tiles_are_channels_first_values_and_channels_last_memory():
     assert result.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_aggregates_are_mean_maximum_and_the_weighted_hottest():
+def test_aggregates_are_mean_maximum_and_the_weighted_mean_of_the_top_area():
     scores = np.array([0.2, 0.9, 0.5, 0.7, 0.1])
     result = reference.aggregate_tiles(
         torch.from_numpy(scores), torch.tensor([0, 4, 4, 5]), torch.tensor([2.5, 3.0, 3.0], dtype=torch.float64)
     )
-    hottest = (0.9 + 0.7 + 0.5 * 0.5) / 2.5
-    expected = [[0.575, np.nan, 0.1], [0.9, np.nan, 0.1], [hottest, np.nan, 0.1]]
+    top_area = (0.9 + 0.7 + 0.5 * 0.5) / 2.5
+    expected = [[0.575, np.nan, 0.1], [0.9, np.nan, 0.1], [top_area, np.nan, 0.1]]
     np.testing.assert_allclose(torch.stack(tuple(result)).numpy(), expected, rtol=0, atol=TOLERANCE)
 
 
@@ -133,7 +128,7 @@ def test_a_non_finite_input_shows_in_the_features_of_its_tile_only(bad):
     x[1, 2, 0, 0] = bad
     convolution = torch.full((1, 2, 7, 7), 0.1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     w1_image = torch.ones(2, 3, dtype=torch.float64)
-    result = reference.attention_tail(x, *convolution, w1_image, *tensors(*head_arguments(rng, 2, 2)))
+    result = reference.attention_tail(x, *convolution, w1_image, classifier(rng, 2, 2))
     assert torch.isfinite(result.features[0]).all()
     assert not torch.isfinite(result.features[1]).any()
 

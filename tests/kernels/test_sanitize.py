@@ -8,9 +8,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mminfer_kernels import aot, sanitize
 from mminfer_kernels.catalogue import Problem
-from mminfer_kernels.sanitize import Case, Row
+from mminfer_kernels.compile import compile_launch
+from mminfer_proofs import sanitize, sanitize_report
+from mminfer_proofs.sanitize import Case
+from mminfer_proofs.sanitize_report import Result, Row
 
 if os.environ.get("TRITON_INTERPRET", "0") != "0":
     pytest.skip("kernels are compiled only in a process without TRITON_INTERPRET", allow_module_level=True)
@@ -41,7 +43,7 @@ MAP = Case("spatial_attention", Problem(torch.bfloat16, 2, 44, 5, 7, kernel_size
     ],
 )
 def test_a_row_that_shows_too_much_is_wrong(change, words):
-    assert list(sanitize.breaches(replace(ROW, **change))) == words
+    assert list(sanitize_report.breaches(replace(ROW, **change))) == words
 
 
 def test_a_case_has_a_row_a_launch_and_target():
@@ -71,41 +73,37 @@ def test_a_case_looks_at_a_far_tile(kernel, least):
 
 
 def test_code_that_is_at_fault_is_found(monkeypatch):
-    compile_launch = aot.compile_launch
-
     def unguarded(launch, target):
         compiled = compile_launch(launch, target)
         return replace(compiled, ptx=re.sub(r"@%p\d+ st\.global", "st.global", compiled.ptx))
 
-    monkeypatch.setattr(aot, "compile_launch", unguarded)
+    monkeypatch.setattr(sanitize, "compile_launch", unguarded)
     result = sanitize.run_case(Case("normalize_tiles", Problem(torch.float16, 1, tile_px=33)))
     assert [row.faults for row in result.rows] == [1, 1, 1]
     assert all(row.max_error is None for row in result.rows)
     (problem,) = result.problems
     assert "normalize_tiles float16 1x3x33x33 sm_80, normalize_tiles: memcheck: " in problem
-    assert "1 things wrong" in sanitize.report([result])
+    assert "1 problems" in sanitize_report.report([result])
 
 
 def test_code_that_computes_something_else_is_found(monkeypatch):
-    compile_launch = aot.compile_launch
-
     def shifted(launch, target):
         compiled = compile_launch(launch, target)
         return replace(compiled, ptx=compiled.ptx.replace("sub.f32", "add.f32"))
 
-    monkeypatch.setattr(aot, "compile_launch", shifted)
+    monkeypatch.setattr(sanitize, "compile_launch", shifted)
     result = sanitize.run_case(TILES)
     assert result.problems == ()
-    assert "an error of" in sanitize.report([result])
+    assert "an error of" in sanitize_report.report([result])
 
 
 def test_a_table_shows_what_was_run_once_with_its_targets():
     same = [replace(ROW, target=f"sm_{sm} not run: same code as sm_80") for sm in (86, 89)]
-    text = sanitize.report([sanitize.Result((ROW, *same), notes=("as expected", "as expected"))])
+    text = sanitize_report.report([Result((ROW, *same), notes=("as expected", "as expected"))])
     assert text.count("1x64x7x7") == 1
     assert "sm_80/86/89" in text
     assert text.count("as expected") == 1
-    assert "3 launches, nothing wrong." in text
+    assert "3 launches, no problems." in text
     assert "Not covered:\n  wgmma" in text
 
 
@@ -117,7 +115,7 @@ def test_the_command_saves_rows_and_prints_them(monkeypatch, tmp_path, capsys):
         rows = list(csv.DictReader(file))
     assert [row["target"][:5] for row in rows] == ["sm_80", "sm_86", "sm_89"]
     assert {(row["shape"], row["faults"], row["stored_bytes"]) for row in rows} == {("2x3x33x33", "0", "13068")}
-    assert "3 launches, nothing wrong." in capsys.readouterr().out
+    assert "3 launches, no problems." in capsys.readouterr().out
 
 
 def test_the_command_refuses_the_interpreter(monkeypatch, tmp_path, capsys):

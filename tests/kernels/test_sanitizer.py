@@ -11,13 +11,15 @@ import torch
 import triton
 import triton.language as tl
 
-from mminfer_kernels import aot, bounds, catalogue
+from mminfer_kernels import bounds, catalogue
 from mminfer_kernels.catalogue import KERNELS, Problem
-from mminfer_kernels.errors import KernelFault, KernelInputError
+from mminfer_kernels.compile import compile_launch
+from mminfer_kernels.errors import KernelInputError
 from mminfer_kernels.launch import TARGETS, Launch, LaunchConfig
-from mminfer_kernels.sanitizer import Far, execute
-from mminfer_kernels.sanitizer.far_tiles import check_far_tile, far_tile
-from mminfer_kernels.sanitizer.storage import arguments_of, run_launch, storage_of, tensor_like
+from mminfer_proofs.errors import KernelFault
+from mminfer_proofs.sanitizer import Far, execute
+from mminfer_proofs.sanitizer.far_tiles import check_far_tile, far_tile
+from mminfer_proofs.sanitizer.storage import arguments_of, run_launch, storage_of, tensor_like
 
 if os.environ.get("TRITON_INTERPRET", "0") != "0":
     pytest.skip("kernels are compiled only in a process without TRITON_INTERPRET", allow_module_level=True)
@@ -62,7 +64,7 @@ def ptx(body):
 
 
 def run(body, *, programs=1, x=None, out=None, **options):
-    """The execution of a body for two warps; x is read and out written, 64 numbers of 32 bits unless told."""
+    """The execution of a body for two warps, which reads x and writes out, by default 64 numbers of 32 bits each."""
     x = np.arange(THREADS, dtype=np.uint32) if x is None else x
     out = np.zeros(THREADS, np.uint32) if out is None else out
     options.setdefault("stored", ["out"])
@@ -70,7 +72,7 @@ def run(body, *, programs=1, x=None, out=None, **options):
 
 
 def results(body, x, dtype=np.uint32):
-    """What out is, seen as a type, where a body computes %r20 from %r10, a number of x."""
+    """The numbers of out, viewed as a dtype, for a body that computes %r20 from %r10, a number of x."""
     whole = "ld.global.b32 {%r10}, [%rd4+0];" + body + "st.global.b32 [%rd5+0], {%r20};"
     given = np.resize(np.asarray(x), THREADS)
     return run(whole, x=given).outputs["out"].view(dtype)[: len(x)]
@@ -598,7 +600,7 @@ def compile_once(launch, sm=80):
     types = tuple(str(getattr(value, "dtype", "i32")) for value in launch.arguments.values())
     key = (launch.name, types, tuple(launch.constants.items()), launch.config.num_warps, launch.config.num_stages, sm)
     if key not in _compiled:
-        _compiled[key] = aot.compile_launch(launch, TARGETS[sm])
+        _compiled[key] = compile_launch(launch, TARGETS[sm])
     return _compiled[key]
 
 
@@ -621,11 +623,12 @@ SMALL = [(name, dtype) for name in KERNELS for dtype in catalogue.dtypes(name)]
 
 
 def small():
-    """Even and odd sizes; the tail takes seconds to compile, so some of its dtypes wait for the slow tests."""
+    """Even and odd sizes. Compiling takes seconds: each dtype and size is in a fast case, the other cases are slow."""
+    fast = {(torch.float16, 64), (torch.bfloat16, 44), (torch.float32, 64)}
     for name, dtype in SMALL:
         for channels, height, width in ((64, 7, 7), (44, 5, 9)):
-            later = name == "attention_tail" and (dtype, channels) in ((torch.bfloat16, 64), (torch.float32, 44))
-            marks = [pytest.mark.slow] if later or (name == "attention_head" and channels == 44) else []
+            quick = name in ("normalize_tiles", "aggregate_tiles") or (dtype, channels) in fast
+            marks = [] if quick else [pytest.mark.slow]
             yield pytest.param(name, dtype, channels, height, width, marks=marks)
 
 
@@ -681,7 +684,7 @@ def test_every_barrier_of_attention_tail_is_needed_and_missed(dtype):
 
 
 def large():
-    """Sizes of maps: sides of odd and even length, channels that no row of 16 bytes divides, one tile and five."""
+    """Sizes of maps: odd and even sides, rows that are not a multiple of 16 bytes, one tile and five."""
     for name, dtype in SMALL:
         if name in ("normalize_tiles", "aggregate_tiles"):
             yield from ((name, dtype, 7, 64, batch) for batch in (1, 5))

@@ -31,7 +31,7 @@ HARMLESS = {
     r"aggregate_tiles.* over = .*Gt → GtE": "scores equal to the threshold weigh the same whether counted or left over",
     r"aggregate_tiles.* (keys|values) = .*\[0\.0 → nan": "what is not live is not counted",
 }
-"""By a pattern of the place, why nothing can notice."""
+"""By a pattern of the place, the reason that no check can notice."""
 
 
 def ends_badly(servers, moved, folder, numbered):
@@ -50,7 +50,7 @@ def test_faults_in_the_source_are_found(tmp_path, monkeypatch):
     moved = {key: value for name in KERNELS for key, value in check(name, {}).items()}
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # without it the server cannot load what it preloads
     servers = multiprocessing.get_context("forkserver")
-    servers.set_forkserver_preload(["mutant_checks_for_tests", "mminfer_kernels.interpreted"])
+    servers.set_forkserver_preload(["mutant_checks_for_tests", "mminfer_proofs.interpreted"])
     tried = [mutant for mutant in mutants() if not mutant.only_compiled]
     with ThreadPoolExecutor(len(os.sched_getaffinity(0))) as threads:
         killed = list(threads.map(partial(ends_badly, servers, moved, tmp_path), enumerate(tried)))

@@ -31,7 +31,7 @@ def test_operators_pass_opcheck(name, dtype):
     if name == "aggregate_tiles":  # opcheck takes the NaN of an empty slide for a difference
         arguments = {key: value[1:] if key != "scores" else value for key, value in arguments.items()}
     operator = getattr(torch.ops.mminfer, name).default
-    torch.library.opcheck(operator, tuple(arguments.values()))
+    torch.library.opcheck(operator, tuple(catalogue.flat(arguments)))
 
 
 @pytest.mark.parametrize("name", KERNELS)
@@ -45,9 +45,7 @@ def test_on_a_cpu_operators_are_the_plain_functions_in_float32(name, dtype):
 @pytest.mark.parametrize("name", KERNELS)
 def test_results_do_not_depend_on_the_memory_format(name):
     arguments = catalogue.inputs(name, problem_of(name, torch.float32))
-    contiguous = {
-        key: value.contiguous() if isinstance(value, torch.Tensor) else value for key, value in arguments.items()
-    }
+    contiguous = catalogue.map_tensors(torch.Tensor.contiguous, arguments)
     for one, other in zip(call(name, arguments), call(name, contiguous), strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-6, equal_nan=True)
         assert one.stride() == other.stride()

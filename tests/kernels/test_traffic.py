@@ -5,8 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from mminfer_kernels import catalogue, traffic
+from mminfer_kernels import catalogue
 from mminfer_kernels.catalogue import KERNELS, Problem
+from mminfer_proofs import traffic
 
 pytestmark = pytest.mark.interpreter
 

@@ -7,16 +7,17 @@ import subprocess
 import sys
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from interpreted_device_for_tests import interpreted_engine, interpreted_operators
 from triton import OutOfResources
 
 from melanoma_infer.bundle.bundle import Bundle, open_bundle
-from melanoma_infer.card import DEFAULT_GATES
+from melanoma_infer.card import DEFAULT_TOLERANCES
 from melanoma_infer.engines import device as device_module
 from melanoma_infer.engines import load_engine, triton_engine
 from melanoma_infer.engines.base import Numerics, Outputs
@@ -27,10 +28,7 @@ from melanoma_infer.errors import (
     EngineUnavailableError,
     GpuLostError,
     MemoryExhaustedError,
-    MminferError,
-    UsageError,
 )
-from melanoma_infer.scoring.aggregation import aggregate
 from mminfer_kernels import torch_ops
 from mminfer_kernels.errors import KernelInputError
 
@@ -53,9 +51,7 @@ def demo() -> Bundle:
 def place(request, monkeypatch) -> str:
     """Where kernels run: in the interpreter, with exact products, or on a GPU."""
     if request.param == "cpu":
-        from mminfer_kernels.interpreted import mended
-
-        with mended():
+        with interpreted_operators():
             yield "cpu"
     else:
         yield "cuda"
@@ -63,19 +59,26 @@ def place(request, monkeypatch) -> str:
 
 @pytest.fixture
 def driver(monkeypatch):
-    """A machine with an NVIDIA driver, as far as a file can tell; and no interpreter."""
+    """A machine with an NVIDIA driver, as far as a file can tell."""
     monkeypatch.setattr(device_module, "DRIVER_FILES", (Path(__file__),))
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
 
 
 @pytest.fixture
 def no_driver(monkeypatch):
     monkeypatch.setattr(device_module, "DRIVER_FILES", ())
-    monkeypatch.delenv("TRITON_INTERPRET", raising=False)
 
 
 def load(bundle: Bundle, place: str, precision: str = "fp32", buckets: tuple[int, ...] = (1, 2, 4)) -> TritonEngine:
+    if place == "cpu":
+        return interpreted_engine(bundle, precision, buckets)
     return triton_engine.load(bundle, precision, None, place, buckets=buckets)
+
+
+@cache
+def golden_outputs(place: str, precision: str) -> Outputs:
+    """The engine's outputs for the demo bundle's golden tiles; the interpreter takes seconds, so they are kept."""
+    bundle = open_bundle("demo")
+    return load(bundle, place, precision).infer(bundle.golden.tiles)
 
 
 def relative_rms(actual: np.ndarray, expected: np.ndarray) -> float:
@@ -92,12 +95,12 @@ def assert_same_bits(outputs: Outputs, others: Outputs, rows: slice, other_rows:
 
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
 def test_golden_outputs_within_the_gate(demo, place, precision):
-    outputs, golden = load(demo, place, precision).infer(demo.golden.tiles), demo.golden.outputs
+    outputs, golden = golden_outputs(place, precision), demo.golden.outputs
     assert list(outputs) == OUTPUTS
     for name, values in outputs.items():
         assert values.dtype == np.float32
         assert values.shape == golden[name].shape
-    gate = DEFAULT_GATES[precision]
+    gate = DEFAULT_TOLERANCES[precision]
     assert np.abs(outputs["probabilities"] - golden["probabilities"]).max() <= gate.dp
     assert np.abs(outputs["depth_mm"] - golden["depth_mm"]).max() <= gate.dmm
     assert relative_rms(outputs["features"], golden["features"]) <= RMS_OF_FEATURES[precision]
@@ -108,23 +111,23 @@ def test_golden_outputs_within_the_gate(demo, place, precision):
 
 def test_bf16_is_not_much_further_off_than_openvino_s(demo, place):
     """What OpenVINO reached is sealed. Which of two roundings moves p more is chance: 1.2 times as far was seen."""
-    outputs = load(demo, place, "bf16").infer(demo.golden.tiles)
+    outputs = golden_outputs(place, "bf16")
     sealed = demo.parity_of("openvino", "bf16")
     assert np.abs(outputs["probabilities"] - demo.golden.outputs["probabilities"]).max() <= 1.5 * sealed.max_dp
     assert relative_rms(outputs["features"], demo.golden.outputs["features"]) <= RMS_OF_FEATURES["bf16"]
 
 
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_depth_does_not_depend_on_the_trunk_s_precision(demo, place, precision):
-    tiles = demo.golden.tiles[1:2]
-    exact, low = (load(demo, place, each, buckets=(1,)).infer(tiles)["depth_mm"] for each in ("fp32", precision))
+def test_depth_does_not_depend_on_the_backbone_s_precision(place, precision):
+    exact, low = (golden_outputs(place, each)["depth_mm"] for each in ("fp32", precision))
     assert np.array_equal(exact, low)
 
 
-def test_compiled_kernels_are_kept_in_our_cache(demo, place, monkeypatch, tmp_path):
+def test_compiled_kernels_are_kept_in_our_cache(demo, driver, monkeypatch, tmp_path):
     monkeypatch.delenv("TRITON_CACHE_DIR", raising=False)
     monkeypatch.setenv("MMINFER_CACHE", str(tmp_path))
-    load(demo, place, buckets=(1,))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert_unavailable(demo, "no CUDA device")  # the cache is chosen before the device is looked for
     assert os.environ.pop("TRITON_CACHE_DIR") == str(tmp_path / "triton")
 
 
@@ -133,9 +136,9 @@ def test_normalisation_and_tail_are_the_kernels(demo, place, monkeypatch):
     launched = []
     real = torch_ops._launched
     monkeypatch.setattr(torch_ops, "_launched", lambda name, *rest: launched.append(name) or real(name, *rest))
-    load(demo, place, "fp16", buckets=(1,))
+    load(demo, place, "fp16", buckets=(1,)).infer(demo.golden.tiles[:1])
     once = ["normalize_tiles", "normalize_tiles", "attention_tail"]
-    assert launched == once * (1 if place == "cpu" else 2)  # tried, then captured
+    assert launched == once * (1 if place == "cpu" else 2)  # run once, then captured
 
 
 def test_a_tile_s_bits_depend_on_no_neighbour_and_no_padding(demo, place):
@@ -160,8 +163,9 @@ def test_a_tile_that_overflows_leaves_its_neighbours_alone(demo, place):
 def test_two_engines_give_the_same_bits(demo, place):
     tiles = demo.golden.tiles[:1]
     first, second = (load(demo, place, "fp16", buckets=(1,)) for _ in range(2))
-    assert_same_bits(first.infer(tiles), second.infer(tiles), slice(None), slice(None))
-    assert_same_bits(first.infer(tiles), first.infer(tiles), slice(None), slice(None))
+    outputs = first.infer(tiles)
+    assert_same_bits(outputs, second.infer(tiles), slice(None), slice(None))
+    assert_same_bits(outputs, first.infer(tiles), slice(None), slice(None))
 
 
 def test_no_tiles_give_empty_outputs(demo, place):
@@ -169,19 +173,6 @@ def test_no_tiles_give_empty_outputs(demo, place):
     assert {name: values.shape for name, values in outputs.items()} == {
         name: (0, *demo.golden.outputs[name].shape[1:]) for name in OUTPUTS
     }
-
-
-def test_slide_scores_are_those_of_the_host(demo, place):
-    random = np.random.default_rng(3)
-    sizes = np.array([5, 0, 1, 1500])
-    offsets = np.concatenate([[0], sizes.cumsum()])
-    scores, hottest = random.random(sizes.sum(), np.float32), np.array([2.5, 1.0, 9.0, 30.25], np.float32)
-    result = load(demo, place, buckets=(1,)).aggregate(scores, offsets, hottest)
-    for slide in range(len(sizes)):
-        own = scores[offsets[slide] : offsets[slide + 1]].astype(np.float64)
-        for kind, values in (("mean", result.mean), ("max", result.maximum), ("hottest-area", result.hottest)):
-            expected = aggregate(own, kind, tile_mm2=1.0, area_mm2=float(hottest[slide]))
-            assert values[slide] == pytest.approx(np.nan if expected is None else expected, rel=1e-5, nan_ok=True)
 
 
 # On a GPU alone.
@@ -211,7 +202,7 @@ def test_a_gpu_with_little_memory_computes_in_smaller_batches(demo):
         torch.cuda.set_per_process_memory_fraction(1.0, CUDA)
     assert engine.buckets[-1] < 256
     expected = np.concatenate([demo.golden.outputs["probabilities"]] * 64)
-    assert np.abs(outputs["probabilities"] - expected).max() <= DEFAULT_GATES["fp32"].dp
+    assert np.abs(outputs["probabilities"] - expected).max() <= DEFAULT_TOLERANCES["fp32"].dp
 
 
 @pytest.mark.gpu
@@ -302,10 +293,8 @@ def test_a_device_that_is_not_there_says_so(demo, driver, monkeypatch, device, e
     assert_unavailable(demo, f"no CUDA device {device!r}", "--device", device=device)
 
 
-def test_the_cpu_is_for_the_interpreter_alone(demo, driver, monkeypatch):
+def test_a_cpu_is_refused(demo, driver):
     assert_unavailable(demo, "CUDA device", "--engine openvino", device="cpu")
-    monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert_unavailable(demo, "TRITON_INTERPRET", "--device cpu")
 
 
 def test_int8_and_bundles_without_weights_are_refused(demo, driver):
@@ -425,45 +414,3 @@ def test_settings_of_pytorch_are_put_back(monkeypatch):
         assert (cudnn.benchmark, cudnn.deterministic) == (False, True)
         assert conv.fp32_precision == matmul.fp32_precision == "ieee"
     assert (cudnn.benchmark, cudnn.deterministic, conv.fp32_precision, matmul.fp32_precision) == before
-
-
-# Slide scores.
-
-SEGMENTS = {
-    "scores": np.zeros(5, np.float32),
-    "offsets": np.array([0, 2, 5]),
-    "hottest": np.ones(2, np.float32),
-}
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"scores": np.zeros(5)},
-        {"scores": np.zeros((5, 1), np.float32)},
-        {"offsets": np.array([0, 2, 6])},
-        {"offsets": np.array([1, 2, 5])},
-        {"offsets": np.array([0, 6, 5])},
-        {"offsets": np.array([0, 2, 5], np.int32)},
-        {"offsets": np.array([0, 5])},
-        {"hottest": np.array([1, 0], np.float32)},
-        {"hottest": np.array([1, np.nan], np.float32)},
-    ],
-    ids=str,
-)
-def test_segments_that_would_be_read_beyond_their_end_are_refused(wrong):
-    engine = TritonEngine.__new__(TritonEngine)
-    with pytest.raises(UsageError, match=r"offsets|Offsets"):
-        engine.aggregate(**{**SEGMENTS, **wrong})
-
-
-def test_a_failing_aggregation_is_an_engine_error(monkeypatch):
-    def fails(*_):
-        raise RuntimeError("CUDA error: invalid argument")
-
-    monkeypatch.setattr("melanoma_infer.engines.torch_device.torch_ops", SimpleNamespace(aggregate_tiles=fails))
-    engine = TritonEngine.__new__(TritonEngine)
-    engine._place = torch.device("cpu")
-    with pytest.raises(MminferError, match="invalid argument") as caught:
-        engine.aggregate(**SEGMENTS)
-    assert caught.value.exit_code == 21
