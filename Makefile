@@ -1,13 +1,26 @@
-# make demo | install | test | prove | demo-model | lock | gpu-check | clean
+# make demo | install | test | check | prove | report-picture | demo-model | lock | gpu-check | clean
 # Each target sets up what it needs in .venv; nothing but Python >= 3.11 has to be there.
 
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TORCH := torch==2.13.0
+LOWEST := .venv-lowest
 export MMINFER_TEST_SLIDES ?= ../shared/slides
 
-.PHONY: demo install test lint types check-package prove demo-model lock gpu-check clean
+# Two processes. Each test computes with one thread where a library asks the environment: two on two cores disturb each other.
+PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
+# `make prove QUARTER=2` runs a quarter of the proofs, 0 to 3; without it, all of them.
+PROOFS := $(PYTEST) $(if $(QUARTER),--quarter $(QUARTER))
+
+# Runs every part, also after one has failed, then names those that failed.
+define every
+@failed=; for part in $(1); do $(MAKE) --no-print-directory $$part || failed="$$failed $$part"; done; \
+if [ -n "$$failed" ]; then echo "make $@: failed:$$failed" >&2; exit 1; fi
+endef
+
+.PHONY: demo install test check lint types check-package test-fast test-interpreter prove prove-fast prove-interpreter \
+  prove-lowest report-picture demo-model lock gpu-check clean
 
 # Two drawn slides, scored: what a newcomer should see first.
 demo: $(VENV)/.core
@@ -16,9 +29,12 @@ demo: $(VENV)/.core
 install: $(VENV)/.core
 	$(BIN)/mminfer doctor
 
-test: lint types check-package
-	$(BIN)/python -m pytest -m "not slow and not interpreter and not gpu"
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m "interpreter and not slow"
+test: $(VENV)/.dev
+	$(call every,check check-package test-fast test-interpreter)
+
+# What needs no run: lint, contracts between modules, types.
+check: $(VENV)/.dev
+	$(call every,lint types)
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .
@@ -26,15 +42,33 @@ lint: $(VENV)/.dev
 	$(BIN)/lint-imports
 
 types: $(VENV)/.dev
-	$(BIN)/mypy
+	$(BIN)/mypy --num-workers 2
 
 # The sdist, the wheel made from it, and the tests marked `wheel` against that wheel, without the sources and without the network.
 check-package: $(VENV)/.dev
 	$(BIN)/python tests/check_package.py
 
+test-fast: $(VENV)/.dev
+	$(PYTEST) -m "not slow and not interpreter and not gpu"
+
+test-interpreter: $(VENV)/.dev
+	TRITON_INTERPRET=1 $(PYTEST) -m "interpreter and not slow"
+
+# The lowest versions are proved with quarter 0.
 prove: $(VENV)/.dev
-	$(BIN)/python -m pytest -m "slow and not interpreter and not gpu"
-	TRITON_INTERPRET=1 $(BIN)/python -m pytest -m "interpreter and slow"
+	$(call every,prove-fast prove-interpreter $(if $(filter-out 0,$(QUARTER)),,prove-lowest))
+
+prove-fast: $(VENV)/.dev
+	$(PROOFS) -m "slow and not interpreter and not gpu"
+
+prove-interpreter: $(VENV)/.dev
+	TRITON_INTERPRET=1 $(PROOFS) -m "interpreter and slow"
+
+# With the lowest version that pyproject.toml allows of each package it names. Old versions warn of what is new: let them.
+prove-lowest: $(LOWEST)/.dev
+	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -W default -p no:cacheprovider \
+	  -m "not slow and not interpreter and not gpu" $(addprefix tests/melanoma_infer/,cli engines reports slides verification) \
+	  tests/export/test_seal.py tests/export/test_from_module.py tests/export/test_from_onnx.py
 
 demo-model: $(VENV)/.dev
 	rm -rf build/demo.mminfer
@@ -49,6 +83,9 @@ lock: $(VENV)/.uv
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --upgrade \
 	  --python-version 3.11 --extra dev --overrides locks/without-torch.in -c locks/core.txt \
 	  pyproject.toml locks/torch-needs.in -o locks/dev.txt
+	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --resolution lowest-direct \
+	  --python-version 3.11 --extra dev --overrides locks/without-torch.in \
+	  pyproject.toml locks/torch-needs.in -o locks/lowest.txt
 
 # Everything that only a GPU can show; the kernels' times, at the full width of the network, go into benchmarks/results.
 gpu-check: $(VENV)/.dev
@@ -60,7 +97,7 @@ gpu-check: $(VENV)/.dev
 	else echo "gpu-check: there is no CUDA device here, so nothing was checked."; fi
 
 clean:
-	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
+	rm -rf $(VENV) $(LOWEST) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11))" || (echo "mminfer needs Python 3.11 or newer: make PYTHON=python3.11" && exit 1)
@@ -77,6 +114,13 @@ $(VENV)/.dev: locks/dev.txt pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q $(TORCH)
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
 	touch $@ $(VENV)/.core
+
+$(LOWEST)/.dev: locks/lowest.txt pyproject.toml | $(VENV)/bin/python
+	$(BIN)/python -m venv --clear $(LOWEST)
+	$(LOWEST)/bin/python -m pip install -q --require-hashes -r locks/lowest.txt
+	$(LOWEST)/bin/python -m pip install -q $(TORCH)
+	$(LOWEST)/bin/python -m pip install -q --no-deps --no-build-isolation -e .
+	touch $@
 
 $(VENV)/.uv: | $(VENV)/bin/python
 	$(BIN)/python -m pip install -q "uv>=0.9,<1"

@@ -7,10 +7,20 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from quarters_for_tests import QUARTERS, in_quarter
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what this process or this machine cannot run, and say why."""
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--quarter K` keeps a quarter of what is collected."""
+    parser.addoption("--quarter", type=int, choices=QUARTERS, help="run this quarter of the tests")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Keep the quarter that was asked for, skip what this process or this machine cannot run, and say why."""
+    if (quarter := config.getoption("--quarter")) is not None:
+        kept = in_quarter((item.nodeid for item in items), quarter)
+        config.hook.pytest_deselected(items=[item for item in items if item.nodeid not in kept])
+        items[:] = [item for item in items if item.nodeid in kept]
     reasons = {"interpreter": _no_interpreter(), "gpu": _no_gpu()} if items else {}
     for item in items:
         for marker, reason in reasons.items():

@@ -46,7 +46,9 @@ def _inferred(bundle: Bundle, request: EngineRequest, room: Path) -> dict[str, A
         return {**told, "unavailable": str(error)}
     except MminferError as error:
         return {**told, "failure": str(error)}
-    np.savez(room / OUTPUTS, allow_pickle=False, **{name: np.asarray(values) for name, values in outputs.items()})
+    # Without allow_pickle, which NumPy 2.0 would store as one more array. Outputs are numbers, and no reader unpickles.
+    arrays: dict[str, Any] = {name: np.asarray(values) for name, values in outputs.items()}
+    np.savez(room / OUTPUTS, **arrays)
     return told
 
 

@@ -1,47 +1,28 @@
-"""The command line, run in this process."""
+"""The command line, run in this process, and one slide that it scored."""
 
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
-
-from melanoma_infer.cli.app import main
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
+from commands_for_tests import Ended, run_main
 
 
-Run = Callable[..., Ended]
-
-
-@pytest.fixture
-def mminfer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+@pytest.fixture(scope="session")
+def mminfer() -> Callable[..., Ended]:
     """Run a command and say how it ended."""
+    return run_main
 
-    def run(*argv: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["mminfer", *map(str, argv)])
-        capsys.readouterr()
-        code = 0
-        try:
-            main()
-        except SystemExit as stop:
-            code = stop.code if isinstance(stop.code, int) else 0 if stop.code is None else 1
-        captured = capsys.readouterr()
-        return Ended(code, captured.out, captured.err)
 
-    return run
+@pytest.fixture(scope="session")
+def scored_256(cmu: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The output folder of the real slide, scored once with tiles of 256 µm. To be read, not written."""
+    out = tmp_path_factory.mktemp("scored")
+    assert run_main("score", cmu, "--out", out, "--tile-um", "256").code == 0
+    return out
 
 
 @pytest.fixture

@@ -27,13 +27,20 @@ def read(folder: Path) -> dict[str, Any]:
     return result
 
 
-@pytest.fixture
-def scored(mminfer, cmu, tmp_path) -> Path:
+@pytest.fixture(scope="module")
+def scored_once(mminfer, cmu, tmp_path_factory) -> Path:
     """The slide, scored for a woman of 35."""
-    argv = ["score", cmu, "--out", tmp_path / "first", "--tile-um", "256", "--age", "35", "--sex", "female"]
+    out = tmp_path_factory.mktemp("rescore")
+    argv = ["score", cmu, "--out", out, "--tile-um", "256", "--age", "35", "--sex", "female"]
     assert mminfer(*argv).code == 0
-    (folder,) = (tmp_path / "first").glob("cmu*")
+    (folder,) = out.glob("cmu*")
     return folder
+
+
+@pytest.fixture
+def scored(scored_once, tmp_path) -> Path:
+    """A copy of the scored folder for each test, which writes into it."""
+    return shutil.copytree(scored_once, tmp_path / "first" / scored_once.name)
 
 
 @pytest.mark.parametrize("options", PATIENTS)

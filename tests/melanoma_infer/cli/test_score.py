@@ -70,16 +70,15 @@ def test_a_slide_smaller_than_a_tile_gives_one_padded_tile_and_no_verdict(mminfe
     assert result["regions_note"] == "Drawn from the model's maps, 188 µm a cell."
 
 
-def test_small_tiles_cover_the_tissue_and_leave_the_glass_out(mminfer, result_of, cmu, tmp_path):
-    assert mminfer("score", cmu, "--out", tmp_path / "r", "--tile-um", "256").code == 0
-    rows = rows_of(tmp_path / "r")
+def test_small_tiles_cover_the_tissue_and_leave_the_glass_out(result_of, scored_256):
+    rows = rows_of(scored_256)
     assert 8 <= len(rows) <= 20
     corners = [(int(row["miny"]), int(row["minx"])) for row in rows]
     assert corners == sorted(corners)
     # The left column and the top right corner of this slide are glass.
     assert not any(x == 0 for _, x in corners)
     assert (0, 1539) not in corners
-    assert "geometry-differs-from-card" in codes(result_of(tmp_path / "r"))
+    assert "geometry-differs-from-card" in codes(result_of(scored_256))
 
 
 def test_fluorescence_is_not_as_the_card_says(mminfer, result_of, real_slides, tmp_path):
@@ -119,13 +118,12 @@ def test_a_missing_slide_is_unreadable(mminfer, tmp_path):
     assert "No such file" in ended.err
 
 
-def test_damage_in_one_place_costs_the_tiles_there_and_no_other(mminfer, result_of, cmu, damaged, tmp_path):
+def test_damage_in_one_place_costs_the_tiles_there_and_no_other(mminfer, result_of, damaged, tmp_path, scored_256):
     assert mminfer("score", damaged, "--out", tmp_path / "r", "--tile-um", "256").code == 0
-    assert mminfer("score", cmu, "--out", tmp_path / "whole", "--tile-um", "256").code == 0
     result = result_of(tmp_path / "r")
     assert result["tiles"]["unreadable"] > 0
     assert "hot-tiles-unreadable" in codes(result)
-    for row, whole in zip(rows_of(tmp_path / "r"), rows_of(tmp_path / "whole"), strict=True):
+    for row, whole in zip(rows_of(tmp_path / "r"), rows_of(scored_256), strict=True):
         if row["status"] == "unreadable":
             assert row["prob_no_lesion"] == row["depth_mm"] == ""
         else:
@@ -139,23 +137,23 @@ def test_a_slide_whose_only_tile_is_damaged_is_unreadable(mminfer, damaged, tmp_
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.75, 0.9, 0.99, 0.9997, 0.999999])
-def test_a_truncated_copy_is_never_a_clean_result(mminfer, cmu, tmp_path, share):
+def test_a_truncated_copy_is_never_a_clean_result(mminfer, cmu, tmp_path, colour_bundle, share):
     content = cmu.read_bytes()
     (tmp_path / "cut.svs").write_bytes(content[: int(len(content) * share)])
-    ended = mminfer("score", tmp_path / "cut.svs", "--out", tmp_path / "r", "--tile-um", "256")
+    ended = mminfer("score", tmp_path / "cut.svs", "--out", tmp_path / "r", "--bundle", colour_bundle)
     assert ended.code in (10, 11)
     assert not list((tmp_path / "r").glob("*/result.json"))
 
 
-def test_one_bad_slide_among_many_never_changes_the_others(mminfer, cmu, real_slides, tmp_path):
+def test_one_bad_slide_among_many_never_changes_the_others(mminfer, cmu, tmp_path, colour_bundle):
     names = ["a.svs", "b.svs", "c.svs"]
     (tmp_path / "in").mkdir()
     for name in (names[0], names[2]):
         shutil.copy2(cmu, tmp_path / "in" / name)
     (tmp_path / "in" / names[1]).write_text("not a slide")
-    ended = mminfer("score", tmp_path / "in", "--out", tmp_path / "r", "--tile-um", "256")
+    ended = mminfer("score", tmp_path / "in", "--out", tmp_path / "r", "--bundle", colour_bundle)
     (tmp_path / "in" / names[1]).unlink()
-    alone = mminfer("score", tmp_path / "in", "--out", tmp_path / "alone", "--tile-um", "256")
+    alone = mminfer("score", tmp_path / "in", "--out", tmp_path / "alone", "--bundle", colour_bundle)
     assert (ended.code, alone.code) == (3, 0)
     assert "1 of 3 slides failed: b" in ended.err
     assert comparable(tmp_path / "r") == comparable(tmp_path / "alone")
@@ -203,19 +201,22 @@ def test_another_bundle_in_the_same_folder_redoes_the_slide(mminfer, result_of, 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
 def test_threads_change_no_byte(mminfer, cmu, tmp_path, engine):
     outs = []
-    for threads in (1, 2, 4):
+    for threads in (1, 3):
         out = tmp_path / str(threads)
         argv = ["score", cmu, "--out", out, "--tile-um", "256", "--engine", engine, "--threads", threads]
         assert mminfer(*argv, "--age", "63").code == 0
         outs.append(comparable(out))
-    assert outs[0] == outs[1] == outs[2]
+    assert outs[0] == outs[1]
 
 
-def test_engines_agree_within_the_tolerance(mminfer, cmu, tmp_path):
+def test_engines_agree_within_the_tolerance(mminfer, result_of, cmu, tmp_path, scored_256):
+    assert result_of(scored_256)["numerics"]["engine"] == "openvino"
+    outs = {"openvino": scored_256}
+    for engine in ("torch", "onnxruntime"):
+        outs[engine] = tmp_path / engine
+        assert mminfer("score", cmu, "--out", outs[engine], "--tile-um", "256", "--engine", engine).code == 0
     probabilities = {}
-    for engine in ("torch", "openvino", "onnxruntime"):
-        out = tmp_path / engine
-        assert mminfer("score", cmu, "--out", out, "--tile-um", "256", "--engine", engine).code == 0
+    for engine, out in outs.items():
         rows = rows_of(out)
         probabilities[engine] = np.array([[float(row[f"prob_{name}"]) for name in DEMO_CLASSES] for row in rows])
     for engine in ("openvino", "onnxruntime"):
