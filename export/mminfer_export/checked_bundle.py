@@ -14,7 +14,7 @@ from safetensors.numpy import save
 from melanoma_infer.bundle.bundle import GOLDEN_TILES_MAX, Bundle, Golden, ParityRow, open_bundle
 from melanoma_infer.bundle.graph_checks import check_graph
 from melanoma_infer.bundle.head import Head
-from melanoma_infer.card import DEFAULT_TOLERANCES, ModelCard, Precision
+from melanoma_infer.card import ModelCard, Precision
 from melanoma_infer.engines import load_engine
 from melanoma_infer.engines.base import first_non_finite
 from melanoma_infer.errors import BundleError, EngineUnavailableError, OutputError, ParityError, UsageError
@@ -183,7 +183,7 @@ def engine_rows(bundle: Bundle, reference: Reference, *, on: str) -> list[Parity
 
 
 def _require_parity(rows: list[ParityRow], card: ModelCard, source: str) -> None:
-    tolerance = card.tolerances.get("fp32", DEFAULT_TOLERANCES["fp32"])
+    tolerance = card.tolerance_of("fp32")
     for row in rows:
         # Not written as "above the tolerance": a NaN must fail.
         within = row.max_dp <= tolerance.dp and (row.max_dmm is None or row.max_dmm <= tolerance.dmm)

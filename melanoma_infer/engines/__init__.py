@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import DEFAULT_TOLERANCES, Precision
+from melanoma_infer.card import Precision
 from melanoma_infer.engines.base import Engine
 from melanoma_infer.engines.device import nvidia_driver_is_loaded
 from melanoma_infer.engines.parity_table import measured
@@ -89,7 +89,7 @@ def golden_failure(bundle: Bundle, engine: Engine) -> str | None:
     are as many tiles as the engine has under way, so that nothing that computes is left out.
     """
     golden, precision = bundle.golden, engine.numerics.precision
-    tolerance = bundle.card.tolerances.get(precision, DEFAULT_TOLERANCES[precision])
+    tolerance = bundle.card.tolerance_of(precision)
     count = max(len(golden.tiles), engine.tiles_at_once)
     outputs = list(engine.infer_each(np.resize(golden.tiles, (count, *golden.tiles.shape[1:]))))
     for name, limit in (("probabilities", tolerance.dp), ("depth_mm", tolerance.dmm)):
@@ -185,9 +185,9 @@ def _failed_here(bundle: Bundle, engine: str, precision: Precision, device: str 
 def _failed_tolerance(bundle: Bundle, engine: str, precision: Precision) -> str | None:
     """Why the sealed parity of this engine exceeds the card's tolerance; None if it does not, or was not measured."""
     row = bundle.parity_of(engine, precision)
-    tolerance = bundle.card.tolerances.get(precision)
-    if row is None or tolerance is None:
+    if row is None:
         return None
+    tolerance = bundle.card.tolerance_of(precision)
     if row.decision_flips or row.p999_dp > tolerance.dp or (row.p999_dmm or 0.0) > tolerance.dmm:
         return f"{precision} differs from the reference by more than the card's tolerance"
     return None

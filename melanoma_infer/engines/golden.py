@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import DEFAULT_TOLERANCES, Precision
+from melanoma_infer.card import Precision
 from melanoma_infer.engines import MODULES, load_engine
 from melanoma_infer.engines.base import Engine, first_non_finite
 from melanoma_infer.errors import EngineUnavailableError, GpuLostError, MemoryExhaustedError
@@ -44,7 +44,7 @@ def check_engine(bundle: Bundle, name: str, precision: Precision) -> EngineCheck
         engine = load_engine(bundle, name, precision=precision).engine
     except (EngineUnavailableError, GpuLostError, MemoryExhaustedError) as error:
         return EngineCheck(name, precision, "unavailable", None, str(error))
-    tolerance = bundle.card.tolerances.get(precision, DEFAULT_TOLERANCES[precision]).dp
+    tolerance = bundle.card.tolerance_of(precision).dp
     largest = _largest_difference(bundle, engine)
     state: Literal["agrees", "differs"] = "agrees" if largest <= tolerance else "differs"
     return EngineCheck(name, precision, state, largest, f"{engine.numerics.version}, tolerance {tolerance:g}")

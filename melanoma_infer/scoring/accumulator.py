@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import DEFAULT_TOLERANCES, AggregatorKind
+from melanoma_infer.card import AggregatorKind
 from melanoma_infer.engines.base import Numerics
 from melanoma_infer.engines.parity_table import engine_band
 from melanoma_infer.errors import ParityError
@@ -136,7 +136,7 @@ class Accumulator:
     def _tolerance(self) -> float:
         """How far the engine's probabilities may be from the reference's."""
         precision = self._numerics.precision
-        return self._card.tolerances.get(precision, DEFAULT_TOLERANCES[precision]).dp
+        return self._card.tolerance_of(precision).dp
 
     def _check_head(self, outputs: Mapping[str, NDArray[Any]]) -> None:
         assert self._bundle.head is not None

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from bundles_for_tests import expected_probability, make_bundle
 
 from melanoma_infer.bundle.bundle import Bundle, ParityRow, open_bundle
+from melanoma_infer.card import Tolerance
 from melanoma_infer.engines import MODULES, ON_GPU, load_engine, quiet
 from melanoma_infer.engines.base import Numerics, OneAtATime, first_non_finite
 from melanoma_infer.engines.golden import check_engine
@@ -187,6 +190,17 @@ def test_auto_never_takes_what_failed_its_tolerance_and_says_why(demo, row):
     assert choice.engine.numerics.engine == "onnxruntime"
     assert "openvino" in choice.skipped[0]
     assert "tolerance" in choice.skipped[0]
+
+
+def test_a_precision_that_the_card_gives_no_tolerance_is_held_to_its_default(demo):
+    """The card states an fp32 tolerance alone; int8 rows beyond int8's default are refused all the same."""
+    card = demo.card.model_copy(update={"tolerances": {"fp32": Tolerance(dp=1e-4, dmm=0.005)}})
+    for row in ({"decision_flips": 9}, {"p999_dp": 0.021}, {"p999_dmm": 0.051}):
+        bundle = replace(_with_parity(demo, precision="int8", **row), card=card)
+        assert load_engine(bundle, "openvino", precision="fastest").engine.numerics.precision == "fp32"
+        choice = load_engine(bundle, precision="int8")
+        assert choice.engine.numerics.engine == "onnxruntime"
+        assert choice.skipped[0].startswith("openvino: int8 differs from the reference")
 
 
 def test_auto_says_why_nothing_runs(demo, monkeypatch):
