@@ -19,7 +19,8 @@ from melanoma_infer.engines import load_engine
 from melanoma_infer.engines.base import first_non_finite
 from melanoma_infer.errors import BundleError, EngineUnavailableError, OutputError, ParityError, UsageError
 from melanoma_infer.patients.patient import Patient, one_hot
-from mminfer_export.parity import compare
+from melanoma_infer.verification.differences import differences
+from mminfer_export.parity import parity_row
 from mminfer_export.seal import seal_bundle
 
 Outputs = Mapping[str, NDArray[Any]]
@@ -176,7 +177,8 @@ def engine_rows(bundle: Bundle, reference: Reference, *, on: str) -> list[Parity
         except EngineUnavailableError as error:
             skipped.append(f"{name} {precision}: {error}")
             continue
-        rows.append(compare(reference.outputs, outputs, card=bundle.card, numerics=engine.numerics, on=on))
+        seen = differences(bundle, reference.outputs, outputs)
+        rows.append(parity_row(seen, engine.numerics, tiles=len(reference.tiles), on=on))
     if not rows:
         raise EngineUnavailableError("No engine can run this graph here. " + " ".join(skipped))
     return rows

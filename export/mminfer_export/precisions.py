@@ -19,7 +19,7 @@ from melanoma_infer.engines.base import Outputs
 from melanoma_infer.errors import EngineUnavailableError, ParityError
 from melanoma_infer.verification.differences import Excess, beyond, differences
 from mminfer_export.half import to_half
-from mminfer_export.parity import compare
+from mminfer_export.parity import parity_row
 from mminfer_export.phantom_tiles import phantom_tiles
 from mminfer_export.quantize import calibrate, most_harmful, quantize
 from mminfer_export.seal import seal_bundle
@@ -110,8 +110,9 @@ def _compared(bundle: Bundle, added: Added, reference: Outputs, tiles: Tiles) ->
     excess: list[Excess] = []
     graphs = {**bundle.graphs, added.precision: added.graph}
     for engine, outputs in _each_engine(replace(bundle, graphs=graphs), added.precision, tiles):
-        rows.append(compare(reference, outputs, card=bundle.card, numerics=engine.numerics, on=tiles.on))
-        excess += beyond(differences(bundle, reference, outputs), bundle.card.tolerance_of(added.precision))
+        seen = differences(bundle, reference, outputs)
+        rows.append(parity_row(seen, engine.numerics, tiles=len(tiles.pixels), on=tiles.on))
+        excess += beyond(seen, bundle.card.tolerance_of(added.precision))
     return rows, max(excess, key=_ratio)
 
 
