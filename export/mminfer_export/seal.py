@@ -69,8 +69,9 @@ def _golden_npz(golden: Golden) -> bytes:
     if golden.host_probabilities is not None:
         entries["host_probabilities"] = golden.host_probabilities
     buffer = io.BytesIO()
-    # NumPy stamps every member with the year 1980, so the bytes do not tell when they were written.
-    np.savez_compressed(buffer, allow_pickle=False, **entries)
+    # NumPy stamps every member with the year 1980, so the bytes do not tell when they were written. Without
+    # allow_pickle=False: NumPy 2.0 stores that as one more array.
+    np.savez_compressed(buffer, **entries)  # type: ignore[arg-type]
     return buffer.getvalue()
 
 

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -18,6 +16,7 @@ from numpy.typing import NDArray
 from melanoma_infer.bench.subjects import BEST, COMPILED, KEEPING_MEMORY, NCHW, Subject
 from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.card import Precision
+from melanoma_infer.runtime.child import child_command, child_environment
 
 CHILD = "melanoma_infer.bench.child"
 ROUNDS = 5
@@ -50,16 +49,13 @@ class Timed:
 
     def __init__(self, subject: Subject, bundle: str, threads: int, seconds: float) -> None:
         self.subject = subject
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        environment |= KEEPING_MEMORY if subject.keeps_memory else {}
-        # -P: nothing is imported from the folder of the user.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", CHILD],
+            child_command(CHILD),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env=environment,
+            env=child_environment() | (KEEPING_MEMORY if subject.keeps_memory else {}),
         )
         request = {"subject": asdict(subject), "bundle": bundle, "threads": threads, "seconds": seconds}
         self.facts = self._ask(request)
