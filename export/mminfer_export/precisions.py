@@ -16,6 +16,7 @@ from melanoma_infer.bundle.head import TENSORS
 from melanoma_infer.card import ModelCard, Precision
 from melanoma_infer.engines import load_engine
 from melanoma_infer.engines.base import Outputs
+from melanoma_infer.engines.golden import golden_differences
 from melanoma_infer.errors import EngineUnavailableError, ParityError
 from melanoma_infer.verification.differences import Excess, beyond, differences
 from mminfer_export.half import to_half
@@ -177,13 +178,12 @@ def _each_engine(bundle: Bundle, precision: Precision, tiles: Tiles) -> Iterator
 
 
 def _require_golden(bundle: Bundle, reference: Outputs) -> None:
-    """The reference of every comparison must itself give what the bundle was sealed with."""
-    golden = bundle.golden.outputs["probabilities"]
-    largest = float(np.abs(reference["probabilities"][: len(golden)] - golden).max())
-    if not largest <= bundle.card.tolerance_of("fp32").dp:
+    """Raise ParityError unless the reference, whose first tiles are the golden ones, gives the golden outputs."""
+    golden = {name: values[: len(bundle.golden.tiles)] for name, values in reference.items()}
+    if excess := golden_differences(bundle, golden).excess(bundle.card.tolerance_of("fp32")):
         raise ParityError(
-            f"On this machine fp32 differs from the golden outputs by up to {largest:.2g}. Nothing can be compared "
-            "with it: run `mminfer doctor`."
+            f"On this machine fp32 differs from the {excess}. No other precision can be compared with it: run "
+            "`mminfer doctor`."
         )
 
 

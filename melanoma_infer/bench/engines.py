@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from melanoma_infer.bench.subjects import BEST, COMPILED, KEEPING_MEMORY, NCHW, Subject
 from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.card import Precision
+from melanoma_infer.engines.golden import golden_differences
 from melanoma_infer.runtime.child import child_command, child_environment
 
 CHILD = "melanoma_infer.bench.child"
@@ -137,16 +138,11 @@ def of_engines(rows: Sequence[EngineRow]) -> list[EngineRow]:
     return [row for row in rows if row.engine not in (NCHW, BEST, COMPILED)]
 
 
-def golden_p999(bundle: Bundle, probabilities: NDArray[Any]) -> float:
-    """99.9th percentile of |Δp| of the golden tiles' probabilities, against the sealed ones."""
-    return float(np.percentile(np.abs(probabilities - bundle.golden.outputs["probabilities"]), 99.9))
-
-
 def _row(
     bundle: Bundle, timed: Timed, rates: NDArray[np.float64], by_key: dict[tuple[str, str], NDArray[np.float64]]
 ) -> EngineRow:
     subject, precision = timed.subject, timed.subject.precision
-    p999 = golden_p999(bundle, np.array(timed.facts["probabilities"]))
+    p999 = golden_differences(bundle, {"probabilities": np.array(timed.facts["probabilities"])}).p999_dp
     p20, median, p80 = (float(np.percentile(rates, percent)) for percent in (20, 50, 80))
     best = by_key.get((BEST, precision), by_key.get((BEST, "fp32")))
     return EngineRow(

@@ -10,8 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.engines import golden_failure, load_engine
+from melanoma_infer.engines import load_engine
 from melanoma_infer.engines.base import Engine, Numerics, Outputs, first_non_finite
+from melanoma_infer.engines.golden import golden_failure
 from melanoma_infer.errors import ParityError
 from melanoma_infer.records import ReadTile, TileResult
 from melanoma_infer.runtime.cores import available_cores
