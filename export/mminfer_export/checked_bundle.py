@@ -14,12 +14,13 @@ from safetensors.numpy import save
 from melanoma_infer.bundle.bundle import GOLDEN_TILES_MAX, Bundle, Golden, ParityRow, open_bundle
 from melanoma_infer.bundle.graph_checks import check_graph
 from melanoma_infer.bundle.head import Head
-from melanoma_infer.card import DEFAULT_TOLERANCES, ModelCard, Precision
+from melanoma_infer.card import ModelCard, Precision
 from melanoma_infer.engines import load_engine
 from melanoma_infer.engines.base import first_non_finite
 from melanoma_infer.errors import BundleError, EngineUnavailableError, OutputError, ParityError, UsageError
 from melanoma_infer.patients.patient import Patient, one_hot
-from mminfer_export.parity import compare
+from melanoma_infer.verification.differences import differences
+from mminfer_export.parity import parity_row
 from mminfer_export.seal import seal_bundle
 
 Outputs = Mapping[str, NDArray[Any]]
@@ -176,14 +177,15 @@ def engine_rows(bundle: Bundle, reference: Reference, *, on: str) -> list[Parity
         except EngineUnavailableError as error:
             skipped.append(f"{name} {precision}: {error}")
             continue
-        rows.append(compare(reference.outputs, outputs, card=bundle.card, numerics=engine.numerics, on=on))
+        seen = differences(bundle, reference.outputs, outputs)
+        rows.append(parity_row(seen, engine.numerics, tiles=len(reference.tiles), on=on))
     if not rows:
         raise EngineUnavailableError("No engine can run this graph here. " + " ".join(skipped))
     return rows
 
 
 def _require_parity(rows: list[ParityRow], card: ModelCard, source: str) -> None:
-    tolerance = card.tolerances.get("fp32", DEFAULT_TOLERANCES["fp32"])
+    tolerance = card.tolerance_of("fp32")
     for row in rows:
         # Not written as "above the tolerance": a NaN must fail.
         within = row.max_dp <= tolerance.dp and (row.max_dmm is None or row.max_dmm <= tolerance.dmm)

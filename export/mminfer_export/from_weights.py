@@ -17,9 +17,9 @@ from melanoma_infer.model.melanoma_net import MelanomaNet, TileOutputs, head_ten
 from mminfer_export.calibrated_net import reference_outputs
 from mminfer_export.card_toml import card_of
 from mminfer_export.checked_bundle import Model, Reference, require_new, write_checked_bundle
-from mminfer_export.in_child import tensors_of_checkpoint
 from mminfer_export.sample_tiles import Samples
 from mminfer_export.to_onnx import to_onnx
+from mminfer_export.untrusted import tensors_of_checkpoint
 
 FIRST = "backbone.conv1.weight"
 OUTPUTS = tuple(name for name in TileOutputs._fields if name != "probabilities")

@@ -21,8 +21,8 @@ from melanoma_infer.errors import BundleError, UsageError
 from mminfer_export.card_toml import card_of
 from mminfer_export.checked_bundle import Model, Reference, require_new, write_checked_bundle
 from mminfer_export.from_onnx import bundle_graph, checked_model, kind_of_scores, normalised, probabilities
-from mminfer_export.in_child import converted_torchscript
 from mminfer_export.sample_tiles import Samples
+from mminfer_export.untrusted import converted_torchscript
 from mminfer_export.wrap_graph import interface_of
 
 CONFIG, TORCHSCRIPT, SAFETENSORS = "config.json", "torchscript_model.pt", "model.safetensors"

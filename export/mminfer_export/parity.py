@@ -1,50 +1,29 @@
-"""How far one engine's outputs are from the reference's, measured on the same tiles."""
+"""Parity rows as a bundle is sealed with them: each engine compared with the reference on the same tiles."""
 
 from __future__ import annotations
-
-from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle, ParityRow
-from melanoma_infer.card import DEFAULT_TOLERANCES, ModelCard, Precision
+from melanoma_infer.card import Precision
 from melanoma_infer.engines import load_engine
-from melanoma_infer.engines.base import Numerics
+from melanoma_infer.engines.base import Numerics, Outputs
 from melanoma_infer.engines.openvino_engine import cpu_has_bf16
-
-Outputs = Mapping[str, NDArray[Any]]
-
-TAIL_PERCENT = 99.9
+from melanoma_infer.verification.differences import Differences, differences
 
 
-def compare(reference: Outputs, other: Outputs, *, card: ModelCard, numerics: Numerics, on: str) -> ParityRow:
-    """Return the differences of `other`, which `numerics` computed, from `reference`.
-
-    max and 99.9th percentile of |Δp| over tiles and classes and of |Δmm| over tiles (None without depth);
-    decision flips are tiles whose malignant score is on the other side of the card's threshold, or of the reference's
-    median.
-
-    Raises:
-        ValueError: the two hold different numbers of tiles, or none.
-    """
-    before, after = (np.asarray(outputs["probabilities"], np.float64) for outputs in (reference, other))
-    if before.shape != after.shape or not before.size:
-        raise ValueError(f"probabilities {before.shape} and {after.shape} cannot be compared")
-    dp = np.abs(after - before)
-    dmm = np.abs(np.float64(other["depth_mm"]) - reference["depth_mm"]) if "depth_mm" in reference else None
+def parity_row(seen: Differences, numerics: Numerics, *, tiles: int, on: str) -> ParityRow:
+    """The row to seal for an engine that `numerics` describes, from its differences on this number of tiles."""
     return ParityRow(
         engine=numerics.engine,
         precision=numerics.precision,
-        tiles=len(before),
-        max_dp=float(dp.max()),
-        p999_dp=float(np.percentile(dp, TAIL_PERCENT)),
-        max_dmm=None if dmm is None else float(dmm.max()),
-        p999_dmm=None if dmm is None else float(np.percentile(dmm, TAIL_PERCENT)),
-        decision_flips=decision_flips(
-            before, after, malignant=card.malignant_columns, threshold=card.threshold.value if card.threshold else None
-        ),
+        tiles=tiles,
+        max_dp=seen.max_dp,
+        p999_dp=seen.p999_dp,
+        max_dmm=seen.max_dmm,
+        p999_dmm=seen.p999_dmm,
+        decision_flips=seen.decision_flips,
         on=on,
     )
 
@@ -54,20 +33,9 @@ def measured_parity(bundle: Bundle, reference: Outputs, tiles: NDArray[np.uint8]
     wanted: list[tuple[str, Precision]] = [("torch", "fp32"), ("openvino", "fp32"), ("onnxruntime", "fp32")]
     if cpu_has_bf16():
         wanted.append(("openvino", "bf16"))
-    engines = (load_engine(bundle, name, precision=precision).engine for name, precision in wanted)
-    on = f"{len(tiles)} drawn tiles"
-    return [
-        compare(reference, engine.infer(tiles), card=bundle.card, numerics=engine.numerics, on=on) for engine in engines
-    ]
-
-
-def decision_flips(
-    before: NDArray[np.float64], after: NDArray[np.float64], *, malignant: Sequence[int], threshold: float | None
-) -> int:
-    """Tiles on different sides of the threshold, by raw score ≥ threshold; without one, the median of `before`.
-
-    Of an odd number of tiles one stands at the median itself, so that is lowered by what rounding in fp32 may do.
-    """
-    score, other = before[:, list(malignant)].sum(1), after[:, list(malignant)].sum(1)
-    threshold = np.median(score) - DEFAULT_TOLERANCES["fp32"].dp if threshold is None else threshold
-    return int(((score >= threshold) != (other >= threshold)).sum())
+    rows = []
+    for name, precision in wanted:
+        engine = load_engine(bundle, name, precision=precision).engine
+        seen = differences(bundle, reference, engine.infer(tiles))
+        rows.append(parity_row(seen, engine.numerics, tiles=len(tiles), on=f"{len(tiles)} drawn tiles"))
+    return rows

@@ -16,10 +16,11 @@ from melanoma_infer.bundle.head import TENSORS
 from melanoma_infer.card import ModelCard, Precision
 from melanoma_infer.engines import load_engine
 from melanoma_infer.engines.base import Outputs
+from melanoma_infer.engines.golden import golden_differences
 from melanoma_infer.errors import EngineUnavailableError, ParityError
 from melanoma_infer.verification.differences import Excess, beyond, differences
 from mminfer_export.half import to_half
-from mminfer_export.parity import compare
+from mminfer_export.parity import parity_row
 from mminfer_export.phantom_tiles import phantom_tiles
 from mminfer_export.quantize import calibrate, most_harmful, quantize
 from mminfer_export.seal import seal_bundle
@@ -110,8 +111,9 @@ def _compared(bundle: Bundle, added: Added, reference: Outputs, tiles: Tiles) ->
     excess: list[Excess] = []
     graphs = {**bundle.graphs, added.precision: added.graph}
     for engine, outputs in _each_engine(replace(bundle, graphs=graphs), added.precision, tiles):
-        rows.append(compare(reference, outputs, card=bundle.card, numerics=engine.numerics, on=tiles.on))
-        excess += beyond(differences(bundle, reference, outputs), bundle.card.tolerance_of(added.precision))
+        seen = differences(bundle, reference, outputs)
+        rows.append(parity_row(seen, engine.numerics, tiles=len(tiles.pixels), on=tiles.on))
+        excess += beyond(seen, bundle.card.tolerance_of(added.precision))
     return rows, max(excess, key=_ratio)
 
 
@@ -176,13 +178,12 @@ def _each_engine(bundle: Bundle, precision: Precision, tiles: Tiles) -> Iterator
 
 
 def _require_golden(bundle: Bundle, reference: Outputs) -> None:
-    """The reference of every comparison must itself give what the bundle was sealed with."""
-    golden = bundle.golden.outputs["probabilities"]
-    largest = float(np.abs(reference["probabilities"][: len(golden)] - golden).max())
-    if not largest <= bundle.card.tolerance_of("fp32").dp:
+    """Raise ParityError unless the reference, whose first tiles are the golden ones, gives the golden outputs."""
+    golden = {name: values[: len(bundle.golden.tiles)] for name, values in reference.items()}
+    if excess := golden_differences(bundle, golden).excess(bundle.card.tolerance_of("fp32")):
         raise ParityError(
-            f"On this machine fp32 differs from the golden outputs by up to {largest:.2g}. Nothing can be compared "
-            "with it: run `mminfer doctor`."
+            f"On this machine fp32 differs from the {excess}. No other precision can be compared with it: run "
+            "`mminfer doctor`."
         )
 
 

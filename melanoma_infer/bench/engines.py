@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
@@ -18,6 +16,8 @@ from numpy.typing import NDArray
 from melanoma_infer.bench.subjects import BEST, COMPILED, KEEPING_MEMORY, NCHW, Subject
 from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.card import Precision
+from melanoma_infer.engines.golden import golden_differences
+from melanoma_infer.runtime.child import child_command, child_environment
 
 CHILD = "melanoma_infer.bench.child"
 ROUNDS = 5
@@ -50,16 +50,13 @@ class Timed:
 
     def __init__(self, subject: Subject, bundle: str, threads: int, seconds: float) -> None:
         self.subject = subject
-        environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-        environment |= KEEPING_MEMORY if subject.keeps_memory else {}
-        # -P: nothing is imported from the folder of the user.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-m", CHILD],
+            child_command(CHILD),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
             text=True,
-            env=environment,
+            env=child_environment() | (KEEPING_MEMORY if subject.keeps_memory else {}),
         )
         request = {"subject": asdict(subject), "bundle": bundle, "threads": threads, "seconds": seconds}
         self.facts = self._ask(request)
@@ -141,16 +138,11 @@ def of_engines(rows: Sequence[EngineRow]) -> list[EngineRow]:
     return [row for row in rows if row.engine not in (NCHW, BEST, COMPILED)]
 
 
-def golden_p999(bundle: Bundle, probabilities: NDArray[Any]) -> float:
-    """99.9th percentile of |Δp| of the golden tiles' probabilities, against the sealed ones."""
-    return float(np.percentile(np.abs(probabilities - bundle.golden.outputs["probabilities"]), 99.9))
-
-
 def _row(
     bundle: Bundle, timed: Timed, rates: NDArray[np.float64], by_key: dict[tuple[str, str], NDArray[np.float64]]
 ) -> EngineRow:
     subject, precision = timed.subject, timed.subject.precision
-    p999 = golden_p999(bundle, np.array(timed.facts["probabilities"]))
+    p999 = golden_differences(bundle, {"probabilities": np.array(timed.facts["probabilities"])}).p999_dp
     p20, median, p80 = (float(np.percentile(rates, percent)) for percent in (20, 50, 80))
     best = by_key.get((BEST, precision), by_key.get((BEST, "fp32")))
     return EngineRow(

@@ -13,7 +13,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_infer.bench.engines import golden_p999
+from melanoma_infer.engines.golden import check_golden
 from melanoma_infer.errors import UsageError
 from melanoma_infer.pipeline.flow import score_slide
 from melanoma_infer.pipeline.scorer import Scorer
@@ -123,7 +123,7 @@ def time_slide(
     rates = tiles / np.array(seconds)
     around = (np.array(engine_rates[:-1]) + np.array(engine_rates[1:])) / 2
     bundle, numerics = scorer.bundle, scorer.numerics
-    p999 = golden_p999(bundle, scorer.engine.infer(bundle.golden.tiles)["probabilities"])
+    p999 = check_golden(bundle, scorer.engine).p999_dp
     p20, middle, p80 = (float(np.percentile(rates, percent)) for percent in (20, 50, 80))
     return SlideTiming(
         reader=result.slide.reader,

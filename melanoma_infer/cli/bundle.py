@@ -55,7 +55,7 @@ def check(bundle: BundleArgument = "demo", json: JsonOption = False) -> None:
     import json as json_module
 
     from melanoma_infer.bundle.bundle import open_bundle
-    from melanoma_infer.engines.golden import check_engines
+    from melanoma_infer.engines.check import check_engines
 
     opened = open_bundle(bundle)
     checks = check_engines(opened)

@@ -17,7 +17,7 @@ def doctor(
     import json as json_module
 
     from melanoma_infer.bundle.bundle import open_bundle
-    from melanoma_infer.engines.golden import check_engines
+    from melanoma_infer.engines.check import check_engines
     from melanoma_infer.runtime.provenance import machine, versions
 
     checks = check_engines(open_bundle(bundle))

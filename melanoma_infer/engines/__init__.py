@@ -8,12 +8,11 @@ from functools import partial
 from importlib import import_module
 from pathlib import Path
 
-import numpy as np
-
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import DEFAULT_TOLERANCES, Precision
+from melanoma_infer.card import Precision
 from melanoma_infer.engines.base import Engine
 from melanoma_infer.engines.device import nvidia_driver_is_loaded
+from melanoma_infer.engines.golden import golden_failure
 from melanoma_infer.engines.parity_table import measured
 from melanoma_infer.errors import EngineUnavailableError, GpuLostError, MemoryExhaustedError, ParityError, UsageError
 
@@ -80,26 +79,6 @@ def load_engine(
         except (EngineUnavailableError, ParityError, MemoryExhaustedError, GpuLostError) as error:
             skipped.append(f"{candidate}: {error}")
     raise EngineUnavailableError("No engine can run this bundle here. " + " ".join(skipped))
-
-
-def golden_failure(bundle: Bundle, engine: Engine) -> str | None:
-    """Why an engine must not be used here: its outputs for the golden tiles are beyond the card's tolerance; else None.
-
-    A seal knows neither this machine's processor, GPU and drivers, nor what a compiler did in this very process. There
-    are as many tiles as the engine has under way, so that nothing that computes is left out.
-    """
-    golden, precision = bundle.golden, engine.numerics.precision
-    tolerance = bundle.card.tolerances.get(precision, DEFAULT_TOLERANCES[precision])
-    count = max(len(golden.tiles), engine.tiles_at_once)
-    outputs = list(engine.infer_each(np.resize(golden.tiles, (count, *golden.tiles.shape[1:]))))
-    for name, limit in (("probabilities", tolerance.dp), ("depth_mm", tolerance.dmm)):
-        if (sealed := golden.outputs.get(name)) is None:
-            continue
-        differences = np.concatenate([each[name] for each in outputs]) - np.resize(sealed, (count, *sealed.shape[1:]))
-        # Not written as "above the limit": a NaN must fail.
-        if not np.abs(differences).max() <= limit:
-            return f"{precision} differs from the golden {name} by more than the card's tolerance"
-    return None
 
 
 def _candidates() -> list[str]:
@@ -185,9 +164,9 @@ def _failed_here(bundle: Bundle, engine: str, precision: Precision, device: str 
 def _failed_tolerance(bundle: Bundle, engine: str, precision: Precision) -> str | None:
     """Why the sealed parity of this engine exceeds the card's tolerance; None if it does not, or was not measured."""
     row = bundle.parity_of(engine, precision)
-    tolerance = bundle.card.tolerances.get(precision)
-    if row is None or tolerance is None:
+    if row is None:
         return None
+    tolerance = bundle.card.tolerance_of(precision)
     if row.decision_flips or row.p999_dp > tolerance.dp or (row.p999_dmm or 0.0) > tolerance.dmm:
         return f"{precision} differs from the reference by more than the card's tolerance"
     return None

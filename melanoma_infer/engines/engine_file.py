@@ -7,8 +7,6 @@ its manifest says what it was built from, so that an engine of another model or 
 from __future__ import annotations
 
 import hashlib
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -18,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from melanoma_infer.card import Precision
 from melanoma_infer.engines.tensorrt_api import TITLES, ApiName
 from melanoma_infer.errors import BundleError, EngineUnavailableError, OutputError
+from melanoma_infer.runtime.files import write_atomically
 
 MANIFEST = ".json"
 AGAIN = "Export it again: mminfer export"
@@ -161,20 +160,13 @@ def write_engine(path: Path, engine: EngineFile) -> None:
 
 
 def place_file(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all; its folder is made when it is not there.
+    """Write a file atomically; its folder is created if needed.
 
     Raises:
         OutputError: it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            Path(beside).chmod(0o644)  # mkstemp lets only its owner read
-            Path(beside).replace(path)
-        finally:
-            Path(beside).unlink(missing_ok=True)
+        write_atomically(path, content, shared=True)
     except OSError as error:
         raise OutputError(f"{path.name} cannot be written ({error.strerror}). Choose another --out.") from error

@@ -1,63 +1,86 @@
-"""Golden tiles: does an engine on this machine give the outputs that the bundle was sealed with?"""
+"""The golden check: does an engine on this machine give the outputs that the bundle was sealed with?
+
+A seal knows neither this machine's processor, GPU and drivers, nor what a compiler produced in this process.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import DEFAULT_TOLERANCES, Precision
-from melanoma_infer.engines import MODULES, load_engine
-from melanoma_infer.engines.base import Engine, first_non_finite
-from melanoma_infer.errors import EngineUnavailableError, GpuLostError, MemoryExhaustedError
+from melanoma_infer.card import Tolerance
+from melanoma_infer.engines.base import Engine, Outputs, first_non_finite
+
+TAIL_PERCENT = 99.9
 
 
 @dataclass(frozen=True)
-class EngineCheck:
-    """One engine and precision against the golden outputs."""
+class GoldenDifferences:
+    """Differences from the golden outputs; infinite where an output is not finite."""
 
-    engine: str
-    precision: Precision
-    state: Literal["agrees", "differs", "unavailable"]
-    max_dp: float | None
-    detail: str
+    max_dp: float
+    p999_dp: float
+    max_dmm: float | None = None
+    """None: the model has no depth."""
+    non_finite: str | None = None
+    """The first output that holds NaN or infinity."""
 
-    @property
-    def cells(self) -> tuple[str, str, str, str]:
-        """The cells of a table row."""
-        largest = "" if self.max_dp is None else f"{self.max_dp:.1e}"
-        return (f"{self.engine} {self.precision}", self.state, largest, self.detail)
-
-
-def check_engines(bundle: Bundle) -> list[EngineCheck]:
-    """Every engine at the bundle's precision, and the openvino engine in bf16 too."""
-    wanted: list[tuple[str, Precision]] = [(name, bundle.card.precision) for name in MODULES]
-    wanted.insert(1, ("openvino", "bf16"))
-    return [check_engine(bundle, name, precision) for name, precision in dict.fromkeys(wanted)]
-
-
-def check_engine(bundle: Bundle, name: str, precision: Precision) -> EngineCheck:
-    """One engine against the golden outputs: probabilities of the graph, and of the host's head for golden patients."""
-    try:
-        engine = load_engine(bundle, name, precision=precision).engine
-    except (EngineUnavailableError, GpuLostError, MemoryExhaustedError) as error:
-        return EngineCheck(name, precision, "unavailable", None, str(error))
-    tolerance = bundle.card.tolerances.get(precision, DEFAULT_TOLERANCES[precision]).dp
-    largest = _largest_difference(bundle, engine)
-    state: Literal["agrees", "differs"] = "agrees" if largest <= tolerance else "differs"
-    return EngineCheck(name, precision, state, largest, f"{engine.numerics.version}, tolerance {tolerance:g}")
+    def excess(self, tolerance: Tolerance) -> str | None:
+        """The first golden output that differs by more than the tolerance, with both numbers; None: all agree."""
+        if self.non_finite is not None:
+            return f"golden {self.non_finite}: it is not finite here"
+        for name, value, limit in (
+            ("probabilities", self.max_dp, tolerance.dp),
+            ("depth_mm", self.max_dmm, tolerance.dmm),
+        ):
+            if value is not None and not value <= limit:
+                return f"golden {name} by up to {value:.2g}; the card's tolerance is {limit:g}"
+        return None
 
 
-def _largest_difference(bundle: Bundle, engine: Engine) -> float:
+def golden_differences(bundle: Bundle, outputs: Outputs, *, host: bool = False) -> GoldenDifferences:
+    """How far outputs for the golden tiles, in their order and repeated any number of times, are from the sealed ones.
+
+    Args:
+        bundle: the sealed model.
+        outputs: by name, first axis tiles; those without a golden output are only checked for NaN and infinity.
+        host: also run the bundle's head on the features, for the golden patients; this counts as |Δp|.
+    """
+    if (name := first_non_finite(outputs)) is not None:
+        return GoldenDifferences(np.inf, np.inf, np.inf, name)
     golden = bundle.golden
-    outputs = engine.infer(golden.tiles)
-    if first_non_finite(outputs) is not None:
-        return float("inf")
-    differences = [np.abs(outputs["probabilities"] - golden.outputs["probabilities"]).max()]
-    if bundle.head is not None and golden.host_probabilities is not None:
-        for row, patient in enumerate(golden.patients):
-            host = bundle.head.probabilities(outputs["features"][row][None], patient)[0]
-            differences.append(np.abs(host - golden.host_probabilities[row]).max())
-    return float(max(differences))
+    dp = _difference(outputs["probabilities"], golden.outputs["probabilities"])
+    dmm = None
+    if "depth_mm" in golden.outputs and "depth_mm" in outputs:
+        dmm = float(_difference(outputs["depth_mm"], golden.outputs["depth_mm"]).max())
+    largest = [float(dp.max())]
+    if host and bundle.head is not None and golden.host_probabilities is not None:
+        for features, patient, sealed in zip(
+            outputs["features"], golden.patients, golden.host_probabilities, strict=False
+        ):
+            largest.append(float(_difference(bundle.head.probabilities(features[None], patient)[0], sealed).max()))
+    return GoldenDifferences(max(largest), float(np.percentile(dp, TAIL_PERCENT)), dmm)
+
+
+def check_golden(bundle: Bundle, engine: Engine, *, host: bool = False) -> GoldenDifferences:
+    """The differences of an engine's outputs, with as many tiles as it keeps in flight, so that all of it computes."""
+    tiles = bundle.golden.tiles
+    count = max(len(tiles), engine.tiles_at_once)
+    outputs = list(engine.infer_each(np.resize(tiles, (count, *tiles.shape[1:]))))
+    whole = {name: np.concatenate([each[name] for each in outputs]) for name in outputs[0]}
+    return golden_differences(bundle, whole, host=host)
+
+
+def golden_failure(bundle: Bundle, engine: Engine) -> str | None:
+    """Why an engine must not be used on this machine; None when its golden outputs are within the card's tolerance."""
+    precision = engine.numerics.precision
+    excess = check_golden(bundle, engine).excess(bundle.card.tolerance_of(precision))
+    return None if excess is None else f"{precision} differs from the {excess}"
+
+
+def _difference(values: NDArray[np.floating], sealed: NDArray[np.floating]) -> NDArray[np.floating]:
+    difference: NDArray[np.floating] = np.abs(values - np.resize(sealed, (len(values), *sealed.shape[1:])))
+    return difference

@@ -14,7 +14,7 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import DEFAULT_TOLERANCES, Precision
+from melanoma_infer.card import Precision
 from melanoma_infer.runtime.cache import cache_folder, read_cached, write_cached
 from melanoma_infer.runtime.provenance import VERSION, digest_of, machine
 
@@ -119,7 +119,7 @@ def engine_band(bundle: Bundle, engine: str, precision: Precision, device: str |
         return 2 * max(seen)
     if engine in REFERENCE_ENGINES:
         return 0.0
-    return bundle.card.tolerances.get(precision, DEFAULT_TOLERANCES[precision]).dp
+    return bundle.card.tolerance_of(precision).dp
 
 
 def _path(digest: str, engine: str, precision: str, device: str | None) -> Path:

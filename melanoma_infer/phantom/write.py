@@ -21,6 +21,7 @@ from melanoma_infer.phantom.mark import GENERATOR, PHANTOM_MARK
 from melanoma_infer.phantom.scene import Scene
 from melanoma_infer.phantom.truth import render, size_l0, truth_of
 from melanoma_infer.runtime.cores import available_cores
+from melanoma_infer.runtime.files import write_atomically, written_aside
 
 TILE_PX = 256
 QUALITY = 90
@@ -42,9 +43,9 @@ def write_phantom(path: Path, scene: Scene, um_per_px: float, *, threads: int | 
     require_drawable(scene.size_um, um_per_px)
     with _output_errors():
         truth_file(path).unlink(missing_ok=True)
-        _write_whole(path, lambda part: _write_svs(part, scene, um_per_px, threads or available_cores()))
-        text = render(truth_of(scene, um_per_px))
-        _write_whole(truth_file(path), lambda part: part.write_bytes(text.encode()))
+        with written_aside(path) as aside:
+            _write_svs(aside, scene, um_per_px, threads or available_cores())
+        write_atomically(truth_file(path), render(truth_of(scene, um_per_px)).encode())
 
 
 def is_written(path: Path, scene: Scene, um_per_px: float) -> bool:
@@ -150,16 +151,6 @@ def _in_order(function: Callable[[RectPx], bytes], blocks: Iterable[RectPx], *, 
                 pending.extend(pool.submit(function, block) for block in islice(waiting, 1))
         finally:
             pool.shutdown(cancel_futures=True)
-
-
-def _write_whole(path: Path, write: Callable[[Path], object]) -> None:
-    """Write a file that is there whole or not at all."""
-    part = path.with_name(f".{path.name}.part")
-    try:
-        write(part)
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
 
 
 @contextmanager

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.card import ModelCard
-from melanoma_infer.engines import golden_failure, load_engine
+from melanoma_infer.engines import load_engine
 from melanoma_infer.engines.base import Engine, Numerics, Outputs, first_non_finite
+from melanoma_infer.engines.golden import golden_failure
 from melanoma_infer.errors import ParityError, SlideUnreadableError
 from melanoma_infer.patients.patient import Patient, one_hot
 from melanoma_infer.pipeline.request import Progress

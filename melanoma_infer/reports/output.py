@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +22,7 @@ from melanoma_infer.reports import (
     tiles_npz,
 )
 from melanoma_infer.result import SlideResult
+from melanoma_infer.runtime import files
 from melanoma_infer.runtime.privacy import folder_name
 from melanoma_infer.slides.base import Closing
 
@@ -109,22 +109,13 @@ class OutputFolder(Closing):
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file that is there whole or not at all.
+    """Write a file of the output folder atomically.
 
     Raises:
         OutputError: it cannot be written.
     """
-    beside = path.with_name(f".{path.name}.part")
     try:
-        try:
-            with beside.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            beside.replace(path)
-        except BaseException:
-            beside.unlink(missing_ok=True)
-            raise
+        files.write_atomically(path, content)
     except OSError as error:
         raise _output_error(error) from error
 

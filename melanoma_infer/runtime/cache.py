@@ -1,25 +1,25 @@
-"""The cache folder: `MMINFER_CACHE`, else the user's cache. It may be deleted at any time."""
+"""The cache folder: `MMINFER_CACHE`, else the user's cache. It may be deleted: everything in it can be remade."""
 
 from __future__ import annotations
 
 import os
 import platform
-import tempfile
 from pathlib import Path
 
 from melanoma_infer.errors import OutputError
+from melanoma_infer.runtime.files import write_atomically
 
 VARIABLE = "MMINFER_CACHE"
 NAME = "mminfer"
 
 
 def cache_folder(kind: str) -> Path:
-    """Where files of a kind ("parity", …) are kept; it need not exist yet."""
+    """The folder for files of one kind ("parity", …); it need not exist yet."""
     return _root() / kind
 
 
 def read_cached(path: Path) -> bytes | None:
-    """The bytes of a cached file; None if it does not exist or cannot be read."""
+    """The bytes of a cached file; None when it is missing or cannot be read."""
     try:
         return path.read_bytes()
     except OSError:
@@ -27,24 +27,18 @@ def read_cached(path: Path) -> bytes | None:
 
 
 def write_cached(path: Path, content: bytes) -> None:
-    """Write a cached file, which is there whole or not at all; its folder is made when it is not there.
+    """Write a cached file atomically; its folder is created if needed.
 
     Raises:
         OutputError: it cannot be written.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, beside = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-        try:
-            with os.fdopen(handle, "wb") as file:
-                file.write(content)
-            Path(beside).replace(path)
-        finally:
-            Path(beside).unlink(missing_ok=True)
+        write_atomically(path, content, shared=True)
     except OSError as error:
         raise OutputError(
-            f"The cache cannot be written ({error.strerror or type(error).__name__}). Set {VARIABLE} to a folder that "
-            "can."
+            f"The cache cannot be written ({error.strerror or type(error).__name__}). Set {VARIABLE} to a writable "
+            "folder."
         ) from error
 
 

@@ -1,4 +1,7 @@
-"""How far one engine's outputs are from the reference's, and which of the differences are beyond their tolerance."""
+"""The differences of an engine's outputs from the reference's, and which of them exceed their tolerance.
+
+`mminfer verify` and the seal of a bundle both compare with `differences`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import ModelCard, Tolerance
+from melanoma_infer.card import DEFAULT_TOLERANCES, ModelCard, Tolerance
 from melanoma_infer.engines.base import Outputs
 from melanoma_infer.patients.patient import Patient, one_hot
 from melanoma_infer.scoring.aggregation import aggregate, malignant_probabilities
@@ -19,12 +22,12 @@ Array = NDArray[np.float64]
 
 TAIL_PERCENT = 99.9
 P_MIN = 1e-6
-"""Probabilities below count as this in logits: nobody decides on what lies there."""
+"""Smaller probabilities are raised to this before the logarithm: no decision depends on them."""
 
 
 @dataclass(frozen=True)
 class Slide:
-    """Tiles of one slide: their rows among all, and the area that each stands for."""
+    """The tiles of one slide: their rows in the sample, and the area of one tile."""
 
     rows: tuple[int, ...]
     tile_mm2: float
@@ -50,7 +53,7 @@ class Differences:
 
 @dataclass(frozen=True)
 class Excess:
-    """A figure and its tolerance; `ratio` above 1 is beyond it."""
+    """A figure and its tolerance; the figure exceeds the tolerance when `ratio` is above 1."""
 
     name: str
     value: float
@@ -62,17 +65,23 @@ class Excess:
 
 
 def differences(bundle: Bundle, reference: Outputs, other: Outputs, slides: Sequence[Slide] = ()) -> Differences:
-    """How far `other` is from `reference`, both of the same tiles.
+    """The differences of `other` from `reference` on the same tiles.
 
-    |Δp| is taken over the graph's probabilities, and over those that the head gives for the golden patients and for an
-    unknown one, which are what a slide's score is made of. A flip is a raw score on the other side of the card's
-    threshold, or of the reference's median: of tiles and of slides, for an unknown patient.
+    |Δp| covers the graph's probabilities and those that the head gives for an unknown patient and for the golden
+    patients, because slide scores are computed from the head's. A flip is a tile or slide whose raw malignant score,
+    for an unknown patient, is on the other side of the threshold (see `flip_threshold`).
+
+    Raises:
+        ValueError: the two have different numbers of tiles, or none.
     """
+    shapes = [np.shape(outputs["probabilities"]) for outputs in (reference, other)]
+    if shapes[0] != shapes[1] or 0 in shapes[0]:
+        raise ValueError(f"probabilities {shapes[0]} and {shapes[1]} cannot be compared")
     before, after = (_probabilities(bundle, outputs) for outputs in (reference, other))
     dp = np.abs(after - before)
     scores, others = (np.stack([malignant_probabilities(p, bundle.card) for p in each]) for each in (before, after))
     slide_scores, slide_others = (_slide_scores(bundle.card, each, slides) for each in (scores, others))
-    threshold = bundle.card.threshold.value if bundle.card.threshold else float(np.median(scores[0]))
+    threshold = flip_threshold(bundle.card, scores[0])
     unknown = slice(None, None, len(scores))
     slide_flips = _flips(slide_scores[unknown], slide_others[unknown], threshold)
     dscore = np.abs(others - scores)
@@ -94,8 +103,18 @@ def differences(bundle: Bundle, reference: Outputs, other: Outputs, slides: Sequ
     )
 
 
+def flip_threshold(card: ModelCard, scores: Array) -> float:
+    """The card's threshold, else the median of the reference's scores (N,) minus the fp32 tolerance of a probability.
+
+    With an odd number of tiles one score is the median itself, and rounding alone would put it on the other side.
+    """
+    if card.threshold is not None:
+        return card.threshold.value
+    return float(np.median(scores)) - DEFAULT_TOLERANCES["fp32"].dp
+
+
 def beyond(seen: Differences, tolerance: Tolerance) -> list[Excess]:
-    """Every figure that has a tolerance, the one farthest beyond it first."""
+    """Every figure that has a tolerance, sorted so that the one that exceeds it most comes first."""
     return sorted(_compared(seen, tolerance), key=lambda each: -each.ratio)
 
 
@@ -116,7 +135,7 @@ def _compared(seen: Differences, tolerance: Tolerance) -> Iterator[Excess]:
 
 
 def _probabilities(bundle: Bundle, outputs: Outputs) -> Array:
-    """Probabilities (P, N, K): for an unknown patient first, then for each golden one, then the graph's own."""
+    """Probabilities (P, N, K): for an unknown patient, then for each golden patient, then the graph's own."""
     graph, features = outputs["probabilities"], outputs.get("features")
     unknown = one_hot(Patient(), bundle.card.patient_fields)
     patients = [unknown, *bundle.golden.patients] if bundle.head is not None else [unknown]
@@ -125,7 +144,7 @@ def _probabilities(bundle: Bundle, outputs: Outputs) -> Array:
 
 
 def _slide_scores(card: ModelCard, scores: Array, slides: Sequence[Slide]) -> Array:
-    """The slides' scores (S · P,) for every patient, from their tiles' (P, N)."""
+    """Scores (S · P,) of the slides for each patient, from the tiles' scores (P, N)."""
     kind, area_mm2 = card.aggregator.kind, card.top_area_mm2
     values = [
         aggregate(patient[list(slide.rows)], kind, tile_mm2=slide.tile_mm2, area_mm2=area_mm2)
@@ -154,7 +173,7 @@ def _relative_rms(reference: Outputs, other: Outputs, name: str) -> float | None
 
 
 def _least_correlation(reference: Outputs, other: Outputs) -> float | None:
-    """The least correlation of a map with the reference's, over all tiles; maps without any contrast are left out."""
+    """The lowest correlation of a map with the reference's, over all tiles; constant maps are skipped."""
     if "cam" not in reference:
         return None
     pairs = [(reference["cam"][:, i].ravel(), other["cam"][:, i].ravel()) for i in range(reference["cam"].shape[1])]

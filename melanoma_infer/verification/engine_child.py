@@ -1,4 +1,4 @@
-"""The child of `in_child`: loads one engine, runs the tiles, writes its outputs. It prints nothing."""
+"""The child of `in_child`: loads one engine, runs the tiles and writes the outputs. It prints nothing."""
 
 from __future__ import annotations
 
@@ -13,53 +13,50 @@ import numpy as np
 from melanoma_infer.bundle.bundle import Bundle, open_bundle
 from melanoma_infer.engines import load_engine
 from melanoma_infer.errors import BundleError, EngineUnavailableError, GpuLostError, MemoryExhaustedError, MminferError
-from melanoma_infer.runtime.cache import write_cached
+from melanoma_infer.runtime.files import write_atomically
 from melanoma_infer.verification.in_child import ANSWER, OUTPUTS, REQUEST, TILES, EngineRequest
 
 
 def main(room: Path) -> None:
-    """Do what the request in this folder asks for, and write the answer beside it."""
+    """Run the request in this folder and write the answer next to it.
+
+    Raises:
+        BundleError: the bundle is not the one that the parent opened.
+    """
     request = EngineRequest(**json.loads((room / REQUEST).read_text(encoding="utf-8")))
     bundle = open_bundle(request.bundle)
     if bundle.digest != request.digest:
         raise BundleError("The bundle changed while it was verified. Start again.")
-    tiles = np.load(room / TILES, allow_pickle=False)
+    told: dict[str, Any] = {}
     try:
-        told = _localised(bundle, request, tiles) if request.task == "localise" else _inferred(bundle, request, room)
+        if request.task == "localise":
+            from melanoma_infer.verification.localise import first_difference
+
+            tile = np.load(room / TILES, allow_pickle=False)[:1]
+            told = {"facts": asdict(first_difference(bundle, request.engine, request.precision, tile))}
+        else:
+            _infer(bundle, request, room, told)
+    except (EngineUnavailableError, MemoryExhaustedError, GpuLostError) as error:
+        told["unavailable"] = str(error)
     except MminferError as error:
-        told = {"failure": str(error)}
+        told["failure"] = str(error)
     _write(room, told)
 
 
-def _inferred(bundle: Bundle, request: EngineRequest, room: Path) -> dict[str, Any]:
-    try:
-        engine = load_engine(
-            bundle, request.engine, precision=request.precision, threads=request.threads, device=request.device
-        ).engine
-    except (EngineUnavailableError, MemoryExhaustedError, GpuLostError) as error:
-        return {"unavailable": str(error)}
-    told: dict[str, Any] = {"numerics": asdict(engine.numerics)}
-    _write(room, told)  # kept when the process dies on a tile
-    try:
-        outputs = engine.infer(np.load(room / TILES, allow_pickle=False))
-    except (MemoryExhaustedError, GpuLostError) as error:
-        return {**told, "unavailable": str(error)}
-    except MminferError as error:
-        return {**told, "failure": str(error)}
-    # Without allow_pickle, which NumPy 2.0 would store as one more array. Outputs are numbers, and no reader unpickles.
+def _infer(bundle: Bundle, request: EngineRequest, room: Path, told: dict[str, Any]) -> None:
+    engine = load_engine(
+        bundle, request.engine, precision=request.precision, threads=request.threads, device=request.device
+    ).engine
+    told["numerics"] = asdict(engine.numerics)
+    _write(room, told)  # so that it is known when the process dies on a tile
+    outputs = engine.infer(np.load(room / TILES, allow_pickle=False))
     arrays: dict[str, Any] = {name: np.asarray(values) for name, values in outputs.items()}
+    # Without allow_pickle=False: NumPy 2.0 stores that as one more array.
     np.savez(room / OUTPUTS, **arrays)
-    return told
-
-
-def _localised(bundle: Bundle, request: EngineRequest, tiles: np.ndarray[Any, np.dtype[np.uint8]]) -> dict[str, Any]:
-    from melanoma_infer.verification.localise import first_difference
-
-    return {"facts": asdict(first_difference(bundle, request.engine, request.precision, tiles[:1]))}
 
 
 def _write(room: Path, told: dict[str, Any]) -> None:
-    write_cached(room / ANSWER, json.dumps(told).encode())
+    write_atomically(room / ANSWER, json.dumps(told).encode())
 
 
 if __name__ == "__main__":

@@ -1,15 +1,11 @@
-"""An engine run in a process of its own: one that dies (OpenVINO was seen to, on a quantised file) is an answer too."""
+"""Runs an engine in a process of its own, because it may crash: OpenVINO was seen to on a quantised graph."""
 
 from __future__ import annotations
 
 import json
-import os
-import signal
-import subprocess
-import sys
 import tempfile
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +14,7 @@ from numpy.typing import NDArray
 
 from melanoma_infer.card import Precision
 from melanoma_infer.engines.base import Numerics
+from melanoma_infer.runtime.child import run_child
 
 CHILD = "melanoma_infer.verification.engine_child"
 REQUEST, ANSWER, TILES, OUTPUTS = "request.json", "answer.json", "tiles.npy", "outputs.npz"
@@ -28,7 +25,7 @@ TILE_SECONDS = 20
 
 @dataclass(frozen=True)
 class EngineRequest:
-    """What a child is to run. `bundle` is a packaged name or a path; its digest must be this one."""
+    """What the child runs. `bundle` is a packaged name or a path, and must have this digest."""
 
     bundle: str
     digest: str
@@ -41,9 +38,10 @@ class EngineRequest:
 
 @dataclass(frozen=True)
 class EngineAnswer:
-    """What became of it: outputs by name; or why there are none.
+    """The outputs by name, or why there are none.
 
-    `unavailable`: the engine or the precision does not exist here. `failure`: it died, or gave an error on a tile.
+    `unavailable`: this machine or this bundle does not have the engine or the precision. `failure`: the process died,
+    or a tile raised an error. `facts`: the first difference, when the task was to find it.
     """
 
     numerics: Numerics | None = None
@@ -55,43 +53,19 @@ class EngineAnswer:
 
 
 def run_engine(request: EngineRequest, tiles: NDArray[np.uint8]) -> EngineAnswer:
-    """The engine's outputs for tiles (N, tile_px, tile_px, 3)."""
+    """The answer of an engine for tiles (N, tile_px, tile_px, 3)."""
     started = time.perf_counter()
     with tempfile.TemporaryDirectory(prefix="mminfer-") as folder:
         room = Path(folder)
         (room / REQUEST).write_text(json.dumps(asdict(request)), encoding="utf-8")
         np.save(room / TILES, tiles, allow_pickle=False)
-        death = _run(room, START_SECONDS + TILE_SECONDS * len(tiles))
-        answer = _answer(room, death)
-    return EngineAnswer(**{**vars(answer), "seconds": time.perf_counter() - started})
-
-
-def _run(room: Path, seconds: float) -> str:
-    """Run the child to its end; empty, or how it died."""
-    # -P: nothing is imported from the folder of the user; the path is this process's own.
-    command = [sys.executable, "-P", "-m", CHILD, str(room)]
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-    try:
-        ended = subprocess.run(command, capture_output=True, env=environment, timeout=seconds)
-    except subprocess.TimeoutExpired:
-        return f"the engine's process was stopped after {seconds:.0f} s"
-    if ended.returncode == 0:
-        return ""
-    last = ended.stderr.decode(errors="replace").strip().splitlines()[-1:]
-    return f"the engine's process died ({_named(ended.returncode)})" + (f": {last[0][:200]}" if last else "")
-
-
-def _named(returncode: int) -> str:
-    if returncode < 0:
-        try:
-            return signal.Signals(-returncode).name
-        except ValueError:
-            pass
-    return f"exit {returncode}"
+        failure = run_child(CHILD, room, seconds=START_SECONDS + TILE_SECONDS * len(tiles))
+        answer = _answer(room, "" if failure is None else f"the engine's process died ({failure})")
+    return replace(answer, seconds=time.perf_counter() - started)
 
 
 def _answer(room: Path, death: str) -> EngineAnswer:
-    """What the child wrote before its end."""
+    """What the child wrote before it ended."""
     told: dict[str, Any] = {}
     if (room / ANSWER).is_file():
         told = json.loads((room / ANSWER).read_text(encoding="utf-8"))
@@ -103,5 +77,5 @@ def _answer(room: Path, death: str) -> EngineAnswer:
     outputs: dict[str, NDArray[Any]] = {}
     if (room / OUTPUTS).is_file():
         with np.load(room / OUTPUTS, allow_pickle=False) as arrays:
-            outputs = {name: arrays[name] for name in arrays.files}
+            outputs = dict(arrays)
     return EngineAnswer(numerics, outputs, facts=told.get("facts") or {})

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.card import Precision
+from melanoma_infer.engines.golden import golden_differences
 from melanoma_infer.verification.intermediate import Value, every_value
 from melanoma_infer.verification.mistakes import graph_engine, input_mistakes
 from melanoma_infer.verification.stages import STAGES, Stage, stages_of
@@ -62,7 +63,7 @@ def first_difference(bundle: Bundle, engine: str, precision: Precision, tile: ND
         EngineUnavailableError: no runtime here gives a graph's inner values.
     """
     own = network_steps(bundle, tile)
-    if not own and not _gives_golden(bundle):
+    if not own and not _gives_golden(bundle, bundle.graphs["fp32"], bundle.golden.tiles):
         return golden_difference(bundle)
     plain = every_value(bundle.graphs["fp32"], tile, engine="onnxruntime", precision="fp32")
     if own and (wrong := first_missing(own, plain)):
@@ -71,14 +72,9 @@ def first_difference(bundle: Bundle, engine: str, precision: Precision, tile: ND
     return first_unlike(bundle, plain, values, precision)
 
 
-def _gives_golden(bundle: Bundle) -> bool:
-    outputs = graph_engine(bundle, bundle.graphs["fp32"]).infer(bundle.golden.tiles)
-    return _is_golden(bundle, outputs["probabilities"])
-
-
-def _is_golden(bundle: Bundle, probabilities: NDArray[Any]) -> bool:
-    limit = bundle.card.tolerance_of("fp32").dp
-    return bool(np.abs(probabilities - bundle.golden.outputs["probabilities"]).max() <= limit)
+def _gives_golden(bundle: Bundle, graph: bytes, tiles: NDArray[np.uint8]) -> bool:
+    outputs = graph_engine(bundle, graph).infer(tiles)
+    return golden_differences(bundle, outputs).excess(bundle.card.tolerance_of("fp32")) is None
 
 
 def golden_difference(bundle: Bundle) -> FirstDifference:
@@ -90,14 +86,9 @@ def _explained(bundle: Bundle, wrong: FirstDifference) -> FirstDifference:
     """With the mistake that is undone by feeding the fp32 graph other numbers, where there is one."""
     if wrong.stage not in (None, "input"):
         return wrong
-    golden = bundle.golden
     for mistake in input_mistakes(bundle.card):
         graph = mistake.undone(bundle.graphs["fp32"])
-        if graph is None:
-            continue
-        tiles = mistake.pixels(golden.tiles)
-        outputs = graph_engine(bundle, graph).infer(tiles)
-        if _is_golden(bundle, outputs["probabilities"]):
+        if graph is not None and _gives_golden(bundle, graph, mistake.pixels(bundle.golden.tiles)):
             return FirstDifference("input", mistake.name)
     return wrong
 

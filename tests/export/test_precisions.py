@@ -58,7 +58,7 @@ def test_a_nan_in_any_figure_of_any_engine_is_the_worst(small, monkeypatch):
     engine = type("Engine", (), {"numerics": None})()
     both = [(engine, small.outputs), (engine, outputs), (engine, small.outputs)]
     monkeypatch.setattr(precisions, "_each_engine", lambda *_: iter(both))
-    monkeypatch.setattr(precisions, "compare", lambda *_args, **_named: None)
+    monkeypatch.setattr(precisions, "parity_row", lambda *_args, **_named: None)
     tiles = precisions.Tiles(small.tiles, "other tiles")
     _rows, worst = precisions._compared(small.bundle, Added("int8", b"", ()), small.outputs, tiles)
     assert math.isnan(worst.ratio)

@@ -1,1 +1,1 @@
-"""What reads files that may hold code, each a script that runs in a process of its own and imports PyTorch alone."""
+"""Modules that read files that may hold code. Each runs in a process of its own and imports little but PyTorch."""

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from bundles_for_tests import expected_probability, make_bundle
 
 from melanoma_infer.bundle.bundle import Bundle, ParityRow, open_bundle
+from melanoma_infer.card import Tolerance
 from melanoma_infer.engines import MODULES, ON_GPU, load_engine, quiet
 from melanoma_infer.engines.base import Numerics, OneAtATime, first_non_finite
-from melanoma_infer.engines.golden import check_engine
+from melanoma_infer.engines.check import check_engine
+from melanoma_infer.engines.golden import golden_differences
 from melanoma_infer.engines.openvino_engine import cpu_has_bf16, shares
 from melanoma_infer.errors import EngineUnavailableError
 from melanoma_infer.geometry import RectPx
@@ -51,6 +55,29 @@ def test_golden_tiles_tell_a_wrong_model(demo):
     golden = type(demo.golden)(demo.golden.tiles, demo.golden.patients, shifted, demo.golden.host_probabilities)
     changed = Bundle(**{**{k: v for k, v in vars(demo).items() if k != "precisions"}, "golden": golden})
     assert check_engine(changed, "openvino", "fp32").state == "differs"
+
+
+@pytest.mark.parametrize(
+    ("output", "by", "excess"),
+    [
+        ("probabilities", 0.9e-4, None),
+        ("probabilities", 2e-4, "golden probabilities by up to 0.0002; the card's tolerance is 0.0001"),
+        ("depth_mm", 0.006, "golden depth_mm by up to 0.006; the card's tolerance is 0.005"),
+        ("cam", np.nan, "golden cam: it is not finite here"),
+    ],
+)
+def test_golden_differences_are_held_to_the_card_s_tolerance(demo, output, by, excess):
+    outputs = {name: np.concatenate([values] * 3) for name, values in demo.golden.outputs.items()}
+    outputs[output] = outputs[output].astype(np.float64)
+    outputs[output][-1] += by
+    assert golden_differences(demo, outputs).excess(demo.card.tolerance_of("fp32")) == excess
+
+
+def test_the_host_s_head_counts_where_it_is_asked_for(demo):
+    """Features that are wrong move the head's answer, and nothing that the graph itself says of a tile."""
+    outputs = {**demo.golden.outputs, "features": demo.golden.outputs["features"] + 1}
+    assert golden_differences(demo, outputs).max_dp == 0
+    assert golden_differences(demo, outputs, host=True).max_dp > 0.01
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
@@ -187,6 +214,17 @@ def test_auto_never_takes_what_failed_its_tolerance_and_says_why(demo, row):
     assert choice.engine.numerics.engine == "onnxruntime"
     assert "openvino" in choice.skipped[0]
     assert "tolerance" in choice.skipped[0]
+
+
+def test_a_precision_that_the_card_gives_no_tolerance_is_held_to_its_default(demo):
+    """The card states an fp32 tolerance alone; int8 rows beyond int8's default are refused all the same."""
+    card = demo.card.model_copy(update={"tolerances": {"fp32": Tolerance(dp=1e-4, dmm=0.005)}})
+    for row in ({"decision_flips": 9}, {"p999_dp": 0.021}, {"p999_dmm": 0.051}):
+        bundle = replace(_with_parity(demo, precision="int8", **row), card=card)
+        assert load_engine(bundle, "openvino", precision="fastest").engine.numerics.precision == "fp32"
+        choice = load_engine(bundle, precision="int8")
+        assert choice.engine.numerics.engine == "onnxruntime"
+        assert choice.skipped[0].startswith("openvino: int8 differs from the reference")
 
 
 def test_auto_says_why_nothing_runs(demo, monkeypatch):

@@ -100,9 +100,9 @@ def test_golden_outputs_within_the_gate(demo, place, precision):
     for name, values in outputs.items():
         assert values.dtype == np.float32
         assert values.shape == golden[name].shape
-    gate = DEFAULT_TOLERANCES[precision]
-    assert np.abs(outputs["probabilities"] - golden["probabilities"]).max() <= gate.dp
-    assert np.abs(outputs["depth_mm"] - golden["depth_mm"]).max() <= gate.dmm
+    tolerance = DEFAULT_TOLERANCES[precision]
+    assert np.abs(outputs["probabilities"] - golden["probabilities"]).max() <= tolerance.dp
+    assert np.abs(outputs["depth_mm"] - golden["depth_mm"]).max() <= tolerance.dmm
     assert relative_rms(outputs["features"], golden["features"]) <= RMS_OF_FEATURES[precision]
     if precision == "fp32":  # a ReLU that rounding switches changes a map by more than rounding does
         assert relative_rms(outputs["cam"], golden["cam"]) <= 1e-5
@@ -227,7 +227,7 @@ def test_auto_takes_triton_where_there_is_a_gpu(demo):
     choice = load_engine(demo)
     assert choice.engine.numerics.engine == "triton"
     assert choice.engine.numerics.device == torch.cuda.get_device_name(CUDA)
-    assert choice.passed_over == ()
+    assert choice.skipped == ()
 
 
 # Where it cannot run.
@@ -335,7 +335,7 @@ def test_auto_takes_triton_where_it_gives_the_golden_outputs(demo, driver, monke
     choice = load_engine(demo)
     assert choice.engine.numerics.engine == ("triton" if taken else "openvino")
     if not taken:
-        assert choice.passed_over[0] == f"triton: fp32 differs from the golden {changed} by more than the card's gate"
+        assert choice.skipped[0] == f"triton: fp32 differs from the golden {changed} by more than the card's tolerance"
 
 
 @pytest.mark.parametrize("error", [MemoryExhaustedError("full"), GpuLostError("gone"), EngineUnavailableError("old")])
@@ -346,7 +346,7 @@ def test_auto_passes_over_a_gpu_that_does_not_work_and_says_why(demo, driver, mo
     monkeypatch.setattr(triton_engine, "load", fails)
     choice = load_engine(demo)
     assert choice.engine.numerics.engine == "openvino"
-    assert choice.passed_over[0] == f"triton: {error}"
+    assert choice.skipped[0] == f"triton: {error}"
     with pytest.raises(type(error)):
         load_engine(demo, "triton")
 

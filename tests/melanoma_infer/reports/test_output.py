@@ -17,6 +17,7 @@ from melanoma_infer.records import Identity
 from melanoma_infer.reports import output
 from melanoma_infer.reports.output import REPORTS, OutputFolder, write_atomically
 from melanoma_infer.result import SlideResult
+from melanoma_infer.runtime import files
 from melanoma_infer.settings import Settings
 
 
@@ -57,7 +58,7 @@ def test_a_full_or_read_only_disk_is_told_and_leaves_no_part(tmp_path, monkeypat
     def full(descriptor: int) -> None:
         raise OSError(code, "no")
 
-    monkeypatch.setattr(output.os, "fsync", full)
+    monkeypatch.setattr(files.os, "fsync", full)
     with pytest.raises(OutputError, match="--out"):
         write_atomically(tmp_path / "a.csv", b"content")
     assert list(tmp_path.iterdir()) == []

@@ -38,10 +38,5 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def in_process(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., in_child.EngineAnswer]:
     """`run_engine` without a process of its own: the same child, called."""
-
-    def run(room: Path, seconds: float) -> str:
-        engine_child.main(room)
-        return ""
-
-    monkeypatch.setattr(in_child, "_run", run)
+    monkeypatch.setattr(in_child, "run_child", lambda _module, room, seconds: engine_child.main(room))
     return verify.run_engine

@@ -1,13 +1,13 @@
-"""How far outputs are apart, and which figure is beyond its tolerance."""
+"""Differences between outputs: small cases worked out by hand, and which figure exceeds its tolerance."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from melanoma_infer.bundle.bundle import open_bundle
+from melanoma_infer.bundle.bundle import Bundle, open_bundle
 from melanoma_infer.bundle.head import softmax
-from melanoma_infer.card import DEFAULT_TOLERANCES, Tolerance
+from melanoma_infer.card import DEFAULT_TOLERANCES, ModelCard, Threshold, Tolerance
 from melanoma_infer.verification.differences import Slide, beyond, differences
 
 
@@ -89,16 +89,18 @@ def test_a_flip_is_a_score_on_the_other_side_of_the_threshold(demo):
     assert seen.max_dscore == pytest.approx(0.2)
 
 
-def test_without_a_threshold_the_reference_s_median_is_it(demo):
+@pytest.mark.parametrize("tiles", range(1, 100, 2))
+def test_rounding_flips_no_tile_although_an_odd_number_has_one_at_the_median(demo, tiles):
     bundle = _graph_only(demo, threshold=None)
-    reference = {"probabilities": np.array([[1 - p, 0, p, 0] for p in (0.1, 0.2, 0.3)])}
-    other = {"probabilities": np.array([[1 - p, 0, p, 0] for p in (0.1, 0.19, 0.3)])}
-    assert differences(bundle, reference, other).decision_flips == 1
+    rng = np.random.default_rng(tiles)
+    for _ in range(20):
+        score = rng.random(tiles)
+        rounded = score + rng.choice([-1e-7, 1e-7], tiles)
+        reference, other = ({"probabilities": np.stack([1 - p, 0 * p, p, 0 * p], 1)} for p in (score, rounded))
+        assert differences(bundle, reference, other).decision_flips == 0
 
 
 def _graph_only(bundle, **card):
-    from melanoma_infer.bundle.bundle import Bundle
-
     fields = {name: value for name, value in vars(bundle).items() if name != "precisions"}
     return Bundle(**{**fields, "head": None, "card": bundle.card.model_copy(update=card)})
 
@@ -131,3 +133,66 @@ def test_a_card_s_tolerance_keeps_the_defaults_of_what_it_leaves_out(demo):
     card = demo.card.model_copy(update={"tolerances": {"fp16": Tolerance(dp=0.5, dmm=1.0)}})
     assert card.tolerance_of("fp16") == DEFAULT_TOLERANCES["fp16"].model_copy(update={"dp": 0.5, "dmm": 1.0})
     assert card.tolerance_of("int8") == DEFAULT_TOLERANCES["int8"]
+
+
+REFERENCE = np.array([[0.9, 0.1, 0.0], [0.6, 0.2, 0.2], [0.2, 0.3, 0.5]])
+
+
+def three_classes(demo, threshold=None):
+    """A bundle without a head, whose classes b and c are malignant."""
+    at = None if threshold is None else Threshold(value=threshold, low=threshold, high=threshold, how="test")
+    card = ModelCard(
+        name="test", classes=("a", "b", "c"), malignant=("b", "c"), tile_px=32, um_per_px=1, mean=(0, 0, 0),
+        std=(1, 1, 1), resize="pillow-bilinear", threshold=at,
+    )  # fmt: skip
+    return Bundle(name="test", digest="", card=card, graphs={}, head=None, golden=demo.golden, parity=())
+
+
+def probabilities_and_depth(probabilities, depth_mm=None):
+    return {"probabilities": probabilities} | ({} if depth_mm is None else {"depth_mm": np.float32(depth_mm)})
+
+
+def test_largest_and_tail_differences_of_probabilities_and_depth(demo):
+    other = REFERENCE + np.array([[0, 0, 0], [0, 0, 0], [-0.01, 0, 0.01]])
+    seen = differences(
+        three_classes(demo),
+        probabilities_and_depth(REFERENCE, [1, 2, 3]),
+        probabilities_and_depth(other, [1, 2.5, 3]),
+    )
+    assert seen.max_dp == pytest.approx(0.01)
+    # 99.9 % of nine values is at rank 7.992 of 0…8: between the two that are 0.01.
+    assert seen.p999_dp == pytest.approx(0.01)
+    assert seen.max_dmm == 0.5
+    assert seen.p999_dmm == pytest.approx(0.998 * 0.5)
+
+
+def test_without_depth_there_is_no_millimetre(demo):
+    same = probabilities_and_depth(REFERENCE)
+    seen = differences(three_classes(demo), same, same)
+    assert (seen.max_dp, seen.max_dmm, seen.p999_dmm) == (0.0, None, None)
+
+
+@pytest.mark.parametrize(
+    ("threshold", "second_score", "flips"),
+    [
+        (0.5, 0.49, 0),
+        (0.5, 0.5, 1),  # a score equal to the threshold counts as above it
+        (0.3, 0.5, 0),
+        (0.45, 0.4, 0),
+        (None, 0.41, 0),  # the reference's median is 0.4, the second tile's own score
+        (None, 0.39, 1),
+        (None, 0.4 - 5e-5, 0),  # rounding decides nothing
+    ],
+)
+def test_a_tile_flips_at_the_card_s_threshold_or_at_the_reference_s_median(demo, threshold, second_score, flips):
+    other = REFERENCE.copy()
+    other[1] = [1 - second_score, second_score, 0]
+    pair = (probabilities_and_depth(each) for each in (REFERENCE, other))
+    assert differences(three_classes(demo, threshold), *pair).decision_flips == flips
+
+
+@pytest.mark.parametrize("rows", [2, 0])
+def test_outputs_of_other_tiles_cannot_be_compared(demo, rows):
+    pair = (probabilities_and_depth(each) for each in (REFERENCE, REFERENCE[:rows]))
+    with pytest.raises(ValueError, match="cannot be compared"):
+        differences(three_classes(demo), *pair)
