@@ -17,10 +17,11 @@ from tifffile import TiffWriter
 from melanoma_infer.errors import OutputError, UsageError
 from melanoma_infer.geometry import PLAUSIBLE_UM_PER_PX, RectPx, SizePx
 from melanoma_infer.phantom.draw import BACKGROUND_RGB, Rgb, draw
-from melanoma_infer.phantom.mark import GENERATOR, PHANTOM_MARK
+from melanoma_infer.phantom.mark import GENERATOR
 from melanoma_infer.phantom.scene import Scene
 from melanoma_infer.phantom.truth import render, size_l0, truth_of
 from melanoma_infer.runtime.cores import available_cores
+from melanoma_infer.slides.phantom_mark import PHANTOM_MARK
 
 TILE_PX = 256
 QUALITY = 90
