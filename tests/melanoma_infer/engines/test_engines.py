@@ -10,7 +10,7 @@ from melanoma_infer.bundle.bundle import Bundle, ParityRow, open_bundle
 from melanoma_infer.engines import MODULES, ON_GPU, load_engine, quiet
 from melanoma_infer.engines.base import Numerics, OneAtATime, first_non_finite
 from melanoma_infer.engines.golden import check_engine
-from melanoma_infer.engines.openvino_engine import cpu_has_bf16, shares
+from melanoma_infer.engines.openvino_engine import cpu_has_bf16, threads_per_stream
 from melanoma_infer.errors import EngineUnavailableError
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.pipeline.scorer import Scorer
@@ -130,7 +130,7 @@ def test_openvino_compiles_each_stream_alone_and_pins_none(demo, monkeypatch):
     ("threads", "each"), [(1, [1]), (2, [1, 1]), (8, [1] * 8), (11, [2, 2, 2, 1, 1, 1, 1, 1]), (16, [2] * 8)]
 )
 def test_every_thread_works_for_one_stream(threads, each):
-    assert shares(threads, 8) == each
+    assert threads_per_stream(threads, 8) == each
 
 
 def test_tiles_without_pixels_stand_where_they_were_among_the_results(colour_bundle):

@@ -415,7 +415,7 @@ def test_an_engine_that_was_named_is_used(new_machine, bundle, named):
 def test_a_named_engine_with_one_byte_changed_is_exit_20_before_a_runtime_opens_it(new_machine, bundle, named):
     machine = new_machine("tensorrt-rtx")
     flip_a_byte(named)
-    with pytest.raises(BundleError, match="bytes differ") as caught:
+    with pytest.raises(BundleError, match="SHA-256 differs") as caught:
         machine.load(bundle, engine_file=named)
     assert caught.value.exit_code == 20
     assert machine.behaviour.opened == []
@@ -563,14 +563,14 @@ def test_what_is_not_installed_says_what_to_install(monkeypatch):
     with pytest.raises(EngineUnavailableError, match=r"TensorRT does not load.*pip install 'mminfer\[tensorrt\]'"):
         import_api("tensorrt")
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
-    from melanoma_infer.engines.tensorrt_device import import_cuda
+    from melanoma_infer.engines.cuda import import_cuda
 
     with pytest.raises(EngineUnavailableError, match="pip install"):
         import_cuda()
 
 
 def test_the_real_cuda_runtime_without_a_driver_says_so():
-    from melanoma_infer.engines.tensorrt_device import find_gpu
+    from melanoma_infer.engines.cuda import find_gpu
 
     if runtime.cudaGetDeviceCount()[0] == 0:
         pytest.skip("this machine has a GPU")
