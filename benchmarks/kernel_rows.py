@@ -1,4 +1,4 @@
-"""Times one kernel on this machine and keeps its rows in results/kernels.csv; older rows of the same key give way."""
+"""Times one kernel on this machine and saves its rows in results/kernels.csv, replacing rows of the same key."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ BATCHES = {"cpu": (1, 8), "cuda": (1, 32, 128)}
 
 
 def add_rows(name: str) -> None:
-    """Measure the kernel and every provider beside it, for each batch; print the rows and keep them."""
+    """Measure the kernel and every other provider for each batch size; print and save the rows."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     preferred = torch.float16 if device == "cuda" else torch.float32
     dtype = preferred if preferred in catalogue.dtypes(name) else torch.float32
@@ -41,4 +41,4 @@ def _value(key: str, text: str) -> str | float:
 
 
 if __name__ == "__main__":
-    sys.exit("Run one of the bench_*.py beside this file.")
+    sys.exit("This file is a library. Run one of the bench_*.py files in this folder.")
