@@ -26,18 +26,18 @@ def add_rows(name: str) -> None:
     for row in new:
         print(f"{row.name:18} {row.provider:10} {row.shape:14} {row.dtype:8} {row.median_ms:9.3f} ms  {row.device}")
     replaced = {row.key for row in new}
-    write_rows(RESULTS, [*(row for row in _kept() if row.key not in replaced), *new])
+    write_rows(RESULTS, [*(row for row in _saved_rows() if row.key not in replaced), *new])
 
 
-def _kept() -> list[Row]:
+def _saved_rows() -> list[Row]:
     if not RESULTS.is_file():
         return []
     with RESULTS.open(newline="", encoding="utf-8") as file:
-        return [Row(**{key: _value(key, text) for key, text in line.items()}) for line in csv.DictReader(file)]
-
-
-def _value(key: str, text: str) -> str | float:
-    return float(text) if key.endswith(("_ms", "_error")) else text
+        lines = list(csv.DictReader(file))
+    numbers = ("_ms", "_error")
+    return [
+        Row(**{key: float(text) if key.endswith(numbers) else text for key, text in line.items()}) for line in lines
+    ]
 
 
 if __name__ == "__main__":

@@ -136,8 +136,8 @@ def by_nncf(content: bytes, tiles: Pixels, venvs: Path) -> Quantised:
         np.save(paths[1], tiles)
         paths[3].write_text(json.dumps(quantised_nodes(model)))
         command = [python, str(HERE / "with_nncf.py"), *map(str, paths)]
-        said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
-        return Quantised("nncf", graph=paths[2].read_bytes(), **json.loads(said))
+        answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
+        return Quantised("nncf", graph=paths[2].read_bytes(), **json.loads(answer))
 
 
 def python_of_nncf(venvs: Path) -> str:

@@ -54,7 +54,9 @@ def main() -> None:
 def _answer(subject: Subject, bundle: Bundle, threads: int, seconds: float) -> None:
     golden = bundle.golden.tiles
     ready = (_plain if subject.variants else _engine)(subject, bundle, threads)
-    probabilities = _golden_probabilities(ready, golden)
+    # The golden tiles' probabilities, in batches of the size that is timed.
+    filled = np.resize(golden, (math.ceil(len(golden) / ready.batch), ready.batch, *golden.shape[1:]))
+    probabilities = np.concatenate([ready.run(batch) for batch in filled])[: len(golden)]
     tiles = np.resize(golden, (ready.tiles_per_call, *golden.shape[1:]))
     calls = max(1, math.ceil(seconds / _seconds(ready.run, tiles)))
     _say({"batch": ready.batch, "layout": ready.layout, "probabilities": probabilities.tolist()})
@@ -63,13 +65,6 @@ def _answer(subject: Subject, bundle: Bundle, threads: int, seconds: float) -> N
         for _ in range(calls):
             ready.run(tiles)
         _say({"tiles": len(tiles) * calls, "seconds": perf_counter() - started})
-
-
-def _golden_probabilities(ready: _Ready, golden: NDArray[np.uint8]) -> NDArray[Any]:
-    """The golden tiles' probabilities, computed in batches of the size that is timed."""
-    calls = math.ceil(len(golden) / ready.batch)
-    filled = np.resize(golden, (calls, ready.batch, *golden.shape[1:]))
-    return np.concatenate([ready.run(tiles) for tiles in filled])[: len(golden)]
 
 
 def _engine(subject: Subject, bundle: Bundle, threads: int) -> _Ready:

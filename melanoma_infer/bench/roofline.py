@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -46,22 +46,13 @@ class Roofline:
 class MatrixProducts:
     """Measures peak GEMM throughput: a matrix product in each precision, timed repeatedly, in turns with the engines.
 
-    OpenVINO computes it. In fp32 on all cores NumPy does too, and the faster one counts: NumPy is sometimes a third
-    faster.
-
     Args:
-        precisions: the precisions to measure.
-        threads: number of threads of each product.
+        products: for each precision, functions that multiply two matrices (SIDE, SIDE); the fastest counts.
     """
 
-    def __init__(self, precisions: Iterable[Precision], threads: int) -> None:
-        values = np.random.default_rng(1).uniform(-1, 1, (SIDE, SIDE)).astype(np.float32)
-        self._products: dict[Precision, list[Callable[[], Any]]] = {
-            precision: [partial(_product(precision, threads).infer, [values])] for precision in precisions
-        }
-        if "fp32" in self._products and threads == available_cores():
-            self._products["fp32"].append(partial(np.matmul, values, values))
-        self.gflops: dict[Precision, float] = dict.fromkeys(self._products, 0.0)
+    def __init__(self, products: Mapping[Precision, Sequence[Callable[[], Any]]]) -> None:
+        self._products = products
+        self.gflops: dict[Precision, float] = dict.fromkeys(products, 0.0)
         """Highest throughput so far, in GFLOP/s."""
 
     def time(self) -> None:
@@ -69,6 +60,20 @@ class MatrixProducts:
         for precision, products in self._products.items():
             seconds = min(map(_seconds, products))
             self.gflops[precision] = max(self.gflops[precision], 2 * SIDE**3 / 1e9 / seconds)
+
+
+def matrix_products(precisions: Iterable[Precision], threads: int) -> MatrixProducts:
+    """Matrix products in these precisions by OpenVINO with so many threads.
+
+    In fp32 on all cores NumPy computes one too, because it is sometimes a third faster.
+    """
+    values = np.random.default_rng(1).uniform(-1, 1, (SIDE, SIDE)).astype(np.float32)
+    products: dict[Precision, list[Callable[[], Any]]] = {
+        precision: [partial(_product(precision, threads).infer, [values])] for precision in precisions
+    }
+    if "fp32" in products and threads == available_cores():
+        products["fp32"].append(partial(np.matmul, values, values))
+    return MatrixProducts(products)
 
 
 def roofline(bundle: Bundle, peak_gflops: dict[Precision, float]) -> Roofline:

@@ -134,7 +134,10 @@ class BatchRunner:
                     if len(self._buckets) == 1:
                         raise
                 # Outside the handler, because the error refers to frames, and these to the memory to be freed.
-                self._drop_largest_bucket()
+                self._buckets = self._buckets[:-1]
+                self._device.release()  # waits, because queued work may still use the buffers
+                self._slots.clear()  # also drops the programs, which are bound to the buffers
+                self._device.release()  # frees them
 
     @property
     def tiles_at_once(self) -> int:
@@ -179,11 +182,20 @@ class BatchRunner:
         )
 
     def _submit(self, batch: Batch, slot: _Slot, tiles: NDArray[np.uint8] | DeviceTiles) -> _InFlight:
-        """Start a batch in a free slot; what an interrupted call left there precedes this work on each stream."""
+        """Start a batch in a free slot; what an interrupted call left there precedes this work on each stream.
+
+        Tiles in host memory are padded with zeros. Tiles in GPU memory are not: the rest of the buffer keeps its old
+        rows, whose outputs are not used.
+        """
         device = self._device
         if batch.bucket not in slot.programs:
             slot.programs[batch.bucket] = device.program(slot.tiles, slot.outputs, batch.bucket)
-        device.upload(self._padded(slot, batch, tiles), slot.tiles)
+        if not isinstance(tiles, DeviceTiles):
+            padded = slot.host_tiles[: batch.bucket]
+            padded[: batch.size] = tiles
+            padded[batch.size :] = 0
+            tiles = padded
+        device.upload(tiles, slot.tiles)
         device.wait(Stream.COMPUTE, device.record(Stream.UPLOAD))
         device.launch(slot.programs[batch.bucket])
         device.wait(Stream.DOWNLOAD, device.record(Stream.COMPUTE))
@@ -191,29 +203,11 @@ class BatchRunner:
             device.download(output, slot.host_outputs[name][: batch.size])
         return _InFlight(batch, slot, device.record(Stream.DOWNLOAD))
 
-    def _padded(
-        self, slot: _Slot, batch: Batch, tiles: NDArray[np.uint8] | DeviceTiles
-    ) -> NDArray[np.uint8] | DeviceTiles:
-        """The batch in pinned memory, padded with zeros; tiles in GPU memory as they are, without padding."""
-        if isinstance(tiles, DeviceTiles):
-            return tiles
-        rows = slot.host_tiles[: batch.bucket]
-        rows[: batch.size] = tiles
-        rows[batch.size :] = 0
-        return rows
-
     def _collect(self, done: _InFlight, results: Mapping[str, NDArray[Any]]) -> None:
         """Wait for a batch and copy its outputs to `results`; its slot is then free."""
         self._device.synchronize(done.downloaded)
         for name, output in done.slot.host_outputs.items():
             results[name][done.batch.rows] = output[: done.batch.size]
-
-    def _drop_largest_bucket(self) -> None:
-        """Drop the largest bucket and free all buffers, and with them the programs that are bound to them."""
-        self._buckets = self._buckets[:-1]
-        self._device.release()  # waits, because queued work may still use the buffers
-        self._slots.clear()
-        self._device.release()  # frees them
 
 
 @contextmanager

@@ -158,9 +158,9 @@ class MelanomaNet(nn.Module):
         images = self.normalised(tiles)
         pooled = self.attention(self.backbone(images)).attended.mean((2, 3))
         depth = self.depth(images) if depth_mm is None else depth_mm
-        joined = torch.cat((pooled, depth[:, None], patient), dim=1)
+        concatenated = torch.cat((pooled, depth[:, None], patient), dim=1)
         w1 = torch.cat((self.w1_image, self.w1_depth[:, None], self.w1_patient), dim=1)
-        first = functional.linear(joined, w1, self.b1).relu()
+        first = functional.linear(concatenated, w1, self.b1).relu()
         second = functional.linear(first, self.w2, self.b2).relu()
         return functional.linear(second, self.w3, self.b3).softmax(1)
 

@@ -22,7 +22,7 @@ def stream(seed: int, use: int) -> np.uint32:
     return np.uint32(first ^ second)
 
 
-def chance(column: Cells, row: Cells, key: np.uint32) -> Field:
+def uniform(column: Cells, row: Cells, key: np.uint32) -> Field:
     """A uniform number in [0, 1) for each lattice point; column and row are broadcast."""
     spread = column.astype(np.uint32) * np.uint32(0x9E3779B1) ^ row.astype(np.uint32) * np.uint32(0x85EBCA77) ^ key
     return (_mixed(spread) >> np.uint32(8)).astype(np.float32) * np.float32(2**-24)
@@ -30,7 +30,7 @@ def chance(column: Cells, row: Cells, key: np.uint32) -> Field:
 
 def draws(count: int, key: np.uint32) -> list[float]:
     """`count` uniform numbers in [0, 1)."""
-    return [float(value) for value in chance(np.arange(count), np.zeros(1, np.int64), key)]
+    return [float(value) for value in uniform(np.arange(count), np.zeros(1, np.int64), key)]
 
 
 def value_noise(u: Places, v: Places, key: np.uint32) -> Field:
@@ -40,7 +40,7 @@ def value_noise(u: Places, v: Places, key: np.uint32) -> Field:
     """
     left, top = np.floor(u), np.floor(v)
     column, row = as_cells(left), as_cells(top)
-    values = chance(*lattice(column, row, margin=1), key)
+    values = uniform(*lattice(column, row, margin=1), key)
     first, below = (column - column.min())[0], row - row.min()
     along = _between(values.take(first, axis=1), values.take(first + 1, axis=1), _eased(u - left))
     down = _eased(v - top)

@@ -198,14 +198,14 @@ def _lesion(seed: int, skin: Skin) -> Lesion:
 
 
 def _disc(
-    seed: int, skin: Skin, middle_um: float, half_um: float, depth_um: float, index: int, by_chance: list[float]
+    seed: int, skin: Skin, middle_um: float, half_um: float, depth_um: float, index: int, random: list[float]
 ) -> Disc:
     """One of the lobes, which are side by side; the middle ones reach deepest."""
     across = (2 * index / (DISCS - 1) - 1) * 0.85
     x = middle_um + across * half_um
-    reach = depth_um * (1 - across**2) * (0.72 + 0.28 * by_chance[0])
+    reach = depth_um * (1 - across**2) * (0.72 + 0.28 * random[0])
     # Lobes are 0.28 · half_um apart, so a radius above half of that leaves no gap.
-    radius = half_um * (0.24 + 0.12 * by_chance[1])
+    radius = half_um * (0.24 + 0.12 * random[1])
     return Disc(x, _surface_at(seed, skin, x) + reach - radius, radius)
 
 
@@ -223,9 +223,9 @@ def _structures(seed: int, skin: Skin) -> tuple[Structure, ...]:
     return tuple(placed)
 
 
-def _structure(seed: int, skin: Skin, form: Form, place: tuple[float, float], by_chance: list[float]) -> Structure:
+def _structure(seed: int, skin: Skin, form: Form, place: tuple[float, float], random: list[float]) -> Structure:
     """One structure near its group's place: µm from the section's left end, and a fraction of the depth range."""
-    aside, below, wide, tall, slant = by_chance
+    aside, below, wide, tall, slant = random
     x = skin.left_um + place[0] + form.spread_um * (aside - 0.5)
     depth = skin.thickness_um * _within(form.depth, place[1]) + form.spread_um * (below - 0.5)
     half_width = _within(form.half_width_um, wide)

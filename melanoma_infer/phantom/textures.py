@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from melanoma_infer.phantom.noise import Field, as_cells, chance, lattice, stream, value_noise
+from melanoma_infer.phantom.noise import Field, as_cells, lattice, stream, uniform, value_noise
 
 
 def collagen(seed: int, x_um: Field, y_um: Field, um_per_px: float) -> Field:
@@ -123,11 +123,11 @@ def _discs(x_um: Field, y_um: Field, um_per_px: float, key: np.uint32, discs: Di
     at = (row - row.min()) * bricks[0].size + (column - column.min())
     radius = np.float32(discs.radius_um / discs.pitch_um)
     room = np.float32(discs.jitter) * (np.float32(0.5) - radius)
-    size = radius * (1 - np.float32(discs.vary) * chance(*bricks, key))
-    present = chance(*bricks, key ^ np.uint32(1)) < discs.share
+    size = radius * (1 - np.float32(discs.vary) * uniform(*bricks, key))
+    present = uniform(*bricks, key ^ np.uint32(1)) < discs.share
     inside: Field = np.where(present, size * size, np.float32(-1)).take(at)
     for i, place in enumerate((u - left, v - top), start=2):
-        centre = np.float32(0.5) + room * (2 * chance(*bricks, key ^ np.uint32(i)) - 1)
+        centre = np.float32(0.5) + room * (2 * uniform(*bricks, key ^ np.uint32(i)) - 1)
         apart = place - centre.take(at)
         apart *= apart
         inside -= apart

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from melanoma_infer.phantom.noise import as_cells, chance, draws, stream, value_noise
+from melanoma_infer.phantom.noise import as_cells, draws, stream, uniform, value_noise
 
 
 def axes(width: int, height: int, cell: float = 7.3, first: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
@@ -13,7 +13,7 @@ def axes(width: int, height: int, cell: float = 7.3, first: float = 0.0) -> tupl
 
 
 def test_values_are_uniform_and_neighbours_are_uncorrelated():
-    values = chance(np.arange(-300, 300)[None, :], np.arange(-300, 300)[:, None], stream(5, 1))
+    values = uniform(np.arange(-300, 300)[None, :], np.arange(-300, 300)[:, None], stream(5, 1))
     counts, _ = np.histogram(values, bins=10, range=(0, 1))
     # 36 000 per bin: one standard deviation is 180.
     assert np.abs(counts - 36_000).max() < 5 * 180
@@ -25,7 +25,7 @@ def test_values_are_uniform_and_neighbours_are_uncorrelated():
 @pytest.mark.parametrize("other", [stream(6, 1), stream(5, 2), stream(5 + 2**31, 1)])
 def test_other_seeds_and_uses_are_uncorrelated(other):
     places = np.arange(1000)[None, :], np.arange(100)[:, None]
-    one, two = chance(*places, stream(5, 1)), chance(*places, other)
+    one, two = uniform(*places, stream(5, 1)), uniform(*places, other)
     assert abs(np.corrcoef(one.ravel(), two.ravel())[0, 1]) < 5 / np.sqrt(1e5)
 
 
@@ -37,20 +37,20 @@ def test_the_numbers_of_a_seed_never_change():
 def test_noise_takes_the_lattice_s_values_at_its_points_and_stays_between_them():
     columns, rows = np.arange(-3.0, 9)[None, :], np.arange(-5.0, 6)[:, None]
     key = stream(1, 1)
-    np.testing.assert_array_equal(value_noise(columns, rows, key), chance(as_cells(columns), as_cells(rows), key))
+    np.testing.assert_array_equal(value_noise(columns, rows, key), uniform(as_cells(columns), as_cells(rows), key))
     u, v = axes(200, 150)
     noise = value_noise(u, v, key)
     corners = (
-        chance(as_cells(np.floor(u)), as_cells(np.floor(v)), key),
-        chance(as_cells(np.floor(u)) + 1, as_cells(np.floor(v)), key),
-        chance(as_cells(np.floor(u)), as_cells(np.floor(v)) + 1, key),
-        chance(as_cells(np.floor(u)) + 1, as_cells(np.floor(v)) + 1, key),
+        uniform(as_cells(np.floor(u)), as_cells(np.floor(v)), key),
+        uniform(as_cells(np.floor(u)) + 1, as_cells(np.floor(v)), key),
+        uniform(as_cells(np.floor(u)), as_cells(np.floor(v)) + 1, key),
+        uniform(as_cells(np.floor(u)) + 1, as_cells(np.floor(v)) + 1, key),
     )
     assert (noise >= np.min(corners, axis=0) - 1e-6).all()
     assert (noise <= np.max(corners, axis=0) + 1e-6).all()
     # Halfway between four points it is their mean.
     half = value_noise(columns + 0.5, rows + 0.5, key)
-    lattice = chance(as_cells(np.arange(-3.0, 10)[None, :]), as_cells(np.arange(-5.0, 7)[:, None]), key)
+    lattice = uniform(as_cells(np.arange(-3.0, 10)[None, :]), as_cells(np.arange(-5.0, 7)[:, None]), key)
     means = (lattice[:-1, :-1] + lattice[1:, :-1] + lattice[:-1, 1:] + lattice[1:, 1:]) / 4
     np.testing.assert_allclose(half, means, atol=1e-6)
 
