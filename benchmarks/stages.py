@@ -97,7 +97,7 @@ def test_infer_the_golden_tiles(benchmark, bundle, engine, precision):
     assert len(benchmark(loaded.infer, bundle.golden.tiles)["probabilities"]) == len(bundle.golden.tiles)
 
 
-def test_aggregate_the_tiles(benchmark, slide, bundle):
+def test_join_the_tiles(benchmark, slide, bundle):
     request = SlideRequest(slide, SlideCase("slide"), SETTINGS)
     with SlideScoring(request, Scorer(bundle), Stopwatch()) as scoring:
         for _tile in scoring.infer():

@@ -1,4 +1,4 @@
-"""The attention module has the parameters W and b, and computes the reference's formula with them."""
+"""The attention module holds W and b, and computes the reference's formula with them."""
 
 import torch
 
