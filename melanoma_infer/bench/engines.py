@@ -52,7 +52,7 @@ class Timed:
         self.subject = subject
         environment = {**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
         environment |= KEEPING_MEMORY if subject.keeps_memory else {}
-        # -P: nothing is imported from the user's current folder.
+        # -P: nothing is imported from the folder of the user.
         self._process = subprocess.Popen(
             [sys.executable, "-P", "-m", CHILD],
             stdin=subprocess.PIPE,
@@ -142,7 +142,7 @@ def of_engines(rows: Sequence[EngineRow]) -> list[EngineRow]:
 
 
 def golden_p999(bundle: Bundle, probabilities: NDArray[Any]) -> float:
-    """99.9th percentile of |Δp| on the golden tiles, against the sealed probabilities."""
+    """99.9th percentile of |Δp| of the golden tiles' probabilities, against the sealed ones."""
     return float(np.percentile(np.abs(probabilities - bundle.golden.outputs["probabilities"]), 99.9))
 
 
