@@ -1,7 +1,7 @@
-"""What each fusion can save at most, by arithmetic: `python benchmarks/arithmetic.py` prints arithmetic.md's tables.
+"""Upper bounds on what each fusion can save: `python benchmarks/arithmetic.py` prints the tables of arithmetic.md.
 
-A stage takes at least the longer of its bytes over the memory's bandwidth and its operations over the tensor cores'
-peak, both of the data sheet. No GPU was timed for these numbers.
+A stage takes at least the longer of two times: its bytes divided by the memory bandwidth, and its operations divided by
+the peak throughput of the tensor cores, both from the data sheet. No GPU was timed for these numbers.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from torch import Tensor, nn
 from melanoma_infer.model.resnet50 import ResNet50Backbone
 
 TILE_PX, CHANNELS, FEATURES, BATCH, VALUE = 512, 2048, 128, 32, 2
-"""fp16; the weights' bytes are shared by a batch of 32 tiles."""
+"""Tile side, channels, features, batch size, and bytes per value (fp16). A batch of 32 tiles shares the weights."""
 MAP = CHANNELS * (TILE_PX // 32) ** 2 * VALUE
-"""S, the bytes of one tile's feature map."""
+"""Bytes of one tile's feature map."""
 
 
 @dataclass(frozen=True)
 class Gpu:
-    """Peaks from the vendor's data sheets; RTX 4000 Ada's operations from its 48 multiprocessors at 2.175 GHz."""
+    """Peaks from NVIDIA's data sheets; the FLOP/s of the RTX 4000 Ada from its 48 multiprocessors at 2.175 GHz."""
 
     name: str
     bytes_per_s: float
@@ -39,7 +39,7 @@ GPUS = (
 
 @dataclass(frozen=True)
 class Work:
-    """What one tile costs in one stage."""
+    """The bytes and operations of one tile in one stage."""
 
     moved_bytes: float
     flops: float = 0.0
@@ -48,12 +48,12 @@ class Work:
         return Work(self.moved_bytes + other.moved_bytes, self.flops + other.flops)
 
     def microseconds(self, gpu: Gpu) -> float:
-        """The least time that the GPU can take."""
+        """The shortest possible time on the GPU."""
         return 1e6 * max(self.moved_bytes / gpu.bytes_per_s, self.flops / gpu.flops)
 
 
 def backbone() -> dict[str, list[Work]]:
-    """The convolutions of each stage, each with its batch normalisation, ReLU and shortcut folded in."""
+    """The convolutions of each stage, with batch normalisation, ReLU and shortcut fused into each."""
     stages: dict[str, list[Work]] = {}
     network = ResNet50Backbone().to("meta")
     for name, module in network.named_modules():
@@ -77,13 +77,13 @@ def _convolution(layer: nn.Conv2d, given: Tensor, out: Tensor, *, shortcut: bool
 
 
 def network() -> dict[str, list[Work]]:
-    """Every stage of one tile as the paper's equations are usually run: normalise, backbone, tail."""
+    """Every stage for one tile as the paper's equations are usually run: normalise, backbone, tail."""
     pixels = TILE_PX**2 * 3
     return {"normalise": [Work(pixels * (1 + VALUE))], **backbone(), "tail": [Work(5 * MAP)]}
 
 
 def fusions() -> Iterator[tuple[str, list[Work], Work]]:
-    """Each fusion's name, what runs without it, one after the other, and what runs with it."""
+    """Each fusion: its name, the work without it, one step after the other, and the work with it."""
     stages = network()
     products = 2 * CHANNELS * FEATURES * (TILE_PX // 32) ** 2
     weights = VALUE * CHANNELS * FEATURES / BATCH
@@ -102,14 +102,14 @@ def _flops(works: list[Work]) -> float:
 
 
 def total(stages: dict[str, list[Work]], gpu: Gpu) -> float:
-    """The least time of one tile, every layer after the other, in µs."""
+    """The shortest possible time for one tile in µs, one layer after the other."""
     return sum(work.microseconds(gpu) for works in stages.values() for work in works)
 
 
 def tables() -> Iterator[str]:
     """The two tables as Markdown."""
     stages = network()
-    yield "| stage, least µs a tile | MB | GFLOP | " + " | ".join(gpu.name for gpu in GPUS) + " |"
+    yield "| stage, least µs per tile | MB | GFLOP | " + " | ".join(gpu.name for gpu in GPUS) + " |"
     yield "|---" * (3 + len(GPUS)) + "|"
     for name, works in stages.items():
         whole = sum(works, Work(0))

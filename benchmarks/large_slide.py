@@ -1,8 +1,9 @@
-"""Write a slide of any size in bounded memory: a real slide's lowest level, mirrored again and again.
+"""Writes a slide of any size in bounded memory: level 0 of a real slide, mirrored repeatedly.
 
     python benchmarks/large_slide.py SOURCE.svs OUT.svs --width 100000 --height 80000
 
-An Aperio-like pyramid (1, 4, 16) of 256 px JPEG tiles with the source's scale. Equal tiles are encoded once.
+The result is an Aperio-like pyramid (1, 4, 16) of 256 px JPEG tiles with the source's scale. Equal tiles are encoded
+once.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from PIL import Image
 
 TILE_PX = 256
 PERIOD_PX = 4096
-"""The source is cut to half of this, at most, so that its mirrored copies repeat after whole tiles."""
+"""The source is cropped to at most half of this, so that its mirrored copies repeat after whole tiles."""
 DOWNSAMPLES = (1, 4, 16)
 QUALITY = 60
 MARGIN_PX = 2048
@@ -30,7 +31,7 @@ BACKGROUND = 244
 
 
 def write_large_slide(source: Path, out: Path, width: int, height: int) -> None:
-    """Write it; at most a few thousand encoded tiles are held."""
+    """Write the slide; at most a few thousand encoded tiles are in memory."""
     with openslide.OpenSlide(source) as slide:
         sides = [min(side // TILE_PX * TILE_PX, PERIOD_PX // 2) for side in slide.dimensions]
         pixels = np.asarray(slide.read_region((0, 0), 0, (sides[0], sides[1])).convert("RGB"))
@@ -75,7 +76,7 @@ def _encoded_tiles(small: NDArray[np.uint8], shape: tuple[int, int, int], margin
 
 
 def _mirrored(start: int, side: int, period: int, margin: int) -> bytes:
-    """The source's rows (or columns) of one tile; -1 where there is glass."""
+    """The source's rows (or columns) for one tile; -1 for background."""
     at: NDArray[Any] = np.arange(start, start + TILE_PX)
     within = at % (2 * period)
     index = np.where(within < period, within, 2 * period - 1 - within)

@@ -1,7 +1,7 @@
-"""Every stage of a slide by itself: ``python -m pytest benchmarks/stages.py``, with pytest-benchmark's own options.
+"""Times every stage of a slide on its own: ``python -m pytest benchmarks/stages.py``, with pytest-benchmark's options.
 
-``--benchmark-autosave`` and ``--benchmark-compare`` say what a change cost. Rates of one run only compare: machines are
-shared. The slide is the first one in the folder that MMINFER_TEST_SLIDES names.
+``--benchmark-autosave`` and ``--benchmark-compare`` show what a change costs. Only times from the same run can be
+compared, because machines are shared. The slide is the first one in the folder MMINFER_TEST_SLIDES.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def slide() -> Path:
     """A real slide."""
     found = sorted(Path(os.environ.get("MMINFER_TEST_SLIDES", "nowhere")).glob("*.svs"))
     if not found:
-        pytest.skip("MMINFER_TEST_SLIDES names no folder with an .svs slide")
+        pytest.skip("MMINFER_TEST_SLIDES is not a folder with an .svs slide")
     return found[0]
 
 
@@ -49,7 +49,7 @@ def bundle():
 
 @pytest.fixture(scope="module")
 def result(slide, bundle):
-    """The slide's result, for what comes after the engine."""
+    """The slide's result, for the stages after the engine."""
     return score_slide(slide, Scorer(bundle), settings=SETTINGS)
 
 

@@ -1,7 +1,7 @@
-"""A GPU with TensorRT on it, drawn from the installed bindings: every call is bound to its real signature.
+"""A fake GPU with TensorRT, made from the installed bindings: every call is bound to its real signature.
 
-Nothing here has a GPU. Memory is NumPy's, streams are queues that run as late as they may, and an engine computes the
-colour rule of `bundles_for_tests`. What cannot be drawn (kernels, numbers, timing) is left to a machine that has one.
+Memory is NumPy's, streams are queues that run as late as allowed, and an engine computes the colour rule of
+`bundles_for_tests`. What cannot be faked (kernels, numbers, timing) is tested on a machine with a GPU.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ trt = pytest.importorskip("tensorrt_rtx", reason=REASON)
 runtime = pytest.importorskip("cuda.bindings.runtime", reason=REASON)
 
 
-# Signatures of the bindings, read from where they are written.
+# Signatures of the bindings, read from their docstrings.
 
 
 class WrongCallError(AssertionError):
@@ -31,7 +31,7 @@ class WrongCallError(AssertionError):
 
 
 def check_cuda_call(name: str, *args: Any) -> None:
-    """Nothing, when `cuda.bindings.runtime` has a function of this name that takes these arguments."""
+    """Raise unless `cuda.bindings.runtime` has a function of this name that takes these arguments."""
     if not hasattr(runtime, name):
         raise WrongCallError(f"cuda.bindings.runtime has no {name}")
     try:
@@ -45,7 +45,7 @@ def check_cuda_call(name: str, *args: Any) -> None:
 
 
 def check_trt_call(owner: str, name: str, *args: Any) -> None:
-    """Nothing, when a class of the bindings has a method of this name with an overload that takes these arguments."""
+    """Raise unless a class of the bindings has a method of this name with an overload that takes these arguments."""
     method = getattr(getattr(trt, owner, None), name, None)
     if method is None:
         raise WrongCallError(f"{owner} has no {name}")
@@ -55,13 +55,13 @@ def check_trt_call(owner: str, name: str, *args: Any) -> None:
 
 
 def check_trt_attribute(owner: str, name: str) -> None:
-    """Nothing, when a class of the bindings has this property."""
+    """Raise unless a class of the bindings has this property."""
     if not isinstance(getattr(getattr(trt, owner), name, None), property):
         raise WrongCallError(f"{owner} has no attribute {name}")
 
 
 def signatures(doc: str, name: str) -> list[list[tuple[str, str, bool]]]:
-    """Of each overload that pybind11 wrote down: (name, type, has a default) of every parameter but `self`."""
+    """(name, type, has a default) of every parameter but `self`, for each overload that pybind11 documents."""
     found = re.findall(rf"^(?:\d+\. )?{name}\((.*)\) -> ", doc, re.MULTILINE)
     return [_parameters(text) for text in found if text != "*args, **kwargs"]
 
@@ -93,7 +93,7 @@ def _is_a(value: Any, kind: str) -> bool:
 
 
 def like(owner: str) -> Callable[[type], type]:
-    """Let a class be called as the bindings' class of that name: what they do not have, it must not have either."""
+    """Check a fake class against the bindings' class of that name: it may have no member that theirs lacks."""
 
     def decorate(kind: type) -> type:
         for name, member in list(vars(kind).items()):
@@ -126,7 +126,7 @@ INVALID_VALUE = runtime.cudaError_t.cudaErrorInvalidValue
 
 @dataclass
 class Queue:
-    """A stream: work in order, done when somebody waits for it."""
+    """A stream: work in order, done when something waits for it."""
 
     work: list[Callable[[], None]] = field(default_factory=list)
     done: int = 0
@@ -143,7 +143,7 @@ class Queue:
 
 
 class FakeCuda:
-    """`cuda.bindings.runtime` on a GPU with so much memory."""
+    """`cuda.bindings.runtime` on a GPU with `memory_bytes` of memory."""
 
     def __init__(
         self,
@@ -155,7 +155,7 @@ class FakeCuda:
     ) -> None:
         self.gpus, self.memory_bytes, self.target, self.model = gpus, memory_bytes, target, model
         self.live: dict[int, Any] = {}
-        """What was made and not freed yet, by handle or address."""
+        """Everything that was created and not freed yet, by handle or address."""
         self.queues: dict[int, Queue] = {}
         self.events: dict[int, tuple[Queue, int]] = {}
         self.graphs: dict[int, list[Callable[[], None]]] = {}
@@ -166,7 +166,7 @@ class FakeCuda:
         self._next = 0x1000
 
     def __getattr__(self, name: str) -> Any:
-        """A constant of the bindings, or one of the functions below, bound to its real signature first."""
+        """A constant of the bindings, or one of the functions below, checked against its real signature."""
         if (function := _FUNCTIONS.get(name)) is None:
             return getattr(runtime, name)
 
@@ -195,7 +195,7 @@ class FakeCuda:
         used = sum(thing.nbytes for thing in self.live.values() if isinstance(thing, np.ndarray))
         if used + size > self.memory_bytes:
             raise CudaFailureError(OUT_OF_MEMORY)
-        block = np.full(size, 0xA5, np.uint8)  # memory is not blank
+        block = np.full(size, 0xA5, np.uint8)  # fresh memory is not zero
         self.live[block.ctypes.data] = block
         return block.ctypes.data
 
@@ -373,7 +373,7 @@ def cudaGraphLaunch(gpu, executable, stream):  # noqa: N802
 
 @dataclass
 class Behaviour:
-    """What the library does beside computing, and what was asked of it."""
+    """How the library behaves besides computing, and which calls it got."""
 
     gpu: FakeCuda
     scratch_bytes_of_row: int = 1000
@@ -389,10 +389,10 @@ class Behaviour:
 
 
 def fake_library(behaviour: Behaviour, *, rtx: bool, outputs: Mapping[str, tuple[int, ...]], tile_px: int) -> Any:
-    """The module `tensorrt_rtx`, or `tensorrt` with the same names, on a GPU that is drawn.
+    """The module `tensorrt_rtx`, or `tensorrt` with the same names, on a fake GPU.
 
     Enumerations, the logger, networks and the parser are the real ones of TensorRT-RTX; full TensorRT's builder is
-    drawn, because there is none without a GPU.
+    fake, because the real one needs a GPU.
     """
     gpu = behaviour.gpu
     names = ["tiles", *outputs]
@@ -406,6 +406,7 @@ def fake_library(behaviour: Behaviour, *, rtx: bool, outputs: Mapping[str, tuple
             module.logger = logger
 
         def deserialize_cuda_engine(self, content):
+            assert gpu.current, "an engine is loaded on the current GPU, which was not set"
             behaviour.opened.append(content)
             if behaviour.fails_on_load:
                 say(trt.ILogger.ERROR, behaviour.fails_on_load)
@@ -510,7 +511,7 @@ def fake_library(behaviour: Behaviour, *, rtx: bool, outputs: Mapping[str, tuple
             behaviour.refitted.append(model)
             return True
 
-    builder = _counting_builder(behaviour) if rtx else _drawn_builder(behaviour)
+    builder = _counting_builder(behaviour) if rtx else _fake_builder(behaviour)
     module = SimpleNamespace(
         **{name: getattr(trt, name) for name in dir(trt) if not name.startswith("_")}
         | {"__version__": "1.7.1.116" if rtx else "10.13.3", "Runtime": Runtime, "Refitter": Refitter}
@@ -531,7 +532,7 @@ def _view(pointer: int, size: int) -> np.ndarray:
 
 
 def _counting_builder(behaviour: Behaviour) -> Callable[[Any], Any]:
-    """The real builder, whose builds are counted."""
+    """The real builder; its builds are counted."""
 
     def make(logger: Any) -> Any:
         behaviour.built += 1
@@ -540,8 +541,8 @@ def _counting_builder(behaviour: Behaviour) -> Callable[[Any], Any]:
     return make
 
 
-def _drawn_builder(behaviour: Behaviour) -> type:
-    """A builder as full TensorRT's, which needs a GPU: real networks, and a plan of a few bytes."""
+def _fake_builder(behaviour: Behaviour) -> type:
+    """A fake of full TensorRT's builder, which needs a GPU: real networks, and a plan of a few bytes."""
 
     @like("ITimingCache")
     class ITimingCache:

@@ -1,9 +1,9 @@
-"""One slide, one set of weights: WSInfer, TIAToolbox and mminfer, each as a whole process, one after the other.
+"""Compares WSInfer, TIAToolbox and mminfer on one slide with the same weights, each as a whole process.
 
-``python benchmarks/peers/compare.py SLIDE --bundle BUNDLE --work FOLDER`` installs each peer in a virtual environment
-of its own below FOLDER (6 GB each, because they bring PyTorch for a GPU), and writes results/peers.csv. The peers get
-the bundle's network as TorchScript. Each finds its own tissue, so tiles differ in number, and rates are tiles a second;
-probabilities are compared where a peer's tiles lie.
+``python benchmarks/peers/compare.py SLIDE --bundle BUNDLE --work FOLDER`` installs each peer in its own virtual
+environment in FOLDER (6 GB each, because they include PyTorch for a GPU), and writes results/peers.csv. The peers get
+the bundle's network as TorchScript. Each finds tissue in its own way, so the numbers of tiles differ, and throughput is
+in tiles/s; probabilities are compared at the peer's tiles.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ PEERS = {"wsinfer": ["wsinfer==0.6.1", "zarr<3"], "tiatoolbox": ["tiatoolbox==2.
 
 @dataclass(frozen=True)
 class Row:
-    """One tool on the slide: seconds of its whole process, and its rate by each peer's."""
+    """One tool on the slide: seconds of its whole process, and its throughput relative to each peer's."""
 
     tool: str
     precision: str
@@ -48,15 +48,15 @@ class Row:
     seconds: float
     tiles_per_s: float
     mean_dp: float
-    """Mean |Δp| over tiles and classes, against mminfer fp32 on OpenVINO at the same places."""
+    """Mean |Δp| over tiles and classes, against mminfer fp32 on OpenVINO at the same positions."""
     compared: int
-    """Tiles."""
+    """Number of tiles that were compared."""
     ratio_to_wsinfer: float = float("nan")
     ratio_to_tiatoolbox: float = float("nan")
 
 
 class _LogProbabilities(torch.nn.Module):
-    """What the peers take: normalised float images (N, 3, tile_px, tile_px) in, logits whose softmax is p out."""
+    """The network as the peers expect it: normalised float images (N, 3, tile_px, tile_px) in, logits out."""
 
     def __init__(self, bundle: Bundle) -> None:
         super().__init__()
@@ -68,7 +68,7 @@ class _LogProbabilities(torch.nn.Module):
 
 
 def write_model(bundle: Bundle, tile_um: float, folder: Path) -> None:
-    """The bundle's network as TorchScript, and its settings as WSInfer's config.json."""
+    """Write the bundle's network as TorchScript, and its settings as WSInfer's config.json."""
     card = bundle.card
     folder.mkdir(parents=True, exist_ok=True)
     example = torch.rand(1, 3, card.tile_px, card.tile_px)
@@ -91,7 +91,7 @@ def write_model(bundle: Bundle, tile_um: float, folder: Path) -> None:
 
 
 def python_of(tool: str, work: Path) -> str:
-    """The Python of the tool's virtual environment, which is made where there is none."""
+    """The Python of the tool's virtual environment, which is created if it does not exist."""
     python = work / tool / "bin" / "python"
     if not python.is_file():
         venv.create(work / tool, with_pip=True)
@@ -100,7 +100,7 @@ def python_of(tool: str, work: Path) -> str:
 
 
 def run_wsinfer(slide: Path, model: Path, work: Path) -> tuple[Path, float]:
-    """Its table of tiles, and the seconds of its process."""
+    """Run WSInfer: its table of tiles, and the seconds of its process."""
     slides, results = work / "slides", work / "wsinfer-results"
     slides.mkdir(exist_ok=True)
     link = slides / slide.name
@@ -117,17 +117,17 @@ def run_wsinfer(slide: Path, model: Path, work: Path) -> tuple[Path, float]:
 
 
 def run_tiatoolbox(slide: Path, model: Path, work: Path) -> tuple[Path, float]:
-    """Its tiles as a table like WSInfer's, and the seconds of its process."""
+    """Run TIAToolbox: its tiles as a table like WSInfer's, and the seconds of its process."""
     table = work / "tiatoolbox-results" / f"{slide.stem}.csv"
     python = python_of("tiatoolbox", work)
     return table, seconds_of([python, HERE / "with_tiatoolbox.py", slide, model, table, BATCH])
 
 
 def seconds_of(command: list[object], **environment: str) -> float:
-    """How long a process takes.
+    """The seconds that a process takes.
 
     Raises:
-        subprocess.CalledProcessError: it failed; it has said why.
+        subprocess.CalledProcessError: it failed; its output has the reason.
     """
     started = perf_counter()
     subprocess.run([str(part) for part in command], check=True, env=os.environ | environment, stdout=sys.stderr)
@@ -135,7 +135,7 @@ def seconds_of(command: list[object], **environment: str) -> float:
 
 
 def peer_row(tool: str, table: Path, seconds: float, scorer: Scorer, slide: Path, settings: Settings) -> Row:
-    """A peer's row; its probabilities are compared where its tiles lie."""
+    """A peer's row; its probabilities are compared at its own tiles."""
     with table.open(newline="", encoding="utf-8") as file:
         tiles = len(list(csv.DictReader(file)))
     compared = compare_with_expected(scorer, slide, table, settings)
@@ -143,7 +143,7 @@ def peer_row(tool: str, table: Path, seconds: float, scorer: Scorer, slide: Path
 
 
 def our_rows(bundle: str, slide: Path, tile_um: float, work: Path) -> list[Row]:
-    """Our rows, from whole processes of `mminfer score`."""
+    """The rows of mminfer, from whole processes of `mminfer score`."""
     rows, exact = [], np.empty(0)
     for precision in ("fp32", "int8"):
         out = work / f"mminfer-{precision}"
@@ -179,7 +179,7 @@ def _probabilities(table: Path) -> np.ndarray:
 
 
 def with_ratios(rows: list[Row]) -> list[Row]:
-    """The rows, each one's rate by that of every peer."""
+    """The rows with each one's throughput divided by that of every peer."""
     rates = {row.tool: row.tiles_per_s for row in rows}
     return [
         replace(
@@ -192,11 +192,11 @@ def with_ratios(rows: list[Row]) -> list[Row]:
 
 
 def main() -> None:
-    """Run all, print the rows and keep them."""
+    """Run all tools; print and save the rows."""
     parser = argparse.ArgumentParser(description="Run peers and mminfer on one slide with the same weights.")
     parser.add_argument("slide", type=Path)
-    parser.add_argument("--bundle", required=True, help="of our own network, such as `bundle create … --random 7`")
-    parser.add_argument("--work", type=Path, required=True, help="a folder for environments and results")
+    parser.add_argument("--bundle", required=True, help="one of our own network, such as `bundle create … --random 7`")
+    parser.add_argument("--work", type=Path, required=True, help="folder for virtual environments and results")
     parser.add_argument("--tile-um", type=float, default=256.0)
     parser.add_argument("--tools", nargs="+", choices=list(PEERS), default=list(PEERS))
     given = parser.parse_args()

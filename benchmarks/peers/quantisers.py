@@ -1,10 +1,10 @@
-"""One float32 graph, one set of tiles: int8 by ONNX Runtime, by NNCF and by mminfer, all run by OpenVINO.
+"""Compares int8 quantisation by ONNX Runtime, NNCF and mminfer: same float32 graph, same tiles, all run by OpenVINO.
 
-``python benchmarks/peers/quantisers.py BUNDLE`` installs NNCF in a virtual environment of its own (0.5 GB, no PyTorch),
-and writes results/quantisers.csv. Each quantises the same convolutions and residual Adds, by its default way to set
-ranges and biases, and keeps no layer in float. ONNX Runtime is shown twice: as it places int8, on what a convolution
-takes and gives, and on what it takes alone. So is NNCF: as it writes its file, uint8 where values are never negative,
-and with int8 throughout, which is all that TensorRT-RTX reads.
+``python benchmarks/peers/quantisers.py BUNDLE`` installs NNCF in its own virtual environment (0.5 GB, no PyTorch), and
+writes results/quantisers.csv. Each tool quantises the same convolutions and residual Adds, with its default choice of
+ranges and biases, and keeps no layer in float. ONNX Runtime has two rows: quantising inputs and outputs of convolutions
+(its default), and inputs only. NNCF has two rows: as it writes its file, with uint8 for values that are never negative,
+and with int8 throughout, because TensorRT-RTX reads nothing else.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ VENVS = HERE.parents[1] / "build" / "peers"
 NNCF = ["nncf==3.4.0", "onnx==1.23.2", "onnxruntime==1.32.0"]
 ROUNDS = 5
 SIGNED = {"ActivationSymmetric": True, "QuantizeBias": False}
-"""For ONNX Runtime: a zero point of 0, and float biases, as TensorRT-RTX refuses int32 behind a DequantizeLinear."""
+"""For ONNX Runtime: zero points of 0, and float biases, because TensorRT-RTX refuses int32 after a DequantizeLinear."""
 INPUTS_ONLY = {"OpTypesToExcludeOutputQuantization": ["Conv", "Add"]}
-"""Without this ONNX Runtime quantises before each ReLU, and once more behind it."""
+"""Without this ONNX Runtime quantises before each ReLU and again after it."""
 Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
 class Quantised:
-    """An int8 graph, who made it, and in how many seconds."""
+    """An int8 graph, the tool that made it, and how many seconds that took."""
 
     quantiser: str
     version: str
@@ -68,8 +68,8 @@ class Quantised:
 class Row:
     """One quantiser: how far its graph on OpenVINO is from the float32 reference, and what else can run it.
 
-    `accepted` is "yes" where the graph keeps the rules of any bundle, and `portable` where it keeps those of int8 on
-    every engine; else "no", with the first rule that is broken. Figures are NaN where OpenVINO does not run the graph.
+    `accepted` is "yes" if the graph follows the rules for any bundle, and `portable` if it follows those for int8 on
+    every engine; otherwise "no" and the first broken rule. Figures are NaN if OpenVINO does not run the graph.
     """
 
     quantiser: str
@@ -80,18 +80,18 @@ class Row:
     mean_dp: float
     max_dp: float
     features_rms: float | None
-    """None where the model gives no features."""
+    """None if the model has no features."""
     portable: str
     accepted: str
     tiles_per_s: float
-    """Of OpenVINO: the median of ROUNDS, in which all take turns."""
+    """Throughput on OpenVINO: the median of ROUNDS rounds, in which all take turns."""
     seconds: float
-    """To quantise."""
+    """Time to quantise."""
     bytes: int
 
 
 def by_mminfer(content: bytes, tiles: Pixels) -> Quantised:
-    """Our own, with every layer of the backbone in int8."""
+    """The quantisation of mminfer, with every layer of the backbone in int8."""
     started = perf_counter()
     calibrated = calibrate(content, tiles)
     graph = settle(quantize(calibrated), calibrated.model, tiles)
@@ -99,7 +99,7 @@ def by_mminfer(content: bytes, tiles: Pixels) -> Quantised:
 
 
 def by_onnxruntime(content: bytes, tiles: Pixels, *, inputs_only: bool = False) -> Quantised:
-    """ONNX Runtime's static quantisation, symmetric and int8, as its documentation advises for TensorRT."""
+    """ONNX Runtime's static quantisation, symmetric and int8, as its documentation recommends for TensorRT."""
     release = quiet.onnxruntime().__version__
     from onnxruntime.quantization import QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
@@ -124,10 +124,10 @@ def by_onnxruntime(content: bytes, tiles: Pixels, *, inputs_only: bool = False) 
 
 
 def by_nncf(content: bytes, tiles: Pixels, venvs: Path) -> Quantised:
-    """NNCF's post-training quantisation, in a process of its own; the seconds are those of its call alone.
+    """NNCF's post-training quantisation, in its own process; the seconds are those of its call only.
 
     Raises:
-        subprocess.CalledProcessError: it failed; it has said why.
+        subprocess.CalledProcessError: it failed; its output has the reason.
     """
     model, python = prepared(content), python_of_nncf(venvs)
     with TemporaryDirectory() as folder:
@@ -136,12 +136,12 @@ def by_nncf(content: bytes, tiles: Pixels, venvs: Path) -> Quantised:
         np.save(paths[1], tiles)
         paths[3].write_text(json.dumps(quantised_nodes(model)))
         command = [python, str(HERE / "with_nncf.py"), *map(str, paths)]
-        said = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
-        return Quantised("nncf", graph=paths[2].read_bytes(), **json.loads(said))
+        answer = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1]
+        return Quantised("nncf", graph=paths[2].read_bytes(), **json.loads(answer))
 
 
 def python_of_nncf(venvs: Path) -> str:
-    """The Python of NNCF's virtual environment, which is made where there is none."""
+    """The Python of NNCF's virtual environment, which is created if it does not exist."""
     python = venvs.resolve() / "nncf" / "bin" / "python"
     if not python.is_file():
         venv.create(venvs / "nncf", with_pip=True)
@@ -150,7 +150,7 @@ def python_of_nncf(venvs: Path) -> str:
 
 
 def prepared(content: bytes) -> onnx.ModelProto:
-    """The graph as `calibrate` sees it: named, in order, with its weights stored as they are used."""
+    """The graph as `calibrate` gets it: nodes named and sorted, weights stored in the form in which they are used."""
     model = onnx.load_model_from_string(content)
     for change in (name_nodes, sort_topologically, store_constants, fold_reshaped):
         change(model.graph)
@@ -164,7 +164,7 @@ def quantised_nodes(model: onnx.ModelProto) -> list[str]:
 
 
 class _Reader:
-    """Tiles (N, tile_px, tile_px, 3) one by one, as ONNX Runtime asks for them."""
+    """Tiles (N, tile_px, tile_px, 3) one by one, in the interface that ONNX Runtime expects."""
 
     def __init__(self, tiles: Pixels) -> None:
         self._left = iter(tiles)
@@ -176,10 +176,10 @@ class _Reader:
 
 
 def int8_throughout(content: bytes) -> bytes:
-    """The graph with every uint8 value as int8 with a zero point of 0: the same range, in steps about twice as wide.
+    """The graph with every uint8 value as int8 with a zero point of 0: the same range, with steps about twice as wide.
 
     Raises:
-        ValueError: a stored tensor is uint8, which this does not convert.
+        ValueError: a stored tensor is uint8, which is not supported.
     """
     model = onnx.load_model_from_string(content)
     stored = {tensor.name: tensor for tensor in model.graph.initializer}
@@ -198,13 +198,13 @@ def int8_throughout(content: bytes) -> bytes:
 
 
 def signed_scale(scale: NDArray[Any], zero: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The scale at which int8 reaches as far as uint8 with this scale and zero point did."""
+    """The scale with which int8 covers the range of uint8 with this scale and zero point."""
     farthest = np.maximum(zero, 255 - zero.astype(np.int32))
     return (scale * farthest / LEVELS).astype(np.float32)
 
 
 def rows_of(bundle: Bundle, made: Sequence[Quantised]) -> list[Row]:
-    """A row for each graph, compared on drawn tiles that nothing was set on."""
+    """A row for each graph, compared on drawn tiles that were not used for calibration."""
     tiles = check_tiles(bundle.card).pixels
     reference = reference_outputs(bundle, tiles)
     engines = [openvino_of(bundle, each.graph) for each in made]
@@ -227,7 +227,7 @@ def rows_of(bundle: Bundle, made: Sequence[Quantised]) -> list[Row]:
 
 
 def openvino_of(bundle: Bundle, graph: bytes) -> Engine | None:
-    """OpenVINO with this int8 graph, or None where it does not compile it."""
+    """OpenVINO with this int8 graph, or None if it cannot compile it."""
     changed = replace(bundle, graphs={**bundle.graphs, "int8": graph})
     try:
         return load_engine(changed, "openvino", precision="int8").engine
@@ -236,7 +236,7 @@ def openvino_of(bundle: Bundle, graph: bytes) -> Engine | None:
 
 
 def tiles_per_s(engines: Sequence[Engine | None], tiles: Pixels) -> list[float]:
-    """Each engine's median rate over rounds in which all take turns, the first not counted; NaN where there is none."""
+    """Each engine's median throughput over rounds in which all take turns, after a warm-up round; NaN for None."""
     seconds = [[_seconds(engine, tiles) for engine in engines] for _ in range(1 + ROUNDS)]
     return [float(rate) for rate in len(tiles) / np.median(seconds[1:], axis=0)]
 
@@ -250,7 +250,7 @@ def _seconds(engine: Engine | None, tiles: Pixels) -> float:
 
 
 def figures(bundle: Bundle, engine: Engine | None, tiles: Pixels, reference: Outputs) -> dict[str, float | None]:
-    """A row's differences of the engine from the reference, NaN where there is none."""
+    """The engine's differences from the reference for a row; NaN for None."""
     names = ("p999_dp", "mean_dp", "max_dp", "features_rms")
     if engine is None:
         return dict.fromkeys(names, float("nan"))
@@ -259,7 +259,7 @@ def figures(bundle: Bundle, engine: Engine | None, tiles: Pixels, reference: Out
 
 
 def kept(check: Callable[..., None], *given: Any) -> str:
-    """Return "yes" where the check passes, else "no" and the rule that is broken."""
+    """Return "yes" if the check passes, otherwise "no" and the broken rule."""
     try:
         check(*given)
     except BundleError as error:
@@ -268,10 +268,10 @@ def kept(check: Callable[..., None], *given: Any) -> str:
 
 
 def main() -> None:
-    """Quantise by all, compare, print the rows and keep them."""
+    """Quantise with every tool and compare; print and save the rows."""
     parser = argparse.ArgumentParser(description="Compare int8 by mminfer, ONNX Runtime and NNCF on one bundle.")
-    parser.add_argument("bundle", help="best a wide one, such as `bundle create … --random 7 --width 64`")
-    parser.add_argument("--venvs", type=Path, default=VENVS, help="a folder for NNCF's virtual environment")
+    parser.add_argument("bundle", help="preferably a wide one, such as `bundle create … --random 7 --width 64`")
+    parser.add_argument("--venvs", type=Path, default=VENVS, help="folder for NNCF's virtual environment")
     given = parser.parse_args()
     bundle = open_bundle(given.bundle)
     content, tiles = bundle.graphs["fp32"], calibration_tiles(bundle.card).pixels

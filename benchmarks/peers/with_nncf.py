@@ -1,4 +1,4 @@
-"""Run by NNCF's own Python: the graph with these nodes in int8, and on standard output how long that took."""
+"""Quantises the named nodes of a graph to int8 and prints how long that took. Runs in NNCF's virtual environment."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from time import perf_counter
 
-sys.modules["openvino_telemetry"] = None  # or NNCF would report to a server
+sys.modules["openvino_telemetry"] = None  # otherwise NNCF would report to a server
 
 import nncf  # noqa: E402
 import numpy as np  # noqa: E402
@@ -15,7 +15,7 @@ import onnx  # noqa: E402
 
 
 def main(model: Path, tiles: Path, quantised: Path, names: Path) -> None:
-    """Quantise the model on the tiles: only nodes of these names, the preset PERFORMANCE, all else NNCF's default."""
+    """Quantise only the nodes with these names, with the preset PERFORMANCE and otherwise NNCF's defaults."""
     graph = onnx.load(model)
     wanted = set(json.loads(names.read_text()))
     pixels = np.load(tiles)

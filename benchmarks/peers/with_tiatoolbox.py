@@ -1,4 +1,4 @@
-"""Run by TIAToolbox's own Python: its PatchPredictor with the given network; its tiles in WSInfer's columns."""
+"""Runs TIAToolbox's PatchPredictor with the given network, in its own virtual environment; writes WSInfer's columns."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Network(ModelABC):
 
     @staticmethod
     def infer_batch(model: torch.nn.Module, batch_data: torch.Tensor, device: str) -> np.ndarray:
-        """Probabilities of a batch, as the engine asks for them."""
+        """Probabilities of a batch, in the interface that the predictor expects."""
         with torch.inference_mode():
             return model(batch_data.to(device)).cpu().numpy()
 
@@ -62,7 +62,7 @@ def main(slide: Path, model: Path, table: Path, batch: int) -> None:
 
 
 def write_table(path: Path, corners: np.ndarray, probabilities: np.ndarray, classes: list[str]) -> None:
-    """Rows of WSInfer's columns; corners (N, 4) are x and y of the upper left and lower right in level-0 pixels."""
+    """Write the tiles with WSInfer's columns; corners (N, 4) are x0, y0, x1, y1 in level-0 pixels."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file)

@@ -1,1 +1,1 @@
-"""What `mminfer bench` measures: everything side by side in one run, with the parity of what was timed."""
+"""What `mminfer bench` measures: everything side by side in one run, and how exact each timed engine is."""

@@ -1,4 +1,4 @@
-"""Bars beside their names, as PNG."""
+"""A horizontal bar chart as PNG."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ BAR, PALE_BAR = (52, 101, 164), (170, 190, 214)
 
 @dataclass(frozen=True)
 class Bar:
-    """A name, a length, what stands at its end, and whether it is what the reader should look at."""
+    """A bar: its name, its length, the text at its end, and whether it is drawn in full colour."""
 
     name: str
     length: float
@@ -25,7 +25,7 @@ class Bar:
 
 
 def chart(title: str, bars: Sequence[Bar], note: str = "") -> bytes:
-    """The bars below each other, the longest as long as there is room; what is not told is pale."""
+    """The chart as PNG bytes, scaled to the longest bar; bars that are not `told` are pale."""
     picture = Image.new("RGB", (WIDTH_PX, 2 * MARGIN_PX + ROW_PX * (len(bars) + 2)), WHITE)
     draw = ImageDraw.Draw(picture)
     draw.text((MARGIN_PX, MARGIN_PX), title, INK, font(20))

@@ -1,6 +1,7 @@
-"""A process that times one subject: `python -m melanoma_infer.bench.child`, one JSON line in and out at a time.
+"""A process that times one subject: `python -m melanoma_infer.bench.child`, with JSON lines on stdin and stdout.
 
-In: what to load. Out: its first answer, and how it runs. Then for each line in, a repeat's tiles and seconds out.
+The first line in says what to load; the line out has the golden probabilities, the batch size and the layout. Then each
+line in requests a repeat, and the line out has its number of tiles and its seconds.
 """
 
 from __future__ import annotations
@@ -16,45 +17,47 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_infer.bench.subjects import Subject, Way
+from melanoma_infer.bench.subjects import Subject, Variant
 from melanoma_infer.bundle.bundle import Bundle, open_bundle
 from melanoma_infer.engines import load_engine
 from melanoma_infer.errors import MminferError
 
 Run = Callable[[NDArray[np.uint8]], NDArray[Any]]
 TURNS = 3
-"""Of each way that PyTorch can be run, before the fastest is timed."""
+"""How often each variant is tried before the fastest is chosen."""
 
 
 @dataclass(frozen=True)
 class _Ready:
-    """What is timed, and how many tiles each call of it takes."""
+    """The function that is timed, and how many tiles each call takes."""
 
     run: Run
-    tiles_a_call: int
+    tiles_per_call: int
     batch: int
     layout: str = ""
 
 
 def main() -> None:
-    """Answer until the input ends."""
+    """Time the subject until stdin ends."""
     request = json.loads(sys.stdin.readline())
     given = request["subject"]
-    subject = Subject(**{**given, "ways": tuple(Way(**way) for way in given["ways"])})
+    subject = Subject(**{**given, "variants": tuple(Variant(**each) for each in given["variants"])})
     try:
         bundle = open_bundle(request["bundle"])
         _answer(subject, bundle, request["threads"], request["seconds"])
     except (MminferError, ImportError) as error:
         _say({"unavailable": str(error)})
-    except RuntimeError as error:  # what torch.compile raises, among others where there is no C++ compiler
+    except RuntimeError as error:  # torch.compile raises it, for example without a C++ compiler
         _say({"unavailable": str(error).strip().splitlines()[0]})
 
 
 def _answer(subject: Subject, bundle: Bundle, threads: int, seconds: float) -> None:
     golden = bundle.golden.tiles
-    ready = (_plain if subject.ways else _engine)(subject, bundle, threads)
-    probabilities = _answers(ready, golden)
-    tiles = np.resize(golden, (ready.tiles_a_call, *golden.shape[1:]))
+    ready = (_plain if subject.variants else _engine)(subject, bundle, threads)
+    # The golden tiles' probabilities, in batches of the size that is timed.
+    filled = np.resize(golden, (math.ceil(len(golden) / ready.batch), ready.batch, *golden.shape[1:]))
+    probabilities = np.concatenate([ready.run(batch) for batch in filled])[: len(golden)]
+    tiles = np.resize(golden, (ready.tiles_per_call, *golden.shape[1:]))
     calls = max(1, math.ceil(seconds / _seconds(ready.run, tiles)))
     _say({"batch": ready.batch, "layout": ready.layout, "probabilities": probabilities.tolist()})
     for _ in sys.stdin:
@@ -64,25 +67,18 @@ def _answer(subject: Subject, bundle: Bundle, threads: int, seconds: float) -> N
         _say({"tiles": len(tiles) * calls, "seconds": perf_counter() - started})
 
 
-def _answers(ready: _Ready, golden: NDArray[np.uint8]) -> NDArray[Any]:
-    """The golden tiles' probabilities, in calls of the batch that is timed."""
-    calls = math.ceil(len(golden) / ready.batch)
-    filled = np.resize(golden, (calls, ready.batch, *golden.shape[1:]))
-    return np.concatenate([ready.run(tiles) for tiles in filled])[: len(golden)]
-
-
 def _engine(subject: Subject, bundle: Bundle, threads: int) -> _Ready:
-    """An engine, fed like a slide's tiles: some under way, as many again behind them."""
+    """An engine that gets tiles as from a slide: as many waiting as are in progress."""
     engine = load_engine(bundle, subject.engine, precision=subject.precision, threads=threads).engine
 
     def run(tiles: NDArray[np.uint8]) -> NDArray[Any]:
         return np.concatenate([outputs["probabilities"] for outputs in engine.infer_each(tiles)])
 
-    return _Ready(run, tiles_a_call=2 * engine.tiles_at_once, batch=1)
+    return _Ready(run, tiles_per_call=2 * engine.tiles_at_once, batch=1)
 
 
 def _plain(subject: Subject, bundle: Bundle, threads: int) -> _Ready:
-    """The fastest way to run the network in plain PyTorch, each tried after a warm-up."""
+    """The fastest variant of the network in plain PyTorch, each tried after a warm-up."""
     import torch
 
     from melanoma_infer.engines.torch_engine import network_of
@@ -95,9 +91,9 @@ def _plain(subject: Subject, bundle: Bundle, threads: int) -> _Ready:
 
     compute = _compiled(probabilities) if subject.compiled else probabilities
 
-    def in_way(way: Way) -> Run:
-        layout = torch.channels_last if way.channels_last else torch.contiguous_format
-        net.to(memory_format=layout)  # type: ignore[call-overload]  # torch leaves this argument out of its stubs
+    def runner(variant: Variant) -> Run:
+        layout = torch.channels_last if variant.channels_last else torch.contiguous_format
+        net.to(memory_format=layout)  # type: ignore[call-overload]  # missing from torch's stubs
 
         def run(tiles: NDArray[np.uint8]) -> NDArray[Any]:
             with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=subject.precision == "bf16"):
@@ -106,15 +102,17 @@ def _plain(subject: Subject, bundle: Bundle, threads: int) -> _Ready:
 
         return run
 
-    def seconds_a_tile(way: Way) -> float:
+    def seconds_per_tile(variant: Variant) -> float:
         golden = bundle.golden.tiles
-        return _seconds(in_way(way), np.resize(golden, (way.batch, *golden.shape[1:]))) / way.batch
+        return _seconds(runner(variant), np.resize(golden, (variant.batch, *golden.shape[1:]))) / variant.batch
 
-    return _in(_best_way(subject.ways, seconds_a_tile), in_way)
+    best = _best_variant(subject.variants, seconds_per_tile)
+    layout = "channels-last" if best.channels_last else "channels-first"
+    return _Ready(runner(best), tiles_per_call=best.batch, batch=best.batch, layout=layout)
 
 
 def _compiled(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The function by torch.compile, one shape a graph, the weights constants of it."""
+    """The function compiled by torch.compile, one graph per shape, with the weights as constants."""
     import torch
     from torch._inductor import config
 
@@ -123,28 +121,24 @@ def _compiled(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
     return compiled
 
 
-def _best_way(ways: Sequence[Way], seconds_a_tile: Callable[[Way], float]) -> Way:
-    """The faster layout at a middle batch, and the fastest batch in it: four of six ways are tried."""
-    if len(ways) == 1:
-        return ways[0]
-    middle = sorted({way.batch for way in ways})[len({way.batch for way in ways}) // 2]
-    layout = _fastest_of([way for way in ways if way.batch == middle], seconds_a_tile).channels_last
-    return _fastest_of([way for way in ways if way.channels_last == layout], seconds_a_tile)
+def _best_variant(variants: Sequence[Variant], seconds_per_tile: Callable[[Variant], float]) -> Variant:
+    """The fastest batch size in the layout that is faster at the middle batch size: four of six variants are tried."""
+    if len(variants) == 1:
+        return variants[0]
+    batches = sorted({each.batch for each in variants})
+    middle = [each for each in variants if each.batch == batches[len(batches) // 2]]
+    layout = _fastest_of(middle, seconds_per_tile).channels_last
+    return _fastest_of([each for each in variants if each.channels_last == layout], seconds_per_tile)
 
 
-def _fastest_of(ways: Sequence[Way], seconds_a_tile: Callable[[Way], float]) -> Way:
-    """The one with the fastest turn: they take turns, so that other work on the machine does not choose."""
-    turns = [(seconds_a_tile(way), place) for _ in range(TURNS) for place, way in enumerate(ways)]
-    return ways[min(turns)[1]]
-
-
-def _in(way: Way, in_way: Callable[[Way], Run]) -> _Ready:
-    layout = "channels-last" if way.channels_last else "channels-first"
-    return _Ready(in_way(way), tiles_a_call=way.batch, batch=way.batch, layout=layout)
+def _fastest_of(variants: Sequence[Variant], seconds_per_tile: Callable[[Variant], float]) -> Variant:
+    """The variant with the fastest turn; variants take turns, so that other work on the machine does not decide."""
+    turns = [(seconds_per_tile(each), place) for _ in range(TURNS) for place, each in enumerate(variants)]
+    return variants[min(turns)[1]]
 
 
 def _seconds(run: Run, tiles: NDArray[np.uint8]) -> float:
-    """Seconds of a call, after one that does not count."""
+    """Seconds of a call after one warm-up call."""
     run(tiles)
     started = perf_counter()
     run(tiles)

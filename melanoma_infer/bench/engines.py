@@ -1,4 +1,4 @@
-"""Engines beside each other: all are loaded, then each is timed once a round, so that noise meets all of them alike."""
+"""Compares engines: all are loaded, then each is timed once per round, so that noise affects all of them equally."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ from melanoma_infer.runtime.child import child_command, child_environment
 CHILD = "melanoma_infer.bench.child"
 ROUNDS = 5
 SECONDS = 0.5
-"""Of one repeat, at least."""
+"""Shortest duration of a repeat."""
 
 
 @dataclass(frozen=True)
 class EngineRow:
-    """One subject: the median of its repeats, and their 20th and 80th percentile."""
+    """One subject: median throughput over its repeats, and their 20th and 80th percentile."""
 
     engine: str
     precision: Precision
@@ -37,11 +37,11 @@ class EngineRow:
     p20: float
     p80: float
     ratio_to_nchw: float | None
-    """The median over rounds of this rate by that of torch-eager-nchw in the same round."""
+    """Median over rounds of this throughput divided by that of torch-eager-nchw in the same round."""
     ratio_to_best: float | None
-    """By torch-eager-best of the same precision, or fp32 where that has none."""
+    """The same for torch-eager-best of the same precision, or of fp32 if there is none of that precision."""
     p999_dp: float
-    """Of the golden tiles' probabilities, against the sealed ones."""
+    """99.9th percentile of |Δp| on the golden tiles, against the sealed probabilities."""
     within_tolerance: bool
 
 
@@ -62,7 +62,7 @@ class Timed:
         self.facts = self._ask(request)
 
     def repeat(self) -> float:
-        """Tiles a second of one repeat."""
+        """Throughput of one repeat, in tiles/s; NaN if the process failed."""
         answer = self._ask({})
         return float(answer["tiles"] / answer["seconds"]) if "seconds" in answer else float("nan")
 
@@ -96,17 +96,17 @@ def time_engines(
     each_round: Callable[[], None] = lambda: None,
     tell: Callable[[str], None] = lambda _text: None,
 ) -> tuple[list[EngineRow], dict[str, str]]:
-    """A row for each subject that runs here, and why the others do not.
+    """A row for each subject that runs here, and the reason for each that does not, by name.
 
     Args:
         bundle: the verified model.
-        source: its name or path, for the processes.
-        subjects: what is timed.
-        threads: of each.
-        rounds: repeats of each.
-        seconds: the least that a repeat takes.
-        each_round: called when every subject has had its turn.
-        tell: called with what is being loaded.
+        source: its name or path, from which each process opens it.
+        subjects: what to time.
+        threads: number of threads of each subject.
+        rounds: number of repeats of each subject.
+        seconds: shortest duration of a repeat.
+        each_round: called after each round.
+        tell: called with the name of each subject that is loaded.
     """
     left_out: dict[str, str] = {}
     with ExitStack() as stack:
@@ -129,12 +129,12 @@ def time_engines(
 
 
 def fastest(rows: Sequence[EngineRow]) -> EngineRow | None:
-    """The fastest of the rows that are within their tolerances."""
+    """The fastest row that is within its tolerance, or None."""
     return max((row for row in rows if row.within_tolerance), key=lambda row: row.tiles_per_s, default=None)
 
 
 def of_engines(rows: Sequence[EngineRow]) -> list[EngineRow]:
-    """The rows of engines that `score` runs, without those of plain PyTorch."""
+    """The rows of engines that `score` can run, without plain PyTorch."""
     return [row for row in rows if row.engine not in (NCHW, BEST, COMPILED)]
 
 

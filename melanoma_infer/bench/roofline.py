@@ -1,8 +1,8 @@
-"""How far the machine is from its own limit: what a tile costs, and what a matrix product and a copy reach here."""
+"""The machine's limits: peak GEMM throughput and copy bandwidth, and what one tile costs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import prod
@@ -18,66 +18,75 @@ from melanoma_infer.engines.openvino_engine import HINTS
 from melanoma_infer.runtime.cores import available_cores
 
 SIDE = 2048
-"""Of the matrices: their product is 17 GFLOP, and they do not fit a core's cache."""
+"""Side of the matrices: their product takes 17 GFLOP, and they do not fit a core's cache."""
 COPIED_BYTES = 1 << 28
 REPEATS = 3
-"""Calls at a time, of which the fastest counts: a limit is what the machine reaches when nothing else runs on it."""
+"""Calls per measurement. The fastest counts, because a limit is what the machine reaches when nothing else runs."""
 
 
 @dataclass(frozen=True)
 class Roofline:
-    """What limits an engine."""
+    """The limits of an engine on this machine."""
 
     gflop_a_tile: float
-    """Multiplications and additions of convolutions and matrix products."""
+    """Multiplications and additions of one tile in convolutions and matrix products, in 10⁹."""
     weight_bytes: int
-    """Of the fp32 graph: what a request reads at least, once."""
+    """Size of the fp32 graph's weights, which every request reads at least once."""
     peak_gflops: dict[Precision, float]
-    """By precision, of a product of two matrices on the same threads."""
+    """Peak GEMM throughput in GFLOP/s by precision, with the same number of threads."""
     copy_bytes_per_s: float
-    """Read and written."""
+    """Bytes read plus bytes written, per second."""
 
     def share(self, precision: Precision, tiles_per_s: float) -> float | None:
-        """Of the peak of that precision; None where it was not measured."""
+        """Fraction of the peak GEMM throughput of that precision; None if that was not measured."""
         peak = self.peak_gflops.get(precision)
         return None if peak is None else tiles_per_s * self.gflop_a_tile / peak
 
 
 class MatrixProducts:
-    """A product of two matrices in each precision, to be timed again and again, as engines are.
-
-    OpenVINO computes it; in fp32 on all cores NumPy too, which is sometimes a third faster, and the faster one counts.
+    """Measures peak GEMM throughput: a matrix product in each precision, timed repeatedly, in turns with the engines.
 
     Args:
-        precisions: of the products.
-        threads: of each.
+        products: for each precision, functions that multiply two matrices (SIDE, SIDE); the fastest counts.
     """
 
-    def __init__(self, precisions: Iterable[Precision], threads: int) -> None:
-        values = np.random.default_rng(1).uniform(-1, 1, (SIDE, SIDE)).astype(np.float32)
-        self._products: dict[Precision, list[Callable[[], Any]]] = {
-            precision: [partial(_product(precision, threads).infer, [values])] for precision in precisions
-        }
-        if "fp32" in self._products and threads == available_cores():
-            self._products["fp32"].append(partial(np.matmul, values, values))
-        self.gflops: dict[Precision, float] = dict.fromkeys(self._products, 0.0)
-        """The most that was reached so far."""
+    def __init__(self, products: Mapping[Precision, Sequence[Callable[[], Any]]]) -> None:
+        self._products = products
+        self.gflops: dict[Precision, float] = dict.fromkeys(products, 0.0)
+        """Highest throughput so far, in GFLOP/s."""
 
     def time(self) -> None:
-        """Time each once more."""
+        """Time each product once more, and keep the highest throughput."""
         for precision, products in self._products.items():
             seconds = min(map(_seconds, products))
             self.gflops[precision] = max(self.gflops[precision], 2 * SIDE**3 / 1e9 / seconds)
 
 
+def matrix_products(precisions: Iterable[Precision], threads: int) -> MatrixProducts:
+    """Matrix products in these precisions by OpenVINO with so many threads.
+
+    In fp32 on all cores NumPy computes one too, because it is sometimes a third faster.
+    """
+    values = np.random.default_rng(1).uniform(-1, 1, (SIDE, SIDE)).astype(np.float32)
+    products: dict[Precision, list[Callable[[], Any]]] = {
+        precision: [partial(_product(precision, threads).infer, [values])] for precision in precisions
+    }
+    if "fp32" in products and threads == available_cores():
+        products["fp32"].append(partial(np.matmul, values, values))
+    return MatrixProducts(products)
+
+
 def roofline(bundle: Bundle, peak_gflops: dict[Precision, float]) -> Roofline:
-    """What a tile of this bundle costs, beside these peaks and a copy that is timed now."""
+    """The cost of a tile of this bundle, with these peaks and the copy bandwidth, which is measured now."""
     gflop, weights = _graph_cost(bundle)
-    return Roofline(gflop, weights, peak_gflops, _copy_rate())
+    source = np.ones(COPIED_BYTES, np.uint8)
+    target = np.empty_like(source)
+    copy_seconds = _seconds(lambda: np.copyto(target, source))
+    return Roofline(gflop, weights, peak_gflops, 2 * COPIED_BYTES / copy_seconds)
 
 
 def _graph_cost(bundle: Bundle) -> tuple[float, int]:
-    """GFLOP a tile, and bytes of weights, of the fp32 graph."""
+    """GFLOP per tile, and bytes of weights, of the fp32 graph."""
     model = quiet.openvino().Core().read_model(bundle.graphs["fp32"])
     side = bundle.card.tile_px
     model.reshape({"tiles": [1, side, side, 3]})
@@ -89,13 +98,13 @@ def _graph_cost(bundle: Bundle) -> tuple[float, int]:
         if kind in ("Convolution", "MatMul"):
             out = prod(node.get_output_shape(0))
             shape = list(node.get_input_shape(1 if kind == "Convolution" else 0))
-            # A convolution's weight is (out, in, kh, kw); a product's first operand ends with what is summed over.
+            # A convolution's weight is (out, in, kh, kw); a matrix product sums over its first operand's last axis.
             flop += 2 * out * (prod(shape[1:]) if kind == "Convolution" else shape[-1])
     return flop / 1e9, weights
 
 
 def _product(precision: Precision, threads: int) -> Any:
-    """A request for the product of its input with a constant."""
+    """An inference request that multiplies its input by a constant matrix."""
     ov = quiet.openvino()
     ops = ov.opset13
     rng = np.random.default_rng(0)
@@ -110,14 +119,8 @@ def _product(precision: Precision, threads: int) -> Any:
     return ov.Core().compile_model(model, "CPU", config).create_infer_request()
 
 
-def _copy_rate() -> float:
-    source = np.ones(COPIED_BYTES, np.uint8)
-    target = np.empty_like(source)
-    return 2 * COPIED_BYTES / _seconds(lambda: np.copyto(target, source))
-
-
 def _seconds(call: Callable[[], Any]) -> float:
-    """Of the fastest of several calls, after one that does not count."""
+    """Seconds of the fastest of several calls, after one warm-up call."""
     call()
     seconds = []
     for _ in range(REPEATS):

@@ -1,4 +1,4 @@
-"""One slide from file to report, again and again, between turns of the engine alone on the slide's own tiles."""
+"""Times a slide from file to report, in turns with the engine alone on tiles of the same slide."""
 
 from __future__ import annotations
 
@@ -26,17 +26,18 @@ from melanoma_infer.tiles.plan import plan_slide
 from melanoma_infer.tiles.reading import READERS_MAX, read_tiles
 
 BESIDE = ("read", "decode", "resize")
-"""Stages of the reading threads, which run beside the others."""
+"""Stages of the reading threads, which run concurrently with IN_TURN."""
 IN_TURN = ("open", "tissue", "wait", "infer", "score", "gallery", "write")
-"""The other stages, one after the other; `wait` is the engine without pixels."""
+"""The other stages, one after the other; in `wait` the engine waits for pixels."""
 HELD_TILES = 32
-"""Of the slide's tiles, as many are held in memory for the engine alone."""
+"""Number of the slide's tiles that are kept in memory to time the engine alone."""
 ENGINE_SECONDS = 2.0
+"""Duration of each turn of the engine alone."""
 
 
 @dataclass(frozen=True)
 class SlideTiming:
-    """What a slide takes with the engine warm: medians over rounds, their 20th and 80th percentile."""
+    """How long a slide takes after a warm-up: medians over rounds, with 20th and 80th percentile."""
 
     reader: str
     engine: str
@@ -45,42 +46,42 @@ class SlideTiming:
     rounds: int
     tiles: int
     seconds: float
-    """From opening the file to the last written one."""
+    """From opening the slide to the last report written."""
     tiles_per_s: float
     p20: float
     p80: float
     engine_only_tiles_per_s: float
     share_of_engine: float
-    """The median over rounds of the slide's rate by the engine's own, timed right before and after."""
+    """Median over rounds of the slide's throughput divided by that of the engine alone, timed just before and after."""
     stages: dict[str, float]
-    """Seconds of each of IN_TURN, and of BESIDE: of all reading threads together."""
+    """Seconds of each stage; those in BESIDE are summed over all reading threads."""
     peak_rss_bytes: int | None
-    """Of this process, the largest so far; None where the system does not say."""
+    """Peak resident memory of this process so far; None if the system does not report it."""
     p999_dp: float
-    """Of the golden tiles' probabilities on this engine, against the sealed ones."""
+    """99.9th percentile of |Δp| on the golden tiles with this engine, against the sealed probabilities."""
     within_tolerance: bool
 
     @property
     def slides_per_h(self) -> float:
-        """At this slide's size."""
+        """Slides per hour, for slides of this size."""
         return 3600 / self.seconds
 
     @property
     def overhead_s(self) -> float:
-        """What a slide costs beside its tiles: all of IN_TURN but `wait` and `infer`.
+        """Seconds per slide besides its tiles: all of IN_TURN except `wait` and `infer`.
 
-        Over many slides `score` does most of it while another slide is in the engine.
+        With many slides `score` does most of this while another slide is in the engine.
         """
         return sum(self.stages[stage] for stage in IN_TURN if stage not in ("wait", "infer"))
 
     @property
     def bound(self) -> str:
-        """The stage of IN_TURN that takes most of the time."""
+        """The bottleneck: the stage of IN_TURN that takes the most time."""
         return max(IN_TURN, key=lambda stage: self.stages[stage])
 
     @property
     def reading_tiles_per_s(self) -> float:
-        """What the reading threads could deliver, each as slow as it was beside the engine."""
+        """Throughput that the reading threads could reach, at the speed they had next to the engine."""
         return self.tiles * min(self.threads, READERS_MAX) / max(sum(self.stages[stage] for stage in BESIDE), 1e-9)
 
 
@@ -94,24 +95,24 @@ def time_slide(
     engine_seconds: float = ENGINE_SECONDS,
     tell: Callable[[str], None] = lambda _text: None,
 ) -> SlideTiming:
-    """Score a slide several times into a folder that is then removed.
+    """The timing of a slide that is scored several times, into a folder that is then removed.
 
     Args:
         path: the slide.
         scorer: a bundle on an engine.
         settings: as for score_slide.
-        reader: who decodes the tiles.
-        engine_seconds: of each turn of the engine alone.
-        rounds: how often; every round lies between two turns of the engine alone.
-        tell: called with what is being done.
+        reader: which reader decodes the tiles.
+        rounds: how often to score it; the engine alone is timed before and after each round.
+        engine_seconds: duration of each turn of the engine alone.
+        tell: called with the current step.
 
     Raises:
         MminferError: the slide cannot be scored.
-        UsageError: it has no tile that can be read.
+        UsageError: none of its tiles can be read.
     """
     tell("reading some tiles")
     held = _held_tiles(path, scorer, settings, reader)
-    _engine_rate(scorer, held, engine_seconds)  # warm
+    _engine_rate(scorer, held, engine_seconds)  # warm-up
     engine_rates, seconds, stages = [_engine_rate(scorer, held, engine_seconds)], [], []
     for turn in range(rounds):
         tell(f"round {turn + 1} of {rounds}")
@@ -146,7 +147,7 @@ def time_slide(
 
 
 def peak_rss_bytes() -> int | None:
-    """The most memory that this process has held so far."""
+    """Peak resident memory of this process so far; None if the system does not report it."""
     try:
         from resource import RUSAGE_SELF, getrusage
     except ImportError:  # not on Windows
@@ -161,12 +162,12 @@ def _held_tiles(path: Path, scorer: Scorer, settings: Settings, reader: ReaderCh
         with read_tiles(slide, plan, tiles=[plan.tiles[row] for row in rows], threads=scorer.threads) as reads:
             held = [read.pixels for read in reads if read.pixels is not None]
     if not held:
-        raise UsageError("The slide has no tile that can be read, so there is nothing to time. Give another slide.")
+        raise UsageError("None of the slide's tiles can be read, so there is nothing to time. Choose another slide.")
     return held
 
 
 def _engine_rate(scorer: Scorer, held: list[NDArray[np.uint8]], seconds: float) -> float:
-    """Tiles a second of the engine alone, fed without a pause."""
+    """Throughput of the engine alone in tiles/s, with pixels always ready."""
     started, done = perf_counter(), 0
 
     def fed() -> Iterator[NDArray[np.uint8]]:
@@ -181,7 +182,7 @@ def _engine_rate(scorer: Scorer, held: list[NDArray[np.uint8]], seconds: float) 
 def _scored_once(
     path: Path, scorer: Scorer, settings: Settings, reader: ReaderChoice
 ) -> tuple[SlideResult, float, dict[str, float]]:
-    """The result, the seconds from opening the file to the last written one, and those of each stage."""
+    """The result, the seconds from opening the slide to the last report written, and the seconds of each stage."""
     with TemporaryDirectory(prefix="mminfer-bench-") as folder, OutputFolder(Path(folder)) as out:
         started = perf_counter()
         result = score_slide(path, scorer, settings=settings, reader=reader)

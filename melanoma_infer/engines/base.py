@@ -1,8 +1,8 @@
-"""What every engine offers, and the checks that all of them share.
+"""The interface of every engine, and the check of their outputs.
 
-To add an engine: write a class that fulfils Engine (OneAtATime helps where tiles are computed one by one), give it a
-`load` function that raises EngineUnavailableError with the command to install what is missing, and name it in
-`engines/__init__.py`.
+To add an engine: write a class that implements Engine (inherit from OneAtATime if it computes tiles one by one), add a
+`load` function that raises EngineUnavailableError with the command that installs what is missing, and list the module
+in `engines/__init__.py`.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from numpy.typing import NDArray
 from melanoma_infer.card import Precision
 
 Outputs = Mapping[str, NDArray[Any]]
-"""By name, first axis the tile: probabilities (N, K); where the card names them depth_mm (N,), attention (N, h, w), cam
-(N, 3, h, w), features (N, F)."""
+"""Arrays by name; the first axis is the tile. Always probabilities (N, K), and those of depth_mm (N,), attention
+(N, h, w), cam (N, 3, h, w) and features (N, F) that the card lists."""
 
 
 @dataclass(frozen=True)
 class Numerics:
-    """What computed the numbers."""
+    """The engine, version, precision and device that computed a result."""
 
     engine: str
     version: str
@@ -36,11 +36,11 @@ class Numerics:
 
 
 class Engine(Protocol):
-    """A runtime that has a bundle's graph loaded."""
+    """A runtime with a bundle's graph loaded."""
 
     @property
     def numerics(self) -> Numerics:
-        """What computes the numbers."""
+        """What this engine computes with."""
         ...
 
     def infer(self, tiles: NDArray[np.uint8]) -> Outputs:
@@ -49,16 +49,16 @@ class Engine(Protocol):
 
     @property
     def tiles_at_once(self) -> int:
-        """How many tiles `infer_each` has under way, and so how many should lie ready."""
+        """How many tiles `infer_each` has in progress, and so how many should be prefetched."""
         ...
 
     def infer_each(self, tiles: Iterable[NDArray[np.uint8]]) -> Iterator[Outputs]:
-        """The outputs of each tile (tile_px, tile_px, 3), in order, first axis 1. Tiles are taken as needed."""
+        """The outputs for each tile (tile_px, tile_px, 3), in order, first axis 1; tiles are taken as needed."""
         ...
 
 
 class OneAtATime(ABC):
-    """`infer_each` of an engine that computes one tile at a time."""
+    """Base of an engine that computes one tile at a time; it provides `infer_each`."""
 
     tiles_at_once = 1
 
@@ -67,11 +67,11 @@ class OneAtATime(ABC):
         """The graph's outputs for tiles (N, tile_px, tile_px, 3), RGB."""
 
     def infer_each(self, tiles: Iterable[NDArray[np.uint8]]) -> Iterator[Outputs]:
-        """The outputs of each tile (tile_px, tile_px, 3), in order."""
+        """The outputs for each tile (tile_px, tile_px, 3), in order."""
         return (self.infer(tile[None]) for tile in tiles)
 
 
 def first_non_finite(outputs: Outputs) -> str | None:
-    """The name of an output that holds NaN or infinity, `features` looked at first; None where all are finite."""
+    """The name of an output that contains NaN or infinity, `features` checked first; None if all are finite."""
     names = sorted(outputs, key=lambda name: (name != "features", name))
     return next((name for name in names if not np.isfinite(outputs[name]).all()), None)

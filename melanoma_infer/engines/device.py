@@ -1,14 +1,14 @@
-"""The seam between batching and a GPU: the few calls that buffers, streams and captured programs need.
+"""The interface between `batching` and a GPU: the few calls that buffers, streams and captured programs need.
 
-An engine for a GPU implements `Device` with its runtime (PyTorch, or cuda-python for TensorRT); `batching` does the
-rest. Work on one stream is done in the order given, streams run beside each other, and only `synchronize` and `release`
-have to wait for it.
+A GPU engine implements `Device` with its runtime (PyTorch, or cuda-python for TensorRT); `batching` does the rest. Work
+on one stream runs in the order in which it was submitted, streams run concurrently, and only `synchronize` and
+`release` wait.
 
 ::
 
-    DeviceError               a call failed, and the GPU still works
-    ├── DeviceMemoryError     memory ran out, on the GPU or of the pinned kind
-    └── DeviceLostError       no call on this GPU will succeed in this process again
+    DeviceError               a call failed, but the GPU still works
+    ├── DeviceMemoryError     GPU memory or pinned host memory ran out
+    └── DeviceLostError       no call on this GPU will succeed again in this process
 """
 
 from __future__ import annotations
@@ -22,30 +22,30 @@ import numpy as np
 from numpy.typing import NDArray
 
 Buffer = Any
-"""Device memory with a first axis of rows; only its device looks inside, as with the next two."""
+"""Device memory whose first axis is rows. Opaque to all but its device, as are Program and Event."""
 Program = Any
-"""The network's forward pass for one batch size, bound to buffers; a CUDA graph where the runtime captures one."""
+"""The network's forward pass for one batch size, bound to buffers; a CUDA graph if the runtime can capture one."""
 Event = Any
 """A point in a stream."""
 
 DRIVER_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
-"""What a loaded NVIDIA driver makes, on Linux and in the Windows Subsystem for Linux."""
+"""Device files that a loaded NVIDIA driver creates, on Linux and in the Windows Subsystem for Linux."""
 
 
 class DeviceError(Exception):
-    """A call failed, and the GPU still works; the message is the runtime's first line."""
+    """A call failed, but the GPU still works; the message is the first line of the runtime's."""
 
 
 class DeviceMemoryError(DeviceError):
-    """Memory ran out."""
+    """GPU memory or pinned host memory ran out."""
 
 
 class DeviceLostError(DeviceError):
-    """No call on this GPU will succeed in this process again."""
+    """No call on this GPU will succeed again in this process."""
 
 
 class Stream(Enum):
-    """The three streams of a device: copies in both directions run beside the computing."""
+    """The three streams of a device: copies in both directions run while the network computes."""
 
     UPLOAD = "upload"
     COMPUTE = "compute"
@@ -53,10 +53,13 @@ class Stream(Enum):
 
 
 class Device(Protocol):
-    """A GPU through one runtime. Every call may raise a DeviceError; an error of work that runs later comes later."""
+    """A GPU used through one runtime.
+
+    Any call may raise a DeviceError; one from queued work may only surface in a later call.
+    """
 
     def pinned(self, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
-        """Page-locked host memory, which copies do not have to wait for."""
+        """Page-locked host memory, which can be copied asynchronously."""
         ...
 
     def buffer(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Buffer:
@@ -64,13 +67,13 @@ class Device(Protocol):
         ...
 
     def program(self, tiles: Buffer, outputs: Mapping[str, Buffer], rows: int) -> Program:
-        """The forward pass from the first rows of `tiles` to the first rows of `outputs`; may write into `outputs`."""
+        """The forward pass from the first rows of `tiles` to those of `outputs`; may already write to `outputs`."""
         ...
 
     def upload(self, source: Any, target: Buffer) -> None:
-        """Copy pinned rows, or rows that lie on the GPU where the device takes them, to the first rows of a buffer.
+        """Copy rows to the first rows of a buffer, on the stream UPLOAD.
 
-        On the stream UPLOAD.
+        The rows are in pinned memory, or on the GPU if the device accepts that.
         """
         ...
 
@@ -79,26 +82,26 @@ class Device(Protocol):
         ...
 
     def download(self, source: Buffer, target: NDArray[Any]) -> None:
-        """Copy the first rows of a buffer to as many pinned rows, on the stream DOWNLOAD."""
+        """Copy the first rows of a buffer to pinned memory, as many as fit, on the stream DOWNLOAD."""
         ...
 
     def record(self, stream: Stream) -> Event:
-        """The point in a stream at which all that was given to it so far is done."""
+        """An event that occurs when all work submitted to the stream so far is done."""
         ...
 
     def wait(self, stream: Stream, event: Event) -> None:
-        """Let what is given to a stream from now on begin after an event."""
+        """Make work submitted to the stream from now on wait for the event."""
         ...
 
     def synchronize(self, event: Event) -> None:
-        """Return when an event has happened."""
+        """Return when the event has occurred."""
         ...
 
     def release(self) -> None:
-        """Return when nothing runs any more, and memory without an owner is the GPU's again."""
+        """Wait until all work is done, and free the memory that nothing refers to any more."""
         ...
 
 
 def nvidia_driver_is_loaded() -> bool:
-    """Whether this machine has an NVIDIA driver; it needs no runtime to tell, and a GPU may still be missing."""
+    """Whether this machine has an NVIDIA driver. Needs no runtime to check; a GPU may still be missing."""
     return any(path.exists() for path in DRIVER_FILES)

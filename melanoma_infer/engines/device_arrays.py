@@ -1,6 +1,6 @@
-"""Tiles that lie in a GPU's memory already, as PyTorch, CuPy, JAX or a decoder hand them over; nothing is imported.
+"""Tiles that are already in GPU memory, from PyTorch, CuPy, JAX or a decoder; none of these is imported.
 
-They say where they are by `__cuda_array_interface__` (version 3) or by DLPack, and which stream still writes to them.
+`__cuda_array_interface__` (version 3) or DLPack gives their address, and the stream that may still be writing to them.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import numpy as np
 from melanoma_infer.errors import UsageError
 
 CUDA = (2, 13)
-"""DLPack's device types of memory that a CUDA kernel reads: kDLCUDA and kDLCUDAManaged."""
+"""DLPack's device types for memory that a CUDA kernel can read: kDLCUDA and kDLCUDAManaged."""
 UNSIGNED = 1
-"""DLPack's kDLUInt."""
+"""DLPack's type code kDLUInt."""
 DLPACK = b"dltensor"
 
 
 @dataclass(frozen=True)
 class DeviceTiles:
-    """Tiles uint8 (N, tile_px, tile_px, 3), contiguous, in a GPU's memory."""
+    """Tiles uint8 (N, tile_px, tile_px, 3), contiguous, in GPU memory."""
 
     pointer: int
     shape: tuple[int, ...]
     device: int | None
-    """The GPU's number; None where the owner does not say."""
+    """The GPU's number; None if the owner does not give it."""
     stream: int | None
-    """The stream that may still write to them; None where nothing does, or where the owner waits for it."""
+    """The stream that may still be writing to them; None if there is none, or if the owner waits for it."""
     owner: object
-    """What keeps the memory."""
+    """The object that keeps the memory allocated."""
 
     dtype = np.dtype(np.uint8)
 
@@ -51,14 +51,14 @@ class DeviceTiles:
 
 
 def device_tiles(tiles: Any, stream: int) -> DeviceTiles | None:
-    """The tiles where they lie on a GPU; None for what lies in the computer's memory.
+    """The tiles if they are in GPU memory, without a copy; None if they are in host memory.
 
     Args:
-        tiles: anything.
-        stream: the handle of the stream that will read them; DLPack's owner lets it wait.
+        tiles: any array.
+        stream: the handle of the stream that will read them; a DLPack owner makes it wait for pending writes.
 
     Raises:
-        UsageError: they lie on a GPU, but are not uint8 or not contiguous.
+        UsageError: they are in GPU memory, but not uint8 or not contiguous.
     """
     if isinstance(tiles, np.ndarray):
         return None
@@ -83,7 +83,7 @@ class _DLDevice(ctypes.Structure):
 
 
 class _DLTensor(ctypes.Structure):
-    """DLPack's DLTensor, with which a DLManagedTensor begins."""
+    """DLPack's DLTensor, the first field of a DLManagedTensor."""
 
     _fields_ = (
         ("data", ctypes.c_void_p),
@@ -99,7 +99,7 @@ class _DLTensor(ctypes.Structure):
 
 
 def _from_capsule(capsule: object, number: int) -> DeviceTiles:
-    """The tensor in a DLPack capsule, which is not taken over: it frees the tensor when the last row is gone."""
+    """The tensor in a DLPack capsule. The capsule keeps ownership, and frees the tensor when the last row is gone."""
     tensor = _tensor_in(capsule)
     shape = tuple(tensor.shape[: tensor.ndim])
     contiguous = not tensor.strides or _row_major(shape, tuple(tensor.strides[: tensor.ndim]))
@@ -114,13 +114,13 @@ def _tensor_in(capsule: object) -> _DLTensor:
 
 
 def _row_major(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    """Whether rows of bytes follow each other without gaps; axes of one element may have any stride."""
+    """Whether an array of bytes is row-major without gaps; an axis of length 1 may have any stride."""
     expected = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
     return all(size == 1 or step == want for size, step, want in zip(shape, strides, expected, strict=True))
 
 
 def _require(is_uint8: bool, contiguous: bool) -> None:
     if not is_uint8:
-        raise UsageError("Tiles on a GPU must be uint8 (N, tile_px, tile_px, 3), before any normalisation.")
+        raise UsageError("Tiles on a GPU must be uint8 (N, tile_px, tile_px, 3). Pass them before any normalisation.")
     if not contiguous:
         raise UsageError("Tiles on a GPU must be contiguous, channels last. Call .contiguous() or copy them first.")

@@ -1,7 +1,7 @@
 """An engine on disk and the manifest beside it: `NAME.engine` and `NAME.engine.json`.
 
-An engine is machine code for one runtime version and some GPUs. Its bytes are hashed before a runtime sees them, and
-its manifest says what it was built from, so that an engine of another model or machine is refused by name.
+An engine is machine code for one runtime version and certain GPUs. Its bytes are hashed before a runtime reads them,
+and its manifest records what it was built from, so an engine of another model or machine is refused with that reason.
 """
 
 from __future__ import annotations
@@ -29,68 +29,68 @@ class Part(BaseModel):
 
 
 class TensorSpec(Part):
-    """An input or output."""
+    """An input or output of an engine."""
 
     name: str
     dtype: str
     shape: tuple[int, ...]
-    """-1 where it is the batch."""
+    """-1 for the batch axis, unless the batch size is fixed."""
 
 
 class Origin(Part):
-    """What an engine is built from, with and for; the same origin gives an engine that does the same."""
+    """What an engine is built from, with which runtime, and for which GPUs. Equal origins give equivalent engines."""
 
     runtime: ApiName
     runtime_version: str
     onnx_sha256: str
     precision: Precision
     targets: tuple[str, ...]
-    """Compute capabilities, rising: sm86, …"""
+    """Compute capabilities, ascending: sm86, …"""
     gpu: str | None = None
-    """The GPU on which it was built; None where no GPU was needed."""
+    """The GPU on which it was built; None if the build needed no GPU."""
     flags: tuple[str, ...] = ()
 
     @property
     def key(self) -> str:
-        """A name for the cache, hexadecimal."""
+        """SHA-256 of the origin, hexadecimal: the engine's name in the cache."""
         return hashlib.sha256(self.model_dump_json().encode()).hexdigest()
 
 
 class EngineManifest(Part):
-    """What stands beside an engine."""
+    """The content of the JSON file beside an engine."""
 
     format: Literal[1] = 1
     origin: Origin
     engine_sha256: str
     engine_bytes: int
     buckets: tuple[int, ...]
-    """Batch sizes that it was built for, rising."""
+    """Batch sizes that it was built for, ascending."""
     inputs: tuple[TensorSpec, ...]
     outputs: tuple[TensorSpec, ...]
 
     def to_json(self) -> bytes:
-        """The manifest as it is written."""
+        """The manifest as the bytes of its file."""
         return self.model_dump_json(indent=1).encode() + b"\n"
 
 
 @dataclass(frozen=True)
 class EngineFile:
-    """An engine whose bytes are those that its manifest names."""
+    """An engine whose bytes match the hash in its manifest."""
 
     content: bytes
     manifest: EngineManifest
 
 
 def manifest_path(engine: Path) -> Path:
-    """Where an engine's manifest stands."""
+    """The path of an engine's manifest."""
     return engine.with_name(engine.name + MANIFEST)
 
 
 def read_engine(path: Path) -> EngineFile:
-    """The engine at a path, hashed.
+    """The engine at a path, checked against its manifest.
 
     Raises:
-        BundleError: it or its manifest cannot be read, or its bytes are not those that the manifest names.
+        BundleError: it or its manifest cannot be read, or the hash in the manifest does not match.
     """
     try:
         content, manifest = path.read_bytes(), manifest_path(path).read_bytes()
@@ -102,30 +102,30 @@ def read_engine(path: Path) -> EngineFile:
 
 
 def checked_engine(content: bytes, manifest: bytes, name: str) -> EngineFile:
-    """An engine and its manifest, which belong together.
+    """The engine with these bytes, checked against this manifest.
 
     Raises:
-        BundleError: the manifest is none, or names other bytes.
+        BundleError: the manifest is invalid, or its hash does not match.
     """
     try:
         parsed = EngineManifest.model_validate_json(manifest)
     except ValidationError as error:
-        raise BundleError(f"{name}{MANIFEST} is not an engine's manifest of this version. {AGAIN}.") from error
+        raise BundleError(f"{name}{MANIFEST} is not a valid engine manifest of this version. {AGAIN}.") from error
     if hashlib.sha256(content).hexdigest() != parsed.engine_sha256:
         raise BundleError(
-            f"{name} is not the engine that its manifest names: its bytes differ. Copy both files again, or export "
-            "again; it was not opened."
+            f"{name} was not opened, because its SHA-256 differs from the one in its manifest. Copy both files again, "
+            "or export the engine again."
         )
     return EngineFile(content, parsed)
 
 
 def require_origin(manifest: EngineManifest, wanted: Origin, name: str) -> None:
-    """Nothing, when an engine was built from this graph, and for this runtime and GPU.
+    """Raise unless the engine was built from this graph, and for this runtime and GPU.
 
     Args:
-        manifest: the engine's.
-        wanted: from this bundle and machine; its one target is the GPU at hand. Flags may differ.
-        name: the engine's file.
+        manifest: the engine's manifest.
+        wanted: the origin for this bundle and machine; its only target is this machine's GPU. Flags may differ.
+        name: the engine's file name.
 
     Raises:
         BundleError: it was built from another graph.
@@ -139,22 +139,22 @@ def require_origin(manifest: EngineManifest, wanted: Origin, name: str) -> None:
         )
     built, here = (f"{TITLES[each.runtime]} {each.runtime_version}" for each in (origin, wanted))
     if built != here:
-        raise EngineUnavailableError(f"{name} was built by {built}, and this is {here}. {AGAIN}.")
+        raise EngineUnavailableError(f"{name} was built by {built}, but {here} is installed here. {AGAIN}.")
     if not set(wanted.targets) <= set(origin.targets) or origin.gpu not in (None, wanted.gpu):
         raise EngineUnavailableError(
-            f"{name} was built for {origin.gpu or ', '.join(origin.targets)}; this GPU is {wanted.gpu} "
-            f"({', '.join(wanted.targets)}). {AGAIN} for it."
+            f"{name} was built for {origin.gpu or ', '.join(origin.targets)}, but this GPU is {wanted.gpu} "
+            f"({', '.join(wanted.targets)}). {AGAIN}, for this GPU."
         )
 
 
 def write_engine(path: Path, engine: EngineFile) -> None:
-    """Write an engine and its manifest, each whole or not at all; an engine that stood there is replaced.
+    """Write an engine and its manifest, each completely or not at all; an existing engine is replaced.
 
     Raises:
-        OutputError: they cannot be written, or what stands there is no engine.
+        OutputError: they cannot be written, or the path holds a file that is not an engine.
     """
     if path.exists() and not manifest_path(path).is_file():
-        raise OutputError(f"{path.name} exists and is no engine (it has no manifest beside it). Choose another --out.")
+        raise OutputError(f"{path.name} exists and is not an engine (it has no manifest). Choose another --out.")
     place_file(path, engine.content)
     place_file(manifest_path(path), engine.manifest.to_json())
 

@@ -1,8 +1,8 @@
-"""Runtimes imported without what they tell their makers.
+"""OpenVINO and ONNX Runtime, imported with their telemetry disabled.
 
-As installed, OpenVINO and ONNX Runtime each report to a server and keep an identifier in the home folder, ONNX Runtime
-from native code that no Python hook sees. Nothing here opens a connection, so both are told not to before they are
-first imported. A program that imported one of them earlier has to see to that itself.
+By default both report to a server and keep an identifier in the home folder; ONNX Runtime does so from native code that
+no Python hook sees. mminfer opens no connection, so telemetry is disabled before either is first imported. A program
+that imports one of them earlier must disable it itself.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ ONNXRUNTIME_OPT_OUT = "ORT_DISABLE_TELEMETRY"
 
 
 def openvino() -> ModuleType:
-    """OpenVINO, which uses a stub of its own where its telemetry package cannot be imported.
+    """The openvino module, which falls back to a stub if its telemetry package cannot be imported.
 
     Raises:
         ImportError: it is not installed.
@@ -36,7 +36,7 @@ def openvino() -> ModuleType:
 
 
 def onnxruntime() -> ModuleType:
-    """ONNX Runtime, which reads its opt-out once, when it is loaded.
+    """The onnxruntime module, which reads its opt-out variable once, when it is loaded.
 
     Raises:
         ImportError: it is not installed.

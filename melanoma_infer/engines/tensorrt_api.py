@@ -1,4 +1,4 @@
-"""TensorRT and TensorRT-RTX: one API under two names, and what each has to say, kept instead of printed."""
+"""TensorRT and TensorRT-RTX: one API under two names. Their messages are collected instead of printed."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ ApiName = Literal["tensorrt", "tensorrt-rtx"]
 MODULES: dict[ApiName, str] = {"tensorrt": "tensorrt", "tensorrt-rtx": "tensorrt_rtx"}
 TITLES: dict[ApiName, str] = {"tensorrt": "TensorRT", "tensorrt-rtx": "TensorRT-RTX"}
 HARMLESS = ("differs from one already registered",)
-"""Said where the program around us has a logger of its own."""
-LONGEST = 300
-"""Characters of a message that are shown: the first sentence says it."""
-PLACE = re.compile(r"\s*In \w+ at /_src/[^\s)]+")
-"""Where in NVIDIA's sources it was said."""
+"""A warning if the calling program has registered its own logger."""
+OUT_OF_MEMORY = ("out of memory", "outofmemory", "alloc_failed", "failed_allocation", "bad_alloc", "memoryerror")
+"""How CUDA, the libraries and Python report that memory ran out."""
+SHOWN_CHARACTERS = 300
+"""Longest part of a library's message that is shown: its first sentence has the reason."""
+SOURCE_PLACE = re.compile(r"\s*In \w+ at /_src/[^\s)]+")
+"""A place in NVIDIA's source code, which messages contain."""
 
 
 @dataclass(frozen=True)
 class Message:
-    """What the runtime said; an error, or else a warning."""
+    """A message of the library: an error, or else a warning."""
 
     text: str
     is_error: bool
@@ -33,7 +35,7 @@ class Message:
 
 @dataclass
 class Heard:
-    """Warnings and errors, in their order."""
+    """The warnings and errors that were collected, in order."""
 
     messages: list[Message] = field(default_factory=list)
 
@@ -49,11 +51,11 @@ class Heard:
 
 
 class Logger(Protocol):
-    """The API's own logger type, whose warnings and errors can be collected."""
+    """The API's logger type with the messages it has collected."""
 
     @property
     def heard(self) -> Heard:
-        """All that was said since it was last emptied."""
+        """The messages since it was last replaced."""
         ...
 
 
@@ -63,28 +65,28 @@ class Api:
 
     name: ApiName
     trt: Any
-    """The module: `tensorrt` or `tensorrt_rtx`."""
+    """The module, `tensorrt` or `tensorrt_rtx`."""
     logger: Any
-    """One for the whole process: the library keeps the first that it is given, and ignores others."""
+    """One for the whole process: the library keeps the first logger that it gets and ignores all others."""
 
     @property
     def title(self) -> str:
-        """The library's name as its maker writes it."""
+        """The library's name as NVIDIA writes it."""
         return TITLES[self.name]
 
     @property
     def version(self) -> str:
-        """The library's version: an engine runs on the one that built it."""
+        """The library's version; an engine only runs with the version that built it."""
         return str(self.trt.__version__)
 
     @property
     def is_rtx(self) -> bool:
-        """Whether it is TensorRT-RTX, which compiles kernels where they run, and builds without a GPU."""
+        """Whether it is TensorRT-RTX, which builds without a GPU and compiles kernels at load time."""
         return self.name == "tensorrt-rtx"
 
     @contextmanager
     def listening(self) -> Iterator[Heard]:
-        """Within it, what the library says is collected."""
+        """Context that collects the library's messages."""
         before, self.logger.heard = self.logger.heard, Heard()
         try:
             yield self.logger.heard
@@ -93,14 +95,14 @@ class Api:
 
 
 def import_api(name: ApiName) -> Api:
-    """The library of that name.
+    """The library with that name, imported once.
 
     Raises:
         EngineUnavailableError: it is not installed, or does not load.
     """
     try:
         return _imported(name)
-    except (ImportError, OSError, RuntimeError) as error:  # its package opens the libraries beside it by hand
+    except (ImportError, OSError, RuntimeError) as error:  # its package loads its shared libraries itself
         raise EngineUnavailableError(
             f"{TITLES[name]} does not load here ({in_one_line([str(error)])}). "
             f"Install it: pip install 'mminfer[{name}]'."
@@ -114,7 +116,7 @@ def _imported(name: ApiName) -> Api:
 
 
 def new_logger(trt: Any) -> Any:
-    """A logger of the API's type that keeps warnings and errors and prints nothing."""
+    """A logger of the API's type that collects warnings and errors and prints nothing."""
 
     class Collecting(trt.ILogger):  # type: ignore[misc]
         def __init__(self) -> None:
@@ -131,6 +133,11 @@ def new_logger(trt: Any) -> Any:
 
 
 def in_one_line(texts: Sequence[str]) -> str:
-    """The first text that is not empty, on one line, without what follows its first 300 characters."""
+    """The first text that is not empty, on one line, cut after 300 characters."""
     first = next((" ".join(text.split()) for text in texts if text.strip()), "it gave no reason")
-    return PLACE.sub("", first)[:LONGEST].rstrip(". ")
+    return SOURCE_PLACE.sub("", first)[:SHOWN_CHARACTERS].rstrip(". ")
+
+
+def is_out_of_memory(text: str) -> bool:
+    """Whether a message reports that memory ran out."""
+    return any(words in text.lower() for words in OUT_OF_MEMORY)

@@ -1,14 +1,13 @@
-"""An ONNX graph → a TensorRT or TensorRT-RTX engine that computes what the graph says.
+"""Builds a TensorRT or TensorRT-RTX engine that computes exactly what an ONNX graph specifies.
 
-The network is strongly typed: no layer's precision is the builder's choice. After parsing it is walked, because the
-parser changes types that it does not know: UINT8 zero points become INT8 with a mere warning, and the engine that
-follows builds and is wrong.
+The network is strongly typed, so the builder cannot choose the precision of a layer; `tensorrt_types` checks the types
+that the parser may have changed.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,29 +16,26 @@ from melanoma_infer.bundle.graph_checks import self_contained_model
 from melanoma_infer.card import Precision
 from melanoma_infer.engines.batching import BUCKETS
 from melanoma_infer.engines.engine_file import EngineFile, EngineManifest, Origin, TensorSpec
-from melanoma_infer.engines.tensorrt_api import Api, Heard, in_one_line
+from melanoma_infer.engines.tensorrt_api import Api, Heard, in_one_line, is_out_of_memory
+from melanoma_infer.engines.tensorrt_types import check_types
 from melanoma_infer.errors import BundleError, EngineUnavailableError, MemoryExhaustedError
 
 if TYPE_CHECKING:
     import onnx
 
 DEFAULTING = ("default", "uint8", "clamp", "cast down", "casting down", "out of range")
-"""Words of a warning that a type or a value was replaced by another."""
-OUT_OF_MEMORY = ("out of memory", "outofmemory", "alloc_failed", "failed_allocation", "bad_alloc", "memoryerror")
-"""How CUDA, the libraries and Python say it."""
-MUST_BE_FOUND = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul", "QuantizeLinear", "DequantizeLinear"})
-"""Nodes whose result must stand in the network under its own name, or their type could not be compared."""
+"""Words in a warning that a type or a value was replaced by another."""
 FLAGS = ("no-tf32", "strict-nans")
-"""float32 keeps its 24 bits; a NaN is never optimised away."""
+"""float32 keeps its 24-bit significand, and NaN handling is never optimised away."""
 RTX_FLAGS = ("distributive-independence", "require-user-allocation")
-"""A tile's numbers depend on no other tile of its batch; memory is the caller's, which graph capture needs."""
+"""A tile's numbers do not depend on the rest of its batch; the caller allocates memory, which graph capture needs."""
 STRIPPED = "strip-weights"
-"""The weights stay in the bundle."""
+"""The engine contains no weights; they are taken from the bundle when it is loaded."""
 
 
 @dataclass(frozen=True)
 class Built:
-    """An engine, and for TensorRT what the builder learnt of this GPU."""
+    """An engine and, for TensorRT, the builder's timing cache for this GPU."""
 
     file: EngineFile
     timing_cache: bytes | None
@@ -54,7 +50,7 @@ def origin_of(
     gpu: str | None = None,
     strip_weights: bool = False,
 ) -> Origin:
-    """What an engine of this bundle's graph is built from.
+    """The origin of an engine that is built from this bundle's graph.
 
     Raises:
         EngineUnavailableError: the bundle has no graph of that precision.
@@ -71,31 +67,32 @@ def origin_of(
 
 
 def graph_of(bundle: Bundle, precision: Precision) -> bytes:
-    """The bytes of the bundle's graph.
+    """The bytes of the bundle's ONNX graph.
 
     Raises:
-        EngineUnavailableError: it has none of that precision.
+        EngineUnavailableError: the bundle has no graph of that precision.
     """
     if precision not in bundle.graphs:
         raise EngineUnavailableError(
-            f"The bundle has no {precision} graph (it has {', '.join(bundle.precisions)}). Choose one of these, or add "
-            "one: mminfer export BUNDLE --to onnx --precision fp16 (or int8) --out NEW.mminfer."
+            f"The bundle has no {precision} graph. Choose a precision that it has ({', '.join(bundle.precisions)}), or "
+            "add one: mminfer export BUNDLE --to onnx --precision fp16 (or int8) --out NEW.mminfer."
         )
     return bundle.graphs[precision]
 
 
 def build(api: Api, graph: bytes, origin: Origin, *, timing_cache: bytes | None = None) -> Built:
-    """The engine of a bundle's graph; TensorRT needs the GPU for it, TensorRT-RTX none.
+    """The engine for a bundle's graph. TensorRT builds on the target GPU; TensorRT-RTX needs no GPU.
 
     Args:
         api: the library.
-        graph: the ONNX file's verified bytes, whose SHA-256 the origin names.
+        graph: the bytes of the verified ONNX file, whose SHA-256 is in the origin.
         origin: what to build for.
-        timing_cache: what TensorRT learnt before; not used by TensorRT-RTX, which would ask for a GPU.
+        timing_cache: TensorRT's timing cache from an earlier build; TensorRT-RTX ignores it, because it would need a
+            GPU to use it.
 
     Raises:
-        BundleError: a type of the network is not the one in the ONNX file.
-        EngineUnavailableError: the parser or the builder refuses the graph.
+        BundleError: a type in the network differs from the ONNX file.
+        EngineUnavailableError: the parser or the builder rejects the graph.
         MemoryExhaustedError: there was not enough memory to build.
     """
     model = self_contained_model(graph)
@@ -107,7 +104,9 @@ def build(api: Api, graph: bytes, origin: Origin, *, timing_cache: bytes | None 
         buckets = buckets_of(model)
         config = _config(api, builder, origin)
         _add_profiles(api, builder, config, model, buckets)
-        cache = None if api.is_rtx else _use_timing_cache(config, timing_cache)
+        cache = None if api.is_rtx else config.create_timing_cache(timing_cache or b"")
+        if cache is not None:
+            config.set_timing_cache(cache, False)  # False: a cache of another GPU or version is not used
         plan = _plan(api, builder, network, config, origin, heard)
         _refuse_defaulting(api, heard)
     manifest = EngineManifest(
@@ -118,7 +117,7 @@ def build(api: Api, graph: bytes, origin: Origin, *, timing_cache: bytes | None 
 
 
 def buckets_of(model: onnx.ModelProto) -> tuple[int, ...]:
-    """The batch sizes to build for: those of `batching`, or the only one where the graph has a fixed batch."""
+    """The batch sizes to build for: those of `batching`, or the graph's own if its batch size is fixed."""
     batch = _inputs(model)[0].type.tensor_type.shape.dim[0]
     return (int(batch.dim_value),) if batch.HasField("dim_value") else BUCKETS
 
@@ -126,101 +125,36 @@ def buckets_of(model: onnx.ModelProto) -> tuple[int, ...]:
 def _builder(api: Api, heard: Heard) -> Any:
     try:
         return api.trt.Builder(api.logger)
-    except (TypeError, RuntimeError) as error:  # the factory returns nullptr where CUDA does not start
+    except (TypeError, RuntimeError) as error:  # its factory returns nullptr if CUDA does not start
         raise EngineUnavailableError(
-            f"{api.title} cannot build here ({in_one_line([*heard.errors, str(error)])}). Does nvidia-smi show a GPU? "
-            "If not, build on the machine that has it."
+            f"{api.title} cannot build here ({in_one_line([*heard.errors, str(error)])}). Check that nvidia-smi shows "
+            "a GPU; if not, build on a machine that has one."
         ) from error
 
 
 def _parsed(api: Api, builder: Any, graph: bytes, heard: Heard) -> Any:
     trt = api.trt
-    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)  # TensorRT 11 knows nothing else
+    # TensorRT 11 removed the flag: all its networks are strongly typed.
+    flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if flag is None else 1 << int(flag))
     parser = trt.OnnxParser(network, api.logger)
-    if not parser.parse(graph):
-        reasons = [_parser_reason(parser.get_error(index)) for index in range(parser.num_errors)]
-        raise EngineUnavailableError(
-            f"{api.title} {api.version} does not read this graph: {in_one_line([*reasons, *heard.errors])}. "
-            "Export the model with other operators, or use --engine openvino."
-        )
-    return network
-
-
-def _parser_reason(error: Any) -> str:
-    name = error.node_name()
-    return f"{error.node_operator()}{f' {name!r}' if name else ''}: {error.desc()}"
-
-
-def check_types(trt: Any, network: Any, model: onnx.ModelProto) -> None:
-    """Nothing, when every tensor of the network that the ONNX file names has the ONNX file's type.
-
-    Raises:
-        BundleError: one has another, or a matrix product or quantiser is not found.
-    """
-    wanted = _types(trt, model)
-    found: dict[str, Any] = {}
-    for name, kind in _tensors(trt, network):
-        found.setdefault(name, kind)
-        if name in wanted and kind != wanted[name]:
-            raise BundleError(
-                f"The graph's {name!r} is {_word(wanted[name])}, but the network that was read has {_word(kind)}: its "
-                "numbers would be wrong. Quantise with int8 zero points of 0: mminfer export BUNDLE --to onnx "
-                "--precision int8 --out NEW.mminfer."
-            )
-    for node in model.graph.node:
-        if node.op_type in MUST_BE_FOUND and node.output[0] not in found:
-            raise BundleError(
-                f"The result {node.output[0]!r} of a {node.op_type} is not in the network that was read, so its type "
-                "cannot be compared. Export the model again."
-            )
-
-
-def _types(trt: Any, model: onnx.ModelProto) -> Mapping[str, Any]:
-    """The API's type of every value and stored tensor whose ONNX type is known; None where the API has none."""
-    from onnx import TensorProto
-    from onnx.shape_inference import infer_shapes
-
-    kinds = {
-        TensorProto.FLOAT: trt.DataType.FLOAT,
-        TensorProto.FLOAT16: trt.DataType.HALF,
-        TensorProto.BFLOAT16: trt.DataType.BF16,
-        TensorProto.INT8: trt.DataType.INT8,
-        TensorProto.UINT8: trt.DataType.UINT8,
-        TensorProto.INT32: trt.DataType.INT32,
-        TensorProto.INT64: trt.DataType.INT64,
-        TensorProto.BOOL: trt.DataType.BOOL,
-    }
-    graph = infer_shapes(model, data_prop=False).graph
-    values = {v.name: v.type.tensor_type.elem_type for v in (*graph.input, *graph.value_info, *graph.output)}
-    stored = {tensor.name: tensor.data_type for tensor in graph.initializer}
-    return {name: kinds.get(kind) for name, kind in (values | stored).items() if kind}
-
-
-def _tensors(trt: Any, network: Any) -> Iterator[tuple[str, Any]]:
-    """Names and types: inputs, outputs of layers, stored tensors (a constant layer has the tensor's name), outputs."""
-    for index in range(network.num_inputs):
-        yield network.get_input(index).name, network.get_input(index).dtype
-    for index in range(network.num_layers):
-        layer = network.get_layer(index)
-        for place in range(layer.num_outputs):
-            tensor = layer.get_output(place)
-            yield tensor.name, tensor.dtype
-            if layer.type == trt.LayerType.CONSTANT:
-                yield layer.name, tensor.dtype
-    for index in range(network.num_outputs):
-        yield network.get_output(index).name, network.get_output(index).dtype
-
-
-def _word(kind: Any) -> str:
-    return "of a type that it does not know" if kind is None else str(kind).rpartition(".")[2].lower()
+    if parser.parse(graph):
+        return network
+    reasons = []
+    for error in map(parser.get_error, range(parser.num_errors)):
+        name = f" {error.node_name()!r}" if error.node_name() else ""
+        reasons.append(f"{error.node_operator()}{name}: {error.desc()}")
+    raise EngineUnavailableError(
+        f"{api.title} {api.version} cannot parse this graph: {in_one_line([*reasons, *heard.errors])}. Export the "
+        "model with other operators, or use --engine openvino."
+    )
 
 
 def _refuse_defaulting(api: Api, heard: Heard) -> None:
-    """Refuse what was built with a warning that something became something else.
+    """Raise if the library warned that it replaced a type or a value.
 
     Raises:
-        BundleError: there was one.
+        BundleError: it did.
     """
     found = [text for text in heard.warnings if any(word in text.lower() for word in DEFAULTING)]
     if found:
@@ -244,55 +178,53 @@ def _config(api: Api, builder: Any, origin: Origin) -> Any:
         config.num_compute_capabilities = len(origin.targets)
         for index, target in enumerate(origin.targets):
             if not config.set_compute_capability(getattr(trt.ComputeCapability, target.upper()), index):
-                raise EngineUnavailableError(f"{api.title} {api.version} does not build for {target}. Leave it out.")
+                raise EngineUnavailableError(
+                    f"{api.title} {api.version} cannot build for {target}. Remove it from --target."
+                )
     return config
 
 
 def _add_profiles(api: Api, builder: Any, config: Any, model: onnx.ModelProto, buckets: tuple[int, ...]) -> None:
-    """Profiles for the batch sizes; none where the batch is fixed.
+    """Add optimisation profiles for the batch sizes; none if the batch size is fixed.
 
-    TensorRT gets one for each bucket, whose kernels it then tries out. TensorRT-RTX gets one for all, and compiles for
-    a shape where it runs: with one for each, the demo's engine for three targets is 50 MB instead of 3.4 MB.
+    TensorRT gets one profile per bucket, and tunes kernels for each. TensorRT-RTX gets a single profile, because it
+    compiles for each shape at load time: one profile per bucket would make the demo's engine for three targets 50 MB
+    instead of 3.4 MB.
     """
     value = _inputs(model)[0]
     if value.type.tensor_type.shape.dim[0].HasField("dim_value"):
         return
     tile = tuple(int(dim.dim_value) for dim in value.type.tensor_type.shape.dim[1:])
-    # Most batches of a slide are of the largest size.
+    # A profile is optimised for its largest batch size, because most batches of a slide have that size.
     ranges = [(buckets[0], buckets[-1])] if api.is_rtx else [(bucket, bucket) for bucket in buckets]
     for least, most in ranges:
         profile = builder.create_optimization_profile()
         profile.set_shape(value.name, (least, *tile), (most, *tile), (most, *tile))
         if config.add_optimization_profile(profile) < 0:
-            raise EngineUnavailableError(f"{api.title} refuses batches of {least} to {most} tiles. Use openvino.")
-
-
-def _use_timing_cache(config: Any, content: bytes | None) -> Any:
-    """The builder's cache, filled from before where that fits; one that does not is left unused."""
-    cache = config.create_timing_cache(content or b"")
-    config.set_timing_cache(cache, False)
-    return cache
+            raise EngineUnavailableError(
+                f"{api.title} rejects batches of {least} to {most} tiles. Use --engine openvino."
+            )
 
 
 def _plan(api: Api, builder: Any, network: Any, config: Any, origin: Origin, heard: Heard) -> bytes:
+    """The serialized engine."""
     plan = builder.build_serialized_network(network, config)
     if plan is not None:
         return bytes(plan)
     reason = in_one_line(heard.errors)
-    if any(word in reason.lower() for word in OUT_OF_MEMORY):
-        raise MemoryExhaustedError(f"{api.title} ran out of memory while building ({reason}). Stop other programs.")
+    if is_out_of_memory(reason):
+        raise MemoryExhaustedError(
+            f"{api.title} ran out of memory while building ({reason}). Stop other programs and try again."
+        )
+    advice = "Try --precision fp16, fewer targets, or --engine openvino."
+    if STRIPPED in origin.flags:
+        advice = "Weights cannot be stripped on a machine without a GPU: omit --strip-weights."
+    if "FP32 GEMM is not supported" in reason:
+        advice = "Choose --precision fp16 or int8, or remove sm75 from --target."
     raise EngineUnavailableError(
         f"{api.title} {api.version} cannot build the {origin.precision} engine for {', '.join(origin.targets)}: "
-        f"{reason}. {_advice(reason, origin)}"
+        f"{reason}. {advice}"
     )
-
-
-def _advice(reason: str, origin: Origin) -> str:
-    if "FP32 GEMM is not supported" in reason:
-        return "Choose --precision fp16 or int8, or leave sm75 out of --target."
-    if STRIPPED in origin.flags:
-        return "Weights could not be stripped on a machine without a GPU: leave --strip-weights out."
-    return "Try --precision fp16, fewer targets, or --engine openvino."
 
 
 def _inputs(model: onnx.ModelProto) -> list[onnx.ValueInfoProto]:

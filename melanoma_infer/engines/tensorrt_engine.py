@@ -1,6 +1,6 @@
-"""TensorRT: a bundle's graph on any NVIDIA GPU, by an engine that is built on it once and kept in the cache.
+"""TensorRT: a bundle's graph on any NVIDIA GPU, with an engine that is built once on that GPU and then cached.
 
-Built and untested: it has not run on a GPU yet. Nothing of NVIDIA's is imported before `load` found a driver.
+Not tested on a GPU yet. Nothing of NVIDIA's is imported before `load` has found a driver.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.card import Precision
 from melanoma_infer.engines.base import Numerics, Outputs
 from melanoma_infer.engines.batching import BatchRunner, engine_errors
+from melanoma_infer.engines.cuda import find_gpu, import_cuda
 from melanoma_infer.engines.device import nvidia_driver_is_loaded
 from melanoma_infer.engines.engine_file import (
     EngineFile,
@@ -30,15 +31,16 @@ from melanoma_infer.engines.engine_file import (
 )
 from melanoma_infer.engines.tensorrt_api import Api, ApiName, import_api
 from melanoma_infer.engines.tensorrt_build import build, graph_of, origin_of
-from melanoma_infer.engines.tensorrt_device import Gpu, TensorRTDevice, find_gpu, import_cuda
+from melanoma_infer.engines.tensorrt_device import TensorRTDevice, load_device
 from melanoma_infer.errors import BundleError, EngineUnavailableError, OutputError
 from melanoma_infer.runtime.cache import cache_folder, read_cached, write_cached
 
 CACHE = "engines"
+"""Folder of the cache that holds built engines."""
 
 
 class TensorRTEngine:
-    """A graph on a GPU. A tile's last bits may depend on its batch's size."""
+    """A graph on a GPU. The last bits of a tile's outputs may depend on the batch size."""
 
     def __init__(self, device: TensorRTDevice, manifest: EngineManifest, numerics: Numerics) -> None:
         self._device = device
@@ -52,19 +54,19 @@ class TensorRTEngine:
 
     @property
     def buckets(self) -> tuple[int, ...]:
-        """The batch sizes in use: those that the GPU's memory has held so far."""
+        """The batch sizes in use: those that have fitted the GPU's memory so far."""
         return self._runner.buckets
 
     def infer(self, tiles: NDArray[np.uint8] | Any) -> Outputs:
         """The graph's outputs for tiles (N, tile_px, tile_px, 3), batch after batch.
 
         Args:
-            tiles: uint8; a NumPy array, or one that lies on this GPU and says so by `__cuda_array_interface__` or
-                DLPack: it is read where it is.
+            tiles: uint8; a NumPy array, or an array in this GPU's memory with `__cuda_array_interface__` or DLPack,
+                which is read without a detour through host memory.
 
         Raises:
             UsageError: the tiles have another shape, dtype or layout.
-            MemoryExhaustedError: the GPU's memory does not hold a single tile's pass.
+            MemoryExhaustedError: not even a batch of one tile fits the GPU's memory.
             GpuLostError: the GPU stopped working.
             EngineUnavailableError: the runtime failed otherwise.
         """
@@ -73,11 +75,11 @@ class TensorRTEngine:
 
     @property
     def tiles_at_once(self) -> int:
-        """How many tiles are under way."""
+        """How many tiles are in progress."""
         return self._runner.tiles_at_once
 
     def infer_each(self, tiles: Iterable[NDArray[np.uint8]]) -> Iterator[Outputs]:
-        """The outputs of each tile (tile_px, tile_px, 3), in order; errors as `infer`."""
+        """The outputs for each tile (tile_px, tile_px, 3), in order; raises the same errors as `infer`."""
         return self._runner.infer_each(tiles)
 
 
@@ -89,77 +91,63 @@ def load(
     *,
     engine_file: Path | None = None,
 ) -> TensorRTEngine:
-    """The bundle's graph in TensorRT, on the GPU that the engine was built on.
-
-    As `load_with` says.
-    """
+    """The bundle's graph in TensorRT, on the GPU that the engine was built on; see `load_with`."""
     return load_with("tensorrt", bundle, precision, device, engine_file)
 
 
 def load_with(
     name: ApiName, bundle: Bundle, precision: Precision, device: str | None, engine_file: Path | None
 ) -> TensorRTEngine:
-    """The bundle's graph in one of the two libraries: from the file that was named, the cache, or built now.
+    """The bundle's graph in one of the two libraries: the given engine file, the cache's engine, or one built now.
 
-    One tile is computed, so that what does not work here is refused here.
+    One tile is computed as a check, so that an engine that does not run is refused here.
 
     Args:
         name: the library.
         bundle: the verified model.
-        precision: of the graph.
+        precision: that of the graph.
         device: None or "cuda" for the first GPU, "cuda:1" and so on.
-        engine_file: an engine with its manifest beside it; None for the cache's.
+        engine_file: an engine with its manifest beside it; None to use the cache.
 
     Raises:
-        EngineUnavailableError: the graph, the driver, the library or the GPU does not exist here, or the engine was
-            built for another.
-        BundleError: the file that was named is damaged, or of another model.
-        MemoryExhaustedError: the GPU's memory does not hold a single tile's pass.
+        EngineUnavailableError: the graph, the driver, the library or the GPU is not available here, or the engine was
+            built for another GPU or version.
+        BundleError: the engine file is damaged, or was built from another model.
+        MemoryExhaustedError: not even a batch of one tile fits the GPU's memory.
         GpuLostError: the GPU stopped working.
     """
     graph = graph_of(bundle, precision)
-    _require_driver(name)
-    api, cuda = import_api(name), import_cuda()
-    gpu = find_gpu(cuda, device)
-    _require_target(api, gpu)
-    origin = origin_of(api, bundle, precision, (gpu.target,), gpu=gpu.name)
-    engine = _named(engine_file, origin) if engine_file is not None else _kept_or_built(api, graph, origin)
-    with engine_errors():
-        opened = TensorRTDevice(api, cuda, gpu, engine, graph)
-        opened.check_interface()
-    loaded = TensorRTEngine(opened, engine.manifest, Numerics(name, api.version, precision, gpu.name))
-    loaded.infer(bundle.golden.tiles[:1])
-    return loaded
-
-
-def _require_driver(name: ApiName) -> None:
     if not nvidia_driver_is_loaded():
         raise EngineUnavailableError(
             f"There is no NVIDIA driver here, so the {name} engine has no GPU to run on. Use --engine openvino."
         )
-
-
-def _require_target(api: Api, gpu: Gpu) -> None:
+    api, cuda = import_api(name), import_cuda()
+    gpu = find_gpu(cuda, device)
     if api.is_rtx and not hasattr(api.trt.ComputeCapability, gpu.target.upper()):
         raise EngineUnavailableError(
             f"{api.title} {api.version} does not run on {gpu.name} ({gpu.target}). Use --engine triton or tensorrt."
         )
-
-
-def _named(path: Path, origin: Origin) -> EngineFile:
-    engine = read_engine(path)
-    require_origin(engine.manifest, origin, path.name)
+    origin = origin_of(api, bundle, precision, (gpu.target,), gpu=gpu.name)
+    if engine_file is None:
+        file = _cached_or_built(api, graph, origin)
+    else:
+        file = read_engine(engine_file)
+        require_origin(file.manifest, origin, engine_file.name)
+    with engine_errors():
+        opened = load_device(api, cuda, gpu, file, graph)
+    engine = TensorRTEngine(opened, file.manifest, Numerics(name, api.version, precision, gpu.name))
+    engine.infer(bundle.golden.tiles[:1])
     return engine
 
 
-def _kept_or_built(api: Api, graph: bytes, origin: Origin) -> EngineFile:
-    """The cache's engine of this origin; one that is missing or damaged is built again and kept, where that works."""
+def _cached_or_built(api: Api, graph: bytes, origin: Origin) -> EngineFile:
+    """The cached engine of this origin; if it is missing or damaged, a new one, which is cached if possible."""
     path = cache_folder(CACHE) / f"{origin.key}.engine"
-    if (kept := _kept(path, origin)) is not None:
-        return kept
+    if (cached := _cached(path, origin)) is not None:
+        return cached
     timings = path.with_name(re.sub(r"[^A-Za-z0-9.]+", "-", f"{api.version} {origin.gpu}") + ".timings")
     built = build(api, graph, origin, timing_cache=None if api.is_rtx else read_cached(timings))
-    with suppress(OutputError):  # a cache that cannot be written costs the time to build, and nothing else
+    with suppress(OutputError):  # without a writable cache the engine is built again next time
         write_cached(path, built.file.content)
         write_cached(manifest_path(path), built.file.manifest.to_json())
         if built.timing_cache is not None:
@@ -167,7 +155,7 @@ def _kept_or_built(api: Api, graph: bytes, origin: Origin) -> EngineFile:
     return built.file
 
 
-def _kept(path: Path, origin: Origin) -> EngineFile | None:
+def _cached(path: Path, origin: Origin) -> EngineFile | None:
     content, manifest = read_cached(path), read_cached(manifest_path(path))
     if content is None or manifest is None:
         return None

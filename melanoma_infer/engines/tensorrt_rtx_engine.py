@@ -1,7 +1,7 @@
 """TensorRT-RTX: a bundle's graph on an RTX GPU (sm_75 to sm_120, not sm_90 or sm_100).
 
-Its engines are built in seconds, on any machine; kernels are compiled where they run. Built and untested: it has not
-run on a GPU yet. Nothing of NVIDIA's is imported before `load` found a driver.
+Its engines are built in seconds on any machine; kernels are compiled on the GPU at load time. Not tested on a GPU yet.
+Nothing of NVIDIA's is imported before `load` has found a driver.
 """
 
 from __future__ import annotations
@@ -21,8 +21,5 @@ def load(
     *,
     engine_file: Path | None = None,
 ) -> TensorRTEngine:
-    """The bundle's graph in TensorRT-RTX: `engine_file`, or the cache's engine, or one that is built now.
-
-    As `tensorrt_engine.load_with` says.
-    """
+    """The bundle's graph in TensorRT-RTX: `engine_file`, the cached engine, or one built now; see `load_with`."""
     return load_with("tensorrt-rtx", bundle, precision, device, engine_file)

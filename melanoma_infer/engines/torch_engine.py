@@ -1,7 +1,8 @@
-"""PyTorch: the reference of our own network, run from the bundle's weights."""
+"""PyTorch: the reference engine of our own network, run from the bundle's weights."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -19,18 +20,23 @@ if TYPE_CHECKING:
 
 
 class TorchEngine(OneAtATime):
-    """Our network in eager PyTorch, fp32, one tile a request: its last bits depend on the batch (2e-7 seen)."""
+    """Our network in eager PyTorch, fp32, one tile per request: the last bits depend on the batch size (2e-7 seen).
 
-    def __init__(self, bundle: Bundle, device: torch.device) -> None:
-        import torch
+    Args:
+        net: the network, on `device`.
+        names: the outputs to return.
+        device: where to put the tiles.
+        numerics: what `net` computes with.
+    """
 
-        self._net = network_of(bundle).to(device)
+    def __init__(self, net: MelanomaNet, names: Sequence[str], device: torch.device, numerics: Numerics) -> None:
+        self._net = net
+        self._names = names
         self._device = device
-        self._names = ("probabilities", *bundle.card.outputs)
-        self.numerics = Numerics("torch", str(torch.__version__), "fp32", device.type)
+        self.numerics = numerics
 
     def infer(self, tiles: NDArray[np.uint8]) -> Outputs:
-        """The network's outputs for tiles (N, tile_px, tile_px, 3), one forward pass a tile."""
+        """The network's outputs for tiles (N, tile_px, tile_px, 3), one forward pass per tile."""
         answers = [self._infer_one(tile) for tile in tiles]
         return {name: np.concatenate([answer[name] for answer in answers]) for name in self._names}
 
@@ -49,25 +55,32 @@ def load(bundle: Bundle, precision: Precision, threads: int | None, device: str 
     """Our network with the bundle's weights.
 
     Raises:
-        EngineUnavailableError: PyTorch, the weights, the precision or the device does not exist here.
+        EngineUnavailableError: PyTorch, the weights, the precision or the device is not available here.
         BundleError: the weights do not fit the network that the card describes.
     """
     if bundle.weights is None or bundle.card.network is None:
         raise EngineUnavailableError("The bundle has no weights of our own network. Use --engine openvino.")
     if precision != "fp32":
-        raise EngineUnavailableError("The torch engine runs fp32. Use --precision fp32, or --engine openvino.")
+        raise EngineUnavailableError(
+            f"The torch engine runs fp32, not {precision}. Use --precision fp32, or --engine openvino."
+        )
     try:
         import torch
     except ImportError as error:
         raise EngineUnavailableError("PyTorch does not load here. Install it: pip install 'mminfer[torch]'.") from error
     try:
-        where = torch.device(device or "cpu")
-        torch.empty(0, device=where)
+        place = torch.device(device or "cpu")
+        torch.empty(0, device=place)
     except (RuntimeError, AssertionError) as error:
-        raise EngineUnavailableError(f"PyTorch has no device {device!r} here. Leave --device out.") from error
+        raise EngineUnavailableError(f"PyTorch has no device {device!r} here. Omit --device.") from error
     if threads is not None:
         torch.set_num_threads(threads)
-    return TorchEngine(bundle, where)
+    return TorchEngine(
+        network_of(bundle).to(place),
+        names=("probabilities", *bundle.card.outputs),
+        device=place,
+        numerics=Numerics("torch", str(torch.__version__), "fp32", place.type),
+    )
 
 
 def network_of(bundle: Bundle) -> MelanomaNet:
@@ -80,12 +93,12 @@ def network_of(bundle: Bundle) -> MelanomaNet:
 
     from melanoma_infer.model.melanoma_net import MelanomaNet
 
-    assert bundle.weights is not None  # load() refused a bundle without
+    assert bundle.weights is not None  # load() refuses a bundle without weights
     net = MelanomaNet.from_card(bundle.card)
     try:
         net.load_state_dict(load_tensors(bundle.weights))
     except RuntimeError as error:
         raise BundleError(
-            "weights.safetensors does not fit the network of the card. Export the bundle again."
+            "weights.safetensors does not fit the network that the card describes. Export the bundle again."
         ) from error
     return net.eval()

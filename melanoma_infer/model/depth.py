@@ -1,7 +1,7 @@
 """The percolation depth module (paper 2.3, Eq. 3): Breslow thickness in mm, from a tile.
 
-tile ─ averaged 4×4 ─ three [conv 3×3 → ReLU → max-pool 2] ─ averaged to 8×8 ─ flattened ─ linear 64 ─ ReLU ─ linear 1
-─ softplus → mm. The grid is flattened, not averaged: depth is how far down something lies, so position must be kept.
+tile → 4×4 average → three [conv 3×3 → ReLU → max-pool 2] → average to 8×8 → flatten → linear 64 → ReLU → linear 1 →
+softplus → mm. The 8×8 grid is flattened, not averaged: depth depends on position, so position must be kept.
 """
 
 from __future__ import annotations
@@ -14,28 +14,28 @@ GRID = 8
 HIDDEN = 64
 AVERAGE_PX = 4
 TILE_STEP_PX = AVERAGE_PX * 2**3 * GRID
-"""Tiles must be a multiple of this, so that every average covers whole, equal blocks: plain AveragePool everywhere."""
+"""tile_px must be a multiple of this, so that every average covers equal blocks and exports as a plain AveragePool."""
 
 
 def depth_channels(width: int) -> tuple[int, int, int]:
-    """Channels of the three convolutions: 16, 32, 64 at width 64, in proportion below, at least 2, 4, 8."""
+    """Channels of the three convolutions: 16, 32, 64 at width 64, proportional to the width, at least 2, 4, 8."""
     first = max(width // 4, 2)
     return first, 2 * first, 4 * first
 
 
 class DepthModule(nn.Module):
-    """Normalised tiles (N, 3, tile_px, tile_px) to a depth in mm (N,), which is positive."""
+    """Maps normalised tiles (N, 3, tile_px, tile_px) to a positive depth in mm (N,)."""
 
     def __init__(self, tile_px: int, width: int = 64) -> None:
         """Build the module.
 
         Raises:
-            UsageError: tile_px is not a positive multiple of 256.
+            UsageError: tile_px is not a positive multiple of TILE_STEP_PX (256).
         """
         super().__init__()
         if tile_px <= 0 or tile_px % TILE_STEP_PX:
             raise UsageError(
-                f"The depth module needs a tile_px that is a multiple of {TILE_STEP_PX}, not {tile_px}: its last grid "
+                f"tile_px is {tile_px}, but the depth module needs a multiple of {TILE_STEP_PX}, because its last grid "
                 f"is {GRID}×{GRID}. Choose another tile_px."
             )
         channels = depth_channels(width)

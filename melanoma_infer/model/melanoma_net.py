@@ -1,11 +1,11 @@
 """The whole network: tile → probabilities, depth, attention, class activation maps, features (paper Eq. 1–4).
 
-With v the attended image's global average, the classifier (Eq. 4, extended to the 128 and 64 neurons of the text) is
+With v the global average of the attended map, the classifier (Eq. 4, extended to the 128 and 64 neurons of the text) is
 
     h1 = ReLU(W1 [v; depth; patient] + b1),  h2 = ReLU(W2·h1 + b2),  p = softmax(W3·h2 + b3)
 
-and W1 is kept in three parts. The image's and the depth's, which are linear, are summed as `features`; the patient's
-joins on the host (`melanoma_infer.bundle.head`), so patient data never enters the graph.
+and W1 is stored in three parts. The products with v and depth are summed in the graph as `features`; the product with
+the patient is added on the host (`melanoma_infer.bundle.head`), so patient data never enters the graph.
 """
 
 from __future__ import annotations
@@ -31,26 +31,26 @@ from mminfer_kernels import reference
 FEATURES = 128
 MIDDLE = 64
 EXCLUDED = -1e4
-"""Added to a logit that a softmax must not see: finite, because graphs with infinities are refused, and within fp16."""
+"""Added to a logit to exclude it from a softmax: fits fp16, and is finite, as graphs with infinities are refused."""
 
 
 class TileOutputs(NamedTuple):
-    """What the graph returns, in its order: all float, N tiles, K classes, maps of h × w."""
+    """The graph's outputs in order, all float, for N tiles, K classes and maps of h × w."""
 
     probabilities: Tensor
-    """(N, K), of an unknown patient."""
+    """(N, K), for an unknown patient."""
     depth_mm: Tensor
     """(N,)."""
     attention: Tensor
     """(N, h, w), in [0, 1]."""
     cam: Tensor
-    """(N, 3, h, w): what each place adds to the log-odds of lesion, malignant, outcome; signed, unknown patient."""
+    """(N, 3, h, w), signed: what each position adds to the log-odds of lesion, malignant, outcome; unknown patient."""
     features: Tensor
     """(N, F): W1v·v + W1d·depth."""
 
 
 class LogOdds(NamedTuple):
-    """log Σ exp z[favoured] − log Σ exp z[others], the z being logits."""
+    """Two groups of classes, with log-odds log Σ exp z[favoured] − log Σ exp z[others] for logits z."""
 
     favoured: tuple[int, ...]
     others: tuple[int, ...]
@@ -59,8 +59,8 @@ class LogOdds(NamedTuple):
 def log_odds(card: ModelCard) -> tuple[LogOdds, LogOdds, LogOdds]:
     """The log-odds that the three maps explain: lesion, malignant, outcome.
 
-    All three follow the roles that the card gives its classes. A card without an outcome, or whose
-    malignant classes all carry it, has nothing to compare: every class against every class, whose map is zero.
+    All three follow the roles that the card gives its classes. Without an outcome, or if all malignant classes have it,
+    there is nothing to compare: the third is every class against every class, whose map is zero.
     """
     every, lesion = tuple(range(len(card.classes))), card.lesion_columns
     malignant, outcome = card.malignant_columns, card.outcome_columns
@@ -88,7 +88,7 @@ class MelanomaNet(nn.Module):
         """Build the network with random weights.
 
         Raises:
-            UsageError: the card's tile_px does not suit the depth module.
+            UsageError: the card's tile_px does not fit the depth module.
         """
         super().__init__()
         self.card = card
@@ -105,7 +105,7 @@ class MelanomaNet(nn.Module):
         self.b2 = nn.Parameter(torch.zeros(MIDDLE))
         self.w3 = _weight(classes, MIDDLE, inputs=MIDDLE)
         self.b3 = nn.Parameter(torch.zeros(classes))
-        # The card holds these, so the weights file does not.
+        # These are in the card, so they are not saved with the weights.
         self._constant("mean", torch.tensor(card.mean))
         self._constant("std", torch.tensor(card.std))
         self._constant("unknown", torch.from_numpy(one_hot(Patient(), card.patient_fields)).float())
@@ -116,20 +116,20 @@ class MelanomaNet(nn.Module):
         """The network that a bundle's card describes, still with random weights.
 
         Raises:
-            BundleError: the card has no `network`, or one that its tile_px does not suit.
+            BundleError: the card has no `network`, or its tile_px does not fit the network.
         """
         if card.network is None:
-            raise BundleError("This card has no `network`: its weights are not ours. Use an engine that reads ONNX.")
+            raise BundleError("The card has no `network`: this is not our network. Use an engine that reads ONNX.")
         try:
             return cls(card, card.network.width)
         except UsageError as error:
-            raise BundleError(f"The card describes a network that cannot be built. {error}") from error
+            raise BundleError(f"The network that the card describes cannot be built. {error}") from error
 
     def _constant(self, name: str, value: Tensor) -> None:
         self.register_buffer(name, value, persistent=False)
 
     def forward(self, tiles: Tensor) -> TileOutputs:
-        """Return all outputs for tiles uint8 (N, tile_px, tile_px, 3), in projected form: x is never weighted."""
+        """Return all outputs for tiles uint8 (N, tile_px, tile_px, 3), without ever forming the attended map."""
         images = self.normalised(tiles)
         return self.tail(self.backbone(images), self.depth(images))
 
@@ -142,25 +142,25 @@ class MelanomaNet(nn.Module):
         return TileOutputs(tail.probabilities, depth_mm, tail.attention, tail.cam, tail.features)
 
     def offset(self) -> Tensor:
-        """What an unknown patient and the bias add to the first layer, (F,)."""
+        """Return W1p·patient + b1 for an unknown patient, (F,)."""
         return self.b1 + (self.w1_patient @ self.unknown if len(self.unknown) else 0.0)
 
     def full_forward(self, tiles: Tensor, patient: Tensor, depth_mm: Tensor | None = None) -> Tensor:
-        """Return probabilities (N, K) by Eq. 1–4 as written: the attended map is formed, W1 meets one joined vector.
+        """Return probabilities (N, K) by Eq. 1–4 as written: with the attended map, and W1 on the concatenated vector.
 
-        Slower than `forward` and never exported: it is what the projected form and the host's head are tested against.
+        Slower than `forward` and never exported: it is the reference for testing `forward` and the head on the host.
 
         Args:
             tiles: uint8, (N, tile_px, tile_px, 3).
             patient: one-hot, (N, P).
-            depth_mm: (N,), measured; None: the module's estimate.
+            depth_mm: (N,), measured; None to use the module's estimate.
         """
         images = self.normalised(tiles)
         pooled = self.attention(self.backbone(images)).attended.mean((2, 3))
         depth = self.depth(images) if depth_mm is None else depth_mm
-        joined = torch.cat((pooled, depth[:, None], patient), dim=1)
+        concatenated = torch.cat((pooled, depth[:, None], patient), dim=1)
         w1 = torch.cat((self.w1_image, self.w1_depth[:, None], self.w1_patient), dim=1)
-        first = functional.linear(joined, w1, self.b1).relu()
+        first = functional.linear(concatenated, w1, self.b1).relu()
         second = functional.linear(first, self.w2, self.b2).relu()
         return functional.linear(second, self.w3, self.b3).softmax(1)
 
@@ -170,17 +170,17 @@ class MelanomaNet(nn.Module):
 
 
 def head_tensors(net: MelanomaNet) -> dict[str, NDArray[np.float32]]:
-    """The tensors of ``head.safetensors``: what `melanoma_infer.bundle.head.Head` needs, float32."""
+    """The float32 tensors of ``head.safetensors``, which `melanoma_infer.bundle.head.Head` needs."""
     return {name: getattr(net, name).detach().cpu().float().numpy() for name in TENSORS}
 
 
 def _weight(*shape: int, inputs: int) -> nn.Parameter:
-    # He et al. 2015: keeps the variance through a ReLU; `inputs` counts the whole of W1, not one of its parts.
+    # He et al. 2015: preserves the variance through a ReLU; `inputs` is that of the whole W1, not of one part.
     return nn.Parameter(torch.randn(shape) * math.sqrt(2 / inputs))
 
 
 def _groups(odds: tuple[LogOdds, ...], classes: int) -> Tensor:
-    """(6, K), to be added before a softmax: three favoured groups, then three others; 0 within, EXCLUDED outside."""
+    """Masks (6, K) to add before a softmax, three favoured groups, then three others: 0 inside, EXCLUDED outside."""
     mask = torch.full((2 * len(odds), classes), EXCLUDED)
     for row, group in enumerate([*(o.favoured for o in odds), *(o.others for o in odds)]):
         mask[row, list(group)] = 0.0

@@ -1,6 +1,6 @@
 """The ResNet-50 backbone (He et al. 2016, with the stride in the 3×3 convolution), without pooling and classifier.
 
-Parameters are named as torchvision names them, so its ImageNet weights load at width 64.
+Parameters have torchvision's names, so its ImageNet weights load at width 64.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Bottleneck(nn.Module):
 
 
 class ResNet50Backbone(nn.Module):
-    """Images (N, 3, H, W) to the feature map x (N, 32·width, H / 32, W / 32) of Eq. 1."""
+    """Maps images (N, 3, H, W) to the feature map x (N, 32·width, H / 32, W / 32) of Eq. 1."""
 
     def __init__(self, width: int = 64) -> None:
         super().__init__()

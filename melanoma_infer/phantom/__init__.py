@@ -1,1 +1,1 @@
-"""Slides that are drawn, so that their truth is known: an instrument, not a data set."""
+"""Phantoms: drawn slides whose truth is known exactly. They test the software and are not a data set."""

@@ -1,6 +1,6 @@
-"""Any block of a scene at any scale: first what stands there (a label), then how dark it is (a tone), then its colour.
+"""Draws any block of a scene at any scale: a label for each pixel, then a tone (how dark it is), then its colour.
 
-Every pixel is a function of its own centre's place in µm, so a block drawn alone equals the same block of the whole.
+A pixel depends only on the position of its centre in µm, so a block drawn alone equals the same block of the whole.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ Rgb = NDArray[np.uint8]
 
 
 class Label(IntEnum):
-    """What stands at a place. The layers of the skin come in the order of their depth."""
+    """What a pixel shows. The layers of the skin are in order of depth."""
 
     BACKGROUND = 0
     HORN = 1
@@ -46,7 +46,7 @@ WALL_AND_INSIDE = {
 
 BACKGROUND_RGB = (243, 242, 244)
 
-# At tones 0, 0.35, 0.7 and 1: what lies between, pale, dark, and the nuclei.
+# Colours at tones 0, 0.35, 0.7 and 1 (STOPS): gaps, pale, dark, and nuclei.
 RAMPS: dict[Label, tuple[tuple[int, int, int], ...]] = {
     Label.BACKGROUND: (BACKGROUND_RGB,) * 4,
     Label.HORN: ((246, 214, 222), (232, 160, 186), (206, 118, 158), (160, 90, 140)),
@@ -66,7 +66,7 @@ STOPS = (0.0, 0.35, 0.7, 1.0)
 
 
 def _palette() -> Rgb:
-    """Colours (labels · 256, 3): 256 tones of each label."""
+    """Colours (labels · 256, 3), 256 tones for each label."""
     tones = np.linspace(0, 1, 256)
     ramps = [[np.interp(tones, STOPS, channel) for channel in zip(*RAMPS[label], strict=True)] for label in Label]
     return np.round(np.array(ramps).transpose(0, 2, 1).reshape(-1, 3)).astype(np.uint8)
@@ -76,11 +76,11 @@ PALETTE = _palette()
 
 
 def draw(scene: Scene, block: RectPx, um_per_px: float) -> Rgb:
-    """The colours (h, w, 3) of a block, in pixels of um_per_px µm."""
+    """The RGB pixels (h, w, 3), uint8, of a block whose coordinates are pixels of um_per_px µm."""
     labels = draw_labels(scene, block, um_per_px)
     if labels.max() == Label.BACKGROUND:
         return np.broadcast_to(PALETTE[0], (*labels.shape, 3))
-    # Single precision is 4 nm at 75 mm, and half of the time.
+    # Single precision resolves 4 nm at 75 mm, and takes half the time.
     x, y = (place.astype(np.float32) for place in centres_um(block, um_per_px))
     tones = _tones(scene.seed, labels, x, y, um_per_px)
     at = labels.astype(np.intp) * 256 + np.clip(tones * 255, 0, 255).astype(np.intp)
@@ -88,11 +88,11 @@ def draw(scene: Scene, block: RectPx, um_per_px: float) -> Rgb:
 
 
 def draw_labels(scene: Scene, block: RectPx, um_per_px: float) -> Labels:
-    """What stands at the centre of each pixel (h, w) of a block."""
+    """The Label at the centre of each pixel (h, w) of a block."""
     x, y = centres_um(block, um_per_px)
     of = layers(scene, x[0])
     labels = np.zeros((block.height, block.width), np.uint8)
-    if y[-1, 0] < of.horn.min() or y[0, 0] >= of.glass_below.max():
+    if y[-1, 0] < of.horn.min() or y[0, 0] >= of.background_below.max():
         return labels
     for border in borders(of):
         labels += y >= border
@@ -105,14 +105,14 @@ def draw_labels(scene: Scene, block: RectPx, um_per_px: float) -> Labels:
 
 
 def centres_um(block: RectPx, um_per_px: float) -> tuple[Axis, Axis]:
-    """The pixels' centres in µm: x (1, w) and y (h, 1)."""
+    """The centres of a block's pixels in µm: x (1, w) and y (h, 1)."""
     x = (np.arange(block.x, block.right, dtype=np.float64) + 0.5) * um_per_px
     y = (np.arange(block.y, block.bottom, dtype=np.float64) + 0.5) * um_per_px
     return x[None, :], y[:, None]
 
 
 def _put(labels: Labels, structure: Structure, x_um: Axis, y_um: Axis) -> None:
-    """Draw a structure over the dermis and the fat."""
+    """Draw a structure into the labels where there is dermis or fat."""
     rows = np.flatnonzero(np.abs(y_um[:, 0] - structure.y_um) <= structure.half_height_um)
     reach = structure.half_width_um + abs(structure.slant) * structure.half_height_um
     columns = np.flatnonzero(np.abs(x_um[0] - structure.x_um) <= reach)
@@ -130,10 +130,10 @@ def _put(labels: Labels, structure: Structure, x_um: Axis, y_um: Axis) -> None:
 
 
 def _tones(seed: int, labels: Labels, x_um: Field, y_um: Field, um_per_px: float) -> Field:
-    """How dark each pixel is within its label's colours, 0–1."""
+    """How dark each pixel is within the colours of its label, 0–1."""
     tones = np.zeros(labels.shape, np.float32)
-    for texture, wanted in TEXTURES:
-        here = wanted.take(labels)
+    for texture, its_labels in TEXTURES:
+        here = its_labels.take(labels)
         if here.any():
             np.copyto(tones, texture(seed, x_um, y_um, um_per_px), where=here)
     return tones
@@ -143,7 +143,7 @@ Texture = Callable[[int, Field, Field, float], Field]
 
 
 def _labelled(*labels: Label) -> NDArray[np.bool_]:
-    """For each label, whether it is one of these."""
+    """A mask over all labels: whether each is one of these."""
     return np.isin(np.arange(len(Label)), labels)
 
 

@@ -1,10 +1,7 @@
-"""How a phantom is known, and what must be said wherever one is shown."""
-
-PHANTOM_MARK = "mminfer.phantom"
-"""Stands in the slide's description, followed by the generator."""
+"""The generator's name in every phantom, and the caution that must accompany one wherever it is shown."""
 
 GENERATOR = "simple-1"
-"""The same seed gives the same scene as long as this name stands; a change of the drawing changes the name."""
+"""The same name and seed give the same scene; any change to the drawing needs a new name."""
 
 CAUTION = (
     "Phantom result. Phantoms are drawn scenes whose geometry is known exactly. They test the instrument: scale, "

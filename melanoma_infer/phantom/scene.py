@@ -1,7 +1,7 @@
-"""What there is to draw: a section of skin in µm. x goes right, y goes down, (0, 0) is the slide's upper left corner.
+"""The scene to draw: a section of skin in µm. x points right, y points down, (0, 0) is the slide's upper left corner.
 
-The layers of the skin and the lesion are heights over x, so that every area, outline and depth is a sum over x. The
-section with and without a lesion is the same section: what is placed by chance does not depend on the lesion.
+The borders of the skin's layers and of the lesion are functions of x, so every area, outline and depth is a sum over x.
+The section is the same with and without a lesion: nothing that is placed randomly depends on the lesion.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ LesionKind = Literal["melanoma", "none"]
 ROUNDING_UM = 220.0
 """Width over which the section's lower corners are rounded."""
 DISCS = 7
-"""Discs that make a lesion's lobed lower border."""
+"""Number of discs that form a lesion's lobed lower border."""
 
 _SURFACE, _EPIDERMIS, _DERMIS, _LESION, _STRUCTURES = 100, 200, 300, 400, 500
-"""Uses of chance (`noise.stream`); the numbers that follow each are its own."""
+"""Keys for the uses of random numbers (`noise.stream`); each use also owns the numbers that follow."""
 
 
 @dataclass(frozen=True)
 class Skin:
-    """Where the section lies, in µm: its ends, its highest point, its thickness, and how far its ends hang down."""
+    """The section in µm: its left and right end, its highest point, its thickness, and how far the ends hang down."""
 
     left_um: float
     right_um: float
@@ -46,12 +46,12 @@ class Disc:
 
 @dataclass(frozen=True)
 class Lesion:
-    """All that lies between the skin's surface and the lower border of these discs."""
+    """The tissue between the skin's surface and the lower border of these discs."""
 
     discs: tuple[Disc, ...]
 
     def lower_um(self, x_um: Axis) -> Axis:
-        """The lower border over x; −∞ beside the lesion."""
+        """The lower border at each x; −∞ beside the lesion."""
         lower = np.full_like(x_um, -np.inf)
         for disc in self.discs:
             beyond = disc.radius_um**2 - (x_um - disc.x_um) ** 2
@@ -73,22 +73,22 @@ StructureKind = Literal["vessel", "follicle", "gland"]
 
 @dataclass(frozen=True)
 class Form:
-    """What structures of a kind have in common."""
+    """The properties that all structures of a kind share."""
 
     kind: StructureKind
     every_um: float
-    """Width of skin that has one group of them."""
+    """Width of skin per group."""
     together: int
-    """How many make a group."""
+    """Number of structures in a group."""
     spread_um: float
-    """Over how much their places in a group vary."""
+    """Range of their random positions within a group."""
     depth: tuple[float, float]
-    """Least and greatest depth, as shares of the section's thickness."""
+    """Smallest and largest depth, as fractions of the section's thickness."""
     half_width_um: tuple[float, float]
     aspect: tuple[float, float]
     """Height over width."""
     inside: float
-    """Size of the inside as a share of the whole."""
+    """Size of the inside as a fraction of the whole."""
 
 
 FORMS = (
@@ -100,7 +100,7 @@ FORMS = (
 
 @dataclass(frozen=True)
 class Structure:
-    """A vessel, follicle or gland: an ellipse with a wall round its inside, slanted by `slant` µm of x a µm of y."""
+    """A vessel, follicle or gland: an ellipse with a wall around its inside, slanted by `slant` µm of x per µm of y."""
 
     kind: StructureKind
     x_um: float
@@ -113,7 +113,7 @@ class Structure:
 
 @dataclass(frozen=True)
 class Scene:
-    """A section of skin on glass."""
+    """A section of skin on background."""
 
     seed: int
     size_um: tuple[float, float]
@@ -124,25 +124,25 @@ class Scene:
 
 @dataclass(frozen=True)
 class Layers:
-    """Upper borders in µm over x, from above to below; none lies above the one before."""
+    """Upper borders in µm at each x, from top to bottom; none is above the previous one."""
 
     horn: Axis
     epidermis: Axis
     papillary_dermis: Axis
     reticular_dermis: Axis
     fat: Axis
-    glass_below: Axis
+    background_below: Axis
 
 
 def make_scene(seed: int, lesion: LesionKind, size_um: tuple[float, float]) -> Scene:
-    """The scene of a seed."""
+    """The scene that this seed gives."""
     width, height = size_um
     skin = Skin(0.06 * width, 0.94 * width, 0.22 * height, 0.45 * height, 0.08 * height)
     return Scene(seed, size_um, skin, _structures(seed, skin), _lesion(seed, skin) if lesion == "melanoma" else None)
 
 
 def surface_um(seed: int, skin: Skin, x_um: Axis) -> Axis:
-    """Height of the living epidermis's surface over x, from which depth is measured."""
+    """Surface of the living epidermis (y) at each x, from which depth is measured."""
     along = (x_um - skin.left_um) / (skin.right_um - skin.left_um)
     waves = 0.14 * (_wave(x_um, 0.5 * skin.thickness_um, seed, _SURFACE) - 0.5)
     furrows = 50 * (_wave(x_um, 260, seed, _SURFACE + 1) - 0.5)
@@ -151,7 +151,7 @@ def surface_um(seed: int, skin: Skin, x_um: Axis) -> Axis:
 
 
 def layers(scene: Scene, x_um: Axis) -> Layers:
-    """The borders of the layers over x; where there is no tissue they are one and the same height."""
+    """The borders of the layers at each x; where there is no tissue they coincide."""
     seed, skin = scene.seed, scene.skin
     surface = surface_um(seed, skin, x_um)
     from_end = np.minimum(x_um - skin.left_um, skin.right_um - x_um)
@@ -168,27 +168,27 @@ def layers(scene: Scene, x_um: Axis) -> Layers:
         papillary_dermis=np.minimum(surface + ridges, bottom),
         reticular_dermis=np.minimum(surface + papillary, bottom),
         fat=np.minimum(surface + np.maximum(fat, papillary), bottom),
-        glass_below=bottom,
+        background_below=bottom,
     )
 
 
 def borders(of: Layers) -> list[Axis]:
-    """The borders from above to below."""
+    """The borders from top to bottom."""
     return [getattr(of, field.name) for field in fields(of)]
 
 
 def _wave(x_um: Axis, cell_um: float, seed: int, use: int) -> Axis:
-    """Smooth chance along x, in [0, 1)."""
+    """Smooth noise along x, in [0, 1)."""
     wave: Axis = value_noise(x_um[None] / cell_um, np.zeros((1, 1)), stream(seed, use))[0].astype(np.float64)
     return wave
 
 
-def _at(seed: int, skin: Skin, x_um: float) -> float:
+def _surface_at(seed: int, skin: Skin, x_um: float) -> float:
     return float(surface_um(seed, skin, np.array([x_um]))[0])
 
 
 def _lesion(seed: int, skin: Skin) -> Lesion:
-    """A lesion in the middle third: as wide as a quarter of the section or more, and up to half as deep as it."""
+    """A lesion in the middle third of the section, at least a quarter as wide and up to half as deep as the section."""
     width = skin.right_um - skin.left_um
     place, breadth, deep, *lobes = draws(3 + 2 * DISCS, stream(seed, _LESION))
     middle = skin.left_um + width * (0.4 + 0.2 * place)
@@ -198,15 +198,15 @@ def _lesion(seed: int, skin: Skin) -> Lesion:
 
 
 def _disc(
-    seed: int, skin: Skin, middle_um: float, half_um: float, depth_um: float, index: int, by_chance: list[float]
+    seed: int, skin: Skin, middle_um: float, half_um: float, depth_um: float, index: int, random: list[float]
 ) -> Disc:
-    """One of the lobes, side by side; the middle ones reach deepest."""
+    """One of the lobes, which are side by side; the middle ones reach deepest."""
     across = (2 * index / (DISCS - 1) - 1) * 0.85
     x = middle_um + across * half_um
-    reach = depth_um * (1 - across**2) * (0.72 + 0.28 * by_chance[0])
-    # Lobes stand 0.28 · half_um apart, so that a radius above half of that leaves no gap.
-    radius = half_um * (0.24 + 0.12 * by_chance[1])
-    return Disc(x, _at(seed, skin, x) + reach - radius, radius)
+    reach = depth_um * (1 - across**2) * (0.72 + 0.28 * random[0])
+    # Lobes are 0.28 · half_um apart, so a radius above half of that leaves no gap.
+    radius = half_um * (0.24 + 0.12 * random[1])
+    return Disc(x, _surface_at(seed, skin, x) + reach - radius, radius)
 
 
 def _structures(seed: int, skin: Skin) -> tuple[Structure, ...]:
@@ -223,14 +223,14 @@ def _structures(seed: int, skin: Skin) -> tuple[Structure, ...]:
     return tuple(placed)
 
 
-def _structure(seed: int, skin: Skin, form: Form, place: tuple[float, float], by_chance: list[float]) -> Structure:
-    """One structure, near its group's place: µm from the section's left end, and a share of the form's depths."""
-    aside, below, wide, tall, slant = by_chance
+def _structure(seed: int, skin: Skin, form: Form, place: tuple[float, float], random: list[float]) -> Structure:
+    """One structure near its group's place: µm from the section's left end, and a fraction of the depth range."""
+    aside, below, wide, tall, slant = random
     x = skin.left_um + place[0] + form.spread_um * (aside - 0.5)
     depth = skin.thickness_um * _within(form.depth, place[1]) + form.spread_um * (below - 0.5)
     half_width = _within(form.half_width_um, wide)
     half_height = half_width * _within(form.aspect, tall)
-    y = _at(seed, skin, x) + depth
+    y = _surface_at(seed, skin, x) + depth
     return Structure(form.kind, x, y, half_width, half_height, 0.8 * slant - 0.4, form.inside)
 
 

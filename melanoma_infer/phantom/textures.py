@@ -1,7 +1,7 @@
-"""How dark skin is from place to place: tones (h, w), 0–1, over x (1, w) and y (h, 1) in µm.
+"""Textures: how dark skin is at each point, as tones (h, w) in 0–1 for x (1, w) and y (h, 1) in µm.
 
-Smooth noise drawn out along y or x, bent by more of it, and discs for nuclei. What is smaller than a pixel is drawn as
-its mean, so that a level of the pyramid looks like the one below it seen from further away.
+Each is smooth noise, stretched and warped, with discs for nuclei. Details smaller than a pixel are drawn as their mean,
+so a level of the pyramid looks like the finer level seen from further away.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from melanoma_infer.phantom.noise import Field, as_cells, chance, lattice, stream, value_noise
+from melanoma_infer.phantom.noise import Field, as_cells, lattice, stream, uniform, value_noise
 
 
 def collagen(seed: int, x_um: Field, y_um: Field, um_per_px: float) -> Field:
-    """Wavy bundles with pale clefts, and few nuclei that lie along them."""
+    """Wavy bundles with pale clefts, and a few nuclei along them."""
     along = y_um + _warp(x_um, y_um, 210, 130, stream(seed, 1)) + _warp(x_um, y_um, 34, 14, stream(seed, 2))
     bundles = _noise(x_um, along, (95, 15), um_per_px, stream(seed, 3))
     fibres = _noise(x_um, along, (30, 3.5), um_per_px, stream(seed, 4))
@@ -31,7 +31,7 @@ def papillae(seed: int, x_um: Field, y_um: Field, um_per_px: float) -> Field:
 
 
 def cells(seed: int, x_um: Field, y_um: Field, um_per_px: float) -> Field:
-    """Cells side by side, each with its nucleus."""
+    """Cells side by side, each with a nucleus."""
     grain = _noise(x_um, y_um, (7, 7), um_per_px, stream(seed, 21))
     patches = _noise(x_um, y_um, (60, 45), um_per_px, stream(seed, 22))
     along = y_um + _warp(x_um, y_um, 9, 5, stream(seed, 23))
@@ -59,18 +59,18 @@ def fat(seed: int, x_um: Field, y_um: Field, um_per_px: float) -> Field:
 
 
 def grains(seed: int, x_um: Field, y_um: Field, um_per_px: float) -> Field:
-    """Red cells, keratin and horn: grains drawn out along the surface."""
+    """Red cells, keratin and horn: grains elongated along the surface."""
     along = y_um + _warp(x_um, y_um, 12, 14, stream(seed, 51))
     return 0.05 + 0.85 * _noise(x_um, along, (11, 5), um_per_px, stream(seed, 52))
 
 
 def _over(tones: Field, nuclei: Field) -> Field:
-    """Tones with nuclei laid over them; unlike a maximum, its mean needs only theirs."""
+    """Tones with nuclei on top. Unlike that of a maximum, the mean follows from the means of both."""
     return tones + (1 - tones) * nuclei
 
 
 def _noise(x_um: Field, y_um: Field, cell_um: tuple[float, float], um_per_px: float, key: np.uint32) -> Field:
-    """Smooth noise, flattened to its mean where its cells are smaller than pixels."""
+    """Smooth noise, flattened to its mean if its cells are smaller than pixels."""
     seen = _seen(min(cell_um), um_per_px)
     if seen == 0:
         return np.full(np.broadcast_shapes(x_um.shape, y_um.shape), 0.5, np.float32)
@@ -82,19 +82,21 @@ def _noise(x_um: Field, y_um: Field, cell_um: tuple[float, float], um_per_px: fl
 
 
 def _seen(feature_um: float, um_per_px: float) -> np.float32:
-    """How much of a feature is drawn: all of it from two pixels on, its mean below one."""
+    """How much of a feature is visible: 1 from two pixels on, 0 (only its mean) below one."""
     return np.float32(np.clip(feature_um / um_per_px - 1, 0, 1))
 
 
 def _warp(x_um: Field, y_um: Field, cell_um: float, width_um: float, key: np.uint32) -> Field:
-    """A smooth shift in µm, ±width_um / 2, so that nothing lies in straight rows."""
+    """A smooth shift in µm, ±width_um / 2, so that nothing is in straight rows."""
     return width_um * (value_noise(x_um / cell_um, y_um / cell_um, key) - 0.5)
 
 
 @dataclass(frozen=True)
 class Discs:
-    """Discs laid like bricks, one at most in each: `share` of the bricks have one, `jitter` of the room in them is
-    used, and radii are up to `vary` smaller than `radius_um`.
+    """Discs in a brick pattern, at most one per brick.
+
+    A fraction `share` of the bricks has one, placed randomly within a fraction `jitter` of the free room; radii are up
+    to a fraction `vary` smaller than `radius_um`.
     """
 
     pitch_um: float
@@ -105,8 +107,8 @@ class Discs:
 
 
 def _discs(x_um: Field, y_um: Field, um_per_px: float, key: np.uint32, discs: Discs) -> Field:
-    """1 inside discs, 0 between, soft at the rim; their mean where they are smaller than pixels."""
-    # A disc of s times the radius covers π(s² − 1/6) of its square, the 1/6 being lost at the rim; s is 1 − vary · t.
+    """1 inside discs, 0 between them, soft at the rim; their mean if they are smaller than pixels."""
+    # A disc of s times the radius covers π(s² − 1/6) of its square (the soft rim loses the 1/6), with s = 1 − vary · t.
     covered = np.pi * (1 - discs.vary + discs.vary**2 / 3 - 1 / 6)
     mean = np.float32(discs.share * covered * (discs.radius_um / discs.pitch_um) ** 2)
     seen = _seen(2 * discs.radius_um, um_per_px)
@@ -121,11 +123,11 @@ def _discs(x_um: Field, y_um: Field, um_per_px: float, key: np.uint32, discs: Di
     at = (row - row.min()) * bricks[0].size + (column - column.min())
     radius = np.float32(discs.radius_um / discs.pitch_um)
     room = np.float32(discs.jitter) * (np.float32(0.5) - radius)
-    size = radius * (1 - np.float32(discs.vary) * chance(*bricks, key))
-    present = chance(*bricks, key ^ np.uint32(1)) < discs.share
+    size = radius * (1 - np.float32(discs.vary) * uniform(*bricks, key))
+    present = uniform(*bricks, key ^ np.uint32(1)) < discs.share
     inside: Field = np.where(present, size * size, np.float32(-1)).take(at)
     for i, place in enumerate((u - left, v - top), start=2):
-        centre = np.float32(0.5) + room * (2 * chance(*bricks, key ^ np.uint32(i)) - 1)
+        centre = np.float32(0.5) + room * (2 * uniform(*bricks, key ^ np.uint32(i)) - 1)
         apart = place - centre.take(at)
         apart *= apart
         inside -= apart

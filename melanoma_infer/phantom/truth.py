@@ -1,4 +1,4 @@
-"""What is true of a scene, from its geometry and not from its pixels."""
+"""The truth about a scene, computed from its geometry and not from its pixels."""
 
 from __future__ import annotations
 
@@ -14,15 +14,16 @@ from melanoma_infer.phantom.noise import Axis
 from melanoma_infer.phantom.scene import LesionKind, Scene, layers
 
 STEP_UM = 0.25
-"""Distance of the heights that areas and depths are summed over."""
+"""Step along x of the sums for areas and depths."""
 OUTLINE_STEP_UM = 4.0
+"""Step along x between the points of an outline."""
 
 Outline = tuple[tuple[float, float], ...]
 
 
 @dataclass(frozen=True)
 class Truth:
-    """The truth of a phantom slide, as it stands in the file beside it."""
+    """The truth about a phantom slide, as in the JSON file beside it."""
 
     generator: str
     seed: int
@@ -33,16 +34,16 @@ class Truth:
     lesion: LesionKind
     area_mm2: float
     depth_mm: float | None
-    """Depth of the lesion's deepest point below the surface of the living epidermis right above it; None: no lesion."""
+    """Depth of the lesion's deepest point below the living epidermis's surface right above; None without a lesion."""
     deepest_um: tuple[float, float] | None
-    """Where that point is, (x, y)."""
+    """Position (x, y) of that point."""
     outline_um: Outline
     outline_l0: Outline
     caution: str = CAUTION
 
 
 def truth_of(scene: Scene, um_per_px: float) -> Truth:
-    """The truth of a scene drawn at this scale."""
+    """The truth about a scene that is drawn at this scale."""
     outline = outline_um(scene)
     depth_mm, deepest = _deepest(scene)
     size = size_l0(scene, um_per_px)
@@ -68,7 +69,7 @@ def size_l0(scene: Scene, um_per_px: float) -> SizePx:
 
 
 def render(truth: Truth) -> str:
-    """The truth as JSON, one value a line."""
+    """The truth as JSON, one value per line."""
     lines = (f" {json.dumps(name)}: {json.dumps(value, ensure_ascii=False)}" for name, value in asdict(truth).items())
     return "{\n" + ",\n".join(lines) + "\n}\n"
 
@@ -81,7 +82,7 @@ def outline_um(scene: Scene) -> NDArray[np.float64]:
 
 
 def _lesion_heights(scene: Scene, step_um: float) -> tuple[Axis, Axis, Axis]:
-    """x, upper border and vertical extent of the lesion in µm, at the middles of steps; empty where there is none."""
+    """x, upper border and vertical extent of the lesion in µm, at the middle of each step; empty without a lesion."""
     if scene.lesion is None:
         return np.empty(0), np.empty(0), np.empty(0)
     first, last = scene.lesion.ends_um
@@ -100,10 +101,10 @@ def _deepest(scene: Scene) -> tuple[float | None, tuple[float, float] | None]:
 
 
 def _tissue_mm2(scene: Scene) -> float:
-    """All between the horn's upper border and the section's lower edge."""
+    """Area between the upper border of the horn and the lower edge of the section, in mm²."""
     x = np.arange(scene.skin.left_um, scene.skin.right_um, STEP_UM) + STEP_UM / 2
     of = layers(scene, x)
-    return float((of.glass_below - of.horn).sum()) * STEP_UM / 1e6
+    return float((of.background_below - of.horn).sum()) * STEP_UM / 1e6
 
 
 def _rounded(outline: NDArray[np.float64]) -> Outline:

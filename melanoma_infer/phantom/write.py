@@ -1,4 +1,4 @@
-"""A scene as a slide: a pyramidal SVS of JPEG tiles, and its truth beside it. No level is ever held whole."""
+"""Writes a scene as a pyramidal SVS of JPEG tiles, with its truth beside it. No level is ever in memory as a whole."""
 
 from __future__ import annotations
 
@@ -17,27 +17,28 @@ from tifffile import TiffWriter
 from melanoma_infer.errors import OutputError, UsageError
 from melanoma_infer.geometry import PLAUSIBLE_UM_PER_PX, RectPx, SizePx
 from melanoma_infer.phantom.draw import BACKGROUND_RGB, Rgb, draw
-from melanoma_infer.phantom.mark import GENERATOR, PHANTOM_MARK
+from melanoma_infer.phantom.mark import GENERATOR
 from melanoma_infer.phantom.scene import Scene
 from melanoma_infer.phantom.truth import render, size_l0, truth_of
 from melanoma_infer.runtime.cores import available_cores
 from melanoma_infer.runtime.files import write_atomically, written_aside
+from melanoma_infer.slides.phantom_mark import PHANTOM_MARK
 
 TILE_PX = 256
 QUALITY = 90
 FACTORS = (1, 4, 16)
-"""Downsamples of the levels, as in Aperio's slides."""
+"""Downsample factors of the levels, as in Aperio's slides."""
 SIDE_UM = (1_000.0, 75_000.0)
-"""A glass is 75 mm long; in less than 1 mm there is no room for a section."""
+"""Shortest and longest side: a glass slide is 75 mm long, and less than 1 mm has no room for a section."""
 PIXELS_MAX = 1 << 33
-"""25 × 21 mm at 0.25 µm/px."""
+"""Largest number of level-0 pixels: 25 × 21 mm at 0.25 µm/px."""
 
 
 def write_phantom(path: Path, scene: Scene, um_per_px: float, *, threads: int | None = None) -> None:
-    """Write a scene as an SVS slide, and its truth (`truth_file`) when the slide is there whole.
+    """Write a scene as an SVS slide, and its truth (`truth_file`) when the slide is complete.
 
     Raises:
-        UsageError: the slide would be too small, too large, or of a scale that no scanner has.
+        UsageError: the slide would be too small or too large, or no scanner has its scale.
         OutputError: a file cannot be written.
     """
     require_drawable(scene.size_um, um_per_px)
@@ -49,7 +50,7 @@ def write_phantom(path: Path, scene: Scene, um_per_px: float, *, threads: int | 
 
 
 def is_written(path: Path, scene: Scene, um_per_px: float) -> bool:
-    """Whether the slide of this very scene and scale stands there."""
+    """Whether the slide at this path shows this scene at this scale."""
     try:
         return path.is_file() and truth_file(path).read_bytes() == render(truth_of(scene, um_per_px)).encode()
     except OSError:
@@ -57,31 +58,34 @@ def is_written(path: Path, scene: Scene, um_per_px: float) -> bool:
 
 
 def truth_file(path: Path) -> Path:
-    """FILE.json for FILE.svs."""
+    """The path of a slide's truth: FILE.json for FILE.svs."""
     return path.with_suffix(".json")
 
 
 def require_drawable(size_um: tuple[float, float], um_per_px: float) -> None:
-    """Nothing, when a slide of this size and scale can be drawn.
+    """Raise unless a slide of this size and scale can be drawn.
 
     Raises:
-        UsageError: it cannot.
+        UsageError: it would be too small or too large, or no scanner has its scale.
     """
     low, high = PLAUSIBLE_UM_PER_PX
     if not low <= um_per_px <= high:
-        raise UsageError(f"No slide scanner has {um_per_px:g} µm/px. Give an --mpp from {low} to {high}.")
+        raise UsageError(f"No slide scanner has {um_per_px:g} µm/px. Choose an --mpp from {low} to {high}.")
     if not all(SIDE_UM[0] <= side <= SIDE_UM[1] for side in size_um):
-        raise UsageError(f"Each side of a slide has {SIDE_UM[0]:g} to {SIDE_UM[1]:g} µm: --size-um 9000,6000")
+        raise UsageError(
+            f"The slide would be {size_um[0]:g} × {size_um[1]:g} µm, but each side must be {SIDE_UM[0]:g} to "
+            f"{SIDE_UM[1]:g} µm. Choose another size: --size-um 9000,6000"
+        )
     pixels = size_um[0] * size_um[1] / um_per_px**2
     if pixels > PIXELS_MAX:
         raise UsageError(
-            f"The slide would have {pixels / 1e9:.1f} thousand million pixels; {PIXELS_MAX / 1e9:.1f} are drawn at "
-            "most. Give a smaller --size-um or a larger --mpp."
+            f"The slide would have {pixels / 1e9:.1f} gigapixels, but the limit is {PIXELS_MAX / 1e9:.1f}. Choose a "
+            "smaller --size-um or a larger --mpp."
         )
 
 
 def tiles(scene: Scene, size: SizePx, um_per_px: float, *, threads: int = 1) -> Iterator[bytes]:
-    """The JPEG tiles of a level, row by row; few are ready ahead of the one that is asked for."""
+    """The JPEG tiles of a level, row by row; a few are prefetched."""
     blocks = (
         RectPx(x, y, TILE_PX, TILE_PX) for y in range(0, size.height, TILE_PX) for x in range(0, size.width, TILE_PX)
     )
@@ -89,14 +93,14 @@ def tiles(scene: Scene, size: SizePx, um_per_px: float, *, threads: int = 1) -> 
 
 
 def level_sizes(size: SizePx) -> list[tuple[int, SizePx]]:
-    """Downsample and size of each level; a level smaller than a tile serves nobody."""
+    """Downsample factor and size of each level; levels smaller than a tile are omitted, as nothing reads them."""
     sizes = [(factor, SizePx(size.width // factor, size.height // factor)) for factor in FACTORS]
     return [(factor, level) for factor, level in sizes if factor == 1 or max(level.width, level.height) >= TILE_PX]
 
 
 def _write_svs(path: Path, scene: Scene, um_per_px: float, threads: int) -> None:
     size = size_l0(scene, um_per_px)
-    # Compressed tiles are far smaller than their pixels, so what fits as pixels fits a classic TIFF.
+    # Compressed tiles are far smaller than their pixels, so if the pixels fit a classic TIFF, the file does.
     with TiffWriter(path, bigtiff=3 * size.width * size.height >= 1 << 32) as writer:
         for factor, level in level_sizes(size):
             writer.write(
@@ -115,7 +119,7 @@ def _write_svs(path: Path, scene: Scene, um_per_px: float, threads: int) -> None
 
 
 def _description(size: SizePx, level: SizePx, um_per_px: float) -> str:
-    """What makes OpenSlide read it as Aperio's: the opening words, and `|key = value` pairs."""
+    """The description by which OpenSlide recognises an Aperio slide: its first words, and `|key = value` pairs."""
     shape = f"{size.width}x{size.height}"
     if level != size:
         shape += f" -> {level.width}x{level.height}"
@@ -126,12 +130,12 @@ def _description(size: SizePx, level: SizePx, um_per_px: float) -> str:
 
 
 def _encoded(pixels: Rgb) -> bytes:
-    return _glass() if (pixels == BACKGROUND_RGB).all() else _jpeg(pixels)
+    return _background() if (pixels == BACKGROUND_RGB).all() else _jpeg(pixels)
 
 
 @cache
-def _glass() -> bytes:
-    """The commonest tile of all, encoded once."""
+def _background() -> bytes:
+    """The most common tile, encoded once."""
     return _jpeg(np.full((TILE_PX, TILE_PX, 3), BACKGROUND_RGB, np.uint8))
 
 
@@ -140,7 +144,7 @@ def _jpeg(pixels: Rgb) -> bytes:
 
 
 def _in_order(function: Callable[[RectPx], bytes], blocks: Iterable[RectPx], *, threads: int) -> Iterator[bytes]:
-    """The results in the order of the blocks, from a few threads that are at most twice their number ahead."""
+    """The results in the order of the blocks, prefetched by threads: at most two blocks per thread."""
     pending: deque[Future[bytes]] = deque()
     waiting = iter(blocks)
     with ThreadPoolExecutor(threads) as pool:

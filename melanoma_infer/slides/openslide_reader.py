@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 
 from melanoma_infer.errors import SlideFormatError, SlideUnreadableError
 from melanoma_infer.geometry import RectPx, Scale, SizePx
-from melanoma_infer.phantom.mark import PHANTOM_MARK
 from melanoma_infer.records import SlideFacts
 from melanoma_infer.slides.base import Closing, RegionUnreadableError
+from melanoma_infer.slides.phantom_mark import PHANTOM_MARK
 
 LEVELS_MAX = 64
 PIXELS_MAX = 1 << 40

@@ -1,4 +1,4 @@
-"""Slides as large as a whole glass: written, read and scored in memory that does not grow with them."""
+"""Slides as large as a whole glass slide are written, read and scored in memory that does not grow with them."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ import pytest
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 PEAK_BYTES_MAX = 1.5e9
 GROWTH_MAX = 1.10
-"""Of memory, where the slide becomes four times as large."""
+"""Largest growth of memory for a slide four times as large."""
 
 
 def written(source, out, width, height):
@@ -27,7 +27,7 @@ def measured(slide, *options):
     return json.loads(subprocess.run(command, capture_output=True, text=True, check=True, timeout=1200).stdout)
 
 
-def test_the_written_slide_is_the_source_mirrored_on_glass(cmu, tmp_path):
+def test_the_written_slide_is_the_mirrored_source_on_background(cmu, tmp_path):
     with (
         openslide.OpenSlide(cmu) as source,
         openslide.OpenSlide(written(cmu, tmp_path / "s.svs", 9000, 9000)) as slide,
@@ -45,7 +45,7 @@ def test_the_written_slide_is_the_source_mirrored_on_glass(cmu, tmp_path):
 
 @pytest.mark.slow
 def test_memory_does_not_grow_with_the_slide(cmu, tmp_path):
-    """100,000 × 80,000 px with the demo's tiles of 3 mm, beside a quarter of it."""
+    """100,000 × 80,000 px with the demo's tiles of 3 mm, compared with a quarter of it."""
     quarter = measured(written(cmu, tmp_path / "quarter.svs", 50_000, 40_000))
     whole = measured(written(cmu, tmp_path / "whole.svs", 100_000, 80_000))
     assert whole["tiles"] > 3.5 * quarter["tiles"]
@@ -54,7 +54,7 @@ def test_memory_does_not_grow_with_the_slide(cmu, tmp_path):
 
 
 @pytest.mark.slow
-def test_many_small_tiles_do_not_cost_memory_either(cmu, tmp_path):
+def test_many_small_tiles_take_no_more_memory(cmu, tmp_path):
     """256 µm tiles on a tenth of that area."""
     found = measured(written(cmu, tmp_path / "tenth.svs", 32_000, 25_000), "--tile-um", "256")
     assert found["tiles"] > 1400

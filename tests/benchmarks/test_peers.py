@@ -1,4 +1,4 @@
-"""What the peers are given is the bundle's network, and what they answer is read as they mean it."""
+"""The peers get the bundle's network, and their answers are read correctly."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def test_the_peers_get_the_bundle_s_numbers(compare, tmp_path):
     np.testing.assert_allclose(answer, bundle.golden.outputs["probabilities"], rtol=0, atol=1e-5)
 
 
-def test_ratios_are_of_rates(compare):
+def test_ratios_compare_throughput(compare):
     def row(tool, precision, rate):
         return compare.Row(tool, precision, 2, 10, 10 / rate, rate, 0.0, 10)
 

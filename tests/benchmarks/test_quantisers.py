@@ -1,4 +1,4 @@
-"""A peer's uint8 graph is read as it means it once all of it is int8, and a row tells what a graph breaks."""
+"""A peer's uint8 graph keeps its meaning after conversion to int8, and a row names the rule that a graph breaks."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def values_of(model, x):
 
 
 @pytest.mark.parametrize(("zero", "step"), [(0, SCALE * 255 / 127), (128, SCALE * 128 / 127)])
-def test_int8_gives_the_values_of_uint8_to_half_a_step_of_each(quantisers, zero, step):
+def test_int8_gives_the_values_of_uint8_within_half_a_step_of_each(quantisers, zero, step):
     before = through(np.uint8(zero))
     after = onnx.load_from_string(quantisers.int8_throughout(before.SerializeToString()))
     onnx.checker.check_model(after, full_check=True)
@@ -62,7 +62,7 @@ def test_every_zero_point_is_int8_and_0(quantisers):
     assert [(zero.dtype, int(zero)) for zero in zeros] == [(np.dtype("int8"), 0)] * 2
 
 
-def test_what_is_int8_already_stays_as_it_is(quantisers):
+def test_a_graph_that_is_int8_already_does_not_change(quantisers):
     before = through(np.int8(0))
     after = onnx.load_from_string(quantisers.int8_throughout(before.SerializeToString()))
     assert after.graph == before.graph
@@ -76,14 +76,14 @@ def test_a_stored_uint8_tensor_is_refused(quantisers):
         quantisers.int8_throughout(model.SerializeToString())
 
 
-def test_all_quantise_the_backbone_s_convolutions_and_residual_sums(quantisers):
+def test_all_tools_quantise_the_backbone_s_convolutions_and_residual_sums(quantisers):
     model = quantisers.prepared(open_bundle("demo").graphs["fp32"])
     kinds = {node.name: node.op_type for node in model.graph.node}
     names = quantisers.quantised_nodes(model)
     assert [kinds[name] for name in names] == ["Conv"] * 52 + ["Add"] * 16
 
 
-def test_a_row_tells_the_rule_that_is_broken(quantisers):
+def test_a_row_names_the_broken_rule(quantisers):
     def broken(reason):
         raise BundleError(reason)
 

@@ -19,11 +19,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 from melanoma_infer.bundle.bundle import Bundle, open_bundle
 from melanoma_infer.engines import device as device_module
-from melanoma_infer.engines import tensorrt_build
+from melanoma_infer.engines import tensorrt_build, tensorrt_types
 from melanoma_infer.engines.batching import BUCKETS
 from melanoma_infer.engines.engine_file import manifest_path, read_engine
 from melanoma_infer.engines.tensorrt_api import Heard, Message, import_api
-from melanoma_infer.engines.tensorrt_build import build, check_types, origin_of
+from melanoma_infer.engines.tensorrt_build import build, origin_of
+from melanoma_infer.engines.tensorrt_types import check_types
 from melanoma_infer.errors import (
     BundleError,
     EngineUnavailableError,
@@ -138,7 +139,7 @@ def test_an_engine_is_replaced_and_another_file_is_not(bundle, tmp_path):
     assert read_engine(out).manifest.origin.targets == ("sm89",)
     slide = tmp_path / "slide.svs"
     slide.write_bytes(b"a slide")
-    with pytest.raises(OutputError, match="no engine"):
+    with pytest.raises(OutputError, match="not an engine"):
         build_engine(bundle, "fp32", ["sm86"], slide)
     assert slide.read_bytes() == b"a slide"
 
@@ -170,9 +171,7 @@ def test_the_demo_s_fp16_engine_builds_for_every_target(demo, tmp_path):
 
 
 def test_sm75_has_no_fp32_matrix_products_and_says_what_to_do(demo, tmp_path):
-    with pytest.raises(
-        EngineUnavailableError, match=r"FP32 GEMM.*--precision fp16 or int8, or leave sm75 out"
-    ) as caught:
+    with pytest.raises(EngineUnavailableError, match=r"FP32 GEMM.*--precision fp16 or int8, or remove sm75") as caught:
         build_engine(demo, "fp32", ["sm75", "sm86"], tmp_path / "a.engine")
     assert caught.value.exit_code == 21
     assert list(tmp_path.iterdir()) == []
@@ -195,7 +194,7 @@ def test_stripping_weights_builds_or_says_that_it_needs_a_gpu(demo, tmp_path):
     except EngineUnavailableError as error:
         said = str(error)
     stripped = (tmp_path / "a.engine").is_file()
-    assert stripped != ("leave --strip-weights out" in said)
+    assert stripped != ("omit --strip-weights" in said)
 
 
 # Types.
@@ -208,8 +207,8 @@ def test_int8_zero_points_build(api, bundle):
 @pytest.mark.parametrize(
     ("changed", "named"),
     [
-        ({"activation": np.uint8}, "'quantised' is uint8, but the network that was read has int8"),
-        ({"zero_point": False}, "'quantised' is uint8, but the network that was read has int8"),
+        ({"activation": np.uint8}, "'quantised' is uint8 in the graph, but int8 in the parsed network"),
+        ({"zero_point": False}, "'quantised' is uint8 in the graph, but int8 in the parsed network"),
     ],
 )
 def test_uint8_zero_points_are_refused(api, bundle, changed, named):
@@ -244,7 +243,7 @@ def test_every_named_tensor_of_the_demo_was_compared(api, demo, precision):
     model = onnx.load_model_from_string(demo.graphs[precision])
     network = parsed(api, demo.graphs[precision])
     check_types(trt, network, model)
-    found = {name for name, _ in tensorrt_build._tensors(trt, network)}
+    found = {name for name, _ in tensorrt_types._tensors(trt, network)}
     values = [node.output[0] for node in model.graph.node]
     missing = [name for name in values if name not in found]
     assert len(missing) <= 0.05 * len(values), missing
@@ -263,9 +262,9 @@ def test_a_type_that_differs_anywhere_is_refused(api, monkeypatch, name):
     model = colour_rule_graph(SIDE)
     network = parsed(api, model.SerializeToString())
     check_types(trt, network, model)
-    wrong = {**tensorrt_build._types(trt, model), name: trt.DataType.BF16}
-    monkeypatch.setattr(tensorrt_build, "_types", lambda *_: wrong)
-    with pytest.raises(BundleError, match=f"'{name}' is bf16"):
+    wrong = {**tensorrt_types._types(trt, model), name: trt.DataType.BF16}
+    monkeypatch.setattr(tensorrt_types, "_types", lambda *_: wrong)
+    with pytest.raises(BundleError, match=f"'{name}' is bf16 in the graph"):
         check_types(trt, network, model)
 
 
@@ -306,7 +305,7 @@ def test_an_operator_that_is_not_read_says_which_and_what_to_do(api, bundle):
     node = next(node for node in graph.graph.node if node.op_type == "Transpose")
     graph.graph.node.remove(node)
     graph.graph.node.insert(1, helper.make_node("Det", ["cast"], ["nchw"], name="odd_one"))
-    with pytest.raises(EngineUnavailableError, match=r"does not read this graph.*Det.*--engine openvino"):
+    with pytest.raises(EngineUnavailableError, match=r"cannot parse this graph.*Det.*--engine openvino"):
         built(api, bundle, graph)
 
 

@@ -49,7 +49,7 @@ def engines(
     """Time every engine on the CPU beside eager PyTorch, in turns, and say how far from the machine's limit it is."""
     from melanoma_infer.bench.compare import earlier_run
     from melanoma_infer.bench.engines import time_engines
-    from melanoma_infer.bench.roofline import MatrixProducts, roofline
+    from melanoma_infer.bench.roofline import matrix_products, roofline
     from melanoma_infer.bench.subjects import subjects
     from melanoma_infer.bundle.bundle import open_bundle
     from melanoma_infer.runtime.cores import available_cores
@@ -61,7 +61,7 @@ def engines(
         for each in subjects(opened, compiled=compiled)
         if (not engine or each.name in engine) and (not precision or each.precision in precision)
     ]
-    products = MatrixProducts(sorted({each.precision for each in chosen}), threads)
+    products = matrix_products(sorted({each.precision for each in chosen}), threads)
     rows, left_out = time_engines(
         opened, bundle, chosen, threads=threads, rounds=rounds, each_round=products.time, tell=teller(json=json)
     )

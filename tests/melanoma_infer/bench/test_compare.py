@@ -1,4 +1,4 @@
-"""Two saved runs: what lies apart is faster or slower, what overlaps is noise."""
+"""Two saved runs: ranges that do not overlap are faster or slower, overlapping ones are noise."""
 
 import json
 
@@ -16,7 +16,7 @@ def run(*rows, **more):
     return {"kind": "engines", "tile_px": 512, "threads": 2, "rows": named, **more}
 
 
-def test_only_what_lies_apart_is_a_change():
+def test_only_ranges_that_do_not_overlap_are_a_change():
     before = run(("a", 10.0), ("b", 10.0), ("c", 10.0), ("gone", 1.0))
     now = run(("a", 15.0), ("b", 5.0), ("c", 11.5), ("new", 1.0))
     assert list(changes(now, before)) == [
@@ -27,13 +27,13 @@ def test_only_what_lies_apart_is_a_change():
 
 
 @pytest.mark.parametrize(("name", "value"), [("tile_px", 224), ("threads", 1)])
-def test_other_things_are_not_compared(name, value):
+def test_runs_with_another_tile_size_or_number_of_threads_are_not_compared(name, value):
     with pytest.raises(UsageError, match=name):
         list(changes(run(("a", 1.0)), run(("a", 1.0), **{name: value})))
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"rows": []}'])
-def test_a_file_of_another_kind_is_refused(tmp_path, text):
+def test_a_file_that_save_did_not_write_is_refused(tmp_path, text):
     (tmp_path / "old.json").write_text(text)
     with pytest.raises(UsageError, match="--save"):
         earlier_run(tmp_path / "old.json", "engines")

@@ -1,4 +1,4 @@
-"""Batching: padded, double-buffered, and right whatever the order in which a GPU does what it may do in any order."""
+"""Batching: padded, double-buffered, and correct for every order in which a GPU may run work of different streams."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ CALLS = ("pinned", "buffer", "program", "upload", "launch", "download", "record"
 
 @dataclass
 class Work:
-    """Something given to a stream, and what must be done before it."""
+    """Work on a stream, and the work that must be done before it."""
 
     do: Callable[[], None]
     after: list[Work]
@@ -41,22 +41,22 @@ class Work:
 
 @dataclass
 class FakeDevice:
-    """A device that works as late as it may, on `eager` streams as early as it may; its memory starts as rubbish.
+    """A device that runs work as late as allowed, on `eager` streams as early as allowed; memory starts as garbage.
 
-    So a missing wait gives wrong numbers in one schedule or another. `deaf` ignores the waits of streams, and those of
-    the host where it holds None, to show just that.
+    So a missing wait gives wrong numbers in some schedule. `deaf` streams ignore their waits (None: the host ignores
+    its waits), to show that.
     """
 
     eager: frozenset[Stream] = frozenset()
     deaf: frozenset[Stream | None] = frozenset()
     memory_rows: int = 1000
-    """The largest program that fits."""
+    """The largest batch size that fits."""
     fail: dict[str, tuple[int, BaseException]] = field(default_factory=dict)
-    """By call: which one fails, counted from 1, and how."""
+    """For each call by name: which one fails, counted from 1, and with which error."""
     log: list[str] = field(default_factory=list)
-    """What was done, in that order."""
+    """The work that was done, in order."""
     computed: list[np.ndarray] = field(default_factory=list)
-    """The rows that every program saw, padding included."""
+    """The rows that each program got, padding included."""
     programs_made: list[int] = field(default_factory=list)
     held_at_release: list[int] = field(default_factory=list)
 
@@ -139,11 +139,11 @@ class FakeDevice:
             left, error = self.fail[call]
             self.fail[call] = (left - 1, error)
             if left == 1:
-                raise type(error)(*error.args)  # a fresh one: an error that was raised holds the frames that it passed
+                raise type(error)(*error.args)  # a new one: a raised error refers to frames
 
 
 def network(tiles: np.ndarray) -> dict[str, np.ndarray]:
-    """Outputs that tell one tile from another, and depend on no other tile."""
+    """Outputs that differ between tiles and do not depend on other tiles."""
     weights = np.arange(1, SIDE * SIDE * 3 + 1).reshape(SIDE, SIDE, 3)
     score = (tiles.astype(np.float64) * weights).sum((1, 2, 3)).astype(np.float32)
     return {"score": score, "map": score[:, None, None] * np.arange(6, dtype=np.float32).reshape(2, 3)}
@@ -157,7 +157,7 @@ def runner_on(device: FakeDevice, buckets: tuple[int, ...] = (1, 2, 4)) -> Batch
     return BatchRunner(device, tile_px=SIDE, outputs=SHAPES, buckets=buckets)
 
 
-def assert_right(outputs, tiles):
+def assert_correct(outputs, tiles):
     expected = network(tiles)
     assert list(outputs) == list(SHAPES)
     for name, values in outputs.items():
@@ -177,7 +177,7 @@ def test_a_stream_of_tiles_fills_all_slots_and_keeps_its_order(count):
             yield tile
 
     for done, outputs in enumerate(runner.infer_each(noted())):
-        assert_right(outputs, tiles[done : done + 1])
+        assert_correct(outputs, tiles[done : done + 1])
         assert len(taken) <= done + 8
     assert len(taken) == count
 
@@ -199,16 +199,16 @@ def test_less_than_half_of_a_batch_is_padding():
 
 @pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: "+".join(sorted(each.value for each in s)) or "late")
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5, 7, 8, 9, 12, 13, 40])
-def test_outputs_are_right_for_any_number_of_tiles_and_any_order_of_work(schedule, count):
+def test_outputs_are_correct_for_any_number_of_tiles_and_any_order_of_work(schedule, count):
     runner = runner_on(FakeDevice(schedule))
-    for seed in range(3):  # used buffers are no other than fresh ones
+    for seed in range(3):  # reused buffers give the same as new ones
         tiles = some_tiles(count, seed)
-        assert_right(runner.infer(tiles), tiles)
+        assert_correct(runner.infer(tiles), tiles)
 
 
 @pytest.mark.parametrize("ignored", [Stream.COMPUTE, Stream.DOWNLOAD, None])
 def test_each_wait_is_needed(ignored):
-    """The test above can fail: without one of the waits some order of work gives wrong numbers."""
+    """The test above can fail: without any one of the waits, some order of work gives wrong numbers."""
     tiles = some_tiles(13)
     wrong = 0
     for schedule in SCHEDULES:
@@ -224,25 +224,25 @@ def test_the_next_batch_is_uploaded_while_one_is_computed():
     device.log.clear()
     runner.infer(some_tiles(12))
     assert device.log[:4] == ["upload", "upload", "compute", "download"]
-    assert device.log[5:7] == ["upload", "compute"]  # and the third goes up while the second is computed
+    assert device.log[5:7] == ["upload", "compute"]  # the third is uploaded while the second is computed
 
 
-def test_padding_is_blank_and_never_leaves():
-    """What pads a batch is no tile of another one."""
+def test_padding_is_zero_and_is_not_returned():
+    """A batch is not padded with tiles of another batch."""
     device = FakeDevice()
     runner = runner_on(device)
     runner.infer(some_tiles(4))
     device.computed.clear()
     tiles = some_tiles(3, seed=1)
     outputs = runner.infer(tiles)
-    assert_right(outputs, tiles)
+    assert_correct(outputs, tiles)
     (rows,) = device.computed
     assert np.array_equal(rows[:3], tiles)
     assert not rows[3:].any()
     assert len(rows) == 4
 
 
-def test_a_bucket_gets_one_program_in_each_slot_and_no_more():
+def test_a_bucket_gets_exactly_one_program_in_each_slot():
     device = FakeDevice()
     runner = runner_on(device)
     for _ in range(3):
@@ -250,20 +250,20 @@ def test_a_bucket_gets_one_program_in_each_slot_and_no_more():
     assert sorted(device.programs_made) == [1, 4, 4]
 
 
-def test_what_was_returned_does_not_change_later():
+def test_returned_outputs_do_not_change_later():
     device = FakeDevice()
     runner = runner_on(device)
     tiles = some_tiles(9)
     outputs = runner.infer(tiles)
     runner.infer(some_tiles(9, seed=1))
-    assert_right(outputs, tiles)
+    assert_correct(outputs, tiles)
     buffers = [array() for array in device._arrays]
     assert not any(np.shares_memory(values, buffer) for values in outputs.values() for buffer in buffers)
 
 
-def test_tiles_may_be_a_view_of_any_strides():
+def test_tiles_may_be_a_view_with_any_strides():
     tiles = some_tiles(10)[::-2, ::-1, :, ::-1]
-    assert_right(runner_on(FakeDevice()).infer(tiles), tiles)
+    assert_correct(runner_on(FakeDevice()).infer(tiles), tiles)
 
 
 @pytest.mark.parametrize(
@@ -276,38 +276,38 @@ def test_tiles_may_be_a_view_of_any_strides():
     ],
     ids=lambda tiles: f"{tiles.dtype} {tiles.shape}",
 )
-def test_other_tiles_are_refused_not_broadcast_or_cast(tiles):
+def test_tiles_of_another_shape_or_dtype_are_refused_not_broadcast_or_cast(tiles):
     with pytest.raises(UsageError, match=r"uint8 \('N', 4, 4, 3\)"):
         runner_on(FakeDevice()).infer(tiles)
 
 
 @pytest.mark.parametrize("fits", [1, 2, 3, 4])
-def test_buckets_that_the_memory_does_not_hold_are_given_up_for_good(fits):
+def test_buckets_that_do_not_fit_the_memory_are_dropped_for_good(fits):
     device = FakeDevice(memory_rows=fits)
     runner = runner_on(device)
     tiles = some_tiles(13)
     for _ in range(2):
-        assert_right(runner.infer(tiles), tiles)
+        assert_correct(runner.infer(tiles), tiles)
         assert runner.buckets == tuple(bucket for bucket in (1, 2, 4) if bucket <= fits)
     assert max(device.programs_made) == runner.buckets[-1]
 
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("time", [1, 2, 3, 5])
-def test_memory_that_runs_out_anywhere_costs_one_bucket_and_no_tile(call, time):
+def test_running_out_of_memory_in_any_call_drops_one_bucket_and_loses_no_tile(call, time):
     for schedule in SCHEDULES:
         device = FakeDevice(schedule, fail={call: (time, DeviceMemoryError("full"))})
         runner = runner_on(device)
         for seed in range(2):
             tiles = some_tiles(13, seed)
-            assert_right(runner.infer(tiles), tiles)
+            assert_correct(runner.infer(tiles), tiles)
         happened = device.fail[call][0] <= 0
         assert runner.buckets == ((1, 2) if happened else (1, 2, 4))
         assert happened or call == "program"  # 13 tiles in twos need three programs
 
 
-def test_nothing_holds_the_buffers_when_memory_is_given_back():
-    """Not the error either, whose frames would keep them."""
+def test_nothing_refers_to_the_buffers_when_memory_is_freed():
+    """Not even the error, whose frames would keep them alive."""
     device = FakeDevice(fail={"launch": (3, DeviceMemoryError("full"))})
     runner_on(device).infer(some_tiles(13))
     waited, released = device.held_at_release
@@ -315,7 +315,7 @@ def test_nothing_holds_the_buffers_when_memory_is_given_back():
     assert released == 0
 
 
-def test_memory_for_not_one_tile_is_exit_175_and_no_end():
+def test_no_memory_for_one_tile_is_exit_175_and_the_runner_still_works_later():
     device = FakeDevice(memory_rows=0)
     runner = runner_on(device)
     for _ in range(2):
@@ -323,7 +323,7 @@ def test_memory_for_not_one_tile_is_exit_175_and_no_end():
             runner.infer(some_tiles(3))
         assert caught.value.exit_code == 175
     device.memory_rows = 8  # another program ended
-    assert_right(runner.infer(some_tiles(3)), some_tiles(3))
+    assert_correct(runner.infer(some_tiles(3)), some_tiles(3))
 
 
 @pytest.mark.parametrize("call", CALLS)
@@ -334,7 +334,7 @@ def test_memory_for_not_one_tile_is_exit_175_and_no_end():
         (DeviceError("no kernel image"), EngineUnavailableError, 21),
     ],
 )
-def test_every_failure_of_a_device_is_one_that_a_user_can_act_on(call, error, seen, code):
+def test_every_failure_of_a_device_becomes_an_error_with_advice(call, error, seen, code):
     runner = runner_on(FakeDevice(fail={call: (2, error)}))
     with pytest.raises(seen, match=f"{error}.*--engine openvino") as caught:
         runner.infer(some_tiles(13))
@@ -342,7 +342,7 @@ def test_every_failure_of_a_device_is_one_that_a_user_can_act_on(call, error, se
     assert isinstance(caught.value.__cause__, type(error))
 
 
-def test_a_gpu_lost_while_memory_is_given_back_is_lost():
+def test_a_gpu_lost_while_memory_is_freed_is_reported_as_lost():
     device = FakeDevice(memory_rows=1)
 
     def lost() -> None:
@@ -355,14 +355,14 @@ def test_a_gpu_lost_while_memory_is_given_back_is_lost():
 
 @pytest.mark.parametrize("call", CALLS)
 @pytest.mark.parametrize("time", [1, 2])
-def test_after_an_interruption_anywhere_the_next_call_is_right(call, time):
+def test_after_an_interruption_of_any_call_the_next_one_is_correct(call, time):
     for schedule in SCHEDULES:
         device = FakeDevice(schedule)
         runner = runner_on(device)
-        if call not in ("pinned", "buffer", "program"):  # these are not called again
+        if call not in ("pinned", "buffer", "program"):  # these are only called the first time
             runner.infer(some_tiles(13))
         device.fail = {call: (time, KeyboardInterrupt())}
         with pytest.raises(KeyboardInterrupt):
             runner.infer(some_tiles(13, seed=1))
         device.fail = {}
-        assert_right(runner.infer(some_tiles(13, seed=2)), some_tiles(13, seed=2))
+        assert_correct(runner.infer(some_tiles(13, seed=2)), some_tiles(13, seed=2))

@@ -1,4 +1,4 @@
-"""Engines: the same numbers from each, a plain word from what cannot run, and no doubtful output passed on."""
+"""Engines: each gives the same numbers, one that cannot run says why, and non-finite outputs are caught."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from melanoma_infer.engines import MODULES, ON_GPU, load_engine, quiet
 from melanoma_infer.engines.base import Numerics, OneAtATime, first_non_finite
 from melanoma_infer.engines.check import check_engine
 from melanoma_infer.engines.golden import golden_differences
-from melanoma_infer.engines.openvino_engine import cpu_has_bf16, shares
+from melanoma_infer.engines.openvino_engine import cpu_has_bf16, threads_per_stream
 from melanoma_infer.errors import EngineUnavailableError
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.pipeline.scorer import Scorer
@@ -25,7 +25,7 @@ ON_CPU = [name for name in MODULES if name not in ON_GPU]
 
 @pytest.fixture(autouse=True)
 def no_gpu(monkeypatch):
-    """`auto` chooses as on a machine without a GPU; `test_triton_engine` has the other machines."""
+    """`auto` chooses as on a machine without a GPU; `test_triton_engine` covers the other machines."""
     monkeypatch.setattr("melanoma_infer.engines.device.DRIVER_FILES", ())
 
 
@@ -49,8 +49,8 @@ def test_every_engine_gives_the_golden_outputs(demo, name):
     assert check_engine(demo, name, "fp32").state == "agrees"
 
 
-def test_golden_tiles_tell_a_wrong_model(demo):
-    """The check can fail: golden outputs moved by a thousandth are noticed."""
+def test_the_golden_check_detects_a_wrong_model(demo):
+    """The check can fail: golden outputs that are off by 0.001 are detected."""
     shifted = {name: values + 1e-3 for name, values in demo.golden.outputs.items()}
     golden = type(demo.golden)(demo.golden.tiles, demo.golden.patients, shifted, demo.golden.host_probabilities)
     changed = Bundle(**{**{k: v for k, v in vars(demo).items() if k != "precisions"}, "golden": golden})
@@ -81,7 +81,7 @@ def test_the_host_s_head_counts_where_it_is_asked_for(demo):
 
 
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
-def test_a_graph_set_by_hand_gives_the_numbers_foretold(colour_bundle, tiles, name):
+def test_a_graph_with_known_weights_gives_the_expected_numbers(colour_bundle, tiles, name):
     outputs = load_engine(open_bundle(colour_bundle), name).engine.infer(tiles)
     assert outputs["probabilities"][:, 1] == pytest.approx(expected_probability(tiles), abs=2e-6)
 
@@ -98,7 +98,7 @@ def test_a_tile_gets_the_same_bits_alone_and_among_others(demo, name):
 
 
 @pytest.mark.parametrize("name", ON_CPU)
-def test_a_stream_of_tiles_gets_each_its_own_answer_in_order(demo, name):
+def test_a_stream_of_tiles_gets_the_answer_for_each_in_order(demo, name):
     engine = load_engine(demo, name).engine
     golden = demo.golden.tiles
     together = engine.infer(golden)
@@ -111,7 +111,7 @@ def test_a_stream_of_tiles_gets_each_its_own_answer_in_order(demo, name):
     assert list(engine.infer_each(iter(()))) == []
 
 
-def test_a_stream_that_is_left_early_leaves_the_engine_in_order(demo):
+def test_an_engine_still_works_after_a_stream_was_closed_early(demo):
     engine = load_engine(demo, "openvino").engine
     golden = demo.golden.tiles
     stream = engine.infer_each(golden[i % 4] for i in range(20))
@@ -121,8 +121,8 @@ def test_a_stream_that_is_left_early_leaves_the_engine_in_order(demo):
     assert np.array_equal(again, load_engine(demo, "openvino").engine.infer(golden[2:3])["probabilities"])
 
 
-def test_tiles_are_taken_ahead_and_no_further(demo):
-    """What makes tiles works while the engine does; but a slide is never read into memory."""
+def test_a_limited_number_of_tiles_is_prefetched(demo):
+    """Tiles are read while the engine computes, but never the whole slide."""
     engine = load_engine(demo, "openvino", threads=2).engine
     taken: list[int] = []
 
@@ -138,7 +138,7 @@ def test_tiles_are_taken_ahead_and_no_further(demo):
 
 
 def test_openvino_compiles_each_stream_alone_and_pins_none(demo, monkeypatch):
-    """Streams of one compiled graph were seen to get each other's weights; pinned ones share the first core."""
+    """Streams of one compiled graph have got each other's weights; pinned streams share the first core."""
     openvino = quiet.openvino()
     compile_model, configs = openvino.Core.compile_model, []
 
@@ -156,12 +156,12 @@ def test_openvino_compiles_each_stream_alone_and_pins_none(demo, monkeypatch):
 @pytest.mark.parametrize(
     ("threads", "each"), [(1, [1]), (2, [1, 1]), (8, [1] * 8), (11, [2, 2, 2, 1, 1, 1, 1, 1]), (16, [2] * 8)]
 )
-def test_every_thread_works_for_one_stream(threads, each):
-    assert shares(threads, 8) == each
+def test_the_threads_are_divided_among_the_streams(threads, each):
+    assert threads_per_stream(threads, 8) == each
 
 
-def test_tiles_without_pixels_stand_where_they_were_among_the_results(colour_bundle):
-    """Also when the last ones, all, or the engine's whole queue have none."""
+def test_tiles_without_pixels_keep_their_place_among_the_results(colour_bundle):
+    """Also if the last ones, all, or the engine's whole queue have none."""
     scorer = Scorer(open_bundle(colour_bundle), threads=2)
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     for pattern in ("x", ".", "..x", "x.x", ".xxxxxxxxx.", "xxxxxx", "......x.....x"):
@@ -176,7 +176,7 @@ def test_tiles_without_pixels_stand_where_they_were_among_the_results(colour_bun
 
 @pytest.mark.parametrize("precision", ["fp32", "int8"])
 @pytest.mark.parametrize("name", ["openvino", "onnxruntime"])
-def test_threads_change_no_bit(demo, name, precision):
+def test_the_number_of_threads_changes_no_bit(demo, name, precision):
     answers = [
         load_engine(demo, name, precision=precision, threads=n).engine.infer(demo.golden.tiles) for n in (1, 2, 4)
     ]
@@ -186,14 +186,14 @@ def test_threads_change_no_bit(demo, name, precision):
 
 
 def test_onnxruntime_computes_a_tile_on_one_thread_and_as_many_tiles_as_there_are_threads(demo):
-    """Which graphs' last bits depend on how many threads share a tile is not known beforehand."""
+    """One cannot know in advance for which graphs the last bits depend on how many threads share a tile."""
     for threads in (1, 2, 4):
         engine = load_engine(demo, "onnxruntime", precision="int8", threads=threads).engine
         assert engine._session.get_session_options().intra_op_num_threads == 1
         assert engine.tiles_at_once == 2 * threads
 
 
-def test_auto_takes_openvino_first(demo):
+def test_auto_chooses_openvino_first(demo):
     choice = load_engine(demo)
     assert choice.engine.numerics.engine == "openvino"
     assert choice.skipped == ()
@@ -209,7 +209,7 @@ def _with_parity(bundle: Bundle, **row: object) -> Bundle:
 
 
 @pytest.mark.parametrize("row", [{"p999_dp": 2e-4}, {"p999_dmm": 0.006}, {"decision_flips": 1}])
-def test_auto_never_takes_what_failed_its_tolerance_and_says_why(demo, row):
+def test_auto_skips_an_engine_beyond_its_tolerance_and_says_why(demo, row):
     choice = load_engine(_with_parity(demo, **row))
     assert choice.engine.numerics.engine == "onnxruntime"
     assert "openvino" in choice.skipped[0]
@@ -233,7 +233,7 @@ def test_auto_says_why_nothing_runs(demo, monkeypatch):
         load_engine(Bundle(**{**{k: v for k, v in vars(demo).items() if k != "precisions"}, "weights": None}))
 
 
-def test_fastest_is_what_passed_its_tolerance(demo):
+def test_fastest_is_the_fastest_within_its_tolerance(demo):
     slow = load_engine(_with_parity(demo, precision="bf16", p999_dp=0.1), "openvino", precision="fastest")
     assert slow.engine.numerics.precision == "fp32"
     if cpu_has_bf16():
@@ -241,7 +241,7 @@ def test_fastest_is_what_passed_its_tolerance(demo):
         assert fast.engine.numerics.precision == "bf16"
 
 
-def test_bf16_where_the_cpu_has_none_is_unavailable(demo, monkeypatch):
+def test_bf16_is_unavailable_on_a_cpu_without_it(demo, monkeypatch):
     monkeypatch.setattr("melanoma_infer.engines.openvino_engine.cpu_has_bf16", lambda: False)
     with pytest.raises(EngineUnavailableError, match="bf16"):
         load_engine(demo, "openvino", precision="bf16")
@@ -262,14 +262,14 @@ def test_torch_needs_weights_of_our_own_network(minimal_bundle):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_outputs_that_are_not_finite_are_named_features_first(bad):
+def test_a_non_finite_output_is_named_features_first(bad):
     fine = np.zeros((1, 4))
     assert first_non_finite({"probabilities": fine, "features": fine}) is None
     assert first_non_finite({"probabilities": fine + bad, "features": fine}) == "probabilities"
     assert first_non_finite({"attention": fine + bad, "features": fine + bad}) == "features"
 
 
-def test_a_tile_with_an_output_that_is_not_finite_is_unreadable(colour_bundle, monkeypatch):
+def test_a_tile_with_a_non_finite_output_is_unreadable(colour_bundle, monkeypatch):
     scorer = Scorer(open_bundle(colour_bundle))
 
     class Broken(OneAtATime):
@@ -284,11 +284,11 @@ def test_a_tile_with_an_output_that_is_not_finite_is_unreadable(colour_bundle, m
     assert (result.status, result.cause) == ("unreadable", "non-finite-output")
 
 
-def test_a_graph_no_runtime_compiles_is_an_engine_error(tmp_path):
+def test_a_graph_that_no_runtime_compiles_is_an_engine_error(tmp_path):
     from bundles_for_tests import colour_rule_graph, tampered
 
     graph = colour_rule_graph(64)
-    graph.graph.node[3].input[1] = "axes"  # a Gemm with integer weights: valid to look at, impossible to run
+    graph.graph.node[3].input[1] = "axes"  # a Gemm with integer weights: a valid graph that cannot run
     whole = make_bundle(tmp_path / "whole.mminfer")
     bundle = open_bundle(tampered(whole, tmp_path / "copy.mminfer", "model.fp32.onnx", graph.SerializeToString()))
     for name in ("openvino", "onnxruntime"):

@@ -1,6 +1,6 @@
-"""The tensorrt and tensorrt-rtx engines on a drawn GPU: what they call, in which order, and what they make of failures.
+"""The tensorrt and tensorrt-rtx engines on a fake GPU: what they call, in which order, and how they handle failures.
 
-No engine runs here. Every call is bound to the signature of the installed bindings (tests/tensorrt_for_tests.py).
+No real engine runs here. Every call is bound to the signature of the installed bindings (tests/tensorrt_for_tests.py).
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def bundle(tmp_path_factory) -> Bundle:
 
 @dataclass
 class Machine:
-    """A machine with one drawn GPU."""
+    """A machine with one fake GPU."""
 
     gpu: FakeCuda
     behaviour: Behaviour
@@ -71,7 +71,7 @@ class Machine:
 
 @pytest.fixture
 def new_machine(monkeypatch, tmp_path):
-    """Makes a machine: a driver, the bindings, a cache of its own."""
+    """Creates machines with a driver, the bindings and their own cache."""
     monkeypatch.setattr(device_module, "DRIVER_FILES", (Path(__file__),))
     monkeypatch.setenv("MMINFER_CACHE", str(tmp_path / "cache"))
 
@@ -93,20 +93,20 @@ def machine(request, new_machine) -> Machine:
 
 
 def some_tiles(count: int, seed: int = 0) -> np.ndarray:
-    """Tiles of many greys (N, 64, 64, 3), so that every one has a probability of its own."""
+    """Tiles of various greys (N, 64, 64, 3), so that each has a different probability."""
     random = np.random.default_rng(seed)
     greys = random.integers(120, 240, (count, 1, 1, 1))
     return (greys + random.integers(-9, 10, (count, SIDE, SIDE, 3))).astype(np.uint8)
 
 
-def assert_right(engine: TensorRTEngine, tiles: np.ndarray, given: Any = None) -> None:
+def assert_correct(engine: TensorRTEngine, tiles: np.ndarray, given: Any = None) -> None:
     answer = engine.infer(tiles if given is None else given)["probabilities"]
     assert answer.dtype == np.float32
     assert answer.shape == (len(tiles), 2)
     assert np.array_equal(answer[:, 1], expected_probability(tiles).astype(np.float32))
 
 
-# The checks that everything below leans on can fail.
+# The checks that all tests below rely on can fail.
 
 
 @pytest.mark.parametrize(
@@ -121,12 +121,12 @@ def assert_right(engine: TensorRTEngine, tiles: np.ndarray, given: Any = None) -
         ("IBuilderConfig", "set_timing_cache", ("cache",)),
     ],
 )
-def test_a_wrong_call_of_the_library_is_seen(owner, name, args):
+def test_a_wrong_call_of_the_library_is_detected(owner, name, args):
     with pytest.raises(WrongCallError):
         check_trt_call(owner, name, *args)
 
 
-def test_a_wrong_call_of_the_cuda_runtime_is_seen():
+def test_a_wrong_call_of_the_cuda_runtime_is_detected():
     for name, *args in (("cudaMemcpy2", 1), ("cudaMalloc",), ("cudaMemcpyAsync", 1, 2, 3, 4, 5)):
         with pytest.raises(WrongCallError):
             check_cuda_call(name, *args)
@@ -134,7 +134,7 @@ def test_a_wrong_call_of_the_cuda_runtime_is_seen():
         check_trt_attribute("ICudaEngine", "num_profiles")
 
 
-def test_right_calls_are_not_refused():
+def test_correct_calls_are_accepted():
     check_trt_call("IExecutionContext", "set_input_shape", "tiles", (1, 2))
     check_trt_call("ICudaEngine", "create_execution_context", trt.ExecutionContextAllocationStrategy.STATIC)
     check_cuda_call("cudaMemcpyAsync", 1, 2, 3, runtime.cudaMemcpyKind.cudaMemcpyHostToDevice, 5)
@@ -144,18 +144,18 @@ def test_right_calls_are_not_refused():
 
 
 @pytest.mark.parametrize("count", [0, 1, 3, 33, 70])
-def test_outputs_are_right_for_any_number_of_tiles(machine, bundle, count):
+def test_outputs_are_correct_for_any_number_of_tiles(machine, bundle, count):
     engine = machine.load(bundle)
-    for seed in range(2):  # used buffers are no other than fresh ones
-        assert_right(engine, some_tiles(count, seed))
+    for seed in range(2):  # reused buffers give the same as new ones
+        assert_correct(engine, some_tiles(count, seed))
 
 
-def test_it_says_what_computes(machine, bundle):
+def test_its_numerics_name_library_version_precision_and_gpu(machine, bundle):
     numerics = machine.load(bundle).numerics
     assert str(numerics) == f"{machine.api.name} {machine.api.version} fp32 on RTX A4000"
 
 
-def test_tensorrt_replays_a_graph_and_tensorrt_rtx_makes_its_own(new_machine, bundle):
+def test_tensorrt_replays_a_captured_graph_and_tensorrt_rtx_captures_its_own(new_machine, bundle):
     for name, launches in (("tensorrt", 3), ("tensorrt-rtx", 0)):
         machine = new_machine(name)
         engine = machine.load(bundle)
@@ -164,10 +164,10 @@ def test_tensorrt_replays_a_graph_and_tensorrt_rtx_makes_its_own(new_machine, bu
         assert machine.gpu.launches == launches
 
 
-def test_what_cannot_be_captured_runs_without_a_graph(new_machine, bundle):
+def test_an_engine_that_cannot_be_captured_runs_without_a_graph(new_machine, bundle):
     machine = new_machine("tensorrt")
     machine.behaviour.fails_in_capture = True
-    assert_right(machine.load(bundle), some_tiles(5))
+    assert_correct(machine.load(bundle), some_tiles(5))
     assert machine.gpu.launches == 0
 
 
@@ -179,7 +179,7 @@ def test_tensorrt_uses_the_profile_of_the_batch_size(new_machine, bundle):
     assert all(BUCKETS[getattr(each, "profile", 0)] == each.rows for each in machine.behaviour.contexts)
 
 
-def test_everything_that_was_made_is_freed(machine, bundle):
+def test_everything_that_was_created_is_freed(machine, bundle):
     engine = machine.load(bundle)
     engine.infer(some_tiles(40))
     assert machine.gpu.live
@@ -189,17 +189,17 @@ def test_everything_that_was_made_is_freed(machine, bundle):
     assert machine.gpu.live == {}
 
 
-def test_every_call_is_on_the_gpu_that_was_named(machine, bundle):
+def test_every_call_is_on_the_chosen_gpu(machine, bundle):
     machine.gpu.gpus = 3
     machine.load(bundle, device="cuda:2").infer(some_tiles(2))
     assert set(machine.gpu.current) == {2}
 
 
-# Tiles that lie on the GPU.
+# Tiles in GPU memory.
 
 
 class OnGpu:
-    """Tiles in the GPU's memory as PyTorch or CuPy hand them over, while a stream still writes them."""
+    """Tiles in GPU memory as from PyTorch or CuPy, while a stream is still writing them."""
 
     def __init__(self, gpu: FakeCuda, tiles: np.ndarray, **changes: Any) -> None:
         pointer = gpu.allocate(tiles.nbytes)
@@ -213,16 +213,16 @@ class OnGpu:
 
 
 @pytest.mark.parametrize("count", [1, 5, 70])
-def test_tiles_on_the_gpu_are_read_where_they_are(machine, bundle, count):
+def test_tiles_in_gpu_memory_are_not_copied_through_the_host(machine, bundle, count):
     engine = machine.load(bundle)
     tiles = some_tiles(count)
     given = OnGpu(machine.gpu, tiles)
     machine.gpu.copies.clear()
-    assert_right(engine, tiles, given)
+    assert_correct(engine, tiles, given)
     assert set(machine.gpu.copies) == {"DeviceToDevice", "DeviceToHost"}
 
 
-def test_tiles_of_another_kind_or_layout_are_refused(machine, bundle):
+def test_tiles_of_another_dtype_or_layout_are_refused(machine, bundle):
     engine, tiles = machine.load(bundle), some_tiles(2)
     for changes in (
         {"typestr": "<f4"},
@@ -234,7 +234,7 @@ def test_tiles_of_another_kind_or_layout_are_refused(machine, bundle):
 
 
 class OfDlpack:
-    """An array that has DLPack alone, said to lie on a GPU."""
+    """An array with DLPack only, which claims to be on a GPU."""
 
     def __init__(self, array: np.ndarray, number: int = 0) -> None:
         self._array, self._number, self.streams = array, number, []
@@ -247,11 +247,11 @@ class OfDlpack:
         return self._array.__dlpack__()
 
 
-def test_dlpack_is_read_where_it_is_and_its_owner_waits_for_our_stream(machine, bundle):
+def test_dlpack_is_not_copied_through_the_host_and_its_owner_gets_our_stream(machine, bundle):
     engine, tiles = machine.load(bundle), some_tiles(7)
     given = OfDlpack(tiles[2:])
     machine.gpu.copies.clear()
-    assert_right(engine, tiles[2:], given)
+    assert_correct(engine, tiles[2:], given)
     assert "HostToDevice" not in machine.gpu.copies
     assert set(given.streams) <= set(machine.gpu.queues)
     with pytest.raises(UsageError, match="uint8"):
@@ -262,8 +262,8 @@ def test_dlpack_is_read_where_it_is_and_its_owner_waits_for_our_stream(machine, 
         engine.infer(OfDlpack(tiles, number=1))
 
 
-def test_a_dlpack_tensor_may_begin_behind_its_memory_s_start():
-    """NumPy and PyTorch never say so; other libraries do."""
+def test_a_dlpack_tensor_may_have_a_byte_offset():
+    """NumPy and PyTorch never use one; other libraries do."""
     tiles = some_tiles(3)
     capsule = tiles.__dlpack__()
     tensor = device_arrays._tensor_in(capsule)
@@ -273,11 +273,11 @@ def test_a_dlpack_tensor_may_begin_behind_its_memory_s_start():
     assert found[1:].pointer == tiles[1:].ctypes.data
 
 
-def test_tiles_in_the_computer_s_memory_come_in_by_dlpack_too(machine, bundle):
+def test_a_pytorch_tensor_in_host_memory_is_accepted(machine, bundle):
     import torch
 
     tiles = some_tiles(3)
-    assert_right(machine.load(bundle), tiles, torch.from_numpy(tiles))
+    assert_correct(machine.load(bundle), tiles, torch.from_numpy(tiles))
 
 
 # Failures.
@@ -286,7 +286,7 @@ def test_tiles_in_the_computer_s_memory_come_in_by_dlpack_too(machine, bundle):
 def test_a_gpu_with_little_memory_computes_in_smaller_batches(new_machine, bundle):
     machine = new_machine(memory_bytes=2 * 4 * SIDE * SIDE * 3 + 40_000)
     engine = machine.load(bundle)
-    assert_right(engine, some_tiles(9))
+    assert_correct(engine, some_tiles(9))
     assert engine.buckets[-1] < BUCKETS[-1]
 
 
@@ -311,7 +311,7 @@ def test_a_lost_gpu_is_exit_177(machine, bundle):
     assert caught.value.exit_code == 177
 
 
-def test_another_failure_is_exit_21_with_what_the_library_said(new_machine, bundle):
+def test_another_failure_is_exit_21_with_the_library_s_message(new_machine, bundle):
     machine = new_machine("tensorrt-rtx")
     engine = machine.load(bundle)
     machine.behaviour.fails_on_run = "Error Code 1: Myelin (no kernel)\nat line 3"
@@ -319,19 +319,19 @@ def test_another_failure_is_exit_21_with_what_the_library_said(new_machine, bund
         engine.infer(some_tiles(1))
     assert caught.value.exit_code == 21
     machine.behaviour.fails_on_run = None
-    assert_right(engine, some_tiles(3))
+    assert_correct(engine, some_tiles(3))
 
 
-# Engines: named, kept, built.
+# Engine files: given by the user, cached, built.
 
 
 def cached_engines() -> list[Path]:
     return sorted((Path(os.environ["MMINFER_CACHE"]) / CACHE).glob("*.engine"))
 
 
-def test_an_engine_is_built_once_and_kept(machine, bundle):
+def test_an_engine_is_built_once_and_cached(machine, bundle):
     for _ in range(2):
-        assert_right(machine.load(bundle), some_tiles(2))
+        assert_correct(machine.load(bundle), some_tiles(2))
     assert machine.behaviour.built == 1
     assert len(cached_engines()) == 1
 
@@ -351,7 +351,7 @@ def test_a_damaged_engine_in_the_cache_is_built_again(machine, bundle, damaged):
     assert len(machine.behaviour.opened[-1]) == len(whole)
 
 
-def test_a_whole_engine_under_another_s_name_in_the_cache_is_built_again(machine, bundle):
+def test_an_intact_engine_of_another_model_in_the_cache_is_built_again(machine, bundle):
     machine.load(bundle)
     (engine,) = cached_engines()
     manifest = json.loads(manifest_path(engine).read_bytes())
@@ -367,7 +367,7 @@ def flip_a_byte(path: Path) -> None:
     path.write_bytes(content)
 
 
-def test_another_version_graph_or_gpu_is_another_engine(new_machine, bundle, tmp_path):
+def test_each_version_graph_and_gpu_has_its_own_engine(new_machine, bundle, tmp_path):
     new_machine("tensorrt-rtx").load(bundle)
     newer = new_machine("tensorrt-rtx")
     newer.api.trt.__version__ = "1.8"
@@ -379,7 +379,7 @@ def test_another_version_graph_or_gpu_is_another_engine(new_machine, bundle, tmp
     assert len(cached_engines()) == 4
 
 
-def test_timings_are_kept_for_the_next_build(new_machine, bundle, tmp_path):
+def test_the_timing_cache_is_reused_by_the_next_build(new_machine, bundle, tmp_path):
     machine = new_machine("tensorrt", model=b"Quadro RTX 6000/8000")
     machine.load(bundle)
     cached_engines()[0].unlink()
@@ -387,15 +387,15 @@ def test_timings_are_kept_for_the_next_build(new_machine, bundle, tmp_path):
     assert machine.behaviour.timings == [b"", b"timings"]
 
 
-def test_a_cache_that_cannot_be_written_does_not_stop_it(machine, bundle, monkeypatch, tmp_path):
+def test_an_engine_loads_without_a_writable_cache(machine, bundle, monkeypatch, tmp_path):
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("MMINFER_CACHE", str(tmp_path / "file"))
-    assert_right(machine.load(bundle), some_tiles(2))
+    assert_correct(machine.load(bundle), some_tiles(2))
 
 
 @pytest.fixture
 def named(new_machine, bundle, tmp_path) -> Path:
-    """An engine of TensorRT-RTX that a user keeps: built for sm86."""
+    """An engine file of TensorRT-RTX for sm86, outside the cache."""
     new_machine("tensorrt-rtx").load(bundle)
     (engine,) = cached_engines()
     kept = tmp_path / "kept.engine"
@@ -405,17 +405,17 @@ def named(new_machine, bundle, tmp_path) -> Path:
     return kept
 
 
-def test_an_engine_that_was_named_is_used(new_machine, bundle, named):
+def test_a_given_engine_file_is_used(new_machine, bundle, named):
     machine = new_machine("tensorrt-rtx")
-    assert_right(machine.load(bundle, engine_file=named), some_tiles(2))
+    assert_correct(machine.load(bundle, engine_file=named), some_tiles(2))
     assert machine.behaviour.built == 0
     assert machine.behaviour.opened == [named.read_bytes()]
 
 
-def test_a_named_engine_with_one_byte_changed_is_exit_20_before_a_runtime_opens_it(new_machine, bundle, named):
+def test_an_engine_file_with_one_byte_changed_is_exit_20_before_a_runtime_opens_it(new_machine, bundle, named):
     machine = new_machine("tensorrt-rtx")
     flip_a_byte(named)
-    with pytest.raises(BundleError, match="bytes differ") as caught:
+    with pytest.raises(BundleError, match="SHA-256 differs") as caught:
         machine.load(bundle, engine_file=named)
     assert caught.value.exit_code == 20
     assert machine.behaviour.opened == []
@@ -424,7 +424,7 @@ def test_a_named_engine_with_one_byte_changed_is_exit_20_before_a_runtime_opens_
         machine.load(bundle, engine_file=named)
 
 
-def test_a_named_engine_of_another_model_is_exit_20(new_machine, named, tmp_path):
+def test_an_engine_file_of_another_model_is_exit_20(new_machine, named, tmp_path):
     graph = colour_rule_graph(SIDE)
     graph.doc_string = "other bytes"
     other = open_bundle(make_bundle(tmp_path / "other.mminfer", graph=graph))
@@ -439,7 +439,7 @@ def test_a_named_engine_of_another_model_is_exit_20(new_machine, named, tmp_path
         ({}, "1.9", "TensorRT-RTX 1.9"),
     ],
 )
-def test_a_named_engine_for_another_gpu_or_version_is_exit_21(new_machine, bundle, named, gpu, version, words):
+def test_an_engine_file_for_another_gpu_or_version_is_exit_21(new_machine, bundle, named, gpu, version, words):
     machine = new_machine("tensorrt-rtx", **gpu)
     machine.api.trt.__version__ = version
     with pytest.raises(EngineUnavailableError, match=words):
@@ -456,7 +456,7 @@ def test_an_engine_without_weights_gets_the_bundle_s(new_machine, bundle, named)
     assert machine.behaviour.refitted == [bundle.graphs["fp32"]]
 
 
-def test_an_engine_file_is_for_these_engines_alone(bundle, named):
+def test_an_engine_file_is_for_these_engines_only(bundle, named):
     with pytest.raises(UsageError, match="--engine tensorrt"):
         load_engine(bundle, "openvino", engine_file=named)
     with pytest.raises(UsageError, match="--engine tensorrt"):
@@ -468,7 +468,7 @@ def test_load_engine_takes_an_engine_file(new_machine, bundle, named):
     assert load_engine(bundle, "tensorrt-rtx", engine_file=named).engine.numerics.engine == "tensorrt-rtx"
 
 
-# On a GPU alone: none of this has been run yet.
+# On a real GPU only: not run yet.
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -500,7 +500,7 @@ def test_many_batches_in_flight_give_the_bits_of_one_at_a_time(on_gpu):
 
 
 @pytest.mark.gpu
-def test_tiles_that_pytorch_put_on_the_gpu_give_the_same_bits(on_gpu):
+def test_a_pytorch_tensor_on_the_gpu_gives_the_same_bits(on_gpu):
     import torch
 
     tiles = open_bundle("demo").golden.tiles
@@ -512,14 +512,14 @@ def test_tiles_that_pytorch_put_on_the_gpu_give_the_same_bits(on_gpu):
 
 
 class OnlyDlpack:
-    """A tensor's DLPack methods and nothing else of it."""
+    """A tensor reduced to its DLPack methods."""
 
     def __init__(self, tensor: Any) -> None:
         self.__dlpack_device__ = tensor.__dlpack_device__
         self.__dlpack__ = tensor.__dlpack__
 
 
-# Where it cannot run.
+# Where the engines cannot run.
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -529,7 +529,7 @@ def test_no_driver_says_what_to_use(bundle, monkeypatch, name):
         load_engine(bundle, name)
 
 
-def test_nothing_of_nvidia_s_is_imported_without_a_driver():
+def test_no_nvidia_library_is_imported_without_a_driver():
     code = (
         "import sys\n"
         "from melanoma_infer.engines import device\n"
@@ -558,19 +558,19 @@ def test_an_nvidia_driver_makes_auto_try_them_after_triton(monkeypatch):
     assert engines._candidates()[:4] == ["triton", "tensorrt", "tensorrt-rtx", "openvino"]
 
 
-def test_what_is_not_installed_says_what_to_install(monkeypatch):
+def test_a_library_that_is_not_installed_says_what_to_install(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorrt", None)
     with pytest.raises(EngineUnavailableError, match=r"TensorRT does not load.*pip install 'mminfer\[tensorrt\]'"):
         import_api("tensorrt")
     monkeypatch.setitem(sys.modules, "cuda.bindings.runtime", None)
-    from melanoma_infer.engines.tensorrt_device import import_cuda
+    from melanoma_infer.engines.cuda import import_cuda
 
     with pytest.raises(EngineUnavailableError, match="pip install"):
         import_cuda()
 
 
 def test_the_real_cuda_runtime_without_a_driver_says_so():
-    from melanoma_infer.engines.tensorrt_device import find_gpu
+    from melanoma_infer.engines.cuda import find_gpu
 
     if runtime.cudaGetDeviceCount()[0] == 0:
         pytest.skip("this machine has a GPU")
@@ -579,24 +579,24 @@ def test_the_real_cuda_runtime_without_a_driver_says_so():
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:1", "cuda:x", "tpu"])
-def test_a_device_that_is_not_there_says_so(machine, bundle, device):
+def test_an_unknown_device_is_refused(machine, bundle, device):
     with pytest.raises(EngineUnavailableError, match="no CUDA device"):
         machine.load(bundle, device=device)
 
 
-def test_a_gpu_that_tensorrt_rtx_has_no_code_for_says_so(new_machine, bundle):
+def test_a_gpu_that_tensorrt_rtx_does_not_support_is_refused(new_machine, bundle):
     machine = new_machine("tensorrt-rtx", target=(9, 0), model=b"H200")
     with pytest.raises(EngineUnavailableError, match=r"H200 \(sm90\).*triton or tensorrt"):
         machine.load(bundle)
 
 
-def test_a_precision_without_a_graph_says_how_to_make_one(machine, bundle):
+def test_a_precision_without_a_graph_says_how_to_export_one(machine, bundle):
     with pytest.raises(EngineUnavailableError, match=r"no fp16 graph.*mminfer export"):
         machine.load(bundle, precision="fp16")
 
 
-def test_auto_passes_over_an_engine_that_gives_other_numbers(bundle, monkeypatch):
-    """What no GPU has confirmed yet must give the golden outputs before it is taken."""
+def test_auto_skips_an_engine_that_gives_other_numbers(bundle, monkeypatch):
+    """An engine that no GPU has verified yet must give the golden outputs before it is chosen."""
     wrong = bundle.golden.outputs["probabilities"] + np.float32(0.01)
     stub = SimpleNamespace(
         numerics=SimpleNamespace(precision="fp32", engine="tensorrt"),

@@ -1,4 +1,4 @@
-"""The depth module: sizes by Eq. 3, numbers by a NumPy transcription, position kept, odd tile sizes refused."""
+"""The depth module: sizes follow Eq. 3, numbers equal a NumPy transcription, position matters, tile_px is checked."""
 
 import numpy as np
 import pytest
@@ -57,7 +57,7 @@ def depth_by_hand(module, image):
 
 
 @pytest.mark.parametrize("tile_px", [256, 512])
-def test_the_depth_is_that_of_a_numpy_transcription(tile_px):
+def test_the_depth_equals_a_numpy_transcription(tile_px):
     torch.manual_seed(3)
     module = DepthModule(tile_px, width=4).double()
     images = np.random.default_rng(2).normal(size=(2, 3, tile_px, tile_px))
@@ -66,7 +66,7 @@ def test_the_depth_is_that_of_a_numpy_transcription(tile_px):
     np.testing.assert_allclose(depth_mm, [depth_by_hand(module, image) for image in images], rtol=1e-12)
 
 
-def test_the_same_nest_further_down_has_another_depth():
+def test_the_same_nest_further_down_has_a_different_depth():
     torch.manual_seed(3)
     module = DepthModule(256, width=4).double()
     images = torch.zeros(2, 3, 256, 256, dtype=torch.float64)
@@ -74,7 +74,7 @@ def test_the_same_nest_further_down_has_another_depth():
     images[1, :, 160:192, 64:96] = 5.0
     with torch.no_grad():
         high, low = module(images)
-    assert abs(high - low) > 1e-4  # an average over all places would give 0: both nests fill whole blocks
+    assert abs(high - low) > 1e-4  # averaging over all positions would give 0, because both nests fill whole blocks
 
 
 @pytest.mark.parametrize("tile_px", [-256, 0, 128, 224, 500, 640])

@@ -1,4 +1,4 @@
-"""Equations in NumPy, maps against autograd, completeness of the shares, and the host head against a full pass."""
+"""Outputs against NumPy equations, maps against autograd, shares that add up, the host head against a full pass."""
 
 import numpy as np
 import pytest
@@ -49,7 +49,7 @@ def net(request):
 
 
 def random_net(of_card):
-    """A network in float64 whose biases are not zero, so that leaving one out is seen."""
+    """A network in float64 whose biases are not zero, so that omitting one changes the outputs."""
     torch.manual_seed(7)
     net = MelanomaNet.from_card(of_card).double().eval()
     with torch.no_grad():
@@ -120,8 +120,8 @@ def test_probabilities_are_eq_1_to_4_extended_to_128_and_64_neurons(net):
         np.testing.assert_allclose(net.tail(x, depth_mm).probabilities.numpy(), expected, rtol=0, atol=1e-12)
 
 
-def test_with_a_middle_layer_that_passes_its_input_on_it_is_eq_4_as_printed():
-    """Output = softmax(W2 · ReLU(W1·x + b1) + b2): a ReLU of what is already rectified changes nothing."""
+def test_with_an_identity_as_middle_layer_it_is_eq_4_as_printed():
+    """Output = softmax(W2 · ReLU(W1·x + b1) + b2): a second ReLU changes nothing."""
     net = random_net(card())
     with torch.no_grad():
         net.w2.copy_(torch.eye(64, 128))
@@ -180,8 +180,8 @@ def head_from_map(net, attended_map, depth_mm):
     return (first @ net.w2.T + net.b2).relu() @ net.w3.T + net.b3
 
 
-def test_the_maps_are_autograds(net):
-    """Grad-CAM at the attended map before its ReLU, by place: Σ_c x'·∂L/∂x'."""
+def test_the_maps_equal_those_from_autograd(net):
+    """Grad-CAM at the attended map before its ReLU, at each position: Σ_c x'·∂L/∂x'."""
     x, depth_mm = tail_inputs(net)
     attended_map = net.attention(x).attended.detach().requires_grad_()
     for row, odds in enumerate(log_odds(net.card)):
@@ -258,7 +258,7 @@ def test_permuting_the_tiles_permutes_every_output():
             torch.testing.assert_close(before[order], after, rtol=0, atol=1e-12)
 
 
-def test_the_weights_file_holds_no_constant_that_the_card_holds():
+def test_the_weights_file_contains_no_constant_of_the_card():
     tops = {name.split(".")[0] for name in MelanomaNet.from_card(card()).state_dict()}
     assert tops == {"backbone", "attention", "depth", "w1_image", *TENSORS}
 
@@ -271,6 +271,6 @@ def test_head_tensors_are_the_hosts_head_in_float32():
 
 
 @pytest.mark.parametrize("changes", [{"network": None}, {"tile_px": 224}], ids=["no network", "tile size"])
-def test_a_card_that_describes_no_network_of_ours_is_refused(changes):
+def test_a_card_that_does_not_describe_our_network_is_refused(changes):
     with pytest.raises(BundleError):
         MelanomaNet.from_card(card(**changes))

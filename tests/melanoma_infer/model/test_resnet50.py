@@ -1,4 +1,4 @@
-"""The backbone is ResNet-50: its parameters' names and shapes by the rules of the architecture."""
+"""The backbone is ResNet-50: names and shapes of its parameters follow the architecture."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from melanoma_infer.model.resnet50 import Bottleneck, ResNet50Backbone
 
 
 def expected_shapes():
-    """Name → shape of every tensor of ResNet-50 without its classifier, as its published weights are stored."""
+    """Name → shape of every tensor of ResNet-50 without its classifier, as in the published weights."""
     shapes = {"conv1.weight": (64, 3, 7, 7), **normalisation("bn1", 64)}
     channels_in = 64
     for layer, (blocks, channels) in enumerate([(3, 64), (4, 128), (6, 256), (3, 512)], start=1):
@@ -61,6 +61,6 @@ def test_a_block_without_a_branch_is_the_rectified_shortcut():
         torch.testing.assert_close(block(x), expected, rtol=0, atol=1e-12)
 
 
-def test_the_stride_stands_in_the_3x3_convolution():
+def test_the_stride_is_in_the_3x3_convolution():
     first = ResNet50Backbone(1).layer2[0]
     assert (first.conv1.stride, first.conv2.stride, first.conv3.stride) == ((1, 1), (2, 2), (1, 1))

@@ -1,4 +1,4 @@
-"""Blocks of a scene, and what stands in them."""
+"""Blocks of a scene, and what they show."""
 
 import numpy as np
 import pytest
@@ -36,13 +36,13 @@ def test_a_block_drawn_alone_equals_the_same_block_of_the_whole(at_2_um, block):
 
 
 @pytest.mark.parametrize("um_per_px", [0.25, 0.5, 7.0])
-def test_at_other_scales_too(um_per_px):
+def test_this_also_holds_at_other_scales(um_per_px):
     large = RectPx(int(1300 / um_per_px), int(600 / um_per_px), 150, 130)
     small = RectPx(large.x + 41, large.y + 29, 50, 37)
     np.testing.assert_array_equal(draw(WITH, small, um_per_px), draw(WITH, large, um_per_px)[29:66, 41:91])
 
 
-def test_everything_that_can_stand_somewhere_does():
+def test_every_label_occurs():
     scene = make_scene(3, "melanoma", (9000.0, 6000.0))
     labels = draw_labels(scene, RectPx(0, 0, 2250, 1500), 4.0)
     present = {Label(value) for value in np.unique(labels)}
@@ -78,8 +78,8 @@ def test_the_lesion_is_darker_than_any_other_tissue(at_2_um):
 
 @pytest.mark.parametrize("factor", [4, 16])
 @pytest.mark.parametrize("scene", [WITH, WITHOUT], ids=["melanoma", "none"])
-def test_a_coarser_drawing_is_the_finer_one_seen_from_further_away(scene, factor):
-    """Against averages of the finer pixels. What is as large as a pixel is drawn where its middle is, not averaged."""
+def test_a_coarser_drawing_is_close_to_the_average_of_the_finer_one(scene, factor):
+    """A label is that of the centre of a pixel, so borders are not averaged."""
     block = RectPx(100, 50, 130, 130)
     fine = draw(scene, RectPx(*(side * factor for side in vars(block).values())), 8.0 / factor)
     averaged = fine.reshape(block.height, factor, block.width, factor, 3).mean(axis=(1, 3))
@@ -88,7 +88,7 @@ def test_a_coarser_drawing_is_the_finer_one_seen_from_further_away(scene, factor
     assert np.abs(coarse.mean(axis=(0, 1)) - averaged.mean(axis=(0, 1))).max() < 1.5
 
 
-def test_the_same_seed_gives_the_same_pixels_and_another_seed_others(at_2_um):
+def test_the_same_seed_gives_the_same_pixels_and_another_seed_gives_others(at_2_um):
     again = make_scene(3, "melanoma", SIZE_UM)
     np.testing.assert_array_equal(draw(again, whole(2.0), 2.0), at_2_um)
     other = make_scene(4, "melanoma", SIZE_UM)

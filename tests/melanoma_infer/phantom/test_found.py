@@ -1,4 +1,4 @@
-"""A model that knows dark from pale finds the lesion where it was drawn: places, scale and tiles hold together."""
+"""A model that tells dark from pale finds the lesion where it was drawn: coordinates, scale and tiles agree."""
 
 import numpy as np
 import pytest

@@ -11,7 +11,7 @@ SEEDS = range(12)
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_section_lies_on_the_slide_with_glass_around_it_and_its_layers_lie_in_order(seed, size):
+def test_the_section_is_surrounded_by_background_and_its_layers_are_in_order(seed, size):
     scene = make_scene(seed, "none", size)
     x = np.linspace(0, size[0], 2000)
     heights = np.array(borders(layers(scene, x)))
@@ -24,7 +24,7 @@ def test_the_section_lies_on_the_slide_with_glass_around_it_and_its_layers_lie_i
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("seed", SEEDS)
-def test_the_lesion_hangs_from_the_surface_in_one_piece_and_ends_inside_the_section(seed, size):
+def test_the_lesion_is_connected_to_the_surface_and_ends_inside_the_section(seed, size):
     scene = make_scene(seed, "melanoma", size)
     first, last = scene.lesion.ends_um
     x = np.linspace(first, last, 3000)[1:-1]
@@ -33,11 +33,11 @@ def test_the_lesion_hangs_from_the_surface_in_one_piece_and_ends_inside_the_sect
     reached = np.flatnonzero(height > 0)
     assert len(reached) == reached[-1] - reached[0] + 1
     assert scene.skin.left_um < first < last < scene.skin.right_um
-    assert (scene.lesion.lower_um(x) < of.glass_below).all()
+    assert (scene.lesion.lower_um(x) < of.background_below).all()
     assert 0.15 < height.max() / scene.skin.thickness_um < 0.55
 
 
-def test_seeds_give_other_sections_and_the_lesion_changes_nothing_else():
+def test_each_seed_gives_another_section_and_the_lesion_changes_nothing_else():
     one, two = make_scene(1, "melanoma", SIZES[0]), make_scene(2, "melanoma", SIZES[0])
     x = np.linspace(1000, 8000, 500)
     assert np.abs(layers(one, x).epidermis - layers(two, x).epidermis).max() > 20

@@ -1,4 +1,4 @@
-"""What is said of a phantom, measured again on a drawing of its labels."""
+"""The truth about a phantom, measured again on a drawing of its labels."""
 
 import numpy as np
 import pytest
@@ -25,7 +25,7 @@ def test_area_is_that_of_the_lesion_s_pixels(scene_and_labels):
     assert truth_of(scene, UM).area_mm2 == pytest.approx(counted, rel=0.005)
 
 
-def test_tissue_is_that_of_all_pixels_that_are_not_glass(scene_and_labels):
+def test_tissue_is_all_pixels_that_are_not_background(scene_and_labels):
     scene, labels = scene_and_labels
     counted = (labels != Label.BACKGROUND).sum() * UM**2 / 1e6
     assert truth_of(scene, UM).tissue_mm2 == pytest.approx(counted, rel=0.005)
@@ -53,7 +53,7 @@ def test_the_outline_encloses_the_lesion_s_pixels_and_no_others(scene_and_labels
     assert (drawn & lesion).sum() / (drawn | lesion).sum() > 0.985
 
 
-def test_scale_changes_pixels_and_no_millimetre():
+def test_the_scale_changes_pixels_but_no_millimetres():
     scene = make_scene(1, "melanoma", SIZE_UM)
     fine, coarse = truth_of(scene, 0.25), truth_of(scene, 1.0)
     assert (fine.area_mm2, fine.depth_mm, fine.tissue_mm2) == (coarse.area_mm2, coarse.depth_mm, coarse.tissue_mm2)

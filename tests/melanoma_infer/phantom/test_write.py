@@ -1,4 +1,4 @@
-"""Phantom slides as files, opened by what opens any slide."""
+"""Phantom slides as files, opened by the readers of any slide."""
 
 import gc
 import json
@@ -54,7 +54,7 @@ def test_the_scale_is_written_to_the_last_digit(tmp_path, mpp):
 
 @pytest.mark.parametrize("level", [0, 1, 2])
 def test_each_level_shows_the_scene_at_its_scale(slide, level):
-    """JPEG at quality 90 keeps a fibre's grey to a few of 255; one pixel of shift at the surface would cost 100."""
+    """JPEG at quality 90 changes grey values by a few of 255; a shift by one pixel at the surface would change 100."""
     factor = 4**level
     block = RectPx(*(side // factor for side in (1500, 500, 2000, 1500)))
     with open_slide(slide) as reader:
@@ -64,13 +64,13 @@ def test_each_level_shows_the_scene_at_its_scale(slide, level):
     assert np.percentile(difference, 99) < 20
 
 
-def test_the_right_and_lower_edges_are_glass(slide):
+def test_the_right_and_lower_edges_are_background(slide):
     with open_slide(slide) as reader:
         corner = reader.read_region(0, RectPx(5102 - 40, 3673 - 30, 40, 30))
     assert np.abs(corner[..., :3].astype(int) - (243, 242, 244)).max() <= 2
 
 
-def test_the_truth_stands_beside_it(slide):
+def test_the_truth_is_beside_it(slide):
     told = json.loads(truth_file(slide).read_text())
     truth = truth_of(SCENE, 0.98)
     assert set(told) == set(vars(truth))
@@ -92,7 +92,7 @@ def test_another_seed_gives_other_bytes(slide, tmp_path):
     assert (tmp_path / "s.svs").read_bytes() != slide.read_bytes()
 
 
-def test_whether_a_slide_stands_there_depends_on_all_that_was_asked_for(slide, tmp_path):
+def test_a_slide_is_written_already_only_if_scene_and_scale_are_the_same(slide, tmp_path):
     assert is_written(slide, make_scene(5, "melanoma", SIZE_UM), 0.98)
     assert not is_written(slide, make_scene(6, "melanoma", SIZE_UM), 0.98)
     assert not is_written(slide, make_scene(5, "none", SIZE_UM), 0.98)
@@ -128,7 +128,7 @@ def test_memory_does_not_grow_with_the_slide():
     assert peaks[0] < 8e6
 
 
-def test_no_more_is_drawn_ahead_than_twice_the_threads(monkeypatch):
+def test_at_most_two_blocks_per_thread_are_prefetched(monkeypatch):
     drawn = []
     monkeypatch.setattr("melanoma_infer.phantom.write.draw", lambda *asked: drawn.append(asked[1]) or draw(*asked))
     written = tiles(SCENE, SizePx(5000, 3600), 1.0, threads=2)
@@ -152,7 +152,7 @@ def test_a_failure_in_the_middle_leaves_nothing_behind(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_slide_that_is_drawn_anew_has_no_truth_until_it_is_whole(tmp_path, monkeypatch):
+def test_a_slide_that_is_drawn_again_has_no_truth_until_it_is_complete(tmp_path, monkeypatch):
     path = tmp_path / "s.svs"
     write_phantom(path, make_scene(1, "none", (1000.0, 1000.0)), 1.0)
     before = path.read_bytes()
@@ -177,17 +177,17 @@ def test_a_folder_that_does_not_exist_is_an_output_error(tmp_path):
         ((900.0, 6000.0), 1.0, "1000 to 75000 µm"),
         ((9000.0, 75_001.0), 1.0, "1000 to 75000 µm"),
         ((math.nan, 6000.0), 1.0, "1000 to 75000 µm"),
-        ((75_000.0, 25_000.0), 0.25, "30.0 thousand million pixels"),
+        ((75_000.0, 25_000.0), 0.25, "30.0 gigapixels"),
     ],
 )
-def test_what_no_scanner_gives_is_refused(size_um, um_per_px, why):
+def test_a_size_or_scale_that_no_scanner_has_is_refused(size_um, um_per_px, why):
     with pytest.raises(UsageError, match=why):
         require_drawable(size_um, um_per_px)
 
 
 @pytest.mark.slow
 def test_a_large_slide_is_written_in_bounded_memory(tmp_path):
-    """40 000 × 36 000 px: 4.3 GB of pixels, and so a BigTIFF."""
+    """40 000 × 36 000 px: 4.3 GB of pixels, so a BigTIFF."""
     gc.collect()
     tracemalloc.start()
     write_phantom(tmp_path / "s.svs", make_scene(1, "melanoma", (20_000.0, 18_000.0)), 0.5)
