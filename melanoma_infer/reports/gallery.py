@@ -1,4 +1,4 @@
-"""Which tiles a person should look at: those that speak for the result, and those that could speak against it."""
+"""Which tiles the report shows: those that support the result, and those that might contradict it."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ BELOW = 2
 NEAR = 2
 CHOSEN_MAX = HIGHEST + BELOW + NEAR
 THRESHOLD_WITHOUT = 0.5
-"""The threshold where the card sets none."""
+"""Used when the card sets no threshold."""
 
 ROLES: dict[Role, str] = {
     "highest-scoring": "Highest-scoring",
     "hard-negative": "Highest below the threshold",
     "near-threshold": "Nearest to the threshold",
 }
-"""What a reader sees."""
+"""The titles in the report."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class Choice:
 def choose(tiles: TileTable, card: ModelCard) -> list[Choice]:
     """The six tiles with the highest malignant score, then two just below the threshold and two nearest to it.
 
-    No tile twice, fewer where there are fewer, equal scores in the table's order. Unreadable tiles are not chosen.
+    No tile is chosen twice, unreadable tiles never, and equal scores keep the table's order. A small table gives fewer.
     """
     scores = tiles.probabilities[:, list(card.malignant_columns)].sum(axis=1)
     threshold = card.threshold.value if card.threshold else THRESHOLD_WITHOUT

@@ -153,7 +153,7 @@ def test_the_policy_runs_our_script_and_no_other(page):
         {"thickness": {"state": "more-than", "mm": 3, "reason": ""}},
     ],
 )
-def test_no_word_promises_what_nobody_may_promise_and_no_score_has_three_decimals(changes):
+def test_no_word_makes_a_forbidden_promise_and_no_score_has_three_decimals(changes):
     page = page_of(**changes)
     said = (
         page.text
@@ -464,7 +464,7 @@ def test_the_page_is_small_even_where_the_tissue_is_noise():
     assert len(render(result.carrying(result.tiles, view, tiles, card=result.card))) < 5_000_000
 
 
-def test_the_same_result_gives_the_same_page():
+def test_the_same_result_gives_the_same_bytes():
     assert render(hand_made_result()) == render(hand_made_result())
 
 
