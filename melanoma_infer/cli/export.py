@@ -11,6 +11,7 @@ import typer
 
 from melanoma_infer.cli import options as opt
 from melanoma_infer.cli.console import note, plural, say, table
+from melanoma_infer.cli.requests import checked_settings
 from melanoma_infer.errors import EngineUnavailableError, OutputError, SlideUnreadableError, UsageError
 
 if TYPE_CHECKING:
@@ -208,11 +209,10 @@ def _tiles_of(slide: Path, bundle: Bundle, tile_um: float | None, wanted: int) -
     import numpy as np
 
     from melanoma_infer.runtime.cores import available_cores
-    from melanoma_infer.settings import Settings
     from melanoma_infer.tiles.plan import plan_slide
     from melanoma_infer.tiles.reading import read_tiles
 
-    plan = plan_slide(slide, bundle.card, Settings(tile_um=tile_um))
+    plan = plan_slide(slide, bundle.card, checked_settings(None, tile_um=tile_um))
     rows = sorted({int(row) for row in np.linspace(0, len(plan.tiles) - 1, min(wanted, len(plan.tiles)))})
     reads = read_tiles(slide, [plan.tiles[row] for row in rows], plan.reading, threads=available_cores())
     pixels = [read.pixels for read in reads if read.pixels is not None]

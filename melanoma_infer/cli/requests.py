@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from melanoma_infer.cli.console import note, plural
 from melanoma_infer.errors import UsageError
@@ -16,6 +16,25 @@ if TYPE_CHECKING:
     from melanoma_infer.pipeline.slide_scoring import SlideRequest
     from melanoma_infer.settings import Settings
     from melanoma_infer.slides.choice import ReaderChoice
+
+
+def checked_settings(mpp: str | tuple[float, float] | None, **values: Any) -> Settings:
+    """Settings from the values of options; `mpp` as typed, or as a pair in µm.
+
+    Raises:
+        UsageError: a value is out of range.
+    """
+    from pydantic import ValidationError
+
+    from melanoma_infer.patients.manifest import parse_scale
+    from melanoma_infer.settings import Settings
+
+    try:
+        return Settings(mpp_um=parse_scale(mpp) if isinstance(mpp, str) else mpp, **values)
+    except ValidationError as error:
+        problem = error.errors(include_url=False)[0]
+        option = f"--{problem['loc'][0]}".replace("_", "-")
+        raise UsageError(f"{option} {problem['input']} {problem['msg'].removeprefix('Input ')}.") from error
 
 
 @dataclass(frozen=True)
@@ -40,29 +59,18 @@ class SlideOptions:
             UsageError: a value is out of range.
             PatientValueError: the stain or the specimen is none of the known ones.
         """
-        from pydantic import ValidationError
-
-        from melanoma_infer.patients.manifest import parse_scale
         from melanoma_infer.patients.patient import stated_specimen, stated_stain
-        from melanoma_infer.settings import Settings
 
         mpp_um, stain, specimen = (row.mpp_um, row.stain, row.specimen) if row else (None, None, None)
-        try:
-            return Settings.model_validate(
-                {
-                    "mpp_um": mpp_um or (parse_scale(self.mpp) if self.mpp else None),
-                    "tile_um": self.tile_um,
-                    "stride_um": self.stride_um,
-                    "tissue": self.tissue,
-                    "aggregate": self.aggregate,
-                    "stain": stain or (stated_stain(self.stain) if self.stain else None),
-                    "specimen": specimen or (stated_specimen(self.specimen) if self.specimen else None),
-                }
-            )
-        except ValidationError as error:
-            problem = error.errors(include_url=False, include_input=False)[0]
-            option = f"--{problem['loc'][0]}".replace("_", "-")
-            raise UsageError(f"{option}: {problem['msg']}") from error
+        return checked_settings(
+            mpp_um or self.mpp,
+            tile_um=self.tile_um,
+            stride_um=self.stride_um,
+            tissue=self.tissue,
+            aggregate=self.aggregate,
+            stain=stain or (stated_stain(self.stain) if self.stain else None),
+            specimen=specimen or (stated_specimen(self.specimen) if self.specimen else None),
+        )
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ import typer
 
 from melanoma_infer.cli import options as opt
 from melanoma_infer.cli.console import note, say
+from melanoma_infer.cli.requests import checked_settings
 from melanoma_infer.errors import EngineUnavailableError, ParityError, UsageError
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ def verify(
     from melanoma_infer.bundle.bundle import open_bundle
 
     opened = open_bundle(bundle)
-    settings = _settings(tile_um, mpp)
+    settings = checked_settings(mpp, tile_um=tile_um)
     selection = EngineSelection(engine or (), precision or (), threads, device)
     if expected is None:
         _verify(opened, bundle, _sample(opened, slide, settings, drawn, threads), selection, json=json)
@@ -104,18 +105,6 @@ def _sample(bundle: Bundle, slide: Path | None, settings: Settings, drawn: int, 
     if slide is None:
         return drawn_sample(bundle, drawn)
     return slide_sample(bundle, slide, settings, threads=threads or available_cores())
-
-
-def _settings(tile_um: float | None, mpp: str | None) -> Settings:
-    from pydantic import ValidationError
-
-    from melanoma_infer.patients.manifest import parse_scale
-    from melanoma_infer.settings import Settings
-
-    try:
-        return Settings(tile_um=tile_um, mpp_um=parse_scale(mpp) if mpp else None)
-    except ValidationError as error:
-        raise UsageError(f"--tile-um, --mpp: {error.errors(include_url=False)[0]['msg']}") from error
 
 
 def _as_json(bundle: Bundle, table: Verification) -> dict[str, object]:

@@ -11,6 +11,7 @@ import typer
 from melanoma_infer.cli import options as opt
 from melanoma_infer.cli.bench.saving import CompareOption, SaveOption, frame, save_run, say_changes, since, teller
 from melanoma_infer.cli.console import note, say, table
+from melanoma_infer.cli.requests import checked_settings
 
 if TYPE_CHECKING:
     from melanoma_infer.bench.slide import SlideTiming
@@ -42,15 +43,13 @@ def slide(
     from melanoma_infer.bench.sentences import Target, bound_sentence
     from melanoma_infer.bench.slide import time_slide
     from melanoma_infer.bundle.bundle import open_bundle
-    from melanoma_infer.patients.manifest import parse_scale
     from melanoma_infer.pipeline.scorer import Scorer
-    from melanoma_infer.settings import Settings
     from melanoma_infer.slides.choice import reader_choice
 
     before = earlier_run(compare, "slide") if compare is not None else None
     wanted = Target.parse(target) if target is not None else None
     scorer = Scorer(open_bundle(bundle), engine, precision=precision, threads=threads, device=device)
-    settings = Settings(tile_um=tile_um, mpp_um=parse_scale(mpp) if mpp else None)
+    settings = checked_settings(mpp, tile_um=tile_um)
     timing = time_slide(slide, scorer, settings, reader=reader_choice(reader), rounds=rounds, tell=teller(json=json))
     sentence = bound_sentence(timing)
     reached = None if wanted is None else wanted.sentence(timing)
