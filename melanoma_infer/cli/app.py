@@ -1,4 +1,4 @@
-"""`mminfer`: the commands, and errors → exit codes. Nothing heavy is imported before a command runs."""
+"""`mminfer`: the commands, and the exit code for each error. Nothing heavy is imported before a command runs."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def _terminate(number: int, frame: FrameType | None) -> None:
 
 
 def main() -> None:
-    """Run the command line, and end with the exit code of what happened."""
+    """Run the command line, and exit with the code of the error, if there is one."""
     signal.signal(signal.SIGTERM, _terminate)
     try:
         app()
@@ -73,5 +73,5 @@ def main() -> None:
         print(f"mminfer: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, Terminated) as stop:
-        print("mminfer: stopped. Run the same command again: finished slides are not redone.", file=sys.stderr)
+        print("mminfer: stopped. Run the same command again: finished slides are skipped.", file=sys.stderr)
         sys.exit(143 if isinstance(stop, Terminated) else 130)

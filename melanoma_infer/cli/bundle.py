@@ -1,4 +1,4 @@
-"""`mminfer bundle`: look at a model bundle, or make one of a model that is there already."""
+"""`mminfer bundle`: inspect a model bundle, or make one from an existing model."""
 
 from __future__ import annotations
 
@@ -9,37 +9,30 @@ from typing import TYPE_CHECKING, Annotated, cast
 
 import typer
 
+from melanoma_infer.cli import options as opt
 from melanoma_infer.cli.console import note, say, table
 from melanoma_infer.errors import EngineUnavailableError, ParityError, UsageError
 
 if TYPE_CHECKING:
     from melanoma_infer.bundle.bundle import Bundle, ParityRow
 
-app = typer.Typer(help="Look at model bundles, and make them.", no_args_is_help=True)
+app = typer.Typer(help="Inspect and make model bundles.", no_args_is_help=True)
 
 
 class Scores(StrEnum):
-    """What a model's outputs are."""
+    """What the outputs of a model are."""
 
     auto = "auto"
     logits = "logits"
     probabilities = "probabilities"
 
 
-BundleArgument = Annotated[str, typer.Argument(help="A packaged bundle's name, or the path of a NAME.mminfer folder.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")]
-OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="The folder to make: NAME.mminfer.")]
-TilesOption = Annotated[
-    list[Path] | None,
-    typer.Option(
-        "--tiles", metavar="PATH", help="Pictures of tile_px, or folders of them, to compare on; default: drawn tiles."
-    ),
-]
+OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="The folder to create: NAME.mminfer.")]
 
 
 @app.command()
-def show(bundle: BundleArgument = "demo", json: JsonOption = False) -> None:
-    """Print what a model is, what it needs and what it may say."""
+def show(bundle: opt.BundleArgument = "demo", json: opt.JsonOption = False) -> None:
+    """Print what a model is, what it needs and what it reports."""
     from melanoma_infer.bundle.bundle import open_bundle
 
     opened = open_bundle(bundle)
@@ -50,8 +43,8 @@ def show(bundle: BundleArgument = "demo", json: JsonOption = False) -> None:
 
 
 @app.command()
-def check(bundle: BundleArgument = "demo", json: JsonOption = False) -> None:
-    """Verify every byte of a bundle, and its golden tiles through every engine that loads here."""
+def check(bundle: opt.BundleArgument = "demo", json: opt.JsonOption = False) -> None:
+    """Verify every byte of a bundle, and run its golden tiles through every engine that loads here."""
     import json as json_module
 
     from melanoma_infer.bundle.bundle import open_bundle
@@ -62,19 +55,20 @@ def check(bundle: BundleArgument = "demo", json: JsonOption = False) -> None:
     if json:
         say(json_module.dumps({"digest": opened.digest, "engines": [vars(row) for row in checks]}))
     else:
-        say(f"{opened.name}: every byte is as sealed (digest {opened.digest[:12]})")
+        say(f"{opened.name}: every byte matches SHA256SUMS (digest {opened.digest[:12]})")
         say(table([("engine", "state", "max |Δp|", ""), *(row.cells for row in checks)]))
-    if any(row.state == "differs" and row.precision == opened.card.precision for row in checks):
-        raise ParityError("An engine's numbers differ from the golden outputs at the card's precision. Do not use it.")
+    if wrong := [row for row in checks if row.state == "differs" and row.precision == opened.card.precision]:
+        names = ", ".join(f"{row.engine} {row.precision}" for row in wrong)
+        raise ParityError(f"{names}: differs from the golden outputs by more than the tolerance. Do not use it.")
     if not any(row.state == "agrees" for row in checks):
-        note("No engine could be checked here.")
+        note("No engine loads here, so none was checked. `mminfer doctor` says what to install.")
 
 
 @app.command()
 def init(
     card: Annotated[Path, typer.Argument(metavar="CARD.toml", help="The file to write.")] = Path("card.toml"),
 ) -> None:
-    """Write a commented model card to begin with: eight lines to fill in, and every other field with its default."""
+    """Write a commented template of a model card: eight lines to fill in, and every other field with its default."""
     from mminfer_export.card_toml import write_template
 
     say(str(write_template(card)))
@@ -83,28 +77,39 @@ def init(
 @app.command()
 def create(
     out: OutArgument,
-    onnx: Annotated[Path | None, typer.Option(metavar="FILE.onnx", help="Of an ONNX file and a card.")] = None,
+    onnx: Annotated[
+        Path | None, typer.Option(metavar="FILE.onnx", help="Make it from an ONNX file and a card.")
+    ] = None,
     weights: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Of our own network's .safetensors or .pt, and a card.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Make it from weights of this project's network (.safetensors or .pt) and a card."
+        ),
     ] = None,
     random: Annotated[
-        int | None, typer.Option(metavar="SEED", min=0, help="Of our own network with random weights, to measure with.")
+        int | None,
+        typer.Option(
+            metavar="SEED", min=0, help="Make it from this project's network with random weights, for benchmarks."
+        ),
     ] = None,
-    card: Annotated[Path | None, typer.Option(metavar="CARD.toml", help="The model card; see `bundle init`.")] = None,
+    card: Annotated[
+        Path | None, typer.Option(metavar="CARD.toml", help="The model card; `bundle init` writes a template.")
+    ] = None,
     scores: Annotated[
-        Scores, typer.Option(help="What the ONNX file gives; auto: it ends with Softmax or not.")
+        Scores,
+        typer.Option(help="What the ONNX file outputs; auto: probabilities if it ends with Softmax, else logits."),
     ] = Scores.auto,
-    width: Annotated[int, typer.Option(min=1, help="Of a random network: channels after its first layer.")] = 64,
-    tiles: TilesOption = None,
-    json: JsonOption = False,
+    width: Annotated[int, typer.Option(min=1, help="For --random: channels after the first layer.")] = 64,
+    tiles: opt.TilesOption = None,
+    json: opt.JsonOption = False,
 ) -> None:
-    """Make a bundle of a model, compared with it on sample tiles, so that every engine can run it."""
+    """Make a bundle that every engine can run. It is compared with the model on sample tiles before it is written."""
     if [onnx, weights, random].count(None) != 2:
-        raise UsageError("Give one of --onnx, --weights and --random: a bundle is made of one model.")
+        raise UsageError("Give exactly one of --onnx, --weights and --random.")
     if random is not None:
         _create_random(out, random, width)
     elif card is None:
-        raise UsageError("Give --card CARD.toml: `mminfer bundle init` writes one to begin with.")
+        raise UsageError("Give --card CARD.toml. `mminfer bundle init` writes a template.")
     elif onnx is not None:
         _create_from_onnx(out, onnx, card, scores, tiles or ())
     else:
@@ -116,16 +121,16 @@ def create(
 def import_(
     out: OutArgument,
     wsinfer: Annotated[
-        Path, typer.Option(metavar="DIR", help="Folder of a WSInfer model: config.json and its weights.")
+        Path, typer.Option(metavar="DIR", help="The folder of a WSInfer model: config.json and weights.")
     ],
     malignant: Annotated[
-        list[str] | None, typer.Option(metavar="CLASS", help="A class that is malignant; repeat for more.")
+        list[str] | None, typer.Option(metavar="CLASS", help="A malignant class; repeat the option for more.")
     ] = None,
-    name: Annotated[str | None, typer.Option(help="The model's name; default: the folder's.")] = None,
-    tiles: TilesOption = None,
-    json: JsonOption = False,
+    name: Annotated[str | None, typer.Option(help="The model's name.  [default: the folder's]")] = None,
+    tiles: opt.TilesOption = None,
+    json: opt.JsonOption = False,
 ) -> None:
-    """Make a bundle of another toolkit's model. TorchScript is converted once, in a process of its own."""
+    """Make a bundle from a model of another toolkit. TorchScript is converted once, in a separate process."""
     from mminfer_export.from_wsinfer import card_of_config, read_config, write_from_wsinfer
     from mminfer_export.sample_tiles import samples_for
 
@@ -165,7 +170,7 @@ def _require_torch() -> None:
     from importlib.util import find_spec
 
     if find_spec("torch") is None or find_spec("onnxscript") is None:
-        raise EngineUnavailableError("This needs PyTorch. Install it: pip install 'mminfer[export]'.")
+        raise EngineUnavailableError("This needs PyTorch and onnxscript. Install them: pip install 'mminfer[export]'")
 
 
 def _say_made(out: Path, json: bool) -> None:
@@ -191,14 +196,14 @@ def _card_rows(bundle: Bundle) -> list[tuple[str, str]]:
     threshold = (
         f"{card.threshold.value:.2f} ({card.threshold.low:.2f}–{card.threshold.high:.2f}; {card.threshold.how})"
         if card.threshold
-        else "none: not-configured"
+        else "none (verdict: not-configured)"
     )
     fields = ", ".join(f"{field.name} ({'|'.join(field.values)})" for field in card.patient_fields)
     return [
         ("name", f"{card.name} {card.version}".strip()),
         ("digest", bundle.digest),
         ("domain", card.domain),
-        ("trained", "yes" if card.trained else "no: every verdict is indeterminate"),
+        ("trained", "yes" if card.trained else "no (every verdict is indeterminate)"),
         ("intended use", card.intended_use or "not stated"),
         ("training data", card.training_data or "not stated"),
         ("limits", card.limits or "not stated"),

@@ -1,6 +1,6 @@
-"""What commands share: what a person sees in the terminal, and what they typed of a patient.
+"""What commands share: printing results and notes, the progress bar, and the patient options.
 
-Progress and notes go to stderr, results to stdout; nothing moves in a pipe.
+Results go to stdout, notes and progress to stderr. Output to a pipe has no progress bar.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def note(text: str) -> None:
-    """Tell the person at the terminal something that is not a result."""
+    """Print something that is not a result."""
     print(_printable(text), file=sys.stderr)
 
 
@@ -26,8 +26,13 @@ def say(text: str) -> None:
     print(_printable(text))
 
 
+def plural(count: int, noun: str) -> str:
+    """A count with its noun: "1 slide", "3 slides"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
+
+
 def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """Rows as aligned columns."""
+    """The rows as text with aligned columns."""
     widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
@@ -35,7 +40,7 @@ def table(rows: Sequence[tuple[str, ...]]) -> str:
 
 
 def patient_values(pairs: Sequence[str], **typed: str | None) -> dict[str, str]:
-    """The patient options as one mapping.
+    """The patient options as one mapping from field to value.
 
     Raises:
         UsageError: a pair is not KEY=VALUE.
@@ -44,14 +49,14 @@ def patient_values(pairs: Sequence[str], **typed: str | None) -> dict[str, str]:
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
-            raise UsageError("--patient takes KEY=VALUE, for example --patient braf=mutated.")
+            raise UsageError("--patient needs KEY=VALUE, and no = was given. An example: --patient braf=mutated")
         values[name.strip()] = value
     return values
 
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """A progress callback: a bar with tiles/s and time left on a terminal, nothing in a pipe."""
+    """A callback that draws a progress bar with tiles/s and time left; it does nothing unless stderr is a terminal."""
     if not sys.stderr.isatty():
         yield lambda done, total: None
         return
@@ -72,5 +77,5 @@ def progress_bar() -> Iterator[Progress]:
 
 
 def _printable(text: str) -> str:
-    """Text without control characters, which a file name may hold and a terminal would obey."""
+    """The text without control characters: a file name may contain them, and a terminal would obey them."""
     return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)

@@ -1,4 +1,4 @@
-"""`mminfer demo`: two drawn slides, scored."""
+"""`mminfer demo`: draw two slides and score them."""
 
 from __future__ import annotations
 
@@ -17,23 +17,29 @@ if TYPE_CHECKING:
 
 SLIDES: Mapping[str, LesionKind] = {"with-lesion": "melanoma", "without-lesion": "none"}
 SEED = 7
-"""One seed for both: the same skin, with the lesion and without."""
+"""The same seed for both slides, so that the skin is the same with the lesion and without."""
 SIZE_UM = (9000.0, 6000.0)
-"""Three by two tiles of the demo bundle, none of which needs padding."""
+"""Room for three by two tiles of the demo bundle, none of which needs padding."""
 UM_PER_PX = 1.0
-"""A 10× scan: drawn in a quarter of the time of a 20× one, and far finer than the demo bundle's 5.9 µm/px."""
+"""A 10× scan: drawn in a quarter of the time of a 20× scan, and still far finer than the demo bundle's 5.9 µm/px."""
 
 NEXT = (
-    ("mminfer score slide.svs", "your own slide"),
-    ("mminfer bundle show", "what the model is, what it needs and what it may say"),
-    ("mminfer doctor", "what works on this machine"),
+    ("mminfer score slide.svs", "score your own slide"),
+    ("mminfer bundle show", "see what the model is, what it needs and what it reports"),
+    ("mminfer doctor", "see which engines work on this machine"),
 )
+
+WHY_TRAINED = "The slides are drawings: what the model says about them says nothing about tissue."
+WHY_UNTRAINED = """\
+Both slides are indeterminate, as they should be: the demo bundle is untrained. Its weights are random numbers, so it
+may neither suspect melanoma nor rule it out. Everything else is real: the tissue that was found, the tiles, the scale,
+the reasons. For a verdict, use a trained model: --bundle NAME.mminfer"""
 
 
 def demo(
     out: Annotated[Path, typer.Option(help="The folder for the slides and the results.")] = Path("mminfer-demo"),
 ) -> None:
-    """Draw two slides, one with a lesion and one without, and score them. The second time is quick."""
+    """Draw two slides, one with a lesion and one without, and score them. A second run is quick."""
     from melanoma_infer.bundle.bundle import open_bundle
     from melanoma_infer.phantom.mark import CAUTION
 
@@ -41,9 +47,9 @@ def demo(
     slides = [_drawn(out / f"{name}.svs", lesion) for name, lesion in SLIDES.items()]
     outcomes = _scored(slides, bundle, out / "results")
     for outcome in outcomes:
-        _tell(outcome, out)
-    say(_why(bundle))
-    say(f"{CAUTION}\n")
+        _tell(outcome, out / f"{outcome.id}.json")
+    say(WHY_TRAINED if bundle.card.trained else WHY_UNTRAINED)
+    say(f"\n{CAUTION}\n")
     say("Try next:")
     say(table([(f"  {command}", what) for command, what in NEXT]))
     if failed := [outcome for outcome in outcomes if outcome.exit_code]:
@@ -51,7 +57,7 @@ def demo(
 
 
 def _drawn(path: Path, lesion: LesionKind) -> Path:
-    """The slide, drawn unless it stands there."""
+    """The path of the slide, which is drawn unless an earlier run drew it."""
     from melanoma_infer.errors import OutputError
     from melanoma_infer.phantom.scene import make_scene
     from melanoma_infer.phantom.write import is_written, write_phantom
@@ -63,13 +69,15 @@ def _drawn(path: Path, lesion: LesionKind) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(f"The demo's folder cannot be made ({error.strerror}). Choose another --out.") from error
+        raise OutputError(
+            f"The folder {path.parent} cannot be created ({error.strerror}). Choose another --out."
+        ) from error
     write_phantom(path, scene, UM_PER_PX)
     return path
 
 
 def _scored(slides: list[Path], bundle: Bundle, out: Path) -> list[SlideOutcome]:
-    """The slides' outcomes, along the path of `mminfer score`."""
+    """The outcomes of the slides, scored in the same way as by `mminfer score`."""
     from melanoma_infer.patients.case import SlideCase
     from melanoma_infer.pipeline.flow import score_slides
     from melanoma_infer.pipeline.request import SlideRequest
@@ -92,34 +100,20 @@ def _scored(slides: list[Path], bundle: Bundle, out: Path) -> list[SlideOutcome]
     return outcomes
 
 
-def _tell(outcome: SlideOutcome, out: Path) -> None:
-    """What was drawn, what the model says of it, and where to look."""
+def _tell(outcome: SlideOutcome, truth: Path) -> None:
+    """Print what was drawn, what the model says about it, and where the report is."""
+    import json
+
     from melanoma_infer.reports.words import finding
 
     if outcome.result is None or outcome.folder is None:
         note(f"{outcome.id}: failed at {outcome.stage!r} (exit {outcome.exit_code}): {outcome.message}")
         return
+    drawn = json.loads(truth.read_text(encoding="utf-8"))
+    what = "the same skin without a lesion"
+    if drawn["lesion"] != "none":
+        what = f"skin with a lesion of {drawn['area_mm2']:.2f} mm² that reaches {drawn['depth_mm']:.2f} mm deep"
     report = outcome.folder / "report.html"
     say(f"{outcome.id}: {finding(outcome.result)}")
-    say(f"  drawn: {_what_was_drawn(out / f'{outcome.id}.json')}")
+    say(f"  drawn: {what}")
     say(f"  {report if report.is_file() else outcome.folder}\n")
-
-
-def _what_was_drawn(truth: Path) -> str:
-    import json
-
-    told = json.loads(truth.read_text(encoding="utf-8"))
-    if told["lesion"] == "none":
-        return "the same skin without a lesion"
-    return f"skin with a lesion of {told['area_mm2']:.2f} mm² that reaches {told['depth_mm']:.2f} mm deep"
-
-
-def _why(bundle: Bundle) -> str:
-    """Why nothing was found on a slide that plainly shows something."""
-    if bundle.card.trained:
-        return "The slides were drawn; what the model says of them says nothing of tissue.\n"
-    return (
-        "Both are indeterminate, and that is right: the demo bundle is untrained, its weights are random numbers, and "
-        "who has\nlearnt nothing may neither suspect nor rule out anything. Everything else that you see is real: the "
-        "tissue, the tiles,\nthe scale, the reasons. For a verdict, bring a trained model: --bundle NAME.mminfer.\n"
-    )

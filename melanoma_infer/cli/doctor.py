@@ -1,4 +1,4 @@
-"""`mminfer doctor`: what is installed, what works here, and what to install for more."""
+"""`mminfer doctor`: show what is installed, which engines work here, and what to install for more."""
 
 from __future__ import annotations
 
@@ -6,14 +6,15 @@ from typing import Annotated
 
 import typer
 
+from melanoma_infer.cli import options as opt
 from melanoma_infer.cli.console import say, table
 
 
 def doctor(
-    bundle: Annotated[str, typer.Option(help="The bundle whose golden tiles are tried.")] = "demo",
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
+    bundle: Annotated[str, typer.Option(help="The bundle whose golden tiles are used for the check.")] = "demo",
+    json: opt.JsonOption = False,
 ) -> None:
-    """Tell what is installed and what works here: golden tiles through every engine that loads."""
+    """Show what is installed, and run the golden tiles through every engine that loads here."""
     import json as json_module
 
     from melanoma_infer.bundle.bundle import open_bundle
@@ -30,7 +31,7 @@ def doctor(
     say("")
     working = [row for row in checks if row.state == "agrees"]
     if working:
-        say(f"`mminfer score` works here with: {', '.join(f'{row.engine} {row.precision}' for row in working)}.")
+        say(f"`mminfer score` works here with {', '.join(f'{row.engine} {row.precision}' for row in working)}.")
     else:
-        say("No engine gives the golden outputs here. Install again: pip install --force-reinstall mminfer.")
+        say("No engine reproduces the golden outputs here. Reinstall: pip install --force-reinstall mminfer")
         raise typer.Exit(21)

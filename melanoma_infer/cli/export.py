@@ -1,4 +1,4 @@
-"""`mminfer export`: a bundle's graph in another precision, or as another runtime's engine."""
+"""`mminfer export`: add a graph in another precision to a bundle, or build an engine for another runtime."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from melanoma_infer.cli.console import note, say, table
-from melanoma_infer.errors import EngineUnavailableError, SlideUnreadableError, UsageError
+from melanoma_infer.cli import options as opt
+from melanoma_infer.cli.console import note, plural, say, table
+from melanoma_infer.cli.requests import checked_settings
+from melanoma_infer.errors import EngineUnavailableError, OutputError, SlideUnreadableError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -18,14 +20,14 @@ if TYPE_CHECKING:
 
     from melanoma_infer.bundle.bundle import Bundle, ParityRow
     from melanoma_infer.engines.engine_file import EngineManifest
-    from mminfer_export.precisions import Added, Tiles
+    from mminfer_export.precisions import Tiles
 
 CALIBRATION_TILES_MAX = 32
-"""Of all slides together: twice as many changed no range by more than a few percent."""
+"""For all slides together: with twice as many, no range changed by more than a few percent."""
 
 
 class Target(StrEnum):
-    """What is made of a bundle."""
+    """What to make from a bundle."""
 
     onnx = "onnx"
     tensorrt_rtx = "tensorrt-rtx"
@@ -33,64 +35,80 @@ class Target(StrEnum):
 
 
 class Precision(StrEnum):
-    """In what the graph computes."""
+    """The precision in which the graph computes."""
 
     fp32 = "fp32"
     fp16 = "fp16"
     int8 = "int8"
 
 
+OutOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="NEW",
+        help="For onnx: the NAME.mminfer folder to create. For engines: the file to write, by default "
+        "./BUNDLE.PRECISION.TARGETS.engine. BUNDLE itself is never changed.",
+    ),
+]
+ToOption = Annotated[
+    Target,
+    typer.Option(
+        help="onnx: a new bundle with one more graph, for every engine; tensorrt-rtx: an engine, built without a GPU; "
+        "tensorrt: an engine, built on this machine's GPU."
+    ),
+]
+CalibrationOption = Annotated[
+    list[Path] | None,
+    typer.Option(metavar="SLIDE", help="For int8: a slide whose tiles set the ranges, in addition to drawn ones."),
+]
+CalibrationTileOption = Annotated[
+    float | None, typer.Option(metavar="UM", help="For --calibration: side of a tile in µm.  [default: the card's]")
+]
+GpuTargetsOption = Annotated[
+    str | None,
+    typer.Option(
+        metavar="SM,…",
+        help="For tensorrt-rtx: GPUs, out of sm75,sm80,sm86,sm89,sm120.  [default: sm86,sm89,sm120]",
+    ),
+]
+GpuOption = Annotated[str | None, typer.Option(help="For tensorrt: the GPU, such as cuda:1.  [default: the first GPU]")]
+StripWeightsOption = Annotated[
+    bool,
+    typer.Option("--strip-weights", help="For engines: store no weights; they are read from the bundle."),
+]
+
+
 def export(
-    bundle: Annotated[str, typer.Argument(help="A packaged bundle's name, or the path of a NAME.mminfer folder.")],
-    out: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="NEW",
-            help="onnx: the NAME.mminfer to make; else the engine's file, default ./BUNDLE.PRECISION.TARGETS.engine. "
-            "BUNDLE is never changed.",
-        ),
-    ] = None,
-    to: Annotated[
-        Target,
-        typer.Option(
-            help="onnx: a new bundle with one more graph, for every engine; tensorrt-rtx: an engine, built without a "
-            "GPU; tensorrt: an engine, built on the GPU of this machine."
-        ),
-    ] = Target.onnx,
-    precision: Annotated[Precision, typer.Option(help="In what the graph computes.")] = Precision.fp16,
-    calibration: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="SLIDE", help="For int8: a slide whose tiles set the ranges, beside drawn ones."),
-    ] = None,
-    tile_um: Annotated[
-        float | None, typer.Option(metavar="UM", help="Side of the calibration slides' tiles; default: the card's.")
-    ] = None,
-    target: Annotated[
-        str | None,
-        typer.Option(
-            metavar="SM,…", help="For tensorrt-rtx, of sm75,sm80,sm86,sm89,sm120.  [default: sm86,sm89,sm120]"
-        ),
-    ] = None,
-    device: Annotated[str | None, typer.Option(help="For tensorrt: cuda:1 and so on; default: the first GPU.")] = None,
-    strip_weights: Annotated[
-        bool, typer.Option("--strip-weights", help="For engines: leave the weights in the bundle.")
-    ] = False,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
+    bundle: opt.BundleArgument,
+    out: OutOption = None,
+    to: ToOption = Target.onnx,
+    precision: Annotated[Precision, typer.Option(help="The precision in which the graph computes.")] = Precision.fp16,
+    calibration: CalibrationOption = None,
+    tile_um: CalibrationTileOption = None,
+    target: GpuTargetsOption = None,
+    device: GpuOption = None,
+    strip_weights: StripWeightsOption = False,
+    json: opt.JsonOption = False,
 ) -> None:
-    """Make a bundle's graph in another precision, compared with fp32 before it is written, or an engine of it."""
+    """Convert a bundle to another precision, or build an engine from it.
+
+    A converted graph is compared with the fp32 graph before it is written.
+    """
     from melanoma_infer.bundle.bundle import open_bundle
 
     if (calibration or tile_um is not None) and precision is not Precision.int8:
-        raise UsageError("--calibration and --tile-um are for --precision int8: no other precision has ranges to set.")
+        raise UsageError("--calibration and --tile-um are only for --precision int8: no other precision needs ranges.")
     _require_fitting(to, target, device, calibrated=bool(calibration) or tile_um is not None, stripped=strip_weights)
-    # One branch a target: what needs another runtime is imported in its own function.
     match to:
         case Target.onnx if out is not None:
-            _require_new(out)
+            if out.exists():
+                raise OutputError(
+                    f"{out.name} exists, and bundles are never overwritten. Remove it, or choose another --out."
+                )
             opened = open_bundle(bundle)
             _export_onnx(opened, out, precision, _calibration(calibration or [], opened, tile_um), json=json)
         case Target.onnx:
-            raise UsageError("Give --out NEW.mminfer: the bundle to make.")
+            raise UsageError("Give --out NEW.mminfer, the bundle to create.")
         case Target.tensorrt_rtx:
             _export_tensorrt_rtx(open_bundle(bundle), out, precision, target, strip_weights=strip_weights, json=json)
         case Target.tensorrt:
@@ -98,7 +116,7 @@ def export(
 
 
 def _require_fitting(to: Target, target: str | None, device: str | None, *, calibrated: bool, stripped: bool) -> None:
-    """Refuse an option that the target would not look at."""
+    """Raise UsageError for an option that the target would ignore."""
     given = {
         "--target": (target is not None, [Target.tensorrt_rtx]),
         "--device": (device is not None, [Target.tensorrt]),
@@ -107,10 +125,12 @@ def _require_fitting(to: Target, target: str | None, device: str | None, *, cali
     }
     for option, (is_given, targets) in given.items():
         if is_given and to not in targets:
-            raise UsageError(f"{option}: only for --to {' or '.join(targets)}.")
+            raise UsageError(f"{option} is only for --to {' or '.join(targets)}, not for --to {to}.")
 
 
 def _export_onnx(bundle: Bundle, out: Path, precision: Precision, calibration: Tiles | None, *, json: bool) -> None:
+    import json as json_module
+
     try:
         from mminfer_export.precisions import make_precision, write_with
     except ImportError as error:
@@ -118,12 +138,14 @@ def _export_onnx(bundle: Bundle, out: Path, precision: Precision, calibration: T
     added = make_precision(bundle, precision.value, calibration)
     write_with(bundle, [added], out)
     if json:
-        _say_json(out, added)
+        rows = [row.model_dump() for row in added.rows]
+        told = {"out": str(out), "precision": added.precision, "kept_float": added.kept_float, "parity": rows}
+        say(json_module.dumps({**told, "bytes": len(added.graph)}))
         return
     say(str(out))
     say(table([("engine", "p99.9 |Δp|", "p99.9 |Δmm|", "flips", "on"), *(_cells(row) for row in added.rows)]))
     if added.kept_float:
-        note(f"{len(added.kept_float)} layers stay in float: with them in int8 too little of the tolerance is left.")
+        note(f"{plural(len(added.kept_float), 'layer')} kept in float: in int8, too little of the tolerance was left.")
     sizes = {"fp32": len(bundle.graphs["fp32"]), precision.value: len(added.graph)}
     note(", ".join(f"{name}: {size / 1e6:.1f} MB" for name, size in sizes.items()))
 
@@ -159,16 +181,18 @@ def _say_engine(path: Path, manifest: EngineManifest, seconds: float, *, json: b
     say(str(path))
     note(f"{origin.runtime} {origin.runtime_version}, {origin.precision}, {origin.gpu or ', '.join(origin.targets)}")
     note(
-        f"{manifest.engine_bytes / 1e6:.1f} MB, built in {seconds:.1f} s; it was not run. "
-        f"Keep {path.name}.json beside it."
+        f"{manifest.engine_bytes / 1e6:.1f} MB, built in {seconds:.1f} s, not run. "
+        f"Keep {path.name}.json in the same folder: scoring needs it."
     )
 
 
 def _calibration(slides: list[Path], bundle: Bundle, tile_um: float | None) -> Tiles | None:
-    """Tiles of these slides, evenly chosen, so many of each that there are CALIBRATION_TILES_MAX at most."""
+    """At most CALIBRATION_TILES_MAX tiles, the same number from each slide, evenly spread over it."""
     if not slides:
         if tile_um is not None:
-            raise UsageError("--tile-um says how the slides of --calibration are cut: name one.")
+            raise UsageError(
+                "--tile-um sets the tiles of the calibration slides. Give at least one --calibration SLIDE."
+            )
         return None
     import numpy as np
 
@@ -176,53 +200,38 @@ def _calibration(slides: list[Path], bundle: Bundle, tile_um: float | None) -> T
         from mminfer_export.precisions import Tiles
     except ImportError as error:
         raise _missing(error) from error
-    share = max(1, CALIBRATION_TILES_MAX // len(slides))
-    pixels = np.concatenate([_tiles_of(slide, bundle, tile_um, share) for slide in slides])
-    return Tiles(pixels, f"{len(pixels)} tiles of {len(slides)} slide{'s' if len(slides) > 1 else ''}")
+    per_slide = max(1, CALIBRATION_TILES_MAX // len(slides))
+    pixels = np.concatenate([_tiles_of(slide, bundle, tile_um, per_slide) for slide in slides])
+    return Tiles(pixels, f"{len(pixels)} tiles of {plural(len(slides), 'slide')}")
 
 
 def _tiles_of(path: Path, bundle: Bundle, tile_um: float | None, wanted: int) -> NDArray[np.uint8]:
     import numpy as np
 
     from melanoma_infer.runtime.cores import available_cores
-    from melanoma_infer.settings import Settings
     from melanoma_infer.slides import open_slide
     from melanoma_infer.tiles.plan import plan_slide
     from melanoma_infer.tiles.reading import read_tiles
 
     with open_slide(path) as slide:
-        plan = plan_slide(slide, bundle.card, Settings(tile_um=tile_um))
+        plan = plan_slide(slide, bundle.card, checked_settings(None, tile_um=tile_um))
         rows = sorted({int(row) for row in np.linspace(0, len(plan.tiles) - 1, min(wanted, len(plan.tiles)))})
         with read_tiles(slide, plan, tiles=[plan.tiles[row] for row in rows], threads=available_cores()) as reads:
             pixels = [read.pixels for read in reads if read.pixels is not None]
     if not pixels:
-        raise SlideUnreadableError("A calibration slide has no tile with tissue that can be read. Name another.")
+        raise SlideUnreadableError(
+            f"The calibration slide {path.stem} has no readable tile with tissue. Give another --calibration."
+        )
     return np.stack(pixels)
-
-
-def _require_new(out: Path) -> None:
-    """Asked before minutes of work; the writer asks again."""
-    if out.exists():
-        from melanoma_infer.errors import OutputError
-
-        raise OutputError(f"{out.name} exists. A bundle is never changed: remove it, or choose another name.")
 
 
 def _missing(error: ImportError) -> EngineUnavailableError:
     return EngineUnavailableError(
-        f"Exporting needs {error.name or 'a package'}, which does not load here. "
-        "Install it: pip install 'mminfer[export]'."
+        f"Exporting needs {error.name or 'a package'}, which cannot be imported here. "
+        "Install it: pip install 'mminfer[export]'"
     )
 
 
 def _cells(row: ParityRow) -> tuple[str, ...]:
     depth = "" if row.p999_dmm is None else f"{row.p999_dmm:.1e}"
     return (f"{row.engine} {row.precision}", f"{row.p999_dp:.1e}", depth, str(row.decision_flips), row.on)
-
-
-def _say_json(out: Path, added: Added) -> None:
-    import json as json_module
-
-    rows = [row.model_dump() for row in added.rows]
-    result = {"out": str(out), "precision": added.precision, "kept_float": added.kept_float, "parity": rows}
-    say(json_module.dumps({**result, "bytes": len(added.graph)}))

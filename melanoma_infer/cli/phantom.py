@@ -1,4 +1,4 @@
-"""`mminfer phantom`: draw slides whose truth is known."""
+"""`mminfer phantom`: draw slides whose ground truth is known."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ import typer
 from melanoma_infer.cli.console import note, say
 from melanoma_infer.errors import UsageError
 
-app = typer.Typer(help="Draw slides whose truth is known.", no_args_is_help=True)
+app = typer.Typer(help="Draw slides whose ground truth is known.", no_args_is_help=True)
 
 
 class Lesion(StrEnum):
-    """What there is to find."""
+    """The lesion to draw."""
 
     melanoma = "melanoma"
     none = "none"
@@ -23,19 +23,23 @@ class Lesion(StrEnum):
 
 @app.callback()
 def _group() -> None:
-    """Keep `slide` a command of its own."""
+    """Keep `slide` a subcommand: typer would otherwise merge a single command into its group."""
 
 
 @app.command()
 def slide(
-    out: Annotated[Path, typer.Option(metavar="FILE.svs", help="The slide; its truth is written to FILE.json.")],
-    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Another seed is another section of skin.")] = 1,
-    lesion: Annotated[Lesion, typer.Option(help="What there is to find; the skin is the same.")] = Lesion.melanoma,
+    out: Annotated[
+        Path, typer.Option(metavar="FILE.svs", help="The slide to write; the ground truth goes to FILE.json.")
+    ],
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Another seed draws another section of skin.")] = 1,
+    lesion: Annotated[
+        Lesion, typer.Option(help="The lesion to draw; the skin around it is the same.")
+    ] = Lesion.melanoma,
     size_um: Annotated[str, typer.Option(metavar="W,H", help="Size of the slide in µm.")] = "9000,6000",
     mpp: Annotated[float, typer.Option(help="µm per pixel.")] = 0.5,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the files that stand there.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
 ) -> None:
-    """Draw a section of skin, with a melanoma or without, as a pyramidal SVS; the same seed gives the same bytes."""
+    """Draw a section of skin, with or without a melanoma, as a pyramidal SVS. The same seed gives the same bytes."""
     from melanoma_infer.phantom.mark import CAUTION
     from melanoma_infer.phantom.scene import make_scene
     from melanoma_infer.phantom.write import require_drawable, truth_file, write_phantom
@@ -43,9 +47,10 @@ def slide(
     size = _size(size_um)
     require_drawable(size, mpp)
     if out.suffix.lower() != ".svs":
-        raise UsageError("A phantom is written as SVS: give --out a name that ends in .svs.")
+        raise UsageError(f"--out {out.name}: a phantom is written as SVS. Choose a name that ends in .svs.")
     if not overwrite and (out.exists() or truth_file(out).exists()):
-        raise UsageError("The slide or its truth is there already. Give --overwrite, or another --out.")
+        existing = out if out.exists() else truth_file(out)
+        raise UsageError(f"{existing.name} already exists. Give --overwrite, or choose another --out.")
     write_phantom(out, make_scene(seed, lesion.value, size), mpp)
     say(str(out))
     say(str(truth_file(out)))
@@ -56,5 +61,7 @@ def _size(text: str) -> tuple[float, float]:
     try:
         width, height = (float(side) for side in text.split(","))
     except ValueError as error:
-        raise UsageError("--size-um takes a width and a height: --size-um 9000,6000") from error
+        raise UsageError(
+            f"--size-um {text}: not a width and a height in µm. An example: --size-um 9000,6000"
+        ) from error
     return width, height

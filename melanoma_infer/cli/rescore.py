@@ -1,4 +1,4 @@
-"""`mminfer rescore`: a finished result with other patient values, or with a measured thickness."""
+"""`mminfer rescore`: score a finished slide again with other patient values or a measured thickness."""
 
 from __future__ import annotations
 
@@ -7,28 +7,31 @@ from typing import Annotated
 
 import typer
 
+from melanoma_infer.cli import options as opt
 from melanoma_infer.cli.console import note, patient_values, say
 
 NEEDS_THE_SLIDE = ("overlay.png", "heatmap.png", "report.html")
-"""These are drawn from the slide, which is not opened here. The first score's stay valid: outlines do not change."""
+"""Reports drawn from the slide, which is not opened here. The first ones stay valid, because outlines do not change."""
 
 
 def rescore(
     folder: Annotated[Path, typer.Argument(help="The folder that `score` wrote for one slide.")],
-    bundle: Annotated[str | None, typer.Option(help="The bundle it was scored with.  [default: the result's]")] = None,
-    age: Annotated[str | None, typer.Option(help="Patient's age in years.")] = None,
-    sex: Annotated[str | None, typer.Option(help="Patient's sex.")] = None,
-    site: Annotated[str | None, typer.Option(help="Site of the lesion.")] = None,
-    ulceration: Annotated[str | None, typer.Option(help="yes, no or unknown.")] = None,
-    patient: Annotated[list[str] | None, typer.Option(metavar="KEY=VALUE", help="Another patient field.")] = None,
-    breslow_mm: Annotated[
-        float | None, typer.Option(help="A measured Breslow thickness in mm, in place of the estimate.")
+    bundle: Annotated[
+        str | None, typer.Option(help="The bundle that the slide was scored with.  [default: the one in the result]")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
+    age: opt.AgeOption = None,
+    sex: opt.SexOption = None,
+    site: opt.SiteOption = None,
+    ulceration: opt.UlcerationOption = None,
+    patient: opt.PatientOption = None,
+    breslow_mm: Annotated[
+        float | None, typer.Option(help="A measured Breslow thickness in mm, used in place of the model's estimate.")
+    ] = None,
+    json: opt.JsonOption = False,
 ) -> None:
-    """Score a finished slide again for another patient, exactly and without the slide; outlines stay.
+    """Score a finished slide again for another patient: exactly, and without the slide. Outlines stay the same.
 
-    Values that are not given are unknown. The new result stands beside the old, in rescored-1, rescored-2, ….
+    Patient values that are not given are unknown. The new result goes into a subfolder: rescored-1, rescored-2, ….
     """
     from melanoma_infer.bundle.bundle import open_bundle
     from melanoma_infer.patients.patient import strict_patient
@@ -52,4 +55,4 @@ def rescore(
     say(f"{result.id}: {finding(result)}")
     say(f"  {place}")
     if old is not None:
-        note(f"verdict {old.verdict} before, {result.verdict} now")
+        note(f"verdict before: {old.verdict}; now: {result.verdict}")

@@ -1,14 +1,18 @@
-"""`mminfer verify`: is each engine still right, here, and does it give what the research code gave?"""
+"""`mminfer verify`: check each engine on this machine against the reference, or against your own research code."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from melanoma_infer.cli import options as opt
 from melanoma_infer.cli.console import note, say
+from melanoma_infer.cli.requests import checked_settings
 from melanoma_infer.errors import EngineUnavailableError, ParityError, UsageError
 
 if TYPE_CHECKING:
@@ -19,74 +23,78 @@ if TYPE_CHECKING:
     from melanoma_infer.verification.verify import Verification
 
 
+@dataclass(frozen=True)
+class EngineSelection:
+    """Which engines and precisions to check, and how they run; nothing named means all."""
+
+    engines: Sequence[str]
+    precisions: Sequence[str]
+    threads: int | None
+    device: str | None
+
+
 def verify(
-    bundle: Annotated[
-        str, typer.Argument(help="A packaged bundle's name, or the path of a NAME.mminfer folder.")
-    ] = "demo",
-    engine: Annotated[list[str] | None, typer.Option(help="Only this engine; repeat for more.  [default: all]")] = None,
-    precision: Annotated[
-        list[str] | None, typer.Option(help="Only this precision; repeat for more.  [default: all]")
+    bundle: opt.BundleArgument = "demo",
+    engine: opt.EnginesOption = None,
+    precision: opt.PrecisionsOption = None,
+    slide: Annotated[
+        Path | None, typer.Option(metavar="SLIDE", help="Use the tiles of this slide in place of drawn ones.")
     ] = None,
-    slide: Annotated[Path | None, typer.Option(metavar="SLIDE", help="Its tiles, in place of drawn ones.")] = None,
     expected: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE.csv", help="What your own code gave for the slide: minx,miny,width,height,prob_<class>."
+            metavar="FILE.csv", help="The output of your own code for the slide: minx,miny,width,height,prob_<class>."
         ),
     ] = None,
     out: Annotated[Path, typer.Option(help="The folder for the pictures of --expected.")] = Path("mminfer-verify"),
-    drawn: Annotated[int, typer.Option(min=1, help="Drawn slides.")] = 8,
-    tile_um: Annotated[
-        float | None, typer.Option(help="Side of the slide's tiles in µm.  [default: the card's]")
-    ] = None,
-    mpp: Annotated[str | None, typer.Option(help="µm per level-0 pixel, X or X,Y, in place of the slide's.")] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads.  [default: the cores there are]")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, or a device that the engine knows.")] = None,
-    json: Annotated[bool, typer.Option("--json", help="Print the result as JSON and nothing else.")] = False,
+    drawn: Annotated[int, typer.Option(min=1, help="Number of drawn slides.")] = 8,
+    tile_um: opt.TileUmOption = None,
+    mpp: opt.MppOption = None,
+    threads: opt.ThreadsOption = None,
+    device: opt.DeviceOption = None,
+    json: opt.JsonOption = False,
 ) -> None:
-    """Compare every engine and precision with the reference on the same tiles; exit 22 if one exceeds its tolerance."""
+    """Compare every engine and precision with the reference on the same tiles; exit 22 if one exceeds a tolerance."""
     from melanoma_infer.bundle.bundle import open_bundle
 
     opened = open_bundle(bundle)
-    settings = _settings(tile_um, mpp)
-    if expected is not None:
-        if slide is None:
-            raise UsageError("--expected needs --slide: the slide that your code gave these numbers for.")
-        _compare_with(opened, slide, expected, out, settings, engine or [], precision or [], threads, device, json=json)
+    settings = checked_settings(mpp, tile_um=tile_um)
+    selection = EngineSelection(engine or (), precision or (), threads, device)
+    if expected is None:
+        _verify(opened, bundle, _sample(opened, slide, settings, drawn, threads), selection, json=json)
         return
-    sample = _sample(opened, slide, settings, drawn, threads)
-    _verify(opened, bundle, sample, engine or [], precision or [], threads, device, json=json)
+    if slide is None:
+        raise UsageError("--expected needs --slide: the slide for which your code gave these numbers.")
+    found, page = _compare_with(opened, slide, expected, out, settings, selection)
+    _tell_comparison(found, page, json=json)
 
 
-def _verify(
-    bundle: Bundle,
-    source: str,
-    sample: Sample,
-    engines: list[str],
-    precisions: list[str],
-    threads: int | None,
-    device: str | None,
-    *,
-    json: bool,
-) -> None:
+def _verify(bundle: Bundle, source: str, sample: Sample, selection: EngineSelection, *, json: bool) -> None:
+    """Verify the selected engines, and print the table.
+
+    Raises:
+        ParityError: a row exceeds a tolerance.
+        EngineUnavailableError: an engine that was named does not run here.
+    """
     import json as json_module
 
     from melanoma_infer.verification.verify import Verifier, wanted_pairs
 
-    pairs = wanted_pairs(bundle, engines, precisions)
+    pairs = wanted_pairs(bundle, list(selection.engines), list(selection.precisions))
     if not pairs:
-        raise EngineUnavailableError("The bundle has nothing that this engine runs. Leave --engine out.")
-    verifier = Verifier(bundle, source, sample, threads, device, tell=(lambda _line: None) if json else note)
-    table = verifier.run(pairs)
+        raise EngineUnavailableError(
+            "None of the named engines runs this bundle at these precisions. Leave out --engine or --precision."
+        )
+    tell = (lambda _line: None) if json else note
+    table = Verifier(bundle, source, sample, selection.threads, selection.device, tell=tell).run(pairs)
     if json:
         say(json_module.dumps(_as_json(bundle, table)))
     else:
         _show(bundle, table)
-    missing = [each for each in table.unavailable if each.engine in engines]
     if not table.passed:
         names = ", ".join(f"{row.engine} {row.precision}" for row in table.rows if not row.passed)
-        raise ParityError(f"Beyond the tolerance: {names}. `--engine auto` skips what failed; do not name it.")
-    if missing:
+        raise ParityError(f"Beyond a tolerance: {names}. `--engine auto` skips these; do not select them yourself.")
+    if missing := [each for each in table.unavailable if each.engine in selection.engines]:
         raise EngineUnavailableError(f"{missing[0].engine} {missing[0].precision} was not verified. {missing[0].why}")
 
 
@@ -97,18 +105,6 @@ def _sample(bundle: Bundle, slide: Path | None, settings: Settings, drawn: int, 
     if slide is None:
         return drawn_sample(bundle, drawn)
     return slide_sample(bundle, slide, settings, threads=threads or available_cores())
-
-
-def _settings(tile_um: float | None, mpp: str | None) -> Settings:
-    from pydantic import ValidationError
-
-    from melanoma_infer.patients.manifest import parse_scale
-    from melanoma_infer.settings import Settings
-
-    try:
-        return Settings(tile_um=tile_um, mpp_um=parse_scale(mpp) if mpp else None)
-    except ValidationError as error:
-        raise UsageError(f"--tile-um, --mpp: {error.errors(include_url=False)[0]['msg']}") from error
 
 
 def _as_json(bundle: Bundle, table: Verification) -> dict[str, object]:
@@ -128,7 +124,7 @@ COLUMNS = ("engine", "max |Δp|", "p99.9", "mean", "features", "Δlogit", "Δmm"
 
 
 def _show(bundle: Bundle, table: Verification) -> None:
-    """The table on the terminal, aligned and without colours in a pipe."""
+    """Print the table, then where and why each failed row failed."""
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -144,7 +140,7 @@ def _show(bundle: Bundle, table: Verification) -> None:
         )  # fmt: skip
     console = Console(highlight=False, markup=False)
     if not console.is_terminal:
-        console.width = 200  # a pipe has no width, and nothing may be cut
+        console.width = 200  # a pipe has no width, and no cell may be truncated
     say(f"{bundle.name} ({bundle.digest[:12]}) against {table.reference}, on {table.on}")
     console.print(shown)
     for row in table.rows:
@@ -160,44 +156,35 @@ def _small(value: float | None) -> str:
 
 
 def _compare_with(
-    bundle: Bundle,
-    slide: Path,
-    expected: Path,
-    out: Path,
-    settings: Settings,
-    engines: list[str],
-    precisions: list[str],
-    threads: int | None,
-    device: str | None,
-    *,
-    json: bool,
-) -> None:
-    import json as json_module
-
+    bundle: Bundle, slide: Path, expected: Path, out: Path, settings: Settings, selection: EngineSelection
+) -> tuple[Comparison, Path]:
+    """Compare your own code's numbers with one engine's; returns the comparison and the page with the pictures."""
     from melanoma_infer.pipeline.scorer import Scorer
     from melanoma_infer.verification.expected import compare_with_expected
     from melanoma_infer.verification.pictures import write_pictures
 
-    if len(engines) > 1 or len(precisions) > 1:
-        raise UsageError("--expected compares with one engine at one precision: give each once.")
-    named = precisions[0] if precisions else None
-    scorer = Scorer(bundle, engines[0] if engines else "auto", precision=named, threads=threads, device=device)
+    if len(selection.engines) > 1 or len(selection.precisions) > 1:
+        raise UsageError("--expected compares with one engine at one precision. Give --engine and --precision once.")
+    engine, precision = next(iter(selection.engines), "auto"), next(iter(selection.precisions), None)
+    scorer = Scorer(bundle, engine, precision=precision, threads=selection.threads, device=selection.device)
     found = compare_with_expected(scorer, slide, expected, settings)
-    page = write_pictures(out, found)
+    return found, write_pictures(out, found)
+
+
+def _tell_comparison(found: Comparison, page: Path, *, json: bool) -> None:
+    import json as json_module
+
     if json:
         say(json_module.dumps(found.as_json() | {"pictures": str(page)}))
     else:
-        _show_comparison(found, page)
+        say(f"{found.matched} of your {found.given} tiles compared; {found.on_grid} of them lie on the toolkit's grid")
+        say(f"|Δp|: mean {found.mean_dp:.2g}, max {found.max_dp:.2g}")
+        for remark in found.remarks:
+            note(remark)
+        say(found.diagnosis)
+        say(str(page))
     if not found.passed:
         raise ParityError(
-            f"Your numbers differ by {found.mean_dp:.2g} on average (limit {found.mean_limit:g}). {found.diagnosis}"
+            f"Your numbers differ by {found.mean_dp:.2g} on average; the limit is {found.mean_limit:g}. "
+            f"{found.diagnosis}"
         )
-
-
-def _show_comparison(found: Comparison, page: Path) -> None:
-    say(f"{found.matched} of {found.given} of your tiles compared, {found.on_grid} of them on the toolkit's own grid")
-    say(f"|Δp|: mean {found.mean_dp:.2g}, max {found.max_dp:.2g}")
-    for remark in found.remarks:
-        note(remark)
-    say(found.diagnosis)
-    say(str(page))

@@ -1,4 +1,4 @@
-"""grid.png: the tissue that was found and the tiles that would be scored, on the slide at low resolution."""
+"""grid.png: the tissue that was found, and the tiles that would be scored, drawn on the slide at low resolution."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ TILE_COLOUR = (20, 20, 20)
 
 
 def render(plan: SlidePlan) -> bytes:
-    """A PNG: the slide, the tissue's outline in blue, excluded ink in magenta, kept tiles in black."""
+    """A PNG of the slide: the outline of the tissue in blue, excluded pen ink in magenta, tiles to score in black."""
     zoom = min(4.0, SIDE_PX_MAX / max(plan.tissue.mask.shape))
     image = Image.fromarray(_outlined(plan))
     size = (max(1, round(image.width * zoom)), max(1, round(image.height * zoom)))
@@ -34,7 +34,7 @@ def render(plan: SlidePlan) -> bytes:
 
 
 def _outlined(plan: SlidePlan) -> NDArray[np.uint8]:
-    """The slide at low resolution with the borders of tissue and ink drawn in."""
+    """The slide at low resolution, uint8 (h, w, 3), with the borders of tissue and ink drawn on it."""
     tissue = plan.tissue
     blank = np.full((*tissue.mask.shape, 3), 255, np.uint8)
     drawn = blank if tissue.thumbnail is None else tissue.thumbnail.copy()

@@ -1,4 +1,4 @@
-"""heatmap.png: the evidence alone, on white, in cells of their true size; a thin line is the border of the tissue."""
+"""heatmap.png: the evidence alone, on white, in cells of their true size; a thin line marks the edge of the tissue."""
 
 from __future__ import annotations
 
@@ -6,18 +6,10 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from melanoma_infer.reports.drawing import (
-    LINE,
-    RAMP,
-    frame_of,
-    hatch_layer,
-    hatched,
-    heat_steps,
-    png,
-    sampled,
-    with_key,
-    without_view,
-)
+from melanoma_infer.reports.drawing import LINE, RAMP, png
+from melanoma_infer.reports.frame import frame_of, sampled
+from melanoma_infer.reports.layers import hatch_layer, hatched, heat_steps
+from melanoma_infer.reports.picture_key import with_key, without_view
 from melanoma_infer.result import SlideResult
 
 

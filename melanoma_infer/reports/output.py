@@ -1,4 +1,4 @@
-"""The output folder: locked by one run, every file written beside its place and moved into it, result.json last."""
+"""The output folder: locked by one run. Files are written under another name and renamed; result.json comes last."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from melanoma_infer.slides.base import Closing
 LOCK = ".lock"
 RESULT = "result.json"
 RENDERERS = 2
-"""Reports that are drawn at once: two took two thirds of one's time on 2 cores, and each holds a picture in memory."""
+"""Reports drawn in parallel: on 2 cores, two took two thirds of the time of one. Each keeps a picture in memory."""
 
 Report = Callable[[SlideResult], bytes]
 
@@ -43,14 +43,14 @@ REPORTS: dict[str, Report] = {
     "overlay.png": overlay.render,
     RESULT: result_json.render,
 }
-"""In the order of writing: first what takes longest to draw, last result.json, the commit record."""
+"""In the order of writing: the slowest to draw first, and last result.json, the commit record."""
 
 
 class OutputFolder(Closing):
-    """An output folder that no other run writes to meanwhile.
+    """An output folder to which no other run writes at the same time.
 
     Raises:
-        OutputError: it cannot be made or written, or another run holds it.
+        OutputError: it cannot be created or written, or another run holds it.
     """
 
     def __init__(self, path: Path) -> None:
@@ -61,24 +61,24 @@ class OutputFolder(Closing):
             self._lock.acquire(timeout=0)
         except Timeout as error:
             raise OutputError(
-                "Another run is writing to this output folder. Wait for it, or choose another --out."
+                "Another run is writing to this output folder. Wait until it ends, or choose another --out."
             ) from error
         except OSError as error:
             raise _output_error(error) from error
 
     def close(self) -> None:
-        """Let the next run have it."""
+        """Release the folder for other runs."""
         self._lock.release()
 
     def __enter__(self) -> Self:
         return self
 
     def folder_of(self, slide_id: str, digest: str) -> Path:
-        """The folder of one slide's files."""
+        """The folder for the files of one slide."""
         return self.path / folder_name(slide_id, digest)
 
     def finished(self, folder: Path, identity: Identity, settings_digest: str | None) -> SlideResult | None:
-        """The result that stands there, if it is of this very slide, bundle and settings."""
+        """The result in the folder if it is complete and for the same slide, bundle and settings; else None."""
         result = result_json.read(folder / RESULT)
         if result is None or settings_digest is None:
             return None
@@ -91,7 +91,7 @@ class OutputFolder(Closing):
         return result if same else None
 
     def write(self, folder: Path, result: SlideResult, reports: Mapping[str, Report] | None = None) -> None:
-        """Write the reports of a slide (None: all); until result.json stands there the slide is not finished.
+        """Write the reports of a slide (None: all of them). The slide counts as finished once result.json exists.
 
         Raises:
             OutputError: a file cannot be written.

@@ -1,18 +1,11 @@
-"""overlay.png: the slide, heat in cells of their true size, the regions' outlines, hatching where nothing is known."""
+"""overlay.png: the slide, heat in cells of their true size, outlines of regions, hatching where nothing is known."""
 
 from __future__ import annotations
 
-from melanoma_infer.reports.drawing import (
-    draw_outlines,
-    frame_of,
-    hatch_layer,
-    hatched,
-    heat_layer,
-    png,
-    slide_layer,
-    with_key,
-    without_view,
-)
+from melanoma_infer.reports.drawing import png
+from melanoma_infer.reports.frame import frame_of
+from melanoma_infer.reports.layers import draw_outlines, hatch_layer, hatched, heat_layer, slide_layer
+from melanoma_infer.reports.picture_key import with_key, without_view
 from melanoma_infer.result import SlideResult
 
 

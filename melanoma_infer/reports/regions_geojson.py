@@ -1,4 +1,4 @@
-"""regions.geojson: the regions as QuPath reads them (0.4 and newer), in l0 pixels."""
+"""regions.geojson: the regions for QuPath 0.4 and newer, in l0 pixels."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ COLOURS = {"malignant": [200, 40, 40], "benign": [60, 110, 180]}
 
 
 def render(result: SlideResult) -> bytes:
-    """The regions as a GeoJSON feature collection, one feature a line."""
+    """The regions as a GeoJSON feature collection, one feature per line."""
     lines = ",\n".join(
         json.dumps(_feature(result, region), ensure_ascii=False, allow_nan=False) for region in result.regions
     )

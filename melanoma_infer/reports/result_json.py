@@ -1,4 +1,4 @@
-"""result.json: everything that is claimed of a slide, and what the claim rests on. Its JSON Schema stands beside."""
+"""result.json: everything that is claimed about a slide, and what it rests on. Its JSON Schema is in the package."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SCHEMA = Path(__file__).with_name("result.schema.json")
 
 
 def render(result: SlideResult) -> bytes:
-    """The result as JSON, one field a line."""
+    """The result as JSON, one field per line."""
     return (result.model_dump_json(by_alias=True, indent=1) + "\n").encode()
 
 
@@ -23,7 +23,7 @@ def render_line(result: SlideResult) -> str:
 
 
 def read(path: Path) -> SlideResult | None:
-    """The result in a file, without its tiles; None where there is none that this version wrote."""
+    """The result in a file, without its tiles; None if there is no file that this version wrote."""
     try:
         return SlideResult.model_validate_json(path.read_bytes())
     except (OSError, ValidationError):
@@ -31,5 +31,5 @@ def read(path: Path) -> SlideResult | None:
 
 
 def schema() -> bytes:
-    """The JSON Schema of result.json, from the model that writes it."""
+    """The JSON Schema of result.json, generated from the model that writes it."""
     return (json.dumps(SlideResult.model_json_schema(by_alias=True, mode="serialization"), indent=1) + "\n").encode()

@@ -1,6 +1,7 @@
-"""run.json and summary.csv: one run over one or many slides.
+"""run.json and summary.csv: the record of a run over one or many slides.
 
-summary.csv gets its row as soon as a slide is done. run.json is written when the run begins and again when it ends.
+A slide's row is added to summary.csv as soon as the slide is done. run.json is written at the start and at the end of
+the run.
 """
 
 from __future__ import annotations
@@ -27,9 +28,9 @@ COLUMNS = (
 
 
 class RunFiles:
-    """The files of a run, open while it lasts.
+    """The files of a run, open as long as it runs.
 
-    `command` is written as it is: it must hold no path and no patient value.
+    `command` is written unchanged, so it must contain no path and no patient value.
     """
 
     def __init__(self, out: Path, bundle: Bundle, numerics: Numerics, *, command: Sequence[str]) -> None:
@@ -42,7 +43,9 @@ class RunFiles:
         try:
             self._file = (self._out / "summary.csv").open("w", newline="", encoding="utf-8")
         except OSError as error:
-            raise OutputError(f"summary.csv cannot be written ({error.strerror}). Is it open elsewhere?") from error
+            raise OutputError(
+                f"summary.csv cannot be written ({error.strerror}). Close it if another program has it open."
+            ) from error
         self._csv = csv.DictWriter(self._file, COLUMNS, lineterminator="\n")
         self._csv.writeheader()
         self._file.flush()
@@ -55,7 +58,7 @@ class RunFiles:
         self._write_run("finished" if kind is None else "interrupted")
 
     def add(self, outcome: SlideOutcome) -> None:
-        """Take down how a slide ended.
+        """Record the outcome of a slide.
 
         Raises:
             OutputError: summary.csv cannot be written.

@@ -1,4 +1,4 @@
-"""tiles.csv: one row a tile, WSInfer's columns first, coordinates in l0 pixels."""
+"""tiles.csv: one row per tile, in l0 pixels; the first columns are those of WSInfer."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ AFTER = ("depth_mm", "status", "tissue_fraction", "padded_fraction")
 
 
 def render(result: SlideResult) -> bytes:
-    """The tiles as CSV; cells of an unreadable tile's outputs are empty."""
+    """The tiles as CSV; an unreadable tile has empty cells for the model's outputs."""
     tiles = result.tiles
     text = io.StringIO(newline="")
     writer = csv.writer(text, lineterminator="\n")
@@ -30,5 +30,5 @@ def render(result: SlideResult) -> bytes:
 
 
 def _number(value: float, decimals: int) -> str:
-    """A number with the decimals that its source carries; nothing for NaN."""
+    """A number with so many decimals; an empty cell for NaN."""
     return "" if math.isnan(value) else f"{value:.{decimals}f}"

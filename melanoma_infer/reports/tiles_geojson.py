@@ -1,4 +1,4 @@
-"""tiles.geojson: the tiles as QuPath reads them (0.4 and newer): UUID ids, measurements as a map, NaN as text."""
+"""tiles.geojson: the tiles for QuPath 0.4 and newer: UUIDs as ids, measurements as a map, NaN as text."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from melanoma_infer.records import TileTable
 from melanoma_infer.result import SlideResult
 
 NAMESPACE = uuid.UUID("6f6f2f0e-0c53-5d83-9a3c-0d6a8a3a7f5b")
-"""Ids are derived from the slide's digest and the tile's place, so the same slide gives the same file."""
+"""Ids are derived from the slide's digest and the tile's position, so the same slide gives the same file."""
 
 
 def render(result: SlideResult) -> bytes:
-    """The tiles as a GeoJSON feature collection, one feature a line."""
+    """The tiles as a GeoJSON feature collection, one feature per line."""
     features = [_feature(result, row) for row in range(len(result.tiles))]
     lines = ",\n".join(json.dumps(feature, ensure_ascii=False, allow_nan=False) for feature in features)
     return f'{{"type": "FeatureCollection", "features": [\n{lines}\n]}}\n'.encode()

@@ -1,4 +1,4 @@
-"""tiles.npz: the arrays behind the tiles (features, attention, cam, depth), from which a result can be scored again."""
+"""tiles.npz: the arrays of the tiles (features, attention, cam, depth), from which a result can be scored again."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from melanoma_infer.result import SlideResult
 
 OPTIONAL = ("depth_mm", "features", "attention", "cam")
 EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The time stamp in the archive: the same result gives the same bytes."""
+"""The time stamp in the archive, fixed so that the same result gives the same bytes."""
 
 
 def render(result: SlideResult) -> bytes:
-    """The arrays as an .npz without pickles, first axis the tile, in the order of tiles.csv."""
+    """The arrays as an .npz without pickles. The first axis is the tile, in the order of tiles.csv."""
     tiles = result.tiles
     arrays = {
         "minx": tiles.minx,
@@ -42,7 +42,7 @@ def render(result: SlideResult) -> bytes:
 
 
 def read(path: Path) -> TileTable | None:
-    """The tiles of a finished slide; None where the file is missing or is not one of ours."""
+    """The tiles of a finished slide; None if the file is missing or was not written by this version."""
     try:
         with np.load(path, allow_pickle=False) as arrays:
             columns = {name: arrays[name] for name in arrays.files}

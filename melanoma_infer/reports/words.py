@@ -1,12 +1,12 @@
-"""The words in which a result is told to a person.
+"""A result in words, for people.
 
 | what | how |
 |---|---|
 | scores | two decimals |
-| mm and mm² | two decimals, halves up, through Decimal |
+| mm and mm² | two decimals, halves rounded up, through Decimal |
 | shares | whole per cent, rounded down |
-| the finding | a sentence, or the reasons in its place |
-| numbers that mean nothing for a tissue | said so wherever they stand, and never in the headline |
+| the finding | a sentence, or the reasons why there is none |
+| numbers that mean nothing for this tissue | marked as such wherever they are shown, never in the headline |
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ RESEARCH_USE = "Research use only. Not a medical device: no decision about a pat
 
 
 def finding(result: SlideResult) -> str:
-    """The result in a sentence; the reasons in its place where nothing may be claimed."""
+    """The result in one sentence, or the reasons why nothing may be claimed."""
     if result.verdict == "suspected":
         scores = f"score {score(result.malignant_score)}, threshold {score(result.bundle.threshold)}"
         return f"Suspected melanoma in evaluable tissue ({scores})"
@@ -33,7 +33,7 @@ def finding(result: SlideResult) -> str:
 
 
 def tiles_line(result: SlideResult) -> str:
-    """What was evaluated, in one line."""
+    """How many tiles and how much tissue were evaluated, in one line."""
     counted = result.tiles_counted
     parts = [f"{counted.ok} ok"]
     parts += [f"{counted.padded} of them padded"] if counted.padded else []
@@ -45,7 +45,7 @@ def tiles_line(result: SlideResult) -> str:
 
 
 def means_nothing(result: SlideResult) -> str | None:
-    """Why the model's numbers mean nothing for this slide; None where they mean something."""
+    """Why the model's numbers mean nothing for this slide; None if they mean something."""
     codes = {reason.code for reason in result.reasons}
     if "model-untrained" in codes:
         why = "The model is untrained"
@@ -57,12 +57,12 @@ def means_nothing(result: SlideResult) -> str | None:
 
 
 def subject(result: SlideResult) -> str:
-    """What the slide holds: tissue, or a drawing."""
+    """What the slide shows: tissue, or a drawn phantom."""
     return "phantom" if result.slide.is_phantom else "tissue"
 
 
 def opening(result: SlideResult) -> str:
-    """What the finding begins with where reasons stand in its place; nothing where it is a sentence."""
+    """The word before the reasons if they replace the finding; empty if the finding is a sentence."""
     return {"indeterminate": "Indeterminate:", "not-configured": "No verdict:"}.get(result.verdict, "")
 
 
@@ -80,21 +80,21 @@ def thickness(result: SlideResult) -> str:
 
 
 def outcome(result: SlideResult) -> str:
-    """Where the outcome's score lies; nothing where the model knows none."""
+    """The outcome's score against its two thresholds; empty if the model has no outcome."""
     if result.outcome_name is None:
         return ""
-    said = {
+    place = {
         "above-threshold": "Above the upper threshold",
         "between-thresholds": "Between the thresholds: nothing is claimed",
         "below-threshold": "Below the lower threshold",
         "not-assessed": "Not assessed",
     }[result.outcome]
     number = "" if result.outcome == "not-assessed" else f" (score {score(result.outcome_score)})"
-    return f"{said}{number}."
+    return f"{place}{number}."
 
 
 def region_counts(result: SlideResult) -> str:
-    """How many regions of each kind lie on each tissue section; nothing where there is none."""
+    """How many regions of each kind are on each tissue section; empty if there are no regions."""
     lines = []
     for section in sorted({region.tissue_section for region in result.regions}):
         kinds = [region.class_ for region in result.regions if region.tissue_section == section]
@@ -104,26 +104,26 @@ def region_counts(result: SlideResult) -> str:
 
 
 def evaluable(result: SlideResult) -> str:
-    """How much of the tissue the result rests on."""
+    """How much tissue there is, and how much of it could be evaluated."""
     return f"{mm(result.tissue_mm2)} mm² of tissue, {share(result.evaluable_fraction)} evaluable"
 
 
 def mm(value: float) -> str:
-    """Millimetres (or mm²) to 0.01, halves up, through the decimal number that is printed elsewhere."""
+    """Millimetres (or mm²) to 0.01, halves rounded up, from the decimal number that the other files print."""
     return str(Decimal(repr(float(value))).quantize(HUNDREDTH, ROUND_HALF_UP))
 
 
 def area(mm2: float) -> str:
-    """An area in mm² like `mm`; what is there, but rounds to nothing, is said to be less than 0.01."""
-    said = mm(mm2)
-    return f"< {HUNDREDTH}" if mm2 > 0 and said == "0.00" else said
+    """An area in mm² like `mm`; a positive area that rounds to zero is "< 0.01"."""
+    rounded = mm(mm2)
+    return f"< {HUNDREDTH}" if mm2 > 0 and rounded == "0.00" else rounded
 
 
 def score(value: float | None) -> str:
-    """A score with two decimals; a dash where there is none."""
+    """A score with two decimals; a dash for None."""
     return "–" if value is None else f"{value:.2f}"
 
 
 def share(value: float) -> str:
-    """A share in whole per cent, rounded down: nothing is rounded up to all of it."""
+    """A share in whole per cent, rounded down, so that only all of it is 100 %."""
     return f"{int(value * 100)} %"

@@ -1,4 +1,4 @@
-"""`mminfer bench`: what does this hardware give, how far from its limit is that, and is the fast engine still right?"""
+"""`mminfer bench`: how fast this machine is, and how close the engines come to its limit."""
 
 from __future__ import annotations
 

@@ -1,25 +1,14 @@
-"""`mminfer bench engines`: every engine on the CPU beside eager PyTorch."""
+"""`mminfer bench engines`: time every engine on the CPU beside eager PyTorch."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from melanoma_infer.cli.bench.saving import (
-    BUNDLE,
-    COMPARE,
-    JSON,
-    SAVE,
-    frame,
-    save_run,
-    say_changes,
-    say_json,
-    since,
-    teller,
-)
+from melanoma_infer.cli import options as opt
+from melanoma_infer.cli.bench.saving import CompareOption, SaveOption, frame, save_run, say_changes, since, teller
 from melanoma_infer.cli.console import note, say, table
 from melanoma_infer.errors import EngineUnavailableError
 
@@ -28,25 +17,25 @@ if TYPE_CHECKING:
     from melanoma_infer.bench.roofline import Roofline
     from melanoma_infer.bundle.bundle import Bundle
 
-HEADER = ("engine", "precision", "batch", "tiles/s", "p20-p80", "× nchw", "× best", "of peak", "p99.9 |Δp|", "")
+HEADER = ("engine", "precision", "batch", "tiles/s", "p20-p80", "× nchw", "× best", "of peak GEMM", "p99.9 |Δp|", "")
 
 
 def engines(
-    bundle: Annotated[str, BUNDLE] = "demo",
-    engine: Annotated[list[str] | None, typer.Option(help="Only this one; repeat for more.  [default: all]")] = None,
-    precision: Annotated[
-        list[str] | None, typer.Option(help="Only this precision; repeat for more.  [default: all]")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads.  [default: the cores there are]")] = None,
+    bundle: opt.BundleOption = "demo",
+    engine: opt.EnginesOption = None,
+    precision: opt.PrecisionsOption = None,
+    threads: opt.ThreadsOption = None,
     compiled: Annotated[
-        bool, typer.Option("--compile", help="Also PyTorch by torch.compile, which takes up to a minute each.")
+        bool, typer.Option("--compile", help="Also time torch.compile; compiling takes up to a minute each time.")
     ] = False,
-    rounds: Annotated[int, typer.Option(min=1, help="Repeats of each; the median counts.")] = 5,
-    save: Annotated[Path | None, SAVE] = None,
-    compare: Annotated[Path | None, COMPARE] = None,
-    json: Annotated[bool, JSON] = False,
+    rounds: Annotated[int, typer.Option(min=1, help="How often to time each engine; the median counts.")] = 5,
+    save: SaveOption = None,
+    compare: CompareOption = None,
+    json: opt.JsonOption = False,
 ) -> None:
-    """Time every engine on the CPU beside eager PyTorch, in turns, and say how far from the machine's limit it is."""
+    """Time every engine on the CPU beside eager PyTorch, in turns, and compare each with the machine's limit."""
+    import json as json_module
+
     from melanoma_infer.bench.compare import earlier_run
     from melanoma_infer.bench.engines import time_engines
     from melanoma_infer.bench.roofline import matrix_products, roofline
@@ -66,7 +55,7 @@ def engines(
         opened, bundle, chosen, threads=threads, rounds=rounds, each_round=products.time, tell=teller(json=json)
     )
     if not rows:
-        raise EngineUnavailableError("Nothing that was named runs here. Leave --engine and --precision out.")
+        raise EngineUnavailableError("None of the selected engines runs here. Leave out --engine and --precision.")
     limit = roofline(opened, products.gflops)
     result = {
         **frame("engines", opened, threads),
@@ -79,7 +68,7 @@ def engines(
     if save is not None:
         save_run(save, result, _engine_chart(rows))
     if json:
-        say_json(result)
+        say(json_module.dumps(result))
         return
     say(table([HEADER, *(_cells(row, limit) for row in rows)]))
     for name, why in left_out.items():
@@ -100,7 +89,7 @@ def _engine_chart(rows: list[EngineRow]) -> bytes:
         )
         for row in rows
     ]
-    return chart("Tiles a second", bars, "Pale: beyond its tolerance.")
+    return chart("Tiles per second", bars, "Pale: beyond its tolerance.")
 
 
 def _cells(row: EngineRow, limit: Roofline) -> tuple[str, ...]:
@@ -120,19 +109,21 @@ def _cells(row: EngineRow, limit: Roofline) -> tuple[str, ...]:
 
 
 def _sentence(bundle: Bundle, rows: list[EngineRow], limit: Roofline) -> str:
+    """The conclusion: the fastest engine within its tolerance, against PyTorch and the machine's limit."""
     from melanoma_infer.bench.engines import fastest, of_engines
 
     engines = of_engines(rows)
     best = fastest(engines)
     if not engines:
-        return "Of the engines that `mminfer score` runs none was timed."
+        return "None of the engines that `mminfer score` uses was timed."
     if best is None:
-        return "No engine that `mminfer score` runs is within its tolerance here: run `mminfer verify`."
+        return "No engine that `mminfer score` uses is within its tolerance here. Run `mminfer verify`."
     share = limit.share(best.precision, best.tiles_per_s)
-    than = "" if best.ratio_to_nchw is None else f", {best.ratio_to_nchw:.1f} × eager PyTorch as published code runs it"
-    than += "" if best.ratio_to_best is None else f" and {best.ratio_to_best:.1f} × at its best"
+    nchw, at_best = best.ratio_to_nchw, best.ratio_to_best
+    than = "" if nchw is None else f", {nchw:.1f} × eager PyTorch as published code runs it"
+    than += "" if at_best is None else f" and {at_best:.1f} × eager PyTorch at its best"
+    of_peak = "" if share is None else f", {share:.0%} of this machine's peak GEMM throughput"
     return (
-        f"The fastest engine within its tolerance is {best.engine} {best.precision}: {best.tiles_per_s:.1f} tiles/s of "
-        f"{bundle.card.tile_px} px{than}"
-        + (f"; that is {share:.0%} of what a matrix product reaches here." if share is not None else ".")
+        f"The fastest engine within its tolerance is {best.engine} {best.precision}: "
+        f"{best.tiles_per_s:.1f} tiles/s of {bundle.card.tile_px} px{than}{of_peak}."
     )

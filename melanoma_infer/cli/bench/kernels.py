@@ -1,25 +1,14 @@
-"""`mminfer bench kernels`: every Triton kernel beside plain PyTorch."""
+"""`mminfer bench kernels`: check and time every Triton kernel beside plain PyTorch."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from melanoma_infer.cli.bench.saving import (
-    BUNDLE,
-    COMPARE,
-    JSON,
-    SAVE,
-    frame,
-    save_run,
-    say_changes,
-    say_json,
-    since,
-    teller,
-)
+from melanoma_infer.cli import options as opt
+from melanoma_infer.cli.bench.saving import CompareOption, SaveOption, frame, save_run, say_changes, since, teller
 from melanoma_infer.cli.console import say, table
 from melanoma_infer.errors import EngineUnavailableError, UsageError
 
@@ -33,17 +22,21 @@ HEADER = ("kernel", "by", "precision", "tiles/s", "p20-p80", "× torch", "of a c
 
 
 def kernels(
-    bundle: Annotated[str, BUNDLE] = "demo",
-    kernel: Annotated[list[str] | None, typer.Option(help="Only this one; repeat for more.  [default: all]")] = None,
+    bundle: opt.BundleOption = "demo",
+    kernel: Annotated[
+        list[str] | None, typer.Option(help="Only this kernel; repeat the option for more.  [default: all]")
+    ] = None,
     precision: Annotated[
         str | None, typer.Option(help="fp32, bf16 or fp16.  [default: fp16 on a GPU, else fp32]")
     ] = None,
-    batch: Annotated[int, typer.Option(min=1, help="Tiles at once.")] = 8,
-    save: Annotated[Path | None, SAVE] = None,
-    compare: Annotated[Path | None, COMPARE] = None,
-    json: Annotated[bool, JSON] = False,
+    batch: Annotated[int, typer.Option(min=1, help="Batch size in tiles.")] = 8,
+    save: SaveOption = None,
+    compare: CompareOption = None,
+    json: opt.JsonOption = False,
 ) -> None:
-    """Check and time every Triton kernel on the GPU, beside plain PyTorch; without a GPU, plain PyTorch alone."""
+    """Check and time every Triton kernel on the GPU beside plain PyTorch. Without a GPU only PyTorch is timed."""
+    import json as json_module
+
     from melanoma_infer.bench.compare import earlier_run
     from melanoma_infer.bundle.bundle import open_bundle
     from melanoma_infer.runtime.cores import available_cores
@@ -60,7 +53,7 @@ def kernels(
     if save is not None:
         save_run(save, result, _chart(rows))
     if json:
-        say_json(result)
+        say(json_module.dumps(result))
         return
     say(table([HEADER, *map(_cells, rows)]))
     say_changes(changed, compare)
@@ -70,10 +63,10 @@ def kernels(
 def _timed(
     bundle: Bundle, names: list[str], precision: str | None, batch: int, tell: Callable[[str], None]
 ) -> list[KernelRow]:
-    """The rows of the kernels that were named, or of all.
+    """One row per kernel and provider, for the named kernels or for all.
 
     Raises:
-        UsageError: there is no such kernel or precision, or the bundle's network has none of them.
+        UsageError: there is no such kernel or precision, or the bundle's network does not use the kernels.
         EngineUnavailableError: PyTorch does not load here, or a kernel's answer is wrong.
     """
     try:
@@ -84,19 +77,19 @@ def _timed(
         from mminfer_kernels.catalogue import KERNELS
         from mminfer_kernels.errors import KernelError
     except ImportError as error:
-        raise EngineUnavailableError("The kernels need PyTorch. Install it: pip install 'mminfer[torch]'.") from error
+        raise EngineUnavailableError("The kernels need PyTorch. Install it: pip install 'mminfer[torch]'") from error
     if unknown := sorted(set(names) - set(KERNELS)):
-        raise UsageError(f"--kernel: there is no {unknown[0]!r}. Choose from {', '.join(KERNELS)}.")
+        raise UsageError(f"--kernel {unknown[0]}: no such kernel. Choose from {', '.join(KERNELS)}.")
     device = "cuda" if torch.cuda.is_available() else "cpu"
     wanted = precision or ("fp16" if device == "cuda" else "fp32")
     chosen = next((each for each in DTYPES if each == wanted), None)
     if chosen is None:
-        raise UsageError(f"--precision: the kernels know {', '.join(DTYPES)}.")
+        raise UsageError(f"--precision {wanted}: not supported by the kernels. Choose from {', '.join(DTYPES)}.")
     problem = sizes_of(bundle.card, batch, chosen)
     try:
         return list(time_kernels(problem, chosen, device, kernels=names or KERNELS, tell=tell))
     except KernelError as error:
-        raise EngineUnavailableError(f"{error} Do not use --engine triton here.") from error
+        raise EngineUnavailableError(f"{error} Do not use --engine triton on this machine.") from error
 
 
 def _sentence(rows: list[KernelRow]) -> str:
@@ -104,7 +97,7 @@ def _sentence(rows: list[KernelRow]) -> str:
 
     told = headline(rows)
     if told is None:
-        return "No kernel ran: there is no CUDA device here. These are the times of plain PyTorch on the CPU."
+        return "No kernel ran, because there is no CUDA device here. These are the times of plain PyTorch on the CPU."
     return (
         f"{told.kernel} on {told.device}: {told.tiles_per_s:.0f} tiles/s of {told.precision} maps, "
         f"{told.ratio_to_torch:.1f} × plain PyTorch, at {told.share_of_copy:.0%} of the speed of a copy."
@@ -137,4 +130,4 @@ def _chart(rows: list[KernelRow]) -> bytes:
         )
         for row in rows
     ]
-    return chart(f"Rate by that of plain PyTorch ({rows[0].device})", bars, "Pale: PyTorch.")
+    return chart(f"Throughput relative to plain PyTorch ({rows[0].device})", bars, "Pale: PyTorch.")

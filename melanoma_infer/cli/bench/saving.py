@@ -1,10 +1,10 @@
-"""What every `mminfer bench` does with its result: tell it, keep it, compare it."""
+"""What every `mminfer bench` command does with its result: print it, save it, compare it with an earlier one."""
 
 from __future__ import annotations
 
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -17,14 +17,16 @@ if TYPE_CHECKING:
     from melanoma_infer.bench.compare import Change
     from melanoma_infer.bundle.bundle import Bundle
 
-BUNDLE: Any = typer.Option(help="A packaged bundle's name, or the path of a NAME.mminfer folder.")
-SAVE: Any = typer.Option(metavar="FILE", help="Write everything as JSON, and a chart beside it as PNG.")
-COMPARE: Any = typer.Option(metavar="OLD.json", help="Say what is faster, slower or noise since a saved run.")
-JSON: Any = typer.Option("--json", help="Print the result as JSON and nothing else.")
+SaveOption = Annotated[
+    Path | None, typer.Option(metavar="FILE", help="Save the result as JSON, and a chart beside it as PNG.")
+]
+CompareOption = Annotated[
+    Path | None, typer.Option(metavar="OLD.json", help="Show what is faster, slower or noise since a saved run.")
+]
 
 
 def frame(kind: str, bundle: Bundle, threads: int) -> dict[str, Any]:
-    """What every result of a bench says beside its figures."""
+    """What every benchmark result contains apart from its figures."""
     from melanoma_infer.runtime.provenance import machine, versions
 
     return {
@@ -39,7 +41,7 @@ def frame(kind: str, bundle: Bundle, threads: int) -> dict[str, Any]:
 
 
 def since(result: dict[str, Any], before: dict[str, Any] | None) -> list[Change]:
-    """The changes since an earlier run, noted in the result, too."""
+    """The changes since an earlier run; they are also stored in the result."""
     from melanoma_infer.bench.compare import changes
 
     found = [] if before is None else list(changes(result, before))
@@ -48,25 +50,22 @@ def since(result: dict[str, Any], before: dict[str, Any] | None) -> list[Change]
 
 
 def say_changes(since: list[Change], compare: Path | None) -> None:
-    """One line for each."""
+    """Print one line per change."""
     for change in since:
         say(f"since {compare.name if compare else ''}: {change.name} {change.ratio:.2f} × ({change.verdict})")
 
 
-def say_json(result: dict[str, Any]) -> None:
-    """The result for programs."""
-    import json
-
-    say(json.dumps(result))
-
-
 def teller(*, json: bool) -> Callable[[str], None]:
-    """What tells the user what is being done: nobody, where a program listens."""
+    """The function that reports progress: `note`, or one that does nothing when JSON was asked for."""
     return (lambda _text: None) if json else note
 
 
 def save_run(path: Path, result: dict[str, Any], picture: bytes) -> None:
-    """The result as JSON, and its chart beside it."""
+    """Write the result as JSON, and its chart beside it as PNG.
+
+    Raises:
+        OutputError: a file cannot be written.
+    """
     import json
 
     try:

@@ -1,92 +1,66 @@
-"""`mminfer bench slide`: one slide from file to report."""
+"""`mminfer bench slide`: time one slide from file to report."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from melanoma_infer.cli.bench.saving import (
-    BUNDLE,
-    COMPARE,
-    JSON,
-    SAVE,
-    frame,
-    save_run,
-    say_changes,
-    say_json,
-    since,
-    teller,
-)
+from melanoma_infer.cli import options as opt
+from melanoma_infer.cli.bench.saving import CompareOption, SaveOption, frame, save_run, say_changes, since, teller
 from melanoma_infer.cli.console import note, say, table
+from melanoma_infer.cli.requests import checked_settings
 
 if TYPE_CHECKING:
     from melanoma_infer.bench.slide import SlideTiming
+    from melanoma_infer.pipeline.scorer import Scorer
 
 
 def slide(
-    slide: Annotated[Path, typer.Argument(help="A slide like those to come.")],
-    bundle: Annotated[str, BUNDLE] = "demo",
-    engine: Annotated[str, typer.Option(help="As in `mminfer score`.")] = "auto",
-    precision: Annotated[
-        str | None, typer.Option(help="fp32, bf16, fp16, int8 or fastest.  [default: the card's]")
-    ] = None,
-    threads: Annotated[int | None, typer.Option(min=1, help="Threads.  [default: the cores there are]")] = None,
-    device: Annotated[str | None, typer.Option(help="cpu, or a device that the engine knows.")] = None,
-    reader: Annotated[str, typer.Option(help="auto, openslide or tiff.")] = "auto",
-    tile_um: Annotated[float | None, typer.Option(help="Side of a tile in µm.  [default: the card's]")] = None,
-    mpp: Annotated[str | None, typer.Option(help="µm per level-0 pixel, X or X,Y, in place of the slide's.")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="How often the slide is scored; the median counts.")] = 3,
+    slide: Annotated[Path, typer.Argument(help="A slide that is typical of yours.")],
+    bundle: opt.BundleOption = "demo",
+    engine: opt.EngineOption = "auto",
+    precision: opt.PrecisionOption = None,
+    threads: opt.ThreadsOption = None,
+    device: opt.DeviceOption = None,
+    reader: opt.ReaderOption = "auto",
+    tile_um: opt.TileUmOption = None,
+    mpp: opt.MppOption = None,
+    rounds: Annotated[int, typer.Option(min=1, help="How often to score the slide; the median counts.")] = 3,
     target: Annotated[
-        str | None, typer.Option(metavar="N/day", help="Say whether that many such slides can be scored.")
+        str | None, typer.Option(metavar="N/day", help="Say whether this machine can score N such slides a day.")
     ] = None,
-    save: Annotated[Path | None, SAVE] = None,
-    compare: Annotated[Path | None, COMPARE] = None,
-    json: Annotated[bool, JSON] = False,
+    save: SaveOption = None,
+    compare: CompareOption = None,
+    json: opt.JsonOption = False,
 ) -> None:
-    """Score one slide again and again: where the time goes, what holds it back, and the share of the engine alone."""
+    """Score one slide several times: time per stage, the bottleneck, and the share of the bare engine's throughput."""
+    import json as json_module
+
     from melanoma_infer.bench.compare import earlier_run
     from melanoma_infer.bench.sentences import Target, bound_sentence
     from melanoma_infer.bench.slide import time_slide
     from melanoma_infer.bundle.bundle import open_bundle
-    from melanoma_infer.patients.manifest import parse_scale
     from melanoma_infer.pipeline.scorer import Scorer
-    from melanoma_infer.settings import Settings
     from melanoma_infer.slides.choice import reader_choice
 
     before = earlier_run(compare, "slide") if compare is not None else None
     wanted = Target.parse(target) if target is not None else None
-    opened = open_bundle(bundle)
-    scorer = Scorer(opened, engine, precision=precision, threads=threads, device=device)
-    settings = Settings(tile_um=tile_um, mpp_um=parse_scale(mpp) if mpp else None)
+    scorer = Scorer(open_bundle(bundle), engine, precision=precision, threads=threads, device=device)
+    settings = checked_settings(mpp, tile_um=tile_um)
     timing = time_slide(slide, scorer, settings, reader=reader_choice(reader), rounds=rounds, tell=teller(json=json))
     sentence = bound_sentence(timing)
     reached = None if wanted is None else wanted.sentence(timing)
-    facts = asdict(timing)
-    row = {name: facts[name] for name in ("engine", "precision", "tiles_per_s", "p20", "p80")}
-    result = {
-        **frame("slide", opened, scorer.threads),
-        "rounds": rounds,
-        **facts,
-        "slides_per_h": timing.slides_per_h,
-        "overhead_s": timing.overhead_s,
-        "bound": timing.bound,
-        "sentence": sentence,
-        "target": reached,
-        "rows": [row],
-    }
+    result = _result(timing, scorer) | {"rounds": rounds, "sentence": sentence, "target": reached}
     changed = since(result, before)
     if save is not None:
         save_run(save, result, _stage_chart(timing))
     if json:
-        say_json(result)
+        say(json_module.dumps(result))
         return
-    say(table([("stage", "seconds", ""), *_stage_cells(timing)]))
-    if not timing.within_tolerance:
-        note(f"{timing.engine} {timing.precision} is BEYOND ITS TOLERANCE here: run `mminfer verify`.")
+    _show(timing)
     say_changes(changed, compare)
     say(_slide_line(timing))
     if reached is not None:
@@ -94,23 +68,40 @@ def slide(
     say(sentence)
 
 
-def _slide_line(timing: SlideTiming) -> str:
-    memory = "" if timing.peak_rss_bytes is None else f", {timing.peak_rss_bytes / 1e9:.2f} GB at most"
-    return (
-        f"{timing.tiles} tiles in {timing.seconds:.2f} s: {timing.tiles_per_s:.1f} tiles/s "
-        f"({timing.p20:.1f}-{timing.p80:.1f}), {timing.share_of_engine:.0%} of the "
-        f"{timing.engine_only_tiles_per_s:.1f} of the engine alone; {timing.slides_per_h:.0f} slides/h, "
-        f"{timing.overhead_s:.2f} s each beside its tiles{memory}."
-    )
+def _result(timing: SlideTiming, scorer: Scorer) -> dict[str, Any]:
+    facts = asdict(timing)
+    return {
+        **frame("slide", scorer.bundle, scorer.threads),
+        **facts,
+        "slides_per_h": timing.slides_per_h,
+        "overhead_s": timing.overhead_s,
+        "bound": timing.bound,
+        "rows": [{name: facts[name] for name in ("engine", "precision", "tiles_per_s", "p20", "p80")}],
+    }
 
 
-def _stage_cells(timing: SlideTiming) -> Iterator[tuple[str, ...]]:
+def _show(timing: SlideTiming) -> None:
+    """Print the seconds of each stage, and a note if the engine is beyond its tolerance."""
     from melanoma_infer.bench.slide import BESIDE, IN_TURN
 
-    for stage in IN_TURN:
-        yield stage, f"{timing.stages[stage]:.2f}", f"{timing.stages[stage] / timing.seconds:.0%}"
-    for stage in BESIDE:
-        yield f"  {stage}", f"{timing.stages[stage]:.2f}", "of all reading threads, beside infer"
+    rows = [(stage, f"{timing.stages[stage]:.2f}", f"{timing.stages[stage] / timing.seconds:.0%}") for stage in IN_TURN]
+    rows += [
+        (f"  {stage}", f"{timing.stages[stage]:.2f}", "summed over the reading threads, in parallel with infer")
+        for stage in BESIDE
+    ]
+    say(table([("stage", "seconds", ""), *rows]))
+    if not timing.within_tolerance:
+        note(f"{timing.engine} {timing.precision} is BEYOND ITS TOLERANCE here. Run `mminfer verify`.")
+
+
+def _slide_line(timing: SlideTiming) -> str:
+    memory = "" if timing.peak_rss_bytes is None else f", peak memory {timing.peak_rss_bytes / 1e9:.2f} GB"
+    return (
+        f"{timing.tiles} tiles in {timing.seconds:.2f} s: {timing.tiles_per_s:.1f} tiles/s "
+        f"({timing.p20:.1f}-{timing.p80:.1f}), {timing.share_of_engine:.0%} of the bare engine's "
+        f"{timing.engine_only_tiles_per_s:.1f}; {timing.slides_per_h:.0f} slides/h, "
+        f"{timing.overhead_s:.2f} s per slide outside its tiles{memory}."
+    )
 
 
 def _stage_chart(timing: SlideTiming) -> bytes:
@@ -122,4 +113,4 @@ def _stage_chart(timing: SlideTiming) -> bytes:
         for stage in (*IN_TURN, *BESIDE)
     ]
     title = f"{timing.tiles} tiles in {timing.seconds:.2f} s ({timing.engine} {timing.precision}, {timing.reader})"
-    return chart(title, bars, "Pale: all reading threads together, beside the others.")
+    return chart(title, bars, "Pale: summed over the reading threads, in parallel with the others.")

@@ -88,8 +88,8 @@ def test_create_compares_on_the_author_s_tiles(mminfer, here):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        ((), "one of --onnx, --weights and --random"),
-        (("--onnx", "model.onnx", "--random", "1"), "one of --onnx, --weights and --random"),
+        ((), "exactly one of --onnx, --weights and --random"),
+        (("--onnx", "model.onnx", "--random", "1"), "exactly one of --onnx, --weights and --random"),
         (("--onnx", "model.onnx"), "bundle init"),
         (("--onnx", "missing.onnx", "--card", "card.toml"), "missing.onnx cannot be read"),
         (("--onnx", "model.onnx", "--card", "missing.toml"), "missing.toml cannot be read"),

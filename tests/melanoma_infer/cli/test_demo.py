@@ -78,7 +78,7 @@ def test_it_tells_what_was_drawn_from_the_truth(first, place):
 
 
 def test_it_says_why_nothing_is_found_and_what_to_try_next(first):
-    assert "Both are indeterminate, and that is right: the demo bundle is untrained" in first.stdout
+    assert "Both slides are indeterminate, as they should be: the demo bundle is untrained." in first.stdout
     assert CAUTION in first.stdout
     commands = re.findall(r"^  (mminfer [a-z]+)", first.stdout.partition("Try next:")[2], re.M)
     assert commands == ["mminfer score", "mminfer bundle", "mminfer doctor"]

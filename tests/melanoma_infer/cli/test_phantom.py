@@ -38,9 +38,9 @@ def test_what_stands_there_is_not_overwritten_unasked(mminfer, tmp_path, there):
 @pytest.mark.parametrize(
     ("argv", "code", "why"),
     [
-        (("--size-um", "2000"), 2, "--size-um takes"),
-        (("--size-um", "2000,wide"), 2, "--size-um takes"),
-        (("--size-um", "2000,1500,3"), 2, "--size-um takes"),
+        (("--size-um", "2000"), 2, "not a width and a height"),
+        (("--size-um", "2000,wide"), 2, "not a width and a height"),
+        (("--size-um", "2000,1500,3"), 2, "not a width and a height"),
         (("--size-um", "200,150"), 2, "1000 to 75000"),
         (("--size-um", "75000,75000", "--mpp", "0.5"), 2, "pixels"),
         (("--mpp", "5"), 2, "No slide scanner"),

@@ -177,7 +177,7 @@ def test_a_finished_slide_is_skipped_and_a_changed_one_is_redone(mminfer, cmu, t
     def skipped(*more: object) -> bool:
         ended = mminfer(*argv, *more)
         assert ended.code == 0
-        return "finished before" in ended.out
+        return "already finished" in ended.out
 
     assert not skipped()
     assert skipped()
@@ -194,7 +194,7 @@ def test_a_finished_slide_is_skipped_and_a_changed_one_is_redone(mminfer, cmu, t
 def test_another_bundle_in_the_same_folder_redoes_the_slide(mminfer, result_of, cmu, tmp_path, colour_bundle):
     assert mminfer("score", cmu, "--out", tmp_path / "r", "--bundle", colour_bundle).code == 0
     ended = mminfer("score", cmu, "--out", tmp_path / "r")
-    assert "finished before" not in ended.out
+    assert "already finished" not in ended.out
     assert result_of(tmp_path / "r")["bundle"]["name"] == "demo"
 
 
@@ -403,7 +403,7 @@ def test_patient_values_can_be_kept_out_of_every_file(mminfer, result_of, cmu, t
     result = result_of(tmp_path / "r")
     assert result["patient"] is None
     assert result["settings_digest"] is None  # it could be searched for the age that gives it
-    assert "finished before" not in mminfer(*argv).out
+    assert "already finished" not in mminfer(*argv).out
 
 
 def test_a_manifest_names_slides_patients_and_cases(mminfer, cmu, tmp_path):
@@ -412,7 +412,7 @@ def test_a_manifest_names_slides_patients_and_cases(mminfer, cmu, tmp_path):
     manifest.write_text("id,slide,case_id,age,sex,site,mpp\nA/1,one.svs,case 7,[34:36[,F,Trunk,0.25\n")
     ended = mminfer("score", "--patients", manifest, "--out", tmp_path / "r")
     assert ended.code == 0
-    assert "sex was not understood in 1 rows" in ended.err
+    assert "column sex: 1 value not understood and treated as unknown" in ended.err
     (folder,) = (path for path in (tmp_path / "r").iterdir() if path.is_dir())
     result = json.loads((folder / "result.json").read_text())
     assert folder.name.startswith("A_1-")

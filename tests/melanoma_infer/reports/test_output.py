@@ -1,4 +1,4 @@
-"""Files are there whole or not at all, and result.json says that the rest is."""
+"""Files are written whole or not at all, and result.json shows that the others are complete."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_a_failure_at_any_file_leaves_no_commit_record(result, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("code", [errno.ENOSPC, errno.EROFS, errno.EDQUOT])
-def test_a_full_or_read_only_disk_is_told_and_leaves_no_part(tmp_path, monkeypatch, code):
+def test_a_full_or_read_only_disk_is_an_error_and_leaves_no_partial_file(tmp_path, monkeypatch, code):
     def full(descriptor: int) -> None:
         raise OSError(code, "no")
 
@@ -71,7 +71,7 @@ def test_a_file_is_replaced_whole(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["a.csv"]
 
 
-def test_a_finished_slide_is_known_only_by_all_of_its_marks(result, tmp_path):
+def test_a_slide_is_finished_only_if_slide_bundle_settings_and_files_match(result, tmp_path):
     same = Identity(result.slide.digest, result.slide.size_bytes, result.slide.mtime_ns, 1)
     known = result.model_copy(update={"settings_digest": "d"}).carrying(result.tiles)
     with OutputFolder(tmp_path / "out") as out:

@@ -1,4 +1,4 @@
-"""Colours, lengths and places on the pictures, checked as numbers."""
+"""Colours, lengths and positions on the pictures, checked as numbers."""
 
 from __future__ import annotations
 
@@ -11,12 +11,21 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
-from results_for_tests import PX_L0, RING, UNREADABLE, hand_made_region, hand_made_result, hand_made_view
+from results_for_tests import (
+    PX_L0,
+    RING,
+    UNREADABLE,
+    hand_made_card,
+    hand_made_region,
+    hand_made_result,
+    hand_made_view,
+)
 
-from melanoma_infer.reports import drawing, heatmap, overlay
+from melanoma_infer.reports import drawing, heatmap, layers, overlay, picture_key
+from melanoma_infer.reports.frame import frame_of, round_mm, sampled, scale_bar
 from melanoma_infer.result import SlideResult
 
-MARGIN = 24
+MARGIN = picture_key.MARGIN
 SLIDES = Path(os.environ.get("MMINFER_TEST_SLIDES", "/nowhere"))
 
 
@@ -29,7 +38,7 @@ class Seen:
 
     def __init__(self, result: SlideResult, png: bytes) -> None:
         assert result.view is not None
-        self.frame = drawing.frame_of(result, result.view)
+        self.frame = frame_of(result, result.view)
         self.pixels = pixels_of(png)
         self.left = (self.pixels.shape[1] - self.frame.shape[1]) // 2
 
@@ -91,7 +100,7 @@ def test_the_scale_is_fixed():
 
 
 def test_cells_have_their_true_size_and_hard_edges(alone):
-    """Between two cells the colour changes within one pixel, where their border lies."""
+    """Between two cells the colour changes within one pixel, at their border."""
     row = alone.pixels[MARGIN + int(1000 / alone.frame.px_l0), alone.left :]
     for border in (1200, 1600, 2000, 2400, 2800):
         place = round(border / alone.frame.px_l0)
@@ -100,29 +109,29 @@ def test_cells_have_their_true_size_and_hard_edges(alone):
         assert (row[place + 1 : place + 6] == row[place + 1]).all()
 
 
-def test_there_is_no_heat_over_glass_ink_or_what_was_not_read(result):
+def test_there_is_no_heat_on_background_ink_or_unread_areas(result):
     view = hand_made_view()
     ink = np.zeros_like(view.ink)
     ink[60:90, 60:90] = True
     changed = hand_made_result(regions=[], view=replace(view, ink=ink))
     assert changed.view is not None
-    frame = drawing.frame_of(changed, changed.view)
-    alpha = np.asarray(drawing.heat_layer(changed.view, frame).convert("RGBA"))[..., 3]
-    on_tissue = drawing.sampled(view.tissue & ~ink, (PX_L0, PX_L0), frame, False)
+    frame = frame_of(changed, changed.view)
+    alpha = np.asarray(layers.heat_layer(changed.view, frame).convert("RGBA"))[..., 3]
+    on_tissue = sampled(view.tissue & ~ink, (PX_L0, PX_L0), frame, False)
     assert alpha[~on_tissue].max() == 0
     assert alpha[on_tissue].max() == round(0.70 * np.sqrt(0.7) * 255)
-    glass = Seen(changed, overlay.render(changed))
-    assert glass.at(400, 1000).tolist() == [255, 255, 255]
+    background = Seen(changed, overlay.render(changed))
+    assert background.at(400, 1000).tolist() == [255, 255, 255]
 
 
 @pytest.mark.parametrize(
     ("kind", "x", "y"),
     [("unreadable", *UNREADABLE), ("not evaluated", 2400, 420), ("beyond the slide (padded)", 1000, 3010)],
 )
-def test_what_is_not_known_is_hatched(result, on_slide, alone, kind, x, y):
+def test_areas_without_evidence_are_hatched(result, on_slide, alone, kind, x, y):
     view = result.view
-    kinds = drawing.hatched(result, view, on_slide.frame)
-    lines = drawing.hatch_lines(kind, on_slide.frame.shape)
+    kinds = layers.hatched(result, view, on_slide.frame)
+    lines = layers.hatch_lines(kind, on_slide.frame.shape)
     place = int((y + 100) / on_slide.frame.px_l0), int((x + 100) / on_slide.frame.px_l0)
     assert kinds[kind][place]
     for seen in (on_slide, alone):
@@ -133,12 +142,12 @@ def test_what_is_not_known_is_hatched(result, on_slide, alone, kind, x, y):
     assert lines.mean() == pytest.approx(1 / 6 if kind != "unreadable" else 1 - 25 / 36, abs=0.02)
 
 
-def test_evaluated_tissue_and_glass_are_not_hatched(result, on_slide):
-    kinds = drawing.hatched(result, result.view, on_slide.frame)
+def test_evaluated_tissue_and_background_are_not_hatched(result, on_slide):
+    kinds = layers.hatched(result, result.view, on_slide.frame)
     for x, y in ((1000, 1000), (400, 400), (3600, 2900)):
         place = int(y / on_slide.frame.px_l0), int(x / on_slide.frame.px_l0)
         assert not any(mask[place] for mask in kinds.values())
-    assert "pen ink, left out" not in kinds
+    assert "pen ink, excluded" not in kinds
 
 
 def test_unread_blocks_are_hatched_as_unreadable(result):
@@ -146,8 +155,8 @@ def test_unread_blocks_are_hatched_as_unreadable(result):
     unread = np.zeros_like(view.unread)
     unread[60:70, 60:70] = True
     changed = hand_made_result(regions=[], view=replace(view, unread=unread))
-    frame = drawing.frame_of(changed, changed.view)
-    assert drawing.hatched(changed, changed.view, frame)["unreadable"][
+    frame = frame_of(changed, changed.view)
+    assert layers.hatched(changed, changed.view, frame)["unreadable"][
         round(65 * PX_L0 / frame.px_l0), round(65 * PX_L0 / frame.px_l0)
     ]
 
@@ -179,8 +188,8 @@ def test_the_scale_bar_is_as_long_as_it_says(um):
     scale = {"x_um_per_px": um, "y_um_per_px": um, "source": "slide", "slide_x_um_per_px": um, "slide_y_um_per_px": um}
     result = hand_made_result(regions=[], scale=scale)
     assert result.view is not None
-    frame = drawing.frame_of(result, result.view)
-    mm, length = drawing.scale_bar(frame, um)
+    frame = frame_of(result, result.view)
+    mm, length = scale_bar(frame, um)
     assert mm in (0.2, 0.5, 1.0)
     below = pixels_of(overlay.render(result))[frame.shape[0] + MARGIN :]
     drawn = (below == drawing.INK).all(axis=2)
@@ -197,7 +206,7 @@ def _run(row: NDArray[np.bool_]) -> int:
 
 @pytest.mark.parametrize(("longest", "expected"), [(1.0, 1), (0.99, 0.5), (2.3, 2), (5, 5), (0.049, 0.02), (11, 10)])
 def test_scale_bars_are_round(longest, expected):
-    assert drawing.round_mm(longest) == pytest.approx(expected)
+    assert round_mm(longest) == pytest.approx(expected)
 
 
 def test_the_threshold_is_marked_on_the_colour_bar():
@@ -210,6 +219,21 @@ def test_the_threshold_is_marked_on_the_colour_bar():
     assert dark == pytest.approx(MARGIN + 0.4 * 299, abs=1.5)
 
 
+@pytest.mark.parametrize("threshold", [0.0, 0.02, 0.5, 0.98, 1.0])
+def test_the_label_of_the_threshold_stays_between_the_0_and_the_1(threshold):
+    """Dark pixels below the bar: the 0, a gap, the label, a gap, the 1; the label of 0.02 once ran off the picture."""
+    bare = hand_made_result(regions=[])
+    card = hand_made_card(region_threshold=threshold)
+    result = bare.carrying(bare.tiles, bare.view, bare.gallery, card=card)
+    seen = Seen(result, overlay.render(result))
+    top = seen.frame.shape[0] + MARGIN + 40 + 16 + 6
+    dark = np.flatnonzero((seen.pixels[top : top + 18, : MARGIN + 330] < 128).all(axis=2).any(axis=0))
+    assert dark.min() >= MARGIN
+    assert dark.max() <= MARGIN + 305
+    assert not np.isin(np.arange(MARGIN + 11, MARGIN + 17), dark).any()
+    assert not np.isin(np.arange(MARGIN + 284, MARGIN + 289), dark).any()
+
+
 def test_a_picture_is_at_most_about_1600_px_and_the_same_twice(result):
     for render in (overlay.render, heatmap.render):
         png = render(result)
@@ -217,13 +241,13 @@ def test_a_picture_is_at_most_about_1600_px_and_the_same_twice(result):
         assert max(Image.open(io.BytesIO(png)).size) <= 1650
 
 
-def test_a_result_that_was_read_from_a_file_has_a_picture_that_says_so(result):
+def test_a_result_read_from_a_file_has_a_picture_that_says_so(result):
     bare = result.model_copy().carrying(result.tiles)
-    assert overlay.render(bare) == heatmap.render(bare) == drawing.without_view()
+    assert overlay.render(bare) == heatmap.render(bare) == picture_key.without_view()
 
 
 @pytest.mark.skipif(not (SLIDES / "cmu-1-small-region.svs").exists(), reason="MMINFER_TEST_SLIDES is not set")
-def test_on_a_real_slide_heat_and_outlines_lie_on_the_tissue(colour_bundle):
+def test_on_a_real_slide_heat_and_outlines_are_on_the_tissue(colour_bundle):
     """The picture against the slide itself: the pixels under heat are tissue, the shift that fits best is none."""
     from openslide import OpenSlide
 
@@ -234,15 +258,15 @@ def test_on_a_real_slide_heat_and_outlines_lie_on_the_tissue(colour_bundle):
     path = SLIDES / "cmu-1-small-region.svs"
     result = score_slide(path, Scorer(open_bundle(colour_bundle)))
     assert result.view is not None
-    frame = drawing.frame_of(result, result.view)
+    frame = frame_of(result, result.view)
     with OpenSlide(path) as slide:
         thumbnail = slide.read_region((0, 0), 0, slide.dimensions).convert("RGB")
     truth = np.asarray(thumbnail.resize((frame.width, frame.height), Image.Resampling.BOX)).astype(float)
-    drawn = np.asarray(drawing.slide_layer(result.view, frame)).astype(float)[: frame.height, : frame.width]
+    drawn = np.asarray(layers.slide_layer(result.view, frame)).astype(float)[: frame.height, : frame.width]
     cell = round(result.view.evidence.cell_l0[0] / frame.px_l0)
     assert _best_shift(truth, drawn, cell) <= 0.05 * cell
     colourful = np.ptp(truth, axis=2) > 20
-    heat = drawing.heat_steps(result.view, frame)[1][: frame.height, : frame.width]
+    heat = layers.heat_steps(result.view, frame)[1][: frame.height, : frame.width]
     assert colourful[heat].mean() > 0.85
     for region in result.regions:
         mean_inside = _darkness_inside(truth, frame.points(region.outline))

@@ -1,4 +1,4 @@
-"""What stands in the report, what may never stand there, and what hostile text cannot do to it."""
+"""What the report says, what it must never say, and what hostile text cannot do to it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,11 @@ import pytest
 from PIL import Image
 from results_for_tests import hand_made_card, hand_made_region, hand_made_result
 
-from melanoma_infer.reports import drawing, report_html, words
-from melanoma_infer.reports.report_html import plain, render, repeat_command
+from melanoma_infer.reports import drawing, report_html, report_pictures, words
+from melanoma_infer.reports.frame import frame_of
+from melanoma_infer.reports.plain_text import plain
+from melanoma_infer.reports.repeat_command import repeat_command
+from melanoma_infer.reports.report_html import render
 
 FORBIDDEN = ("negative", "clear", "safe", "low risk", "diagnos", "confiden", "✓", "✔", "✅", "clinical", "validated")
 UNTRAINED = {
@@ -93,13 +96,13 @@ def page() -> Page:
     return page_of()
 
 
-def test_the_order_is_that_of_reading(page):
+def test_the_page_is_in_reading_order(page):
     marks = [
         "Research use only", "slide-7", "Suspected melanoma in evaluable tissue (score 0.83, threshold 0.62)",
         "threshold 0.62",
-        "(0.55–0.70)", "1.45 mm² of tissue, 94 % evaluable", "Where the evidence lies", "Tiles to look at",
+        "(0.55–0.70)", "1.45 mm² of tissue, 94 % evaluable", "Where the evidence is", "Tiles to look at",
         "Highest-scoring", "Highest below the threshold", "Nearest to the threshold", "Regions", "What was evaluated",
-        "Patient values as used", "The model", "It knows two colours.", "Where this comes from", "To repeat it",
+        "Patient values used", "The model", "It knows two colours.", "What this result rests on", "How to repeat it",
         "Time spent", "infer 3.46 s",
     ]  # fmt: skip
     places = [page.words.index(mark) for mark in marks[:1]]
@@ -109,7 +112,7 @@ def test_the_order_is_that_of_reading(page):
 
 
 @pytest.mark.wheel
-def test_one_file_that_asks_for_nothing(page):
+def test_the_page_is_one_file_that_loads_nothing(page):
     assert len(page.source) < 5_000_000
     for _, attrs in page.elements:
         for name in ("src", "href", "srcset", "action", "data", "poster"):
@@ -150,7 +153,7 @@ def test_the_policy_runs_our_script_and_no_other(page):
         {"thickness": {"state": "more-than", "mm": 3, "reason": ""}},
     ],
 )
-def test_no_word_promises_what_nobody_may_promise_and_no_score_has_three_decimals(changes):
+def test_no_word_makes_a_forbidden_promise_and_no_score_has_three_decimals(changes):
     page = page_of(**changes)
     said = (
         page.text
@@ -164,7 +167,7 @@ def test_no_word_promises_what_nobody_may_promise_and_no_score_has_three_decimal
     assert numbers == []
 
 
-def test_the_reasons_stand_in_the_place_of_the_finding_at_its_size():
+def test_reasons_replace_the_finding_in_the_headline():
     reasons = [
         {
             "code": "near-threshold",
@@ -189,8 +192,8 @@ def test_the_reasons_stand_in_the_place_of_the_finding_at_its_size():
 
 
 @pytest.mark.parametrize("changes", [UNTRAINED, PHANTOM_ONLY])
-def test_numbers_that_mean_nothing_stand_in_the_grey_box_alone(changes):
-    """The score, its patient-free twin, the regions and the depth; and never in the headline."""
+def test_meaningless_numbers_appear_only_in_the_grey_box(changes):
+    """The score with and without the patient, the regions and the depth; and none of them in the headline."""
     page = page_of(**changes)
     outside = page.text.replace(page.grey, "")
     assert "These numbers mean nothing for this tissue" in page.grey
@@ -203,7 +206,7 @@ def test_numbers_that_mean_nothing_stand_in_the_grey_box_alone(changes):
     assert words.means_nothing(hand_made_result(**changes)) in outside  # beside the heat too
 
 
-def test_a_phantom_is_called_one_and_its_caution_stands_first():
+def test_a_phantom_is_called_one_and_the_caution_comes_first():
     phantom = hand_made_result().slide.model_dump() | {"is_phantom": True}
     page = page_of(slide=phantom, **UNTRAINED)
     assert page.words.index(words.PHANTOM) < page.words.index("Indeterminate:")
@@ -212,7 +215,7 @@ def test_a_phantom_is_called_one_and_its_caution_stands_first():
     assert words.PHANTOM not in page_of().words
 
 
-def test_numbers_that_mean_something_are_in_no_grey_box(page):
+def test_meaningful_numbers_are_not_in_a_grey_box(page):
     assert page.grey == ""
     assert "mean nothing" not in page.text
 
@@ -228,13 +231,13 @@ def test_the_score_line_puts_score_threshold_and_interval_where_they_belong(page
 
 def test_patient_values_as_used_and_the_score_with_and_without(page):
     assert "age 55 to 69" in page.words
-    assert "Score with these patient values: 0.83 . Without any: 0.73 ." in page.words.replace(
+    assert "Score with these patient values: 0.83 . Score without any: 0.73 ." in page.words.replace(
         "0.83.", "0.83 ."
     ).replace("0.73.", "0.73 .")
     assert "None were given" in page_of(patient=None).words
 
 
-def test_a_scale_given_by_hand_is_red_and_stands_beside_the_slide_s():
+def test_a_scale_entered_by_hand_is_red_and_shown_beside_the_slide_s():
     scale = {
         "x_um_per_px": 0.25,
         "y_um_per_px": 0.25,
@@ -243,8 +246,8 @@ def test_a_scale_given_by_hand_is_red_and_stands_beside_the_slide_s():
         "slide_y_um_per_px": 0.5,
     }
     page = page_of(scale=scale)
-    assert page.words.count("Given by hand: 0.25 × 0.25 µm/px") == 2
-    assert "The slide says 0.5 × 0.5 µm/px." in page.words
+    assert page.words.count("Entered by hand: 0.25 × 0.25 µm/px") == 2
+    assert "The slide states 0.5 × 0.5 µm/px." in page.words
     assert [attrs for attrs in page.all("span") if attrs.get("class") == "alarm"]
     assert "--mpp 0.25,0.25" in page.words
 
@@ -326,20 +329,20 @@ def test_hostile_text_is_only_text():
     assert page.source.count("AAAA…") >= 4
 
 
-def test_lone_surrogates_and_every_control_character_leave_a_page():
+def test_lone_surrogates_and_control_characters_are_removed():
     text = "".join(map(chr, range(32))) + "\ud800é\u0000\u2028z"
     assert plain(text) == "   éz"
     assert "éz" in page_of(id=text).text
 
 
 @pytest.mark.parametrize("chars", [10, 400])
-def test_long_texts_are_cut(chars):
+def test_long_texts_are_truncated(chars):
     assert plain("b" * chars, chars) == "b" * chars
     assert plain("b" * (chars + 1), chars) == "b" * (chars - 1) + "…"
     assert plain("\u202e" * 5 * chars + "b", chars) == "…"
 
 
-def test_every_picture_has_a_text_and_every_control_a_name(page):
+def test_every_picture_has_an_alt_text_and_every_control_a_label(page):
     assert all(attrs.get("alt") for attrs in page.all("img"))
     labelled = {attrs.get("for") for attrs in page.all("label")}
     assert {attrs["id"] for attrs in page.all("input")} <= labelled
@@ -355,25 +358,25 @@ def test_each_tile_is_shown_raw_then_attention_then_the_maps(page):
     ]  # fmt: skip
     assert "at 800, 0" in page.words
     without = page_of(maps=False)
-    assert "the model gives no maps" in without.words
+    assert "the model has no maps" in without.words
     assert not [a for a in without.all("img") if "attention" in str(a["alt"])]
 
 
 def test_a_map_is_drawn_in_its_own_cells_on_the_card_s_scale():
     """A map of 2 × 2 cells: its colours against the ramp over the grey of a white tile."""
     values = np.array([[0.0, 0.25], [0.5, 1.0]])
-    uri = report_html._mapped(report_html._pale_grey(np.full((64, 64, 3), 255, np.uint8)), values)
+    uri = report_pictures.map_over(report_pictures.pale_grey(np.full((64, 64, 3), 255, np.uint8)), values)
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")).astype(float)
     grey = 120 + 0.53 * 255
     for (row, column), value in np.ndenumerate(values):
         part = float(drawing.opacity(np.array(value)))
         expected = part * drawing.RAMP[round(value * 255)] + (1 - part) * grey
-        side = report_html.MAP_PX // 2
+        side = report_pictures.MAP_PX // 2
         assert picture[row * side + side // 2, column * side + side // 2] == pytest.approx(expected, abs=4)  # JPEG
 
 
 def test_the_scale_bar_of_a_tile_is_as_long_as_it_says():
-    uri = report_html._raw(np.full((64, 64, 3), 255, np.uint8), hand_made_result())
+    uri = report_pictures.scanned(np.full((64, 64, 3), 255, np.uint8), hand_made_result().geometry.tile_um)
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("L")).astype(int)
     assert picture.shape == (384, 384)
     bar = (picture[384 - 22 + 4] < 90).sum()
@@ -383,21 +386,21 @@ def test_the_scale_bar_of_a_tile_is_as_long_as_it_says():
 def test_the_scale_bar_on_the_slide_is_as_long_as_it_says():
     result = hand_made_result()
     assert result.view is not None
-    stage = report_html.stage_of(result, result.view)
-    width_mm = stage.width * drawing.frame_of(result, result.view, report_html.STAGE_PX).px_l0 * 0.5 / 1000
+    stage = report_pictures.stage_of(result, result.view)
+    width_mm = stage.width * frame_of(result, result.view, report_pictures.STAGE_PX).px_l0 * 0.5 / 1000
     assert stage.bar_share * width_mm == pytest.approx(stage.bar_mm, rel=0.005)
 
 
 def test_outlines_are_drawn_at_their_place():
     result = hand_made_result()
     assert result.view is not None
-    stage = report_html.stage_of(result, result.view)
+    stage = report_pictures.stage_of(result, result.view)
     numbers = np.array(re.findall(r"[\d.]+", stage.outlines[0].path), np.float64).reshape(-1, 2)
-    l0 = numbers * drawing.frame_of(result, result.view, report_html.STAGE_PX).px_l0
+    l0 = numbers * frame_of(result, result.view, report_pictures.STAGE_PX).px_l0
     assert l0 == pytest.approx(np.array(result.regions[0].outline[:-1]), abs=0.2)
 
 
-def test_region_numbers_and_the_little_ones(page):
+def test_the_region_table_shows_forty_regions_and_counts_the_rest(page):
     assert "R1 malignant 0.24 0.72 0.45 0.90 1" in page.words
     many = [hand_made_region(id=f"R{i}", area_mm2=0.001).model_dump(by_alias=True) for i in range(60)]
     small = page_of(regions=many)
@@ -407,11 +410,11 @@ def test_region_numbers_and_the_little_ones(page):
 
 
 @pytest.mark.parametrize(
-    ("value", "said"),
+    ("value", "expected"),
     [(0.005, "0.01"), (1.005, "1.01"), (0.125, "0.13"), (2.675, "2.68"), (0.0049999, "0.00"), (3, "3.00")],
 )
-def test_millimetres_are_rounded_half_up(value, said):
-    assert words.mm(value) == said
+def test_millimetres_are_rounded_half_up(value, expected):
+    assert words.mm(value) == expected
 
 
 @pytest.mark.parametrize(
@@ -426,7 +429,7 @@ def test_millimetres_are_rounded_half_up(value, said):
         ({"state": "not-assessable", "reason": "No window."}, "Not assessable. No window."),
     ],
 )
-def test_thickness_is_told_with_its_interval_or_its_reason(state, said):
+def test_thickness_is_shown_with_its_interval_or_its_reason(state, said):
     assert words.thickness(hand_made_result(thickness=state)) == said
 
 
@@ -439,7 +442,7 @@ def test_thickness_is_told_with_its_interval_or_its_reason(state, said):
         ("not-assessed", "Not assessed."),
     ],
 )
-def test_the_outcome_is_told(state, said):
+def test_the_outcome_is_placed_against_its_thresholds(state, said):
     assert words.outcome(hand_made_result(outcome=state)) == said
     assert words.outcome(hand_made_result(outcome=state, outcome_name=None)) == ""
 
@@ -461,11 +464,11 @@ def test_the_page_is_small_even_where_the_tissue_is_noise():
     assert len(render(result.carrying(result.tiles, view, tiles, card=result.card))) < 5_000_000
 
 
-def test_the_same_result_gives_the_same_page():
+def test_the_same_result_gives_the_same_bytes():
     assert render(hand_made_result()) == render(hand_made_result())
 
 
-def test_a_result_that_was_read_from_a_file_has_a_page_without_pictures():
+def test_a_result_read_from_a_file_has_a_page_without_pictures():
     result = hand_made_result()
     page = Page(render(result.model_copy().carrying(result.tiles, card=result.card)))
     assert "No picture: the slide was not read for this result." in page.text

@@ -19,7 +19,8 @@ import pytest
 from PIL import Image
 from results_for_tests import hand_made_region, hand_made_result
 
-from melanoma_infer.reports import drawing, report_html
+from melanoma_infer.reports import drawing, report_html, report_pictures
+from melanoma_infer.reports.frame import frame_of
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 CHROMIUM = next((path for name in NAMES if (path := shutil.which(name))), "")
@@ -46,7 +47,7 @@ os.execv(sys.argv[3], sys.argv[3:])
 
 
 class Browser:
-    """One page in Chromium; what it asks for and complains of is kept."""
+    """One page in Chromium; its requests and its warnings are recorded."""
 
     def __init__(self, profile: Path) -> None:
         to_browser, self._write = os.pipe()
@@ -120,18 +121,18 @@ class Browser:
         return said["result"].get("value")
 
     def size(self, width: int, height: int = 900) -> None:
-        """Give the window a size, without scroll bars."""
+        """Set the size of the window, without scroll bars."""
         self.ask("Emulation.setScrollbarsHidden", hidden=True)
         self.ask("Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=False)
 
     def press(self, key: str, code: int) -> None:
-        """Press and let go of a key."""
+        """Press and release a key."""
         text = {"text": " "} if key == " " else {}
         for kind in ("keyDown", "keyUp"):
             self.ask("Input.dispatchKeyEvent", type=kind, key=key, windowsVirtualKeyCode=code, **text)
 
     def picture(self, *, whole: bool = False) -> Image.Image:
-        """What is seen, or the whole page."""
+        """A screenshot of the window, or of the whole page."""
         content = self.ask("Page.captureScreenshot", format="png", captureBeyondViewport=whole, **self._clip(whole))
         return Image.open(io.BytesIO(base64.b64decode(content["data"]))).convert("RGB")
 
@@ -147,7 +148,7 @@ class Browser:
 
     @property
     def requests(self) -> list[str]:
-        """What the page asked for beside itself, data URIs apart."""
+        """What the page requested, data URIs excepted."""
         urls = [e["params"]["request"]["url"] for e in self.events if e.get("method") == "Network.requestWillBeSent"]
         return [url for url in urls if not url.startswith("data:")]
 
@@ -190,23 +191,23 @@ def width_of(page: Browser, selector: str) -> float:
 
 
 def colour_at_cell(page: Browser) -> np.ndarray[Any, Any]:
-    """What is seen in the middle of cell (6, 2), whose evidence is 0.6."""
+    """The colour in the middle of cell (6, 2), whose evidence is 0.6."""
     box = page.script("(({x, y, width}) => ({x, y, width}))(document.querySelector('.stage').getBoundingClientRect())")
     result = hand_made_result()
     assert result.view is not None
-    frame = drawing.frame_of(result, result.view, report_html.STAGE_PX)
+    frame = frame_of(result, result.view, report_pictures.STAGE_PX)
     css_px_per_l0 = box["width"] / frame.shape[1] / frame.px_l0
     x, y = box["x"] + 2600 * css_px_per_l0, box["y"] + 1000 * css_px_per_l0
     return np.asarray(page.picture())[round(y), round(x)].astype(float)
 
 
-def test_the_page_asks_for_nothing_and_complains_of_nothing(page, report):
+def test_the_page_requests_nothing_and_logs_no_warning(page, report):
     page.picture(whole=True)
     assert page.requests == [report.as_uri()]
     assert page.complaints == []
 
 
-def test_the_slider_takes_the_heat_away_by_keyboard(page):
+def test_the_slider_hides_the_heat_by_keyboard(page):
     part = 0.70 * np.sqrt(0.6)
     tissue = np.array([230, 180, 205])
     heat = part * drawing.RAMP[153] + (1 - part) * tissue
@@ -221,7 +222,7 @@ def test_the_slider_takes_the_heat_away_by_keyboard(page):
     assert page.complaints == []
 
 
-def test_outlines_go_and_come_by_keyboard(page):
+def test_outlines_are_switched_by_keyboard(page):
     shown = "getComputedStyle(document.querySelector('.stage svg')).display"
     assert page.script(shown) == "block"
     focus(page, "lines")
@@ -231,7 +232,7 @@ def test_outlines_go_and_come_by_keyboard(page):
     assert page.script(shown) == "block"
 
 
-def test_zoom_keeps_the_middle_and_the_scale_bar_keeps_its_truth(page):
+def test_zoom_keeps_the_middle_and_the_scale_bar_stays_true(page):
     before, bar = width_of(page, ".stage"), width_of(page, ".bar")
     focus(page, "z1")
     page.press("ArrowRight", 39)
@@ -246,11 +247,11 @@ def test_zoom_keeps_the_middle_and_the_scale_bar_keeps_its_truth(page):
     assert page.script("document.documentElement.scrollWidth") <= 1200
 
 
-def test_the_bar_and_the_outlines_lie_right_on_the_slide(page):
-    """The bar says so many mm of a slide 2 mm wide; the outline's box is that of its l0 points."""
+def test_the_bar_and_the_outlines_are_right_on_the_slide(page):
+    """The bar is as long as its label says on a slide 2 mm wide; the outline's box is that of its l0 points."""
     result = hand_made_result()
     assert result.view is not None
-    frame = drawing.frame_of(result, result.view, report_html.STAGE_PX)
+    frame = frame_of(result, result.view, report_pictures.STAGE_PX)
     l0_a_css_px = frame.px_l0 * frame.shape[1] / width_of(page, ".stage")
     said = float(page.script("document.querySelector('.bar').textContent").split()[0])
     assert width_of(page, ".bar") * l0_a_css_px * 0.5 / 1000 == pytest.approx(said, rel=0.01)
@@ -261,12 +262,36 @@ def test_the_bar_and_the_outlines_lie_right_on_the_slide(page):
 
 
 @pytest.mark.parametrize("width", [400, 1200])
-def test_nothing_stands_beyond_the_window(page, width):
+def test_nothing_reaches_beyond_the_window(page, width):
     page.size(width)
     assert page.script("document.documentElement.scrollWidth") <= width
 
 
-def test_every_control_is_reached_by_tab(page):
+@pytest.mark.parametrize("threshold", [0.0, 0.02, 0.34, 0.36, 0.64, 0.66, 0.98, 1.0])
+def test_the_threshold_s_label_covers_neither_end_of_the_score_line(browser, tmp_path, threshold):
+    """At 400 px; the longest label, with its interval, once ran off the page."""
+    result = hand_made_result()
+    ends = {"threshold_low": max(0, threshold - 0.05), "threshold_high": min(1, threshold + 0.05)}
+    bundle = result.bundle.model_copy(update={"threshold": threshold, **ends})
+    changed = result.model_copy(update={"bundle": bundle}).carrying(result.tiles, card=result.card)
+    path = tmp_path / "report.html"
+    path.write_bytes(report_html.render(changed))
+    browser.size(400)
+    browser.open(path)
+    spans = "[...document.querySelectorAll('.score .below span')].map((span) => span.getBoundingClientRect())"
+    zero, label, one = browser.script(f"{spans}.map(({{left, right}}) => [left, right])")
+    assert zero[1] < label[0] < label[1] < one[0]
+    mark = browser.script("document.querySelector('.score .threshold').getBoundingClientRect().left")
+    assert label[0] - 20 <= mark <= label[1] + 20
+
+
+def test_the_key_keeps_its_words_together_on_a_narrow_window(page):
+    page.size(400)
+    heights = page.script("[...document.querySelectorAll('.key > span')].map((span) => span.offsetHeight)")
+    assert max(heights) <= 30
+
+
+def test_tab_reaches_every_control(page):
     reached = []
     for _ in range(6):
         page.press("Tab", 9)
@@ -275,7 +300,7 @@ def test_every_control_is_reached_by_tab(page):
 
 
 @pytest.mark.parametrize("meaningless", [False, True])
-def test_text_stands_out_from_what_lies_behind_it(browser, tmp_path, meaningless):
+def test_text_has_enough_contrast_with_its_background(browser, tmp_path, meaningless):
     """WCAG AA: 4.5 to 1 for every text, computed from the colours that the browser uses."""
     reasons = [{"code": "model-untrained", "text": "The model is untrained."}] if meaningless else []
     scale = {
@@ -340,8 +365,8 @@ def test_hostile_text_runs_nothing(browser, tmp_path):
     assert hostile.replace("\u202e", "") in browser.script("document.body.innerText")
 
 
-def test_the_policy_holds_against_what_somebody_puts_into_a_copy(browser, report, tmp_path):
-    """The proof that the tests above could fail: a foreign script and image are stopped, and the browser says so."""
+def test_the_policy_stops_what_somebody_adds_to_a_copy(browser, report, tmp_path):
+    """Proof that the tests above can fail: a foreign script and image are stopped, and the browser logs it."""
     path = tmp_path / "report.html"
     foreign = '<script>window.ran = 1</script><img src="http://127.0.0.1:9/x.png" onerror="window.ran = 2" alt="x">'
     path.write_text(report.read_text().replace("</main>", f"</main>{foreign}"))

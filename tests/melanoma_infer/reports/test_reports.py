@@ -1,4 +1,4 @@
-"""What stands in the files, read back by other programs' rules."""
+"""The contents of the files, read back by the rules of other programs."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_result_fits_its_schema_and_comes_back_whole(result, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b'{"schema_version": "9"}', b"\xff\xfe"])
-def test_a_result_that_this_version_did_not_write_is_none(tmp_path, content):
+def test_a_file_that_this_version_did_not_write_gives_none(tmp_path, content):
     (tmp_path / "result.json").write_bytes(content)
     assert result_json.read(tmp_path / "result.json") is None
 
@@ -93,7 +93,7 @@ def test_tiles_geojson_follows_qupath_s_rules(result):
     assert tiles_geojson.render(result) == tiles_geojson.render(result)
 
 
-def test_what_is_not_a_number_is_written_as_text(result):
+def test_nan_is_written_as_text(result):
     tiles = result.tiles
     unreadable = type(tiles)(**{**vars(tiles), "probabilities": tiles.probabilities * np.nan})
     changed = result.model_copy().carrying(unreadable)
@@ -122,7 +122,7 @@ def test_tiles_npz_holds_the_arrays_without_pickles_and_the_same_bytes_twice(res
         assert np.array_equal(bundle.head.probabilities(arrays["features"], patient), arrays["probabilities"])
 
 
-def test_no_sentence_promises_what_nobody_may_promise(result):
+def test_no_sentence_makes_a_forbidden_promise(result):
     """Every sentence of the words module and of the verdict's reasons, against the words that must not occur."""
     package = Path(words.__file__).parent.parent
     sources = [package / "reports" / "words.py", package / "scoring" / "verdict.py"]

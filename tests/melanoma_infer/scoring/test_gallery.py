@@ -1,4 +1,4 @@
-"""Which tiles a person is shown."""
+"""Which tiles the report shows."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def test_six_highest_scoring_two_below_the_threshold_two_nearest_it():
     assert rows(chosen, "near-threshold") == [8, 11]  # 0.08 and 0.22 away; 0.30 and 0.93 are farther
 
 
-def test_without_a_threshold_one_half_stands_in():
+def test_without_a_threshold_one_half_is_used():
     scores = [0.9] * 6 + [0.61, 0.52, 0.48, 0.1]
     chosen = choose(tiles_of(scores), hand_made_card(threshold=None))
     assert rows(chosen, "hard-negative") == [8, 9]
@@ -53,11 +53,11 @@ def test_a_score_at_the_threshold_is_not_below_it():
     assert rows(chosen, "near-threshold") == [6]
 
 
-def test_equal_scores_come_in_the_table_s_order():
+def test_equal_scores_keep_the_table_s_order():
     assert [choice.row for choice in choose(tiles_of([0.3] * 12), hand_made_card())] == list(range(10))
 
 
-def test_what_could_not_be_read_is_not_shown():
+def test_unreadable_tiles_are_not_shown():
     scores = [np.nan, 0.9, 0.8]
     assert [c.row for c in choose(tiles_of(scores, ["unreadable", "ok", "ok"]), hand_made_card())] == [1, 2]
 
