@@ -8,8 +8,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-from melanoma_infer.card import AggregatorKind, ModelCard, Precision
+from melanoma_infer.card import AggregatorKind, ModelCard
 from melanoma_infer.records import GalleryTile, SlideView, TileTable
+from melanoma_infer.tolerances import Precision
 
 Verdict = Literal["suspected", "not-detected", "indeterminate", "not-configured"]
 OutcomeState = Literal["above-threshold", "between-thresholds", "below-threshold", "not-assessed"]

@@ -14,11 +14,12 @@ from safetensors.numpy import save
 from melanoma_infer.bundle.bundle import GOLDEN_TILES_MAX, Bundle, Golden, ParityRow, open_bundle
 from melanoma_infer.bundle.graph_checks import check_graph
 from melanoma_infer.bundle.head import Head
-from melanoma_infer.card import ModelCard, Precision
+from melanoma_infer.card import ModelCard
 from melanoma_infer.engines import load_engine
 from melanoma_infer.engines.base import first_non_finite
 from melanoma_infer.errors import BundleError, EngineUnavailableError, OutputError, ParityError, UsageError
 from melanoma_infer.patients.patient import Patient, one_hot
+from melanoma_infer.tolerances import Precision
 from melanoma_infer.verification.differences import differences
 from mminfer_export.parity import parity_row
 from mminfer_export.seal import seal_bundle

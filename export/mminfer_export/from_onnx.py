@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from melanoma_infer.bundle.graph_checks import check_graph, check_valid, self_contained_model
 from melanoma_infer.bundle.head import softmax
-from melanoma_infer.card import DEFAULT_TOLERANCES, ModelCard
+from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import BundleError, UsageError
+from melanoma_infer.tolerances import DEFAULT_TOLERANCES
 from mminfer_export.checked_bundle import Model, Reference, are_probabilities, require_new, write_checked_bundle
 from mminfer_export.run_onnx import load_onnx
 from mminfer_export.sample_tiles import Samples

@@ -16,8 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from melanoma_infer.card import ModelCard, Positive
+from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import BundleError, UsageError
+from melanoma_infer.tolerances import Positive
 from mminfer_export.card_toml import card_of
 from mminfer_export.checked_bundle import Model, Reference, require_new, write_checked_bundle
 from mminfer_export.from_onnx import bundle_graph, checked_model, kind_of_scores, normalised, probabilities

@@ -6,10 +6,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle, ParityRow
-from melanoma_infer.card import Precision
 from melanoma_infer.engines import load_engine
 from melanoma_infer.engines.base import Numerics, Outputs
 from melanoma_infer.engines.openvino_engine import cpu_has_bf16
+from melanoma_infer.tolerances import Precision
 from melanoma_infer.verification.differences import Differences, differences
 
 

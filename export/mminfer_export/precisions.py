@@ -13,11 +13,12 @@ from numpy.typing import NDArray
 from melanoma_infer.bundle.bundle import Bundle, ParityRow, finite_tensors
 from melanoma_infer.bundle.graph_checks import check_graph
 from melanoma_infer.bundle.head import TENSORS
-from melanoma_infer.card import ModelCard, Precision
+from melanoma_infer.card import ModelCard
 from melanoma_infer.engines import load_engine
 from melanoma_infer.engines.base import Outputs
 from melanoma_infer.engines.golden import golden_differences
 from melanoma_infer.errors import EngineUnavailableError, ParityError
+from melanoma_infer.tolerances import Precision
 from melanoma_infer.verification.differences import Excess, beyond, differences
 from mminfer_export.half import to_half
 from mminfer_export.parity import parity_row

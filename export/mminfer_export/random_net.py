@@ -14,9 +14,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from melanoma_infer.card import DEFAULT_TOLERANCES, ModelCard
+from melanoma_infer.card import ModelCard
 from melanoma_infer.model.depth import DepthModule
 from melanoma_infer.model.melanoma_net import MelanomaNet
+from melanoma_infer.tolerances import DEFAULT_TOLERANCES
 from mminfer_export.calibrated_net import (
     balance_first_layer,
     calibrate_normalisation,

@@ -15,8 +15,9 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 
 from melanoma_infer.bundle.bundle import CHECKSUMS, Golden, ParityRow, checksum_lines
-from melanoma_infer.card import ModelCard, Precision
+from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import OutputError
+from melanoma_infer.tolerances import Precision
 
 Tensors = Mapping[str, NDArray[Any]]
 

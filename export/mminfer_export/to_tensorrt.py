@@ -5,13 +5,13 @@ from __future__ import annotations
 from pathlib import Path
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import Precision
 from melanoma_infer.engines.cuda import find_gpu, import_cuda
 from melanoma_infer.engines.device import nvidia_driver_is_loaded
 from melanoma_infer.engines.engine_file import EngineManifest, place_file, write_engine
 from melanoma_infer.engines.tensorrt_api import import_api
 from melanoma_infer.engines.tensorrt_build import build, graph_of, origin_of
 from melanoma_infer.errors import EngineUnavailableError
+from melanoma_infer.tolerances import Precision
 
 TIMINGS = ".timings"
 """What the builder learnt of this GPU, kept beside the engine: the next build takes a tenth of the time."""

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import Precision
 from melanoma_infer.engines.engine_file import EngineManifest, write_engine
 from melanoma_infer.engines.tensorrt_api import Api, import_api
 from melanoma_infer.engines.tensorrt_build import build, graph_of, origin_of
 from melanoma_infer.errors import UsageError
+from melanoma_infer.tolerances import Precision
 
 TARGETS = ("sm86", "sm89", "sm120")
 """What is built for where nothing is said: RTX 30, 40 and 50."""

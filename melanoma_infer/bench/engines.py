@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from melanoma_infer.bench.subjects import BEST, COMPILED, KEEPING_MEMORY, NCHW, Subject
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import Precision
 from melanoma_infer.engines.golden import golden_differences
 from melanoma_infer.runtime.child import child_command, child_environment
+from melanoma_infer.tolerances import Precision
 
 CHILD = "melanoma_infer.bench.child"
 ROUNDS = 5

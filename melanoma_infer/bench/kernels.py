@@ -9,9 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from melanoma_infer.card import ModelCard, Precision
+from melanoma_infer.card import ModelCard
 from melanoma_infer.engines.torch_device import DTYPES
 from melanoma_infer.errors import UsageError
+from melanoma_infer.tolerances import Precision
 from mminfer_kernels import catalogue
 from mminfer_kernels.catalogue import KERNELS, Problem
 from mminfer_kernels.timing import Row, measure, milliseconds

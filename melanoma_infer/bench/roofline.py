@@ -12,10 +12,10 @@ from typing import Any
 import numpy as np
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import Precision
 from melanoma_infer.engines import quiet
 from melanoma_infer.engines.openvino_engine import HINTS
 from melanoma_infer.runtime.cores import available_cores
+from melanoma_infer.tolerances import Precision
 
 SIDE = 2048
 """Side of the matrices: their product takes 17 GFLOP, and they do not fit a core's cache."""

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import Precision
 from melanoma_infer.engines.openvino_engine import cpu_has_bf16
+from melanoma_infer.tolerances import Precision
 
 NCHW, BEST, COMPILED = "torch-eager-nchw", "torch-eager-best", "torch-compile"
 KEEPING_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_MMAP_THRESHOLD_": str(1 << 40)}

@@ -24,8 +24,9 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from melanoma_infer.bundle.graph_checks import check_graph
 from melanoma_infer.bundle.head import Head
-from melanoma_infer.card import ModelCard, Precision
+from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import BundleError
+from melanoma_infer.tolerances import Precision
 
 PACKAGED = Path(__file__).parent
 CHECKSUMS = "SHA256SUMS"

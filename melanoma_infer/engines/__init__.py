@@ -9,12 +9,12 @@ from importlib import import_module
 from pathlib import Path
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import Precision
 from melanoma_infer.engines.base import Engine
 from melanoma_infer.engines.device import nvidia_driver_is_loaded
 from melanoma_infer.engines.golden import golden_failure
 from melanoma_infer.engines.parity_table import measured
 from melanoma_infer.errors import EngineUnavailableError, GpuLostError, MemoryExhaustedError, ParityError, UsageError
+from melanoma_infer.tolerances import Precision
 
 MODULES = {
     "openvino": "melanoma_infer.engines.openvino_engine",

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_infer.card import Precision
+from melanoma_infer.tolerances import Precision
 
 Outputs = Mapping[str, NDArray[Any]]
 """Arrays by name; the first axis is the tile. Always probabilities (N, K), and those of depth_mm (N,), attention

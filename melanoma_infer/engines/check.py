@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import Precision
 from melanoma_infer.engines import MODULES, load_engine
 from melanoma_infer.engines.golden import check_golden
 from melanoma_infer.errors import EngineUnavailableError, GpuLostError, MemoryExhaustedError
+from melanoma_infer.tolerances import Precision
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,10 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from melanoma_infer.card import Precision
 from melanoma_infer.engines.tensorrt_api import TITLES, ApiName
 from melanoma_infer.errors import BundleError, EngineUnavailableError, OutputError
 from melanoma_infer.runtime.files import write_atomically
+from melanoma_infer.tolerances import Precision
 
 MANIFEST = ".json"
 AGAIN = "Export it again: mminfer export"

@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import Tolerance
 from melanoma_infer.engines.base import Engine, Outputs, first_non_finite
+from melanoma_infer.tolerances import Tolerance
 
 TAIL_PERCENT = 99.9
 

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import Precision
 from melanoma_infer.engines import quiet
 from melanoma_infer.engines.base import Numerics, Outputs
 from melanoma_infer.errors import EngineUnavailableError
 from melanoma_infer.runtime.cores import available_cores
+from melanoma_infer.tolerances import Precision
 
 TILES_MAX = 8
 """Tiles computed at the same time, one thread each; every further tile needs memory for its own activations."""

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import Precision
 from melanoma_infer.engines import quiet
 from melanoma_infer.engines.base import Numerics, Outputs
 from melanoma_infer.errors import EngineUnavailableError
 from melanoma_infer.runtime.cores import available_cores
+from melanoma_infer.tolerances import Precision
 
 HINTS = {"fp32": "f32", "bf16": "bf16", "fp16": "f32", "int8": "f32"}
 """OpenVINO's inference precision for each of ours. Always set, because its default is bf16 on a CPU that supports it.

@@ -14,9 +14,9 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import Precision
 from melanoma_infer.runtime.cache import cache_folder, read_cached, write_cached
 from melanoma_infer.runtime.provenance import VERSION, digest_of, machine
+from melanoma_infer.tolerances import Precision
 
 KIND = "parity"
 RUNTIMES: dict[str, tuple[str, ...]] = {

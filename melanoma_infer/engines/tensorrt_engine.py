@@ -15,7 +15,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import Precision
 from melanoma_infer.engines.base import Numerics, Outputs
 from melanoma_infer.engines.batching import BatchRunner, engine_errors
 from melanoma_infer.engines.cuda import find_gpu, import_cuda
@@ -34,6 +33,7 @@ from melanoma_infer.engines.tensorrt_build import build, graph_of, origin_of
 from melanoma_infer.engines.tensorrt_device import TensorRTDevice, load_device
 from melanoma_infer.errors import BundleError, EngineUnavailableError, OutputError
 from melanoma_infer.runtime.cache import cache_folder, read_cached, write_cached
+from melanoma_infer.tolerances import Precision
 
 CACHE = "engines"
 """Folder of the cache that holds built engines."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import Precision
 from melanoma_infer.engines.tensorrt_engine import TensorRTEngine, load_with
+from melanoma_infer.tolerances import Precision
 
 
 def load(

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from triton import TritonError
 
-from melanoma_infer.card import Precision
 from melanoma_infer.engines.device import Device, DeviceError, DeviceLostError, DeviceMemoryError, Stream
 from melanoma_infer.model.melanoma_net import MelanomaNet, TileOutputs
+from melanoma_infer.tolerances import Precision
 from mminfer_kernels import torch_ops
 from mminfer_kernels.errors import KernelError
 from mminfer_kernels.reference import Classifier

@@ -9,9 +9,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import Precision
 from melanoma_infer.engines.base import Numerics, OneAtATime, Outputs
 from melanoma_infer.errors import BundleError, EngineUnavailableError
+from melanoma_infer.tolerances import Precision
 
 if TYPE_CHECKING:
     import torch

@@ -13,13 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import Precision
 from melanoma_infer.engines.base import Numerics, Outputs
 from melanoma_infer.engines.batching import BUCKETS, BatchRunner, engine_errors
 from melanoma_infer.engines.device import Device, nvidia_driver_is_loaded
 from melanoma_infer.engines.torch_engine import network_of
 from melanoma_infer.errors import EngineUnavailableError
 from melanoma_infer.runtime.cache import cache_folder
+from melanoma_infer.tolerances import Precision
 
 if TYPE_CHECKING:
     import torch

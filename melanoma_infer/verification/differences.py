@@ -12,11 +12,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import DEFAULT_TOLERANCES, ModelCard, Tolerance
+from melanoma_infer.card import ModelCard
 from melanoma_infer.engines.base import Outputs
 from melanoma_infer.patients.patient import Patient, one_hot
 from melanoma_infer.scoring.aggregation import aggregate, malignant_probabilities
 from melanoma_infer.scoring.fusion import fused
+from melanoma_infer.tolerances import DEFAULT_TOLERANCES, Tolerance
 
 Array = NDArray[np.float64]
 

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_infer.card import Precision
 from melanoma_infer.engines.base import Numerics
 from melanoma_infer.runtime.child import run_child
+from melanoma_infer.tolerances import Precision
 
 CHILD = "melanoma_infer.verification.engine_child"
 REQUEST, ANSWER, TILES, OUTPUTS = "request.json", "answer.json", "tiles.npy", "outputs.npz"

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_infer.card import Precision
 from melanoma_infer.engines import quiet
 from melanoma_infer.errors import EngineUnavailableError
+from melanoma_infer.tolerances import Precision
 
 if TYPE_CHECKING:
     import onnx

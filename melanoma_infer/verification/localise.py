@@ -17,8 +17,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import Precision
 from melanoma_infer.engines.golden import golden_differences
+from melanoma_infer.tolerances import Precision
 from melanoma_infer.verification.intermediate import Value, every_value
 from melanoma_infer.verification.mistakes import graph_engine, input_mistakes
 from melanoma_infer.verification.stages import STAGES, Stage, stages_of

@@ -14,12 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import Precision
 from melanoma_infer.engines import MODULES, ON_GPU
 from melanoma_infer.engines.base import Numerics, Outputs, first_non_finite
 from melanoma_infer.engines.device import nvidia_driver_is_loaded
 from melanoma_infer.engines.parity_table import MeasuredParity, keep
 from melanoma_infer.errors import EngineUnavailableError, OutputError, UsageError
+from melanoma_infer.tolerances import Precision
 from melanoma_infer.verification.differences import Differences, Excess, beyond, differences
 from melanoma_infer.verification.in_child import EngineAnswer, EngineRequest, run_engine
 from melanoma_infer.verification.localise import FirstDifference, told_by_outputs

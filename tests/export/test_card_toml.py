@@ -7,8 +7,9 @@ import tomllib
 
 import pytest
 
-from melanoma_infer.card import DEFAULT_TOLERANCES, ModelCard
+from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import OutputError, UsageError
+from melanoma_infer.tolerances import DEFAULT_TOLERANCES
 from mminfer_export.card_toml import TEMPLATE, read_card, write_template
 
 EXAMPLES = {"stain", "specimen", "no_lesion", "cam_scale", "thickness_residual_quantiles_mm", "threshold", "outcome",

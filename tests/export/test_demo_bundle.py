@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from melanoma_infer.bundle.bundle import PACKAGED, open_bundle
-from melanoma_infer.card import DEFAULT_TOLERANCES
 from melanoma_infer.engines import load_engine
+from melanoma_infer.tolerances import DEFAULT_TOLERANCES
 from mminfer_export.demo_bundle import demo_card, draw_tile, drawn_tiles, write_demo_bundle
 
 

@@ -9,7 +9,6 @@ import pytest
 from bundles_for_tests import expected_probability, make_bundle
 
 from melanoma_infer.bundle.bundle import Bundle, ParityRow, open_bundle
-from melanoma_infer.card import Tolerance
 from melanoma_infer.engines import MODULES, ON_GPU, load_engine, quiet
 from melanoma_infer.engines.base import Numerics, OneAtATime, first_non_finite
 from melanoma_infer.engines.check import check_engine
@@ -19,6 +18,7 @@ from melanoma_infer.errors import EngineUnavailableError
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.records import ReadTile, Tile
+from melanoma_infer.tolerances import Tolerance
 
 ON_CPU = [name for name in MODULES if name not in ON_GPU]
 

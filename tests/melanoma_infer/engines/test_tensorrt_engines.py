@@ -32,7 +32,6 @@ from tensorrt_for_tests import (
 )
 
 from melanoma_infer.bundle.bundle import Bundle, open_bundle
-from melanoma_infer.card import DEFAULT_TOLERANCES
 from melanoma_infer.engines import device as device_module
 from melanoma_infer.engines import device_arrays, load_engine, tensorrt_engine
 from melanoma_infer.engines.batching import BUCKETS
@@ -46,6 +45,7 @@ from melanoma_infer.errors import (
     MemoryExhaustedError,
     UsageError,
 )
+from melanoma_infer.tolerances import DEFAULT_TOLERANCES
 
 NAMES = ("tensorrt-rtx", "tensorrt")
 SIDE = 64

@@ -17,7 +17,6 @@ from interpreted_device_for_tests import interpreted_engine, interpreted_operato
 from triton import OutOfResources
 
 from melanoma_infer.bundle.bundle import Bundle, open_bundle
-from melanoma_infer.card import DEFAULT_TOLERANCES
 from melanoma_infer.engines import device as device_module
 from melanoma_infer.engines import load_engine, triton_engine
 from melanoma_infer.engines.base import Numerics, Outputs
@@ -29,6 +28,7 @@ from melanoma_infer.errors import (
     GpuLostError,
     MemoryExhaustedError,
 )
+from melanoma_infer.tolerances import DEFAULT_TOLERANCES
 from mminfer_kernels import torch_ops
 from mminfer_kernels.errors import KernelInputError
 

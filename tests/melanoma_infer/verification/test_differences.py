@@ -7,7 +7,8 @@ import pytest
 
 from melanoma_infer.bundle.bundle import Bundle, open_bundle
 from melanoma_infer.bundle.head import softmax
-from melanoma_infer.card import DEFAULT_TOLERANCES, ModelCard, Threshold, Tolerance
+from melanoma_infer.card import ModelCard, Threshold
+from melanoma_infer.tolerances import DEFAULT_TOLERANCES, Tolerance
 from melanoma_infer.verification.differences import Slide, beyond, differences
 
 
