@@ -109,6 +109,8 @@ def open_bundle(name_or_path: str | Path) -> Bundle:
         raise BundleError(f"Bundle {folder.stem}: model.fp32.onnx is missing. Export the bundle again.")
     for graph in graphs.values():
         check_graph(graph, card)
+    if "weights.safetensors" in contents:
+        finite_tensors(contents["weights.safetensors"], "weights.safetensors")
     return Bundle(
         name=folder.stem,
         digest=hashlib.sha256(contents[CHECKSUMS]).hexdigest(),
@@ -117,7 +119,7 @@ def open_bundle(name_or_path: str | Path) -> Bundle:
         head=_head(contents.get("head.safetensors"), card),
         golden=_golden(contents["golden.npz"], card),
         parity=_parity(contents["parity.json"]),
-        weights=_checked_weights(contents.get("weights.safetensors")),
+        weights=contents.get("weights.safetensors"),
     )
 
 
@@ -141,7 +143,9 @@ def parse_card(text: bytes) -> ModelCard:
     try:
         return ModelCard.model_validate_json(text, strict=False)
     except ValidationError as error:
-        raise BundleError(f"card.json is not a valid model card: {_first_problem(error)}") from error
+        problem = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in problem["loc"]) or "card"
+        raise BundleError(f"card.json is not a valid model card: {where}: {problem['msg']}") from error
 
 
 def _folder(name_or_path: str | Path) -> Path:
@@ -161,7 +165,13 @@ def _folder(name_or_path: str | Path) -> Path:
 def _verified_contents(folder: Path) -> dict[str, bytes]:
     """Every file of the bundle by name, after its bytes were compared with SHA256SUMS."""
     try:
-        contents = {path.name: _plain_file(path).read_bytes() for path in sorted(folder.iterdir())}
+        paths = sorted(folder.iterdir())
+        for path in paths:
+            if path.is_symlink() or not path.is_file():
+                raise BundleError(
+                    f"Bundle {folder.stem}: {path.name!r} is a link or a folder. A bundle holds plain files."
+                )
+        contents = {path.name: path.read_bytes() for path in paths}
     except OSError as error:
         raise BundleError(f"Bundle {folder.stem} cannot be read ({error.strerror}). Check its permissions.") from error
     listed = _listed(contents.get(CHECKSUMS), folder.stem)
@@ -178,14 +188,6 @@ def _verified_contents(folder: Path) -> dict[str, bytes]:
     if missing := [name for name in REQUIRED if name not in listed]:
         raise BundleError(f"Bundle {folder.stem} has no {missing[0]}. Export the bundle again.")
     return contents
-
-
-def _plain_file(path: Path) -> Path:
-    if path.is_symlink() or not path.is_file():
-        raise BundleError(
-            f"Bundle {path.parent.stem}: {path.name!r} is a link or a folder. A bundle holds plain files."
-        )
-    return path
 
 
 def _listed(checksums: bytes | None, name: str) -> dict[str, str]:
@@ -243,12 +245,6 @@ def require_finite(tensors: Iterable[tuple[str, NDArray[Any]]], name: str) -> No
             raise BundleError(f"{name}: {key} holds NaN or infinite values. The model cannot be trusted.")
 
 
-def _checked_weights(content: bytes | None) -> bytes | None:
-    if content is not None:
-        finite_tensors(content, "weights.safetensors")
-    return content
-
-
 def _golden(content: bytes, card: ModelCard) -> Golden:
     try:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -288,9 +284,3 @@ def _parity(content: bytes) -> tuple[ParityRow, ...]:
         return tuple(ParityRow.model_validate(row) for row in json.loads(content)["rows"])
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError("parity.json cannot be read. Export the bundle again.") from error
-
-
-def _first_problem(error: ValidationError) -> str:
-    problem = error.errors(include_url=False)[0]
-    where = ".".join(str(part) for part in problem["loc"]) or "card"
-    return f"{where}: {problem['msg']}"

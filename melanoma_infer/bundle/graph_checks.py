@@ -45,7 +45,11 @@ def self_contained_model(content: bytes) -> onnx.ModelProto:
         model = onnx.load_model_from_string(content)
     except (DecodeError, ValueError) as error:
         raise BundleError(f"The ONNX file cannot be parsed. {AGAIN}") from error
-    _check_domains(model)
+    domains = {opset.domain for opset in model.opset_import} | {node.domain for node in _nodes(model.graph)}
+    if foreign := sorted(domains - {"", "ai.onnx"}):
+        raise BundleError(f"The ONNX file uses operators of another domain ({foreign[0]!r}). {AGAIN}")
+    if model.functions or model.training_info:
+        raise BundleError(f"The ONNX file holds local functions or training information. {AGAIN}")
     for tensor in _tensors(model.graph):
         _check_tensor(tensor)
     return model
@@ -63,14 +67,6 @@ def check_valid(content: bytes) -> None:
         onnx.checker.check_model(content)
     except (onnx.checker.ValidationError, ValueError) as error:
         raise BundleError(f"The ONNX file is not valid: {str(error).splitlines()[0]} {AGAIN}") from error
-
-
-def _check_domains(model: onnx.ModelProto) -> None:
-    domains = {opset.domain for opset in model.opset_import} | {node.domain for node in _nodes(model.graph)}
-    if foreign := sorted(domains - {"", "ai.onnx"}):
-        raise BundleError(f"The ONNX file uses operators of another domain ({foreign[0]!r}). {AGAIN}")
-    if model.functions or model.training_info:
-        raise BundleError(f"The ONNX file holds local functions or training information. {AGAIN}")
 
 
 def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:

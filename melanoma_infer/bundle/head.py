@@ -67,13 +67,12 @@ class Head:
         many others there are.
         """
         offset = self.w1_patient @ patient + self.b1
-        rows = [self._row(row, offset) for row in features.astype(np.float64)]
-        return np.array(rows).reshape(len(rows), len(self.b3))
-
-    def _row(self, features: Array, offset: Array) -> Array:
-        first = np.maximum(features + offset, 0.0)
-        second = np.maximum(self.w2 @ first + self.b2, 0.0)
-        return self.w3 @ second + self.b3
+        logits = np.empty((len(features), len(self.b3)))
+        for i, row in enumerate(features.astype(np.float64)):
+            first = np.maximum(row + offset, 0.0)
+            second = np.maximum(self.w2 @ first + self.b2, 0.0)
+            logits[i] = self.w3 @ second + self.b3
+        return logits
 
     def probabilities(self, features: NDArray[np.floating], patient: Array) -> Array:
         """Class probabilities (N, K) of tiles with features (N, F) for one patient vector (P,)."""

@@ -109,7 +109,12 @@ class MelanomaNet(nn.Module):
         self._constant("mean", torch.tensor(card.mean))
         self._constant("std", torch.tensor(card.std))
         self._constant("unknown", torch.from_numpy(one_hot(Patient(), card.patient_fields)).float())
-        self._constant("groups", _groups(log_odds(card), classes))
+        odds = log_odds(card)
+        # Masks (6, K) to add before a softmax: three favoured groups, then three others; 0 inside, EXCLUDED outside.
+        groups = torch.full((2 * len(odds), classes), EXCLUDED)
+        for row, group in enumerate([*(o.favoured for o in odds), *(o.others for o in odds)]):
+            groups[row, list(group)] = 0.0
+        self._constant("groups", groups)
 
     @classmethod
     def from_card(cls, card: ModelCard) -> Self:
@@ -177,11 +182,3 @@ def head_tensors(net: MelanomaNet) -> dict[str, NDArray[np.float32]]:
 def _weight(*shape: int, inputs: int) -> nn.Parameter:
     # He et al. 2015: preserves the variance through a ReLU; `inputs` is that of the whole W1, not of one part.
     return nn.Parameter(torch.randn(shape) * math.sqrt(2 / inputs))
-
-
-def _groups(odds: tuple[LogOdds, ...], classes: int) -> Tensor:
-    """Masks (6, K) to add before a softmax, three favoured groups, then three others: 0 inside, EXCLUDED outside."""
-    mask = torch.full((2 * len(odds), classes), EXCLUDED)
-    for row, group in enumerate([*(o.favoured for o in odds), *(o.others for o in odds)]):
-        mask[row, list(group)] = 0.0
-    return mask

@@ -89,6 +89,10 @@ def _row(folder: Path, line: int, cells: dict[str | None, str | None], card: Mod
         )
     slide = folder / given["slide"]
     patient, misread = lenient_patient(given, card.patient_fields)
+    try:
+        mpp_um = parse_scale(given["mpp"]) if given.get("mpp") else None
+    except UsageError as error:
+        raise PatientValueError(f"Line {line} of the manifest: {error}") from error
     return ManifestRow(
         path=slide,
         id=given.get("id") or slide.stem,
@@ -96,7 +100,7 @@ def _row(folder: Path, line: int, cells: dict[str | None, str | None], card: Mod
         patient=patient,
         specimen=_lenient(stated_specimen, given.get("specimen"), "specimen", misread),
         stain=_lenient(stated_stain, given.get("stain"), "stain", misread),
-        mpp_um=_scale(given.get("mpp"), line),
+        mpp_um=mpp_um,
         misread=tuple(misread),
     )
 
@@ -108,15 +112,6 @@ def _lenient(parse: Callable[[str], str], text: str | None, column: str, misread
     except PatientValueError:
         misread.append(column)
         return None
-
-
-def _scale(text: str | None, line: int) -> tuple[float, float] | None:
-    if not text:
-        return None
-    try:
-        return parse_scale(text)
-    except UsageError as error:
-        raise PatientValueError(f"Line {line} of the manifest: {error}") from error
 
 
 def parse_scale(text: str) -> tuple[float, float]:

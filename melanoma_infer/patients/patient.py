@@ -59,7 +59,9 @@ def strict_patient(given: Mapping[str, object], fields: Sequence[PatientField]) 
             continue
         text = str(value).strip().lower()
         if name == ULCERATION:
-            ulceration = _valid_ulceration(text)
+            if text not in ULCERATION_VALUES:
+                raise PatientValueError(f"{ULCERATION}: give {', '.join(ULCERATION_VALUES[:-1])} or {UNKNOWN}.")
+            ulceration = text
         if name in known:
             values[name] = _category(known[name], text)
         elif name != ULCERATION:
@@ -113,14 +115,11 @@ def _one_of(name: str, text: str, words: Sequence[str]) -> str:
 
 def one_hot(patient: Patient, fields: Sequence[PatientField]) -> NDArray[np.float64]:
     """The vector (P,) of a patient: for each field its values, then "unknown"."""
-    blocks = [_block(card_field, patient.values.get(card_field.name, UNKNOWN)) for card_field in fields]
-    return np.concatenate(blocks) if blocks else np.zeros(0)
-
-
-def _block(card_field: PatientField, value: str) -> NDArray[np.float64]:
-    block = np.zeros(card_field.columns)
-    block[-1 if value == UNKNOWN else card_field.values.index(value)] = 1.0
-    return block
+    columns: list[float] = []
+    for card_field in fields:
+        value = patient.values.get(card_field.name, UNKNOWN)
+        columns += [float(value == each) for each in (*card_field.values, UNKNOWN)]
+    return np.array(columns)
 
 
 def _category(card_field: PatientField, text: str) -> str:
@@ -166,12 +165,6 @@ def _number(text: str | None) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def _valid_ulceration(text: str) -> str:
-    if text not in ULCERATION_VALUES:
-        raise PatientValueError(f"{ULCERATION}: give {', '.join(ULCERATION_VALUES[:-1])} or {UNKNOWN}.")
-    return text
 
 
 def _no_such_field(name: str, known: list[str]) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.card import ModelCard
 from melanoma_infer.engines import load_engine
-from melanoma_infer.engines.base import Engine, Numerics, Outputs, first_non_finite
+from melanoma_infer.engines.base import Engine, Numerics, first_non_finite
 from melanoma_infer.engines.golden import golden_failure
 from melanoma_infer.errors import ParityError, SlideUnreadableError
 from melanoma_infer.patients.patient import Patient, one_hot
@@ -124,15 +124,14 @@ class Scorer:
         for outputs in self._engine.infer_each(readable()):
             while in_engine[0].pixels is None:
                 yield _unread(in_engine.popleft())
-            yield self._result(in_engine.popleft(), outputs)
+            read = in_engine.popleft()
+            if first_non_finite(outputs) is not None:
+                yield TileResult(read.tile, None, read.padded_fraction, "non-finite-output")
+                continue
+            tile = {name: values[0] for name, values in outputs.items()}
+            self._check_head(tile)
+            yield TileResult(read.tile, tile, read.padded_fraction)
         yield from map(_unread, in_engine)
-
-    def _result(self, read: ReadTile, outputs: Outputs) -> TileResult:
-        if first_non_finite(outputs) is not None:
-            return TileResult(read.tile, None, read.padded_fraction, "non-finite-output")
-        tile = {name: values[0] for name, values in outputs.items()}
-        self._check_head(tile)
-        return TileResult(read.tile, tile, read.padded_fraction)
 
     def _check_head(self, outputs: dict[str, NDArray[np.float32]]) -> None:
         """Compare the graph's probabilities with those of the head on the host, for an unknown patient."""

@@ -98,7 +98,11 @@ class SlideJob:
         """The outcome; the files of a slide that has a result are written."""
         if self._outcome is None:
             with self._bounded():
-                self._outcome = self._written()
+                result = self._result()
+                folder = self._out.folder_of(self._case.id, result.slide.digest)
+                with self._watch.timing("write"):
+                    self._out.write(folder, result)
+                self._outcome = SlideOutcome(self._case.id, self._case.case_id, 0, "", "", 0.0, folder, result)
         assert self._outcome is not None  # what was not written has failed
         self.close()
         return replace(self._outcome, seconds=self._seconds)
@@ -124,13 +128,6 @@ class SlideJob:
             self._fail(MminferError(f"This is a bug in mminfer, please report it ({cause})."))
         finally:
             self._seconds += time.perf_counter() - started
-
-    def _written(self) -> SlideOutcome:
-        result = self._result()
-        folder = self._out.folder_of(self._case.id, result.slide.digest)
-        with self._watch.timing("write"):
-            self._out.write(folder, result)
-        return SlideOutcome(self._case.id, self._case.case_id, 0, "", "", 0.0, folder, result)
 
     def _result(self) -> SlideResult:
         assert self._plan is not None  # `prepare` came first
@@ -164,7 +161,9 @@ def _settings_digest(request: SlideRequest, scorer: Scorer, identity: Identity) 
     case = request.case
     if case.patient is not None and not case.patient_in_output:
         return None
-    numerics = scorer.numerics
+    numerics, tissue = scorer.numerics, request.settings.tissue
+    mask = Path(tissue)
+    is_mask = tissue not in ("auto", "all") and mask.is_file()
     return digest_of(
         {
             "version": VERSION,
@@ -173,15 +172,10 @@ def _settings_digest(request: SlideRequest, scorer: Scorer, identity: Identity) 
             # A part of the verdict that `mminfer verify` may change between two runs.
             "engine_band": engine_band(scorer.bundle, numerics.engine, numerics.precision, numerics.device),
             "settings": request.settings.model_dump(),
-            "mask": _mask_digest(request.settings.tissue),
+            # The content of a mask: the same path may hold another mask tomorrow.
+            "mask": hashlib.sha256(mask.read_bytes()).hexdigest() if is_mask else None,
             "patient": vars(case.patient) if case.patient else None,
             "case_id": case.case_id,
             "slide": identity.digest,
         }
     )
-
-
-def _mask_digest(tissue: str) -> str | None:
-    """A digest of the mask's content: the same path may hold another mask tomorrow."""
-    mask = Path(tissue)
-    return hashlib.sha256(mask.read_bytes()).hexdigest() if tissue not in ("auto", "all") and mask.is_file() else None

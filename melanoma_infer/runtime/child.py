@@ -40,7 +40,9 @@ def run_child(module: str, *arguments: str | Path, seconds: float) -> ChildFailu
         return ChildFailure(f"stopped after {seconds:.4g} s")
     if ended.returncode == 0:
         return None
-    return ChildFailure(_ending(ended.returncode), _error(ended.stderr.decode(errors="replace")))
+    died = -ended.returncode in set(signal.Signals)
+    ending = signal.Signals(-ended.returncode).name if died else f"exit {ended.returncode}"
+    return ChildFailure(ending, _error(ended.stderr.decode(errors="replace")))
 
 
 def child_command(module: str, *arguments: str | Path) -> list[str]:
@@ -52,12 +54,6 @@ def child_environment() -> dict[str, str]:
     """This process's environment and import path, for a child."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(UNSAFE)}
     return kept | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-
-
-def _ending(returncode: int) -> str:
-    if -returncode in set(signal.Signals):
-        return signal.Signals(-returncode).name
-    return f"exit {returncode}"
 
 
 def _error(stderr: str) -> str:

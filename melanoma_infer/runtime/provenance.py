@@ -28,14 +28,10 @@ RUNTIMES = (
 )
 
 
-def _own_version() -> str:
-    try:
-        return version(TOOL)
-    except PackageNotFoundError:
-        return "0+uninstalled"
-
-
-VERSION = _own_version()
+try:
+    VERSION = version(TOOL)
+except PackageNotFoundError:
+    VERSION = "0+uninstalled"
 
 
 def versions() -> dict[str, str]:

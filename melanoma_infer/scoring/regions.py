@@ -74,14 +74,23 @@ def stitch(
         tissue: where evidence may be shown.
     """
     cells_a_tile = tiles.cam.shape[2:] if has_maps(card) and tiles.cam is not None else None
-    cell_l0 = _cell_l0(geometry, scale, cells_a_tile)
+    if cells_a_tile is None:
+        cell_um = (geometry.stride_um, geometry.stride_um)
+        cells = (max(1, round(geometry.tile_um / geometry.stride_um)),) * 2
+    else:
+        cell_um = (geometry.tile_um / cells_a_tile[1], geometry.tile_um / cells_a_tile[0])
+        cells = cells_a_tile
+    cell_l0 = (cell_um[0] / scale.x_um, cell_um[1] / scale.y_um)
     shape = (_cells(size_l0.height, cell_l0[1]), _cells(size_l0.width, cell_l0[0]))
     sums, counts = np.zeros((2, *shape)), np.zeros(shape)
     for row in np.flatnonzero(tiles.status == "ok"):
-        patch = _tile_evidence(tiles, card, int(row), cells_a_tile or _span(geometry))
+        patch = _tile_evidence(tiles, card, int(row), cells)
         place = _Place.of(tiles, int(row), cell_l0, patch.shape, shape)
         sums[0][place.on_grid] += patch[place.on_tile]
-        sums[1][place.on_grid] += patch[place.on_tile] * _malignant_share(tiles.probabilities[row], card)
+        p_lesion, p_malignant = (
+            tiles.probabilities[row][list(columns)].sum() for columns in (card.lesion_columns, card.malignant_columns)
+        )
+        sums[1][place.on_grid] += patch[place.on_tile] * (p_malignant / p_lesion if p_lesion > 0 else 0.0)
         counts[place.on_grid] += 1
     on_tissue = _tissue_fractions(tissue, cell_l0, shape, size_l0) >= CELL_TISSUE_MIN
     with np.errstate(invalid="ignore"):
@@ -92,7 +101,8 @@ def stitch(
 def find_regions(maps: StitchedMaps, card: ModelCard, *, size_l0: SizePx, scale: Scale, tissue: Tissue) -> list[Region]:
     """The regions of a slide, largest first."""
     labels, _ = ndimage.label(np.nan_to_num(maps.lesion, nan=-1.0) >= max(card.region_threshold, 1e-9))
-    sections = _sections(tissue)
+    # Tissue sections are numbered from 1 in reading order of their first pixels; 0 is background.
+    sections: NDArray[np.int32] = ndimage.label(tissue.mask, np.ones((3, 3)))[0]
     # Only the bounding box of each region is searched: a slide may have thousands.
     found = [
         _Cells.of(maps, labels[box] == label, box) for label, box in enumerate(ndimage.find_objects(labels), start=1)
@@ -160,19 +170,6 @@ def regions_note(maps: StitchedMaps, scale: Scale) -> str:
     return f"The model gives no maps: drawn at the resolution of the tiles, {side_um:.0f} µm."
 
 
-def _cell_l0(geometry: Geometry, scale: Scale, cells_a_tile: tuple[int, ...] | None) -> tuple[float, float]:
-    """Width and height of a cell in l0 pixels."""
-    if cells_a_tile is None:
-        return geometry.stride_um / scale.x_um, geometry.stride_um / scale.y_um
-    return geometry.tile_um / cells_a_tile[1] / scale.x_um, geometry.tile_um / cells_a_tile[0] / scale.y_um
-
-
-def _span(geometry: Geometry) -> tuple[int, int]:
-    """Cells that a tile covers where a cell is one stride."""
-    side = max(1, round(geometry.tile_um / geometry.stride_um))
-    return side, side
-
-
 def _cells(length_l0: int, cell_l0: float) -> int:
     return max(1, int(np.ceil(length_l0 / cell_l0 - 1e-6)))
 
@@ -184,12 +181,6 @@ def _tile_evidence(tiles: TileTable, card: ModelCard, row: int, cells: tuple[int
         return np.full(cells, lesion)
     share = np.clip(tiles.cam[row, 0].astype(np.float64) / card.cam_scale, 0.0, 1.0)
     return lesion * np.asarray(share)
-
-
-def _malignant_share(probabilities: NDArray[np.float64], card: ModelCard) -> float:
-    """p(malignant) / p(lesion) of one tile."""
-    lesion = probabilities[list(card.lesion_columns)].sum()
-    return float(probabilities[list(card.malignant_columns)].sum() / lesion) if lesion > 0 else 0.0
 
 
 @dataclass(frozen=True)
@@ -220,12 +211,6 @@ def _tissue_fractions(
     areas = np.diff(ys)[:, None] * np.diff(xs)[None, :]
     fractions: NDArray[np.float64] = TissueArea(tissue).on_grid(xs, ys) / np.maximum(areas, 1e-9)
     return fractions
-
-
-def _sections(tissue: Tissue) -> NDArray[np.int32]:
-    """Connected tissue sections, numbered from 1 in reading order of their first pixels; 0 is background."""
-    labels: NDArray[np.int32] = ndimage.label(tissue.mask, np.ones((3, 3)))[0]
-    return labels
 
 
 def _to_l0(ring: NDArray[np.int64], cell_l0: tuple[float, float], size_l0: SizePx) -> Ring:

@@ -33,7 +33,11 @@ def open_reader(path: Path) -> SlideReader:
     """
     from melanoma_infer.slides import image_reader, openslide_reader
 
-    head = _first_bytes(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(132)
+    except OSError as error:
+        raise storage_error(error) from error
     if openslide_reader.knows(path):
         return openslide_reader.OpenSlideReader(path)
     if path.suffix.lower() in IMAGE_SUFFIXES:
@@ -47,14 +51,6 @@ def open_reader(path: Path) -> SlideReader:
         f"No reader knows this format. Slides that OpenSlide reads ({', '.join(SLIDE_SUFFIXES)}) and plain images "
         f"({', '.join(IMAGE_SUFFIXES)}) can be scored; convert others to a pyramidal TIFF."
     )
-
-
-def _first_bytes(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(132)
-    except OSError as error:
-        raise storage_error(error) from error
 
 
 def storage_error(error: OSError) -> SlideUnreadableError | TransientIOError:

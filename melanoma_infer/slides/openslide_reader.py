@@ -89,6 +89,9 @@ def _facts(slide: openslide.OpenSlide) -> SlideFacts:
         raise SlideUnreadableError("The slide's header names impossible sizes. Copy the file again.")
     if any(_tile_pixels(properties, level) > TILE_PIXELS_MAX for level in range(len(sizes))):
         raise SlideUnreadableError("The slide's header names impossible tiles. Copy the file again.")
+    x_um, y_um = (
+        _number(properties.get(name)) for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
+    )
     return SlideFacts(
         reader="openslide",
         reader_version=f"{openslide.__library_version__}",
@@ -96,7 +99,7 @@ def _facts(slide: openslide.OpenSlide) -> SlideFacts:
         size_l0=sizes[0],
         level_downsamples=tuple(slide.level_downsamples),
         level_sizes=sizes,
-        scale=_scale(properties.get(openslide.PROPERTY_NAME_MPP_X), properties.get(openslide.PROPERTY_NAME_MPP_Y)),
+        scale=Scale(x_um, y_um) if x_um is not None and y_um is not None else None,
         objective_power=_number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
         background=_background(properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR)),
         quickhash=properties.get(openslide.PROPERTY_NAME_QUICKHASH1),
@@ -108,11 +111,6 @@ def _tile_pixels(properties: Mapping[str, str], level: int) -> float:
     """Pixels in one tile of the file; 0 if the format has no tiles."""
     width, height = (_number(properties.get(f"openslide.level[{level}].tile-{side}")) for side in ("width", "height"))
     return (width or 0) * (height or 0)
-
-
-def _scale(x: str | None, y: str | None) -> Scale | None:
-    x_um, y_um = _number(x), _number(y)
-    return Scale(x_um, y_um) if x_um is not None and y_um is not None else None
 
 
 def _number(text: str | None) -> float | None:

@@ -91,7 +91,12 @@ class TiffReader(Closing):
                 left_out.append(within_region)
             else:
                 pixels[within_region] = tile[within_tile]
-        return _transparent(pixels, left_out) if left_out else pixels
+        if not left_out:
+            return pixels
+        rgba = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
+        for part in left_out:
+            rgba[part] = 0
+        return rgba
 
     def _decoded(self, page: _TiledPage, index: int) -> NDArray[np.uint8] | None:
         """The pixels (h, w, 3) of a tile; None if it is missing from the file. Raises one of `_FAILED`."""
@@ -167,20 +172,15 @@ def _common(tile_start: int, tile_side: int, start: int, side: int) -> tuple[sli
     return slice(low - tile_start, high - tile_start), slice(low - start, high - start)
 
 
-def _transparent(pixels: NDArray[np.uint8], where: list[tuple[slice, slice]]) -> NDArray[np.uint8]:
-    rgba = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
-    for part in where:
-        rgba[part] = 0
-    return rgba
-
-
 def _pages_of_levels(facts: SlideFacts, tiff: tifffile.TiffFile) -> dict[int, _TiledPage]:
     """The page of each level, if there is exactly one and it can be decoded here."""
     if facts.vendor not in VENDORS:
         return {}
     found = {}
     for level, (size, downsample) in enumerate(zip(facts.level_sizes, facts.level_downsamples, strict=True)):
-        pages: list[Any] = [page for page in tiff.pages if _is_decodable(page) and _size(page) == size]
+        pages: list[Any] = [
+            page for page in tiff.pages if _is_decodable(page) and SizePx(page.imagewidth, page.imagelength) == size
+        ]
         # At fractional downsamples OpenSlide interpolates between pixels.
         if len(pages) == 1 and downsample == round(downsample):
             page = pages[0]
@@ -196,7 +196,3 @@ def _is_decodable(page: Any) -> bool:
         and page.planarconfig == 1
         and (page.compression == JPEG_2000_RGB or (page.compression == JPEG and page.photometric in (RGB, YCBCR)))
     )
-
-
-def _size(page: Any) -> SizePx:
-    return SizePx(page.imagewidth, page.imagelength)
