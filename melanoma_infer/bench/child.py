@@ -89,7 +89,12 @@ def _plain(subject: Subject, bundle: Bundle, threads: int) -> _Ready:
     def probabilities(images: torch.Tensor) -> torch.Tensor:
         return net.tail(net.backbone(images).float(), net.depth(images).float()).probabilities
 
-    compute = _compiled(probabilities) if subject.compiled else probabilities
+    compute: Callable[[torch.Tensor], torch.Tensor] = probabilities
+    if subject.compiled:
+        from torch._inductor import config
+
+        config.freezing = True  # the weights become constants of the graph
+        compute = torch.compile(probabilities, dynamic=False)  # one graph per shape
 
     def runner(variant: Variant) -> Run:
         layout = torch.channels_last if variant.channels_last else torch.contiguous_format
@@ -109,16 +114,6 @@ def _plain(subject: Subject, bundle: Bundle, threads: int) -> _Ready:
     best = _best_variant(subject.variants, seconds_per_tile)
     layout = "channels-last" if best.channels_last else "channels-first"
     return _Ready(runner(best), tiles_per_call=best.batch, batch=best.batch, layout=layout)
-
-
-def _compiled(call: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    """The function compiled by torch.compile, one graph per shape, with the weights as constants."""
-    import torch
-    from torch._inductor import config
-
-    config.freezing = True
-    compiled: Callable[[Any], Any] = torch.compile(call, dynamic=False)
-    return compiled
 
 
 def _best_variant(variants: Sequence[Variant], seconds_per_tile: Callable[[Variant], float]) -> Variant:

@@ -94,25 +94,21 @@ class Api:
             self.logger.heard = before
 
 
+@cache
 def import_api(name: ApiName) -> Api:
-    """The library with that name, imported once.
+    """The library with that name, with one logger for the whole process.
 
     Raises:
         EngineUnavailableError: it is not installed, or does not load.
     """
     try:
-        return _imported(name)
+        trt: Any = import_module(MODULES[name])
+        return Api(name, trt, new_logger(trt))
     except (ImportError, OSError, RuntimeError) as error:  # its package loads its shared libraries itself
         raise EngineUnavailableError(
             f"{TITLES[name]} does not load here ({in_one_line([str(error)])}). "
             f"Install it: pip install 'mminfer[{name}]'."
         ) from error
-
-
-@cache
-def _imported(name: ApiName) -> Api:
-    trt: Any = import_module(MODULES[name])
-    return Api(name, trt, new_logger(trt))
 
 
 def new_logger(trt: Any) -> Any:

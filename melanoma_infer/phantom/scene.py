@@ -188,25 +188,21 @@ def _surface_at(seed: int, skin: Skin, x_um: float) -> float:
 
 
 def _lesion(seed: int, skin: Skin) -> Lesion:
-    """A lesion in the middle third of the section, at least a quarter as wide and up to half as deep as the section."""
+    """A lesion near the middle: about a third of the section (or of three thicknesses) wide, up to half of it deep."""
     width = skin.right_um - skin.left_um
     place, breadth, deep, *lobes = draws(3 + 2 * DISCS, stream(seed, _LESION))
     middle = skin.left_um + width * (0.4 + 0.2 * place)
     half = min(width, 3 * skin.thickness_um) * (0.13 + 0.05 * breadth)
     depth = skin.thickness_um * (0.3 + 0.2 * deep)
-    return Lesion(tuple(_disc(seed, skin, middle, half, depth, i, lobes[2 * i : 2 * i + 2]) for i in range(DISCS)))
-
-
-def _disc(
-    seed: int, skin: Skin, middle_um: float, half_um: float, depth_um: float, index: int, random: list[float]
-) -> Disc:
-    """One of the lobes, which are side by side; the middle ones reach deepest."""
-    across = (2 * index / (DISCS - 1) - 1) * 0.85
-    x = middle_um + across * half_um
-    reach = depth_um * (1 - across**2) * (0.72 + 0.28 * random[0])
-    # Lobes are 0.28 · half_um apart, so a radius above half of that leaves no gap.
-    radius = half_um * (0.24 + 0.12 * random[1])
-    return Disc(x, _surface_at(seed, skin, x) + reach - radius, radius)
+    discs = []
+    for i in range(DISCS):  # side by side; the middle ones reach deepest
+        across = (2 * i / (DISCS - 1) - 1) * 0.85
+        x = middle + across * half
+        reach = depth * (1 - across**2) * (0.72 + 0.28 * lobes[2 * i])
+        # Lobes are 0.28 · half apart, so a radius above half of that leaves no gap.
+        radius = half * (0.24 + 0.12 * lobes[2 * i + 1])
+        discs.append(Disc(x, _surface_at(seed, skin, x) + reach - radius, radius))
+    return Lesion(tuple(discs))
 
 
 def _structures(seed: int, skin: Skin) -> tuple[Structure, ...]:
