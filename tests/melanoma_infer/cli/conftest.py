@@ -16,7 +16,7 @@ from melanoma_infer.cli.app import main
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended."""
+    """The exit code and output of a command."""
 
     code: int
     out: str
@@ -28,7 +28,7 @@ Run = Callable[..., Ended]
 
 @pytest.fixture
 def mminfer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Run a command and say how it ended."""
+    """Run a command; returns its exit code and output."""
 
     def run(*argv: object) -> Ended:
         monkeypatch.setattr(sys, "argv", ["mminfer", *map(str, argv)])
