@@ -109,11 +109,11 @@ def test_the_readme_s_figures_are_rows_of_the_results():
 
     results, readme = ROOT / "benchmarks" / "results", (ROOT / "README.md").read_text()
     rows = json.loads((results / "engines.json").read_text())["rows"]
-    told = {(row["engine"], row["precision"]): row for row in rows}
+    result = {(row["engine"], row["precision"]): row for row in rows}
     shown = re.findall(r"^\| `([a-z-]+)` ([a-z0-9]+) \|(.*)\|$", readme, re.MULTILINE)
     assert len(shown) >= 6
     for engine, precision, cells in shown:
-        row = told[engine, precision]
+        row = result[engine, precision]
         ratios = [row["ratio_to_nchw"], row["ratio_to_best"]]
         expected = [f"{value:.1f}" for value in (row["tiles_per_s"], *ratios)]
         expected += [f"{row['share_of_peak']:.0%}", f"{row['p999_dp']:.0e}"]

@@ -14,7 +14,7 @@ from melanoma_infer.cli.console import note, say, table
 from melanoma_infer.errors import EngineUnavailableError, ParityError, UsageError
 
 if TYPE_CHECKING:
-    from melanoma_infer.bundle.bundle import Bundle, ParityRow
+    from melanoma_infer.bundle.bundle import Bundle
 
 app = typer.Typer(help="Inspect and make model bundles.", no_args_is_help=True)
 
@@ -184,11 +184,10 @@ def _say_made(out: Path, json: bool) -> None:
         say(json_module.dumps({"bundle": str(out), "digest": made.digest, "parity": rows}))
         return
     say(str(out))
-    say(table([("engine", "max |Δp|", "flips", "on"), *(_parity_cells(row) for row in made.parity)]))
-
-
-def _parity_cells(row: ParityRow) -> tuple[str, str, str, str]:
-    return (f"{row.engine} {row.precision}", f"{row.max_dp:.1e}", str(row.decision_flips), row.on)
+    cells = [
+        (f"{row.engine} {row.precision}", f"{row.max_dp:.1e}", str(row.decision_flips), row.on) for row in made.parity
+    ]
+    say(table([("engine", "max |Δp|", "flips", "on"), *cells]))
 
 
 def _card_rows(bundle: Bundle) -> list[tuple[str, str]]:

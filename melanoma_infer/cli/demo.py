@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from melanoma_infer.cli.console import note, progress_bar, say, table
+from melanoma_infer.cli.console import note, say, table
+from melanoma_infer.cli.running import score_and_record, tell_failure
 
 if TYPE_CHECKING:
-    from melanoma_infer.bundle.bundle import Bundle
     from melanoma_infer.phantom.scene import LesionKind
     from melanoma_infer.result import SlideOutcome
 
@@ -41,13 +41,23 @@ def demo(
 ) -> None:
     """Draw two slides, one with a lesion and one without, and score them. A second run is quick."""
     from melanoma_infer.bundle.bundle import open_bundle
+    from melanoma_infer.patients.case import SlideCase
     from melanoma_infer.phantom.mark import CAUTION
+    from melanoma_infer.pipeline.request import RunOptions, SlideRequest
+    from melanoma_infer.pipeline.scorer import Scorer
+    from melanoma_infer.settings import Settings
 
     bundle = open_bundle("demo")
     slides = [_drawn(out / f"{name}.svs", lesion) for name, lesion in SLIDES.items()]
-    outcomes = _scored(slides, bundle, out / "results")
-    for outcome in outcomes:
-        _tell(outcome, out / f"{outcome.id}.json")
+    requests = [SlideRequest(path, SlideCase(path.stem), Settings()) for path in slides]
+    outcomes = score_and_record(
+        requests,
+        Scorer(bundle),
+        out / "results",
+        command=["demo"],
+        options=RunOptions(),
+        tell=lambda outcome: _tell(outcome, out / f"{outcome.id}.json"),
+    )
     say(WHY_TRAINED if bundle.card.trained else WHY_UNTRAINED)
     say(f"\n{CAUTION}\n")
     say("Try next:")
@@ -76,30 +86,6 @@ def _drawn(path: Path, lesion: LesionKind) -> Path:
     return path
 
 
-def _scored(slides: list[Path], bundle: Bundle, out: Path) -> list[SlideOutcome]:
-    """The outcomes of the slides, scored in the same way as by `mminfer score`."""
-    from melanoma_infer.patients.case import SlideCase
-    from melanoma_infer.pipeline.flow import score_slides
-    from melanoma_infer.pipeline.request import SlideRequest
-    from melanoma_infer.pipeline.scorer import Scorer
-    from melanoma_infer.reports.output import OutputFolder
-    from melanoma_infer.reports.run_files import RunFiles
-    from melanoma_infer.settings import Settings
-
-    scorer = Scorer(bundle)
-    requests = [SlideRequest(path, SlideCase(path.stem), Settings()) for path in slides]
-    outcomes: list[SlideOutcome] = []
-    with (
-        OutputFolder(out) as folder,
-        RunFiles(out, bundle, scorer.numerics, command=["demo"]) as run,
-        progress_bar() as progress,
-    ):
-        for outcome in score_slides(requests, scorer, folder, progress=progress):
-            run.add(outcome)
-            outcomes.append(outcome)
-    return outcomes
-
-
 def _tell(outcome: SlideOutcome, truth: Path) -> None:
     """Print what was drawn, what the model says about it, and where the report is."""
     import json
@@ -107,7 +93,7 @@ def _tell(outcome: SlideOutcome, truth: Path) -> None:
     from melanoma_infer.reports.words import finding
 
     if outcome.result is None or outcome.folder is None:
-        note(f"{outcome.id}: failed at {outcome.stage!r} (exit {outcome.exit_code}): {outcome.message}")
+        tell_failure(outcome)
         return
     drawn = json.loads(truth.read_text(encoding="utf-8"))
     what = "the same skin without a lesion"

@@ -10,20 +10,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from melanoma_infer.cli import options as opt
+from melanoma_infer.cli.calibration import calibration_tiles
 from melanoma_infer.cli.console import note, plural, say, table
-from melanoma_infer.cli.requests import checked_settings
-from melanoma_infer.errors import EngineUnavailableError, OutputError, SlideUnreadableError, UsageError
+from melanoma_infer.errors import EngineUnavailableError, OutputError, UsageError
 
 if TYPE_CHECKING:
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from melanoma_infer.bundle.bundle import Bundle, ParityRow
+    from melanoma_infer.bundle.bundle import Bundle
     from melanoma_infer.engines.engine_file import EngineManifest
-    from mminfer_export.precisions import Tiles
-
-CALIBRATION_TILES_MAX = 32
-"""For all slides together: with twice as many, no range changed by more than a few percent."""
 
 
 class Target(StrEnum):
@@ -99,6 +92,8 @@ def export(
     if (calibration or tile_um is not None) and precision is not Precision.int8:
         raise UsageError("--calibration and --tile-um are only for --precision int8: no other precision needs ranges.")
     _require_fitting(to, target, device, calibrated=bool(calibration) or tile_um is not None, stripped=strip_weights)
+    if tile_um is not None and not calibration:
+        raise UsageError("--tile-um sets the tiles of the calibration slides. Give at least one --calibration SLIDE.")
     match to:
         case Target.onnx if out is not None:
             if out.exists():
@@ -106,7 +101,7 @@ def export(
                     f"{out.name} exists, and bundles are never overwritten. Remove it, or choose another --out."
                 )
             opened = open_bundle(bundle)
-            _export_onnx(opened, out, precision, _calibration(calibration or [], opened, tile_um), json=json)
+            _export_onnx(opened, out, precision, calibration or [], tile_um, json=json)
         case Target.onnx:
             raise UsageError("Give --out NEW.mminfer, the bundle to create.")
         case Target.tensorrt_rtx:
@@ -128,22 +123,36 @@ def _require_fitting(to: Target, target: str | None, device: str | None, *, cali
             raise UsageError(f"{option} is only for --to {' or '.join(targets)}, not for --to {to}.")
 
 
-def _export_onnx(bundle: Bundle, out: Path, precision: Precision, calibration: Tiles | None, *, json: bool) -> None:
+def _export_onnx(
+    bundle: Bundle, out: Path, precision: Precision, calibration: list[Path], tile_um: float | None, *, json: bool
+) -> None:
     import json as json_module
 
     try:
-        from mminfer_export.precisions import make_precision, write_with
+        from mminfer_export.precisions import Tiles, make_precision, write_with
     except ImportError as error:
         raise _missing(error) from error
-    added = make_precision(bundle, precision.value, calibration)
+    tiles = Tiles(*calibration_tiles(calibration, bundle, tile_um)) if calibration else None
+    added = make_precision(bundle, precision.value, tiles)
     write_with(bundle, [added], out)
     if json:
         rows = [row.model_dump() for row in added.rows]
-        told = {"out": str(out), "precision": added.precision, "kept_float": added.kept_float, "parity": rows}
-        say(json_module.dumps({**told, "bytes": len(added.graph)}))
+        result = {"out": str(out), "precision": added.precision, "kept_float": added.kept_float, "parity": rows}
+        say(json_module.dumps({**result, "bytes": len(added.graph)}))
         return
     say(str(out))
-    say(table([("engine", "p99.9 |Δp|", "p99.9 |Δmm|", "flips", "on"), *(_cells(row) for row in added.rows)]))
+    header = ("engine", "p99.9 |Δp|", "p99.9 |Δmm|", "flips", "on")
+    cells = [
+        (
+            f"{row.engine} {row.precision}",
+            f"{row.p999_dp:.1e}",
+            "" if row.p999_dmm is None else f"{row.p999_dmm:.1e}",
+            str(row.decision_flips),
+            row.on,
+        )
+        for row in added.rows
+    ]
+    say(table([header, *cells]))
     if added.kept_float:
         note(f"{plural(len(added.kept_float), 'layer')} kept in float: in int8, too little of the tolerance was left.")
     sizes = {"fp32": len(bundle.graphs["fp32"]), precision.value: len(added.graph)}
@@ -186,52 +195,8 @@ def _say_engine(path: Path, manifest: EngineManifest, seconds: float, *, json: b
     )
 
 
-def _calibration(slides: list[Path], bundle: Bundle, tile_um: float | None) -> Tiles | None:
-    """At most CALIBRATION_TILES_MAX tiles, the same number from each slide, evenly spread over it."""
-    if not slides:
-        if tile_um is not None:
-            raise UsageError(
-                "--tile-um sets the tiles of the calibration slides. Give at least one --calibration SLIDE."
-            )
-        return None
-    import numpy as np
-
-    try:
-        from mminfer_export.precisions import Tiles
-    except ImportError as error:
-        raise _missing(error) from error
-    per_slide = max(1, CALIBRATION_TILES_MAX // len(slides))
-    pixels = np.concatenate([_tiles_of(slide, bundle, tile_um, per_slide) for slide in slides])
-    return Tiles(pixels, f"{len(pixels)} tiles of {plural(len(slides), 'slide')}")
-
-
-def _tiles_of(path: Path, bundle: Bundle, tile_um: float | None, wanted: int) -> NDArray[np.uint8]:
-    import numpy as np
-
-    from melanoma_infer.runtime.cores import available_cores
-    from melanoma_infer.slides import open_slide
-    from melanoma_infer.tiles.plan import plan_slide
-    from melanoma_infer.tiles.reading import read_tiles
-
-    with open_slide(path) as slide:
-        plan = plan_slide(slide, bundle.card, checked_settings(None, tile_um=tile_um))
-        rows = sorted({int(row) for row in np.linspace(0, len(plan.tiles) - 1, min(wanted, len(plan.tiles)))})
-        with read_tiles(slide, plan, tiles=[plan.tiles[row] for row in rows], threads=available_cores()) as reads:
-            pixels = [read.pixels for read in reads if read.pixels is not None]
-    if not pixels:
-        raise SlideUnreadableError(
-            f"The calibration slide {path.stem} has no readable tile with tissue. Give another --calibration."
-        )
-    return np.stack(pixels)
-
-
 def _missing(error: ImportError) -> EngineUnavailableError:
     return EngineUnavailableError(
         f"Exporting needs {error.name or 'a package'}, which cannot be imported here. "
         "Install it: pip install 'mminfer[export]'"
     )
-
-
-def _cells(row: ParityRow) -> tuple[str, ...]:
-    depth = "" if row.p999_dmm is None else f"{row.p999_dmm:.1e}"
-    return (f"{row.engine} {row.precision}", f"{row.p999_dp:.1e}", depth, str(row.decision_flips), row.on)

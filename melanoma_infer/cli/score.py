@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import typer
 
 from melanoma_infer.cli import options as opt
-from melanoma_infer.cli.console import note, patient_values, plural, progress_bar, say
+from melanoma_infer.cli.console import note, patient_values, plural, say
 from melanoma_infer.cli.requests import PatientOptions, SlideOptions, slide_requests
+from melanoma_infer.cli.running import score_and_record, tell_failure
 from melanoma_infer.errors import BundleError, RefusedError, UsageError
 
 if TYPE_CHECKING:
     from melanoma_infer.bundle.bundle import Bundle
     from melanoma_infer.pipeline.request import RunOptions, SlideRequest
-    from melanoma_infer.pipeline.scorer import Scorer
     from melanoma_infer.result import SlideOutcome
 
 SOME_FAILED = 3
@@ -86,9 +86,11 @@ def score(
 ) -> None:
     """Score one or many slides. Slides already finished with the same bundle and settings are skipped."""
     from melanoma_infer.pipeline.request import RunOptions
+    from melanoma_infer.runtime.privacy import redacted_argv
     from melanoma_infer.slides.choice import reader_choice
 
-    output = OutputOptions(out, json, dry_run, fail_fast, _verdicts(fail_on or ()), _command_shown(context))
+    command = redacted_argv(sys.argv[1:], {name for param in context.command.params for name in param.opts})
+    output = OutputOptions(out, json, dry_run, fail_fast, _verdicts(fail_on or ()), command)
     values = patient_values(patient or [], age=age, sex=sex, site=site, ulceration=ulceration)
     wanted = SlideOptions(
         slides or [], patients, reader_choice(reader), mpp, tile_um, stride_um, tissue, aggregate, stain, specimen
@@ -120,13 +122,6 @@ def _verdicts(names: Sequence[str]) -> list[str]:
     return wanted
 
 
-def _command_shown(context: typer.Context) -> list[str]:
-    """The command line without values that could name a file or a patient."""
-    from melanoma_infer.runtime.privacy import redacted_argv
-
-    return redacted_argv(sys.argv[1:], {name for param in context.command.params for name in param.opts})
-
-
 def _run(
     requests: Sequence[SlideRequest],
     bundle: Bundle,
@@ -156,31 +151,16 @@ def _run(
         note(f"{bundle.name} on {scorer.numerics}")
         for why in scorer.skipped:
             note(f"skipped {why}")
-    _exit(_score_all(requests, scorer, output, run_options), output.fail_on, len(requests))
-
-
-def _score_all(
-    requests: Sequence[SlideRequest], scorer: Scorer, output: OutputOptions, run_options: RunOptions
-) -> list[SlideOutcome]:
-    """Score the slides, and print each outcome as soon as it is known."""
-    from melanoma_infer.pipeline.flow import score_slides
-    from melanoma_infer.reports.output import OutputFolder
-    from melanoma_infer.reports.run_files import RunFiles
-
-    outcomes: list[SlideOutcome] = []
-    with (
-        OutputFolder(output.folder) as folder,
-        RunFiles(output.folder, scorer.bundle, scorer.numerics, command=output.command) as run,
-        progress_bar() as progress,
-        closing(score_slides(requests, scorer, folder, options=run_options, progress=progress)) as scored,
-    ):
-        for outcome in scored:
-            run.add(outcome)
-            outcomes.append(outcome)
-            _tell(outcome, json=output.json)
-            if output.fail_fast and outcome.exit_code:
-                break
-    return outcomes
+    outcomes = score_and_record(
+        requests,
+        scorer,
+        output.folder,
+        command=output.command,
+        options=run_options,
+        tell=partial(_tell, json=output.json),
+        fail_fast=output.fail_fast,
+    )
+    _exit(outcomes, output.fail_on, len(requests))
 
 
 def _tell(outcome: SlideOutcome, *, json: bool) -> None:
@@ -188,7 +168,7 @@ def _tell(outcome: SlideOutcome, *, json: bool) -> None:
     from melanoma_infer.reports.words import finding, tiles_line
 
     if outcome.result is None:
-        note(f"{outcome.id or 'a slide'}: failed at {outcome.stage!r} (exit {outcome.exit_code}): {outcome.message}")
+        tell_failure(outcome)
     elif json:
         say(result_json.render_line(outcome.result))
     else:

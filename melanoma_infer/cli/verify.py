@@ -56,17 +56,23 @@ def verify(
 ) -> None:
     """Compare every engine and precision with the reference on the same tiles; exit 22 if one exceeds a tolerance."""
     from melanoma_infer.bundle.bundle import open_bundle
+    from melanoma_infer.runtime.cores import available_cores
+    from melanoma_infer.verification.sample import drawn_sample, slide_sample
 
     opened = open_bundle(bundle)
     settings = checked_settings(mpp, tile_um=tile_um)
     selection = EngineSelection(engine or (), precision or (), threads, device)
-    if expected is None:
-        _verify(opened, bundle, _sample(opened, slide, settings, drawn, threads), selection, json=json)
+    if expected is not None:
+        if slide is None:
+            raise UsageError("--expected needs --slide: the slide for which your code gave these numbers.")
+        found, page = _compare_with(opened, slide, expected, out, settings, selection)
+        _tell_comparison(found, page, json=json)
         return
     if slide is None:
-        raise UsageError("--expected needs --slide: the slide for which your code gave these numbers.")
-    found, page = _compare_with(opened, slide, expected, out, settings, selection)
-    _tell_comparison(found, page, json=json)
+        sample = drawn_sample(opened, drawn)
+    else:
+        sample = slide_sample(opened, slide, settings, threads=threads or available_cores())
+    _verify(opened, bundle, sample, selection, json=json)
 
 
 def _verify(bundle: Bundle, source: str, sample: Sample, selection: EngineSelection, *, json: bool) -> None:
@@ -96,15 +102,6 @@ def _verify(bundle: Bundle, source: str, sample: Sample, selection: EngineSelect
         raise ParityError(f"Beyond a tolerance: {names}. `--engine auto` skips these; do not select them yourself.")
     if missing := [each for each in table.unavailable if each.engine in selection.engines]:
         raise EngineUnavailableError(f"{missing[0].engine} {missing[0].precision} was not verified. {missing[0].why}")
-
-
-def _sample(bundle: Bundle, slide: Path | None, settings: Settings, drawn: int, threads: int | None) -> Sample:
-    from melanoma_infer.runtime.cores import available_cores
-    from melanoma_infer.verification.sample import drawn_sample, slide_sample
-
-    if slide is None:
-        return drawn_sample(bundle, drawn)
-    return slide_sample(bundle, slide, settings, threads=threads or available_cores())
 
 
 def _as_json(bundle: Bundle, table: Verification) -> dict[str, object]:
@@ -177,7 +174,7 @@ def _tell_comparison(found: Comparison, page: Path, *, json: bool) -> None:
     if json:
         say(json_module.dumps(found.as_json() | {"pictures": str(page)}))
     else:
-        say(f"{found.matched} of your {found.given} tiles compared; {found.on_grid} of them lie on the toolkit's grid")
+        say(f"{found.matched} of your {found.given} tiles compared; {found.on_grid} of them are on the toolkit's grid")
         say(f"|Δp|: mean {found.mean_dp:.2g}, max {found.max_dp:.2g}")
         for remark in found.remarks:
             note(remark)

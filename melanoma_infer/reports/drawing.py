@@ -34,14 +34,14 @@ _ANCHORS = (
 """Lightness falls monotonically, from 96 to 20 (CIELAB)."""
 
 
-def _ramp() -> NDArray[np.uint8]:
-    places = np.linspace(0, 1, 256)
-    stops = [place for place, _ in _ANCHORS]
-    channels = [np.interp(places, stops, [colour[i] for _, colour in _ANCHORS]) for i in range(3)]
-    return np.round(np.stack(channels, axis=1)).astype(np.uint8)
-
-
-RAMP = _ramp()
+RAMP = np.round(
+    np.column_stack(
+        [
+            np.interp(np.linspace(0, 1, 256), [place for place, _ in _ANCHORS], [colour[i] for _, colour in _ANCHORS])
+            for i in range(3)
+        ]
+    )
+).astype(np.uint8)
 """Colours of evidence, uint8 (256, 3), from 0 to 1."""
 
 

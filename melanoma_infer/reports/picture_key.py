@@ -28,7 +28,7 @@ def with_key(
     """The picture above its key, which explains only what the picture contains."""
     notes = list(_notes(result))
     width = max(picture.width, WIDTH_MIN) + 2 * MARGIN
-    entries = list(_placed(_entries(result.regions if on_slide else (), tuple(kinds)), width))
+    entries = list(_entries(result.regions if on_slide else (), tuple(kinds), width))
     entries_height = ENTRY_HEIGHT * (entries[-1].line + 1) if entries else 0
     top = picture.height + MARGIN
     height = top + BARS_HEIGHT + entries_height + NOTE_HEIGHT * len(notes) + MARGIN
@@ -57,25 +57,21 @@ class _Entry:
 
     kind: HatchKind | Literal["malignant", "benign"]
     text: str
-    line: int = 0
-    x: int = MARGIN
+    line: int
+    x: int
 
 
-def _entries(regions: Sequence[Region], kinds: Sequence[HatchKind]) -> list[_Entry]:
+def _entries(regions: Sequence[Region], kinds: Sequence[HatchKind], page_width: int) -> Iterator[_Entry]:
+    """The outlines and hatchings side by side; an entry that would cross the right margin begins a new line."""
     classes = {region.class_ for region in regions}
     drawn: tuple[Literal["malignant", "benign"], ...] = ("malignant", "benign")
-    outlines = [_Entry(name, f"{name} region") for name in drawn if name in classes]
-    return [*outlines, *(_Entry(kind, kind) for kind in kinds)]
-
-
-def _placed(entries: Iterable[_Entry], page_width: int) -> Iterator[_Entry]:
-    """The entries side by side; one that would cross the right margin begins a new line."""
+    texts = [(name, f"{name} region") for name in drawn if name in classes] + [(kind, kind) for kind in kinds]
     line, x = 0, MARGIN
-    for entry in entries:
-        width = 44 + round(font(16).getlength(entry.text)) + 28
+    for kind, text in texts:
+        width = 44 + round(font(16).getlength(text)) + 28
         if x > MARGIN and x + width > page_width - MARGIN:
             line, x = line + 1, MARGIN
-        yield _Entry(entry.kind, entry.text, line, x)
+        yield _Entry(kind, text, line, x)
         x += width
 
 
@@ -95,13 +91,9 @@ def _draw_colour_bar(page: Image.Image, y: int, threshold: float | None, *, on_s
     draw.line((x, y - 5, x, y + BAR_HEIGHT + 4), WHITE, 6)
     draw.line((x, y - 6, x, y + BAR_HEIGHT + 5), INK, 2)
     label = f"region threshold {words.score(threshold)}"
-    draw.text((_label_x(x, font(16).getlength(label)), y + 24), label, INK, font(16), anchor="mt")
-
-
-def _label_x(x: float, length: float) -> float:
-    """The middle of a label at x, moved so that it covers neither the 0 nor the 1 at the ends of the colour bar."""
-    room = 18 + length / 2
-    return min(max(x, MARGIN + room), MARGIN + BAR_WIDTH - room)
+    room = 18 + font(16).getlength(label) / 2  # the label covers neither the 0 nor the 1 at the ends of the bar
+    middle = min(max(x, MARGIN + room), MARGIN + BAR_WIDTH - room)
+    draw.text((middle, y + 24), label, INK, font(16), anchor="mt")
 
 
 def _draw_scale_bar(page: Image.Image, y: int, bar: tuple[float, int]) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import uuid
 
-from melanoma_infer.reports.tiles_geojson import NAMESPACE
+from melanoma_infer.reports.tiles_geojson import NAMESPACE, collection
 from melanoma_infer.result import Region, SlideResult
 
 COLOURS = {"malignant": [200, 40, 40], "benign": [60, 110, 180]}
@@ -13,10 +12,7 @@ COLOURS = {"malignant": [200, 40, 40], "benign": [60, 110, 180]}
 
 def render(result: SlideResult) -> bytes:
     """The regions as a GeoJSON feature collection, one feature per line."""
-    lines = ",\n".join(
-        json.dumps(_feature(result, region), ensure_ascii=False, allow_nan=False) for region in result.regions
-    )
-    return f'{{"type": "FeatureCollection", "features": [\n{lines}\n]}}\n'.encode()
+    return collection(_feature(result, region) for region in result.regions)
 
 
 def _feature(result: SlideResult, region: Region) -> dict[str, object]:

@@ -32,6 +32,9 @@ REGIONS_LISTED = 40
 def render(result: SlideResult) -> bytes:
     """The page as UTF-8; the same result gives the same bytes."""
     view, card = result.view, result.card
+    # The ramp as a CSS gradient, with the colours it has on tissue.
+    ramp = np.round(colours_on_tissue(np.linspace(0, 1, 17))).astype(int)
+    shades = ",".join(f"rgb({r} {g} {b})" for r, g, b in ramp)
     page = _template().render(
         result=result,
         card=card,
@@ -47,7 +50,7 @@ def render(result: SlideResult) -> bytes:
         facts=list(_provenance(result)),
         command=repeat_command(result, card),
         seconds=[(name, f"{ms / 1000:.2f} s") for name, ms in result.timings_ms.items()],
-        heat_ramp=_gradient(),
+        heat_ramp=Markup(f"linear-gradient(90deg,{shades})"),
     )  # fmt: skip
     return page.encode("utf-8")
 
@@ -69,12 +72,6 @@ def _provenance(result: SlideResult) -> Iterator[tuple[str, str]]:
     yield "Tissue", tissue[geometry.tissue_source]
     yield "Slide score", f"{geometry.aggregator} of the tiles"
     yield "Settings digest", result.settings_digest or "none"
-
-
-def _gradient() -> Markup:
-    """The ramp as a CSS gradient, with the colours it has on tissue."""
-    shades = np.round(colours_on_tissue(np.linspace(0, 1, 17))).astype(int)
-    return Markup("linear-gradient(90deg,{})").format(Markup(",").join(f"rgb({r} {g} {b})" for r, g, b in shades))
 
 
 @cache

@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 import math
 import uuid
+from collections.abc import Iterable
 
-from melanoma_infer.records import TileTable
 from melanoma_infer.result import SlideResult
 
 NAMESPACE = uuid.UUID("6f6f2f0e-0c53-5d83-9a3c-0d6a8a3a7f5b")
@@ -15,13 +15,22 @@ NAMESPACE = uuid.UUID("6f6f2f0e-0c53-5d83-9a3c-0d6a8a3a7f5b")
 
 def render(result: SlideResult) -> bytes:
     """The tiles as a GeoJSON feature collection, one feature per line."""
-    features = [_feature(result, row) for row in range(len(result.tiles))]
+    return collection(_feature(result, row) for row in range(len(result.tiles)))
+
+
+def collection(features: Iterable[dict[str, object]]) -> bytes:
+    """A GeoJSON feature collection as UTF-8, one feature per line."""
     lines = ",\n".join(json.dumps(feature, ensure_ascii=False, allow_nan=False) for feature in features)
     return f'{{"type": "FeatureCollection", "features": [\n{lines}\n]}}\n'.encode()
 
 
 def _feature(result: SlideResult, row: int) -> dict[str, object]:
     tiles = result.tiles
+    values = {f"prob_{name}": float(p) for name, p in zip(tiles.classes, tiles.probabilities[row], strict=True)}
+    if tiles.depth_mm is not None:
+        values["depth_mm"] = float(tiles.depth_mm[row])
+    values["tissue_fraction"] = float(tiles.tissue_fraction[row])
+    values["padded_fraction"] = float(tiles.padded_fraction[row])
     x, y = int(tiles.minx[row]), int(tiles.miny[row])
     right, bottom = x + int(tiles.width[row]), y + int(tiles.height[row])
     return {
@@ -31,15 +40,6 @@ def _feature(result: SlideResult, row: int) -> dict[str, object]:
         "properties": {
             "objectType": "tile",
             "name": str(tiles.status[row]),
-            "measurements": _measurements(tiles, row),
+            "measurements": {name: "NaN" if math.isnan(value) else value for name, value in values.items()},
         },
     }
-
-
-def _measurements(tiles: TileTable, row: int) -> dict[str, float | str]:
-    values = {f"prob_{name}": float(p) for name, p in zip(tiles.classes, tiles.probabilities[row], strict=True)}
-    if tiles.depth_mm is not None:
-        values["depth_mm"] = float(tiles.depth_mm[row])
-    values["tissue_fraction"] = float(tiles.tissue_fraction[row])
-    values["padded_fraction"] = float(tiles.padded_fraction[row])
-    return {name: "NaN" if math.isnan(value) else value for name, value in values.items()}

@@ -178,9 +178,8 @@ def _pages_of_levels(facts: SlideFacts, tiff: tifffile.TiffFile) -> dict[int, _T
         return {}
     found = {}
     for level, (size, downsample) in enumerate(zip(facts.level_sizes, facts.level_downsamples, strict=True)):
-        pages: list[Any] = [
-            page for page in tiff.pages if _is_decodable(page) and SizePx(page.imagewidth, page.imagelength) == size
-        ]
+        every: list[Any] = list(tiff.pages)
+        pages = [each for each in every if _is_decodable(each) and SizePx(each.imagewidth, each.imagelength) == size]
         # At fractional downsamples OpenSlide interpolates between pixels.
         if len(pages) == 1 and downsample == round(downsample):
             page = pages[0]

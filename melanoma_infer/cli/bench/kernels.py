@@ -95,12 +95,12 @@ def _timed(
 def _sentence(rows: list[KernelRow]) -> str:
     from melanoma_infer.bench.kernels import headline
 
-    told = headline(rows)
-    if told is None:
+    best = headline(rows)
+    if best is None:
         return "No kernel ran, because there is no CUDA device here. These are the times of plain PyTorch on the CPU."
     return (
-        f"{told.kernel} on {told.device}: {told.tiles_per_s:.0f} tiles/s of {told.precision} maps, "
-        f"{told.ratio_to_torch:.1f} × plain PyTorch, at {told.share_of_copy:.0%} of the speed of a copy."
+        f"{best.kernel} on {best.device}: {best.tiles_per_s:.0f} tiles/s of {best.precision} maps, "
+        f"{best.ratio_to_torch:.1f} × plain PyTorch, at {best.share_of_copy:.0%} of the speed of a copy."
     )
 
 

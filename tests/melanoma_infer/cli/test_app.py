@@ -1,4 +1,4 @@
-"""The command as a process: quick to answer, light to import, silent on the network."""
+"""The command as a process: starts quickly, imports little, opens no connection."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 
 HEAVY = ("numpy", "scipy", "openslide", "openvino", "onnx", "onnxruntime", "torch", "triton", "PIL", "rich")
 SILENCERS = ("CI", "TF_BUILD", "JENKINS_URL", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS")
-"""Under these variables runtimes keep silent by themselves, so what is tested runs without them."""
+"""With these variables set, runtimes send nothing anyway, so the tests run without them."""
 
 NO_SOCKETS = """
 import sys
@@ -130,7 +130,7 @@ def test_scoring_a_small_slide_takes_less_than_4_seconds(cmu, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
-def test_a_run_that_is_told_to_stop_ends_with_143_and_leaves_nothing_half_written(cmu, tmp_path):
+def test_a_terminated_run_ends_with_143_and_leaves_no_partial_file(cmu, tmp_path):
     code = (
         "import sys, time; sys.argv[0] = 'mminfer'\n"
         "import melanoma_infer.pipeline.slide_scoring as slide_scoring\n"

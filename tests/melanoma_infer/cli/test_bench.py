@@ -23,13 +23,13 @@ def test_the_command_prints_a_table_one_sentence_and_saves_all(mminfer, tmp_path
     assert "since engines.json: openvino fp32" in mminfer("bench", "engines", *argv).out
 
 
-def test_a_name_that_nothing_has_is_refused(mminfer):
+def test_an_unknown_engine_is_refused(mminfer):
     ended = mminfer("bench", "engines", "--engine", "abacus")
     assert ended.code == 21
     assert "--engine" in ended.err
 
 
-def test_a_file_that_cannot_be_written_is_said(mminfer, tmp_path):
+def test_a_file_that_cannot_be_written_is_an_error_that_names_the_option(mminfer, tmp_path):
     argv = ("--engine", "openvino", "--precision", "fp32", "--rounds", "1", "--save", tmp_path / "no" / "where.json")
     ended = mminfer("bench", "engines", *argv)
     assert ended.code == 14
@@ -64,7 +64,7 @@ def test_a_slide_is_timed_and_everything_saved(mminfer, cmu, tmp_path):
     assert again["changes"][0]["name"] == "openvino fp32"
 
 
-def test_a_target_that_nobody_can_read_is_refused(mminfer, cmu):
+def test_a_malformed_target_is_refused_with_an_example(mminfer, cmu):
     ended = mminfer("bench", "slide", cmu, "--rounds", "1", "--target", "lots")
     assert ended.code == 2
     assert "4000/day" in ended.err
@@ -93,7 +93,7 @@ def test_kernels_are_timed_saved_and_compared(mminfer, tmp_path):
     assert {change["name"].split()[0] for change in again["changes"]} == {"aggregate_tiles", "attention_head"}
 
 
-def test_a_kernel_that_there_is_not_is_refused_with_those_that_are(mminfer):
+def test_an_unknown_kernel_is_refused_with_the_list_of_kernels(mminfer):
     ended = mminfer("bench", "kernels", "--kernel", "abacus")
     assert ended.code == 2
     assert "attention_tail" in ended.err

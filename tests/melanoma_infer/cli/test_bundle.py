@@ -1,4 +1,4 @@
-"""`mminfer bundle`: ways in, and what no way in lets through."""
+"""`mminfer bundle`: every way to make a bundle, and what each of them refuses."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ def test_create_makes_a_checked_bundle_of_an_onnx_file(mminfer, here):
     assert [row["state"] for row in json.loads(checked.out)["engines"][:1]] == ["agrees"]
 
 
-def test_create_compares_on_the_author_s_tiles(mminfer, here):
+def test_create_compares_on_the_user_s_tiles(mminfer, here):
     tiles = np.random.default_rng(3).integers(0, 256, (5, 32, 32, 3), dtype=np.uint8)
     Path("tiles").mkdir()
     for place, tile in enumerate(tiles):
@@ -103,7 +103,7 @@ def test_create_says_what_is_missing(mminfer, here, argv, words):
     assert not Path("m.mminfer").exists()
 
 
-def test_create_never_changes_what_stands_there(mminfer, here):
+def test_create_never_changes_an_existing_folder(mminfer, here):
     Path("m.mminfer").mkdir()
     ended = mminfer("bundle", "create", "m.mminfer", "--onnx", "model.onnx", "--card", "card.toml")
     assert ended.code == 14
@@ -180,7 +180,7 @@ KINDS = ["absolute", "../weights.bin", "weights.bin", "link.bin", "domain"]
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.usefixtures("no_runtime")
-def test_create_refuses_what_no_runtime_may_open(mminfer, here, kind):
+def test_create_refuses_a_file_that_no_runtime_may_open(mminfer, here, kind):
     Path("bad.onnx").write_bytes(spoilt(kind).SerializeToString())
     ended = mminfer("bundle", "create", "m.mminfer", "--onnx", "bad.onnx", "--card", "card.toml")
     assert ended.code == 20
@@ -189,7 +189,7 @@ def test_create_refuses_what_no_runtime_may_open(mminfer, here, kind):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.usefixtures("no_runtime")
-def test_check_refuses_a_sealed_bundle_with_what_no_runtime_may_open(mminfer, here, kind):
+def test_check_refuses_a_sealed_bundle_that_no_runtime_may_open(mminfer, here, kind):
     whole = make_bundle(here / "whole.mminfer")
     tampered(whole, here / "bad.mminfer", "model.fp32.onnx", spoilt(kind).SerializeToString())
     assert mminfer("bundle", "check", "bad.mminfer").code == 20

@@ -1,4 +1,4 @@
-"""What must not leave: canaries planted where hospitals keep names, looked for in all that is written or printed."""
+"""Privacy: canaries are planted where hospitals keep names, and searched for in everything written or printed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FOLDER = "CANARYfolder"
 STEM = "CANARYstem"
 DESCRIPTION = b"CANARYDESC"
 LABEL = b"CANARYLABL"
-AGE, SEX, SITE = "47", "female", "mucosal"
+AGE, SEX, SITE = "47.31859", "female", "mucosal"
 
 
 @pytest.fixture
@@ -36,12 +36,12 @@ def written(out: Path) -> dict[str, bytes]:
 
 
 def holders(out: Path, canary: str | bytes) -> set[str]:
-    """The last parts of the names of the files that hold a canary."""
+    """The names of the files that contain a canary."""
     needle = canary.encode() if isinstance(canary, str) else canary
     return {name.rsplit("/", 1)[-1] for name, content in written(out).items() if needle in content}
 
 
-def test_canaries_stand_only_where_they_may(mminfer, slide, tmp_path):
+def test_canaries_appear_only_where_they_may(mminfer, slide, tmp_path):
     out = tmp_path / "out"
     ended = mminfer("score", slide, "--out", out, "--age", AGE, "--sex", SEX, "--site", SITE, "--tile-um", "256")
     assert ended.code == 0
@@ -51,12 +51,13 @@ def test_canaries_stand_only_where_they_may(mminfer, slide, tmp_path):
     result = json.loads(next(out.glob("*/result.json")).read_text())
     assert result["id"] == STEM
     assert result["patient"]["values"]["sex"] == SEX
-    # The words of a patient stand in result.json and on the page, and the age itself nowhere: only its band.
+    # Patient values are in result.json and the report only; the age itself is nowhere, only its band.
     assert holders(out, SEX) == holders(out, SITE) == {"result.json", "report.html"}
-    assert AGE not in {result["patient"]["values"]["age"]}
+    assert result["patient"]["values"]["age"] == "40_to_54"
+    assert holders(out, AGE) == holders(out, AGE[:6]) == set()
 
 
-def test_the_command_line_is_kept_without_what_was_typed(mminfer, slide, tmp_path):
+def test_the_command_line_is_stored_without_the_user_s_values(mminfer, slide, tmp_path):
     out = tmp_path / "out"
     mminfer("score", slide, "--out", out, f"--age={AGE}", "--sex", SEX, "--tile-um", "256", "--engine", "openvino")
     argv = json.loads((out / "run.json").read_text())["argv"]
@@ -86,7 +87,7 @@ def test_a_slide_that_fails_is_named_without_its_folder(mminfer, tmp_path):
     assert holders(tmp_path / "out", FOLDER) == set()
 
 
-def test_a_bug_is_told_without_the_path(mminfer, slide, tmp_path, monkeypatch):
+def test_a_bug_is_reported_without_the_path(mminfer, slide, tmp_path, monkeypatch):
     def broken(*_: object, **__: object) -> None:
         raise ZeroDivisionError(f"at {slide}")
 

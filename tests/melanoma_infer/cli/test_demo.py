@@ -1,4 +1,4 @@
-"""`mminfer demo`: what a newcomer sees first."""
+"""`mminfer demo`: the first thing that a new user sees."""
 
 import json
 import os
@@ -59,7 +59,7 @@ def test_it_ends_well_without_a_socket_and_without_torch(first, place):
     }  # fmt: skip
 
 
-def test_it_tells_a_sentence_and_a_path_for_each_slide(first, place):
+def test_it_prints_a_sentence_and_a_path_for_each_slide(first, place):
     said = first.stdout
     for name in ("with-lesion", "without-lesion"):
         assert re.search(rf"^{name}: Indeterminate: The model is untrained: its numbers mean nothing\.", said, re.M)
@@ -70,14 +70,14 @@ def test_it_tells_a_sentence_and_a_path_for_each_slide(first, place):
         assert all(path.name == "report.html" for path in paths)
 
 
-def test_it_tells_what_was_drawn_from_the_truth(first, place):
+def test_it_says_what_was_drawn_from_the_ground_truth(first, place):
     truth = json.loads((place / "mminfer-demo" / "with-lesion.json").read_text())
     line = f"  drawn: skin with a lesion of {truth['area_mm2']:.2f} mm² that reaches {truth['depth_mm']:.2f} mm deep"
     assert line in first.stdout.splitlines()
     assert "  drawn: the same skin without a lesion" in first.stdout.splitlines()
 
 
-def test_it_says_why_nothing_is_found_and_what_to_try_next(first):
+def test_it_explains_the_indeterminate_verdicts_and_says_what_to_try_next(first):
     assert "Both slides are indeterminate, as they should be: the demo bundle is untrained." in first.stdout
     assert CAUTION in first.stdout
     commands = re.findall(r"^  (mminfer [a-z]+)", first.stdout.partition("Try next:")[2], re.M)
@@ -112,7 +112,7 @@ def test_a_folder_that_cannot_be_made_is_an_output_error(mminfer, tmp_path):
     assert "Choose another --out" in ended.err
 
 
-def test_a_slide_that_fails_is_told_and_ends_the_demo_with_its_code(mminfer, tmp_path, monkeypatch):
+def test_a_slide_that_fails_is_reported_and_ends_the_demo_with_its_exit_code(mminfer, tmp_path, monkeypatch):
     from melanoma_infer.phantom import write
 
     def cut_short(path, scene, um_per_px, **more):

@@ -1,4 +1,4 @@
-"""`mminfer export`: a new bundle beside the old one, compared before it is written; plain words where it cannot be."""
+"""`mminfer export`: a new bundle, compared before it is written; plain error messages if it cannot be made."""
 
 from __future__ import annotations
 
@@ -101,7 +101,7 @@ def test_a_graph_beyond_its_tolerance_is_not_written(mminfer, tmp_path, monkeypa
 
 
 def test_a_graph_that_differs_is_beyond_its_tolerance(monkeypatch):
-    """Halved probabilities: seen on the tiles, not believed of the converter."""
+    """Changed features are detected on the tiles; the converter is not trusted."""
     demo = open_bundle("demo")
     reference = precisions.reference_outputs
 

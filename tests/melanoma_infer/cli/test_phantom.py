@@ -23,7 +23,7 @@ def test_a_slide_and_its_truth_are_written_and_named(mminfer, tmp_path, lesion):
 
 
 @pytest.mark.parametrize("there", ["p.svs", "p.json"])
-def test_what_stands_there_is_not_overwritten_unasked(mminfer, tmp_path, there):
+def test_existing_files_are_not_overwritten_without_the_option(mminfer, tmp_path, there):
     (tmp_path / there).write_text("mine")
     asked = ("phantom", "slide", *SMALL, "--out", tmp_path / "p.svs")
     ended = mminfer(*asked)
@@ -50,7 +50,7 @@ def test_what_stands_there_is_not_overwritten_unasked(mminfer, tmp_path, there):
         (("--out", "nowhere/p.svs"), 14, "cannot be written"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused_and_nothing_is_written(mminfer, tmp_path, monkeypatch, argv, code, why):
+def test_an_impossible_phantom_is_refused_and_nothing_is_written(mminfer, tmp_path, monkeypatch, argv, code, why):
     monkeypatch.chdir(tmp_path)
     ended = mminfer("phantom", "slide", "--size-um", "2000,1500", "--mpp", "1", "--out", "p.svs", *argv)
     assert (ended.code, ended.out) == (code, "")

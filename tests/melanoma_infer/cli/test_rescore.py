@@ -1,4 +1,4 @@
-"""`mminfer rescore`: exactly what scoring the slide again would give, and nothing else moves."""
+"""`mminfer rescore`: the same result as scoring the slide again, and no other file changes."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_rescoring_equals_scoring_again(mminfer, cmu, tmp_path, scored, options)
     assert read(scored / "rescored-1") == read(fresh)
 
 
-def test_the_old_result_stands_and_outlines_stay(mminfer, scored):
+def test_the_old_result_and_the_outlines_do_not_change(mminfer, scored):
     before = {path.name: path.read_bytes() for path in scored.iterdir()}
     for options in PATIENTS:
         assert mminfer("rescore", scored, *options).code == 0

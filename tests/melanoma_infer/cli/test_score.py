@@ -1,4 +1,4 @@
-"""`mminfer score` on real slides: what a user types, and what they get."""
+"""`mminfer score` on real slides: commands and their results."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def codes(result: dict[str, Any]) -> set[str]:
 
 
 def comparable(out: Path) -> dict[str, bytes]:
-    """Every file of the slides' folders, without what a clock or the file system put there."""
+    """Every file of the slides' folders, without times and file-system facts."""
     files: dict[str, bytes] = {}
     for path in sorted(out.glob("*/*")):
         content = path.read_bytes()
@@ -70,12 +70,12 @@ def test_a_slide_smaller_than_a_tile_gives_one_padded_tile_and_no_verdict(mminfe
     assert result["regions_note"] == "Drawn from the model's maps, 188 µm a cell."
 
 
-def test_small_tiles_cover_the_tissue_and_leave_the_glass_out(result_of, scored_256):
+def test_small_tiles_cover_the_tissue_and_leave_out_the_background(result_of, scored_256):
     rows = rows_of(scored_256)
     assert 8 <= len(rows) <= 20
     corners = [(int(row["miny"]), int(row["minx"])) for row in rows]
     assert corners == sorted(corners)
-    # The left column and the top right corner of this slide are glass.
+    # The left column and the top right corner of this slide are background.
     assert not any(x == 0 for _, x in corners)
     assert (0, 1539) not in corners
     assert "geometry-differs-from-card" in codes(result_of(scored_256))
@@ -96,7 +96,7 @@ def test_an_implausible_scale_is_refused_and_the_flag_to_use_is_shown(mminfer, r
     assert "--mpp" in ended.err
 
 
-def test_a_scale_given_by_hand_stands_in_the_result(mminfer, result_of, real_slides, tmp_path):
+def test_a_scale_entered_by_hand_is_in_the_result(mminfer, result_of, real_slides, tmp_path):
     assert mminfer("score", real_slides / "boxes.tiff", "--out", tmp_path / "r", "--mpp", "0.5,0.505").code == 0
     scale = result_of(tmp_path / "r")["scale"]
     assert (scale["x_um_per_px"], scale["y_um_per_px"], scale["source"]) == (0.5, 0.505, "override")
@@ -137,7 +137,7 @@ def test_a_slide_whose_only_tile_is_damaged_is_unreadable(mminfer, damaged, tmp_
 
 
 @pytest.mark.parametrize("share", [0.05, 0.3, 0.6, 0.75, 0.9, 0.99, 0.9997, 0.999999])
-def test_a_truncated_copy_is_never_a_clean_result(mminfer, cmu, tmp_path, colour_bundle, share):
+def test_a_truncated_copy_never_gives_a_result(mminfer, cmu, tmp_path, colour_bundle, share):
     content = cmu.read_bytes()
     (tmp_path / "cut.svs").write_bytes(content[: int(len(content) * share)])
     ended = mminfer("score", tmp_path / "cut.svs", "--out", tmp_path / "r", "--bundle", colour_bundle)
@@ -231,14 +231,16 @@ DEMO_CLASSES = (
 )
 
 
-def test_a_suspicion_is_said_in_the_words_for_it(mminfer, result_of, cmu, tmp_path, colour_bundle):
+def test_a_suspicion_is_stated_in_the_agreed_words(mminfer, result_of, cmu, tmp_path, colour_bundle):
     ended = mminfer("score", cmu, "--out", tmp_path / "r", "--bundle", colour_bundle, "--specimen", "primary")
     assert "Suspected melanoma in evaluable tissue (score 1.00, threshold 0.50)" in ended.out
     result = result_of(tmp_path / "r")
     assert (result["verdict"], result["reasons"]) == ("suspected", [])
 
 
-def test_nothing_found_is_never_said_to_exclude(mminfer, result_of, cmu, tmp_path, strict_colour_bundle):
+def test_a_result_without_a_finding_says_that_it_excludes_nothing(
+    mminfer, result_of, cmu, tmp_path, strict_colour_bundle
+):
     ended = mminfer("score", cmu, "--out", tmp_path / "r", "--bundle", strict_colour_bundle)
     assert "No suspected region in 99 % evaluable tissue. This does not exclude melanoma." in ended.out
     assert result_of(tmp_path / "r")["verdict"] == "not-detected"
@@ -263,7 +265,7 @@ def test_a_bundle_with_nothing_but_probabilities_is_enough(mminfer, result_of, c
         (["--tile-um", "300"], "geometry-differs-from-card"),
     ],
 )
-def test_what_differs_from_the_card_makes_the_verdict_indeterminate(
+def test_a_difference_from_the_card_makes_the_verdict_indeterminate(
     mminfer, result_of, cmu, tmp_path, colour_bundle, options, code
 ):
     assert mminfer("score", cmu, "--out", tmp_path / "r", "--bundle", colour_bundle, *options).code == 0
@@ -271,7 +273,7 @@ def test_what_differs_from_the_card_makes_the_verdict_indeterminate(
     assert (result["verdict"], codes(result)) == ("indeterminate", {code})
 
 
-def test_another_aggregator_has_no_cut(mminfer, result_of, cmu, tmp_path, colour_bundle):
+def test_another_aggregator_has_no_threshold(mminfer, result_of, cmu, tmp_path, colour_bundle):
     assert mminfer("score", cmu, "--out", tmp_path / "r", "--bundle", colour_bundle, "--aggregate", "max").code == 0
     result = result_of(tmp_path / "r")
     assert (result["verdict"], codes(result)) == ("not-configured", {"aggregator-differs-from-card"})
@@ -372,7 +374,7 @@ def test_an_output_folder_that_is_a_file_is_refused(mminfer, tmp_path):
         (["--unknown-option"], 2, "unknown-option"),
     ],
 )
-def test_a_wrong_value_is_refused_with_the_way_out(mminfer, tmp_path, options, code, hint):
+def test_a_wrong_value_is_refused_with_what_to_do(mminfer, tmp_path, options, code, hint):
     ended = mminfer("score", tmp_path / "a.svs", "--out", tmp_path / "r", *options)
     assert ended.code == code
     assert hint in ended.err
@@ -386,7 +388,7 @@ def test_no_slide_at_all_is_a_usage_error(mminfer, tmp_path):
     assert mminfer("score", tmp_path / "empty", "--out", tmp_path / "r").code == 2
 
 
-def test_patient_values_change_the_score_and_stand_with_it(mminfer, result_of, cmu, tmp_path):
+def test_patient_values_change_the_score_and_are_in_the_result(mminfer, result_of, cmu, tmp_path):
     assert mminfer("score", cmu, "--out", tmp_path / "with", "--age", "71", "--site", "acral").code == 0
     assert mminfer("score", cmu, "--out", tmp_path / "without").code == 0
     given, unknown = result_of(tmp_path / "with"), result_of(tmp_path / "without")
@@ -440,7 +442,7 @@ def _threshold(value: float, low: float, high: float) -> dict[str, Any]:
 
 
 MEAN = {"aggregator": {"kind": "mean"}}
-"""The mean of the colour rule over this slide's 17 tiles lies between 0.2 and 0.9, the hottest tile's at 1."""
+"""The mean of the colour rule over this slide's 17 tiles is between 0.2 and 0.9; the highest-scoring tile has 1."""
 
 
 @pytest.mark.parametrize(

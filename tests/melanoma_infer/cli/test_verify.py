@@ -23,10 +23,10 @@ def small(tmp_path_factory):
 
 def test_a_right_bundle_passes_and_its_rows_are_json(mminfer, small):
     ended = mminfer("verify", small, "--drawn", 1, "--engine", "onnxruntime", "--json")
-    told = json.loads(ended.out)
+    result = json.loads(ended.out)
     assert (ended.code, ended.err) == (0, "")
-    assert told["passed"] is told["kept"] is True
-    (row,) = told["rows"]
+    assert result["passed"] is result["kept"] is True
+    (row,) = result["rows"]
     assert set(row) >= REQUIRED
     assert (row["engine"], row["precision"], row["passed"], row["tiles"]) == ("onnxruntime", "fp32", True, 10)
 
@@ -59,10 +59,10 @@ def test_expected_is_compared_drawn_and_refused(mminfer, small, cmu, tmp_path):
     with (tmp_path / "theirs.csv").open("w", newline="") as file:
         csv.writer(file).writerows(rows)
     other = mminfer(*argv, "--expected", tmp_path / "theirs.csv", "--json")
-    told = json.loads(other.out)
+    result = json.loads(other.out)
     assert other.code == 22
-    assert told["matched"] == len(rows) - 1
-    assert len(told["worst"]) == 5
+    assert result["matched"] == len(rows) - 1
+    assert len(result["worst"]) == 5
     assert (out / "expected.html").read_text().count("<figure>") == 5
     assert "theirs" not in (out / "expected.html").read_text().replace("yours", "")
 
@@ -71,7 +71,7 @@ def test_expected_without_a_slide_is_a_usage_error(mminfer, small, tmp_path):
     assert mminfer("verify", small, "--expected", tmp_path / "x.csv").code == 2
 
 
-def test_a_cache_that_cannot_be_written_is_said_and_changes_nothing(mminfer, small, tmp_path, monkeypatch):
+def test_a_cache_that_cannot_be_written_is_reported_and_changes_nothing(mminfer, small, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setenv("MMINFER_CACHE", str(tmp_path / "file"))
     ended = mminfer("verify", small, "--drawn", 1, "--engine", "onnxruntime")
@@ -106,6 +106,6 @@ def test_each_broken_export_of_our_own_network_is_far_beyond_a_tolerance_and_its
 
 
 def test_a_copy_with_another_digest_is_another_bundle(mminfer, small, tmp_path):
-    """What one bundle failed says nothing of another."""
+    """A failure of one bundle says nothing about another."""
     copy = tampered(small, tmp_path / "copy.mminfer", "parity.json", b'{"rows": []  }')
     assert mminfer("verify", copy, "--drawn", 1, "--engine", "onnxruntime").code == 0
