@@ -42,17 +42,16 @@ def compile_launch(launch: Launch, target: Target) -> Compiled:
     if not hasattr(launch.kernel, "params"):
         raise KernelError("Triton's interpreter is on: unset TRITON_INTERPRET and start again.")
     names = launch.kernel.arg_names
-    signature = {name: _type_of(launch.arguments[name]) if name in launch.arguments else "constexpr" for name in names}
+    types = {
+        name: f"*{TRITON_TYPES[value.dtype]}" if isinstance(value, Tensor) else "i32"
+        for name, value in launch.arguments.items()
+    }
     source = ASTSource(
         fn=launch.kernel,
-        signature=signature,
+        signature={name: types.get(name, "constexpr") for name in names},
         constexprs={(names.index(name),): value for name, value in launch.constants.items()},
         attrs={(names.index(name),): [["tt.divisibility", 16]] for name in launch.arguments},
     )
     options = {"num_warps": launch.config.num_warps, "num_stages": launch.config.num_stages}
     compiled = triton.compile(source, target=GPUTarget("cuda", target.sm, WARP), options=options)
     return Compiled(compiled.asm["ptx"], compiled.asm["cubin"], compiled.metadata.shared)
-
-
-def _type_of(argument: Tensor | int) -> str:
-    return f"*{TRITON_TYPES[argument.dtype]}" if isinstance(argument, Tensor) else "i32"
