@@ -37,7 +37,7 @@ def python(code: str, *argv: object, **more: str) -> subprocess.CompletedProcess
 def run_process(command: list[str], **more: str) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name not in SILENCERS}
     environment |= {"PYTHONPATH": os.pathsep.join(sys.path)} | more
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=900)
 
 
 @pytest.mark.wheel
