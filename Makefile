@@ -70,6 +70,14 @@ prove-lowest: $(LOWEST)/.dev
 	  -m "not slow and not interpreter and not gpu" $(addprefix tests/melanoma_infer/,cli engines reports slides verification) \
 	  tests/export/test_seal.py tests/export/test_from_module.py tests/export/test_from_onnx.py
 
+# The picture in the README: the top of the demo's report, in a palette, as Chromium shows it.
+report-picture: $(VENV)/.core
+	rm -rf build/report-picture
+	$(BIN)/mminfer demo --out build/report-picture
+	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1100,1400 \
+	  --screenshot=build/report.png "file://$$(echo $(CURDIR)/build/report-picture/results/with-lesion-*/report.html)"
+	$(BIN)/python -c "from PIL import Image; Image.open('build/report.png').convert('RGB').resize((900, 1145), Image.LANCZOS).quantize(256).save('docs/report.png', optimize=True)"
+
 demo-model: $(VENV)/.dev
 	rm -rf build/demo.mminfer
 	$(BIN)/python -m mminfer_export.demo_bundle build/demo.mminfer

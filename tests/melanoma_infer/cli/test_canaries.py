@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import openslide
@@ -55,6 +56,27 @@ def test_canaries_appear_only_where_they_may(mminfer, slide, tmp_path):
     assert holders(out, SEX) == holders(out, SITE) == {"result.json", "report.html"}
     assert result["patient"]["values"]["age"] == "40_to_54"
     assert holders(out, AGE) == holders(out, AGE[:6]) == set()
+
+
+def test_only_the_band_of_an_age_is_written_or_printed(mminfer, slide, tmp_path):
+    """Two ages of one band give the same files and the same words, apart from times, so neither reveals the age."""
+    ends = [mminfer("score", slide, "--out", tmp_path / age, "--age", age) for age in (AGE, "48")]
+    assert ends[0].out.replace(str(tmp_path / AGE), "") == ends[1].out.replace(str(tmp_path / "48"), "")
+    assert ends[0].err == ends[1].err
+    files = [without_the_clock(written(tmp_path / age)) for age in (AGE, "48")]
+    assert files[0] == files[1]
+    assert any(b'"40_to_54"' in content for content in files[0].values())
+
+
+CLOCK = re.compile(
+    rb'"timings_ms": *{[^}]*}|"seconds": *[0-9.]+|<p id="timings">.*?</p>|"started": *"[^"]*"|,[0-9.]+(?=\r?\n$)',
+    re.DOTALL,
+)
+"""Times in result.json, run.json, report.html and at the end of summary.csv."""
+
+
+def without_the_clock(files: dict[str, bytes]) -> dict[str, bytes]:
+    return {name: CLOCK.sub(b"", content) for name, content in files.items()}
 
 
 def test_the_command_line_is_stored_without_the_user_s_values(mminfer, slide, tmp_path):
