@@ -50,7 +50,7 @@ def test_the_rooms_of_the_page_are_in_the_order_of_the_layers():
     rooms = [room.removeprefix(TOP).rstrip("/") for room in ROOMS if room.startswith(TOP) and room != TOP]
     depths = [place[room] for room in rooms]
     assert depths == sorted(depths)
-    assert set(rooms) | {file for file in modules(TOP)} == set(place)
+    assert {*rooms, *modules(TOP)} == set(place)
 
 
 @pytest.mark.parametrize(("names", "file"), RECORDS)
