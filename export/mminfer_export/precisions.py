@@ -19,12 +19,12 @@ from melanoma_infer.engines.base import Outputs
 from melanoma_infer.engines.golden import golden_differences
 from melanoma_infer.errors import EngineUnavailableError, ParityError
 from melanoma_infer.verification.differences import Excess, beyond, differences
+from mminfer_export.bias_correction import correct_bias
 from mminfer_export.half import to_half
 from mminfer_export.parity import parity_row
 from mminfer_export.phantom_tiles import phantom_tiles
 from mminfer_export.quantize import calibrate, most_harmful, quantize
 from mminfer_export.seal import seal_bundle
-from mminfer_export.settle import settle
 
 Made = Literal["fp32", "fp16", "int8"]
 ENGINES = ("openvino", "onnxruntime")
@@ -155,8 +155,8 @@ def _attempts(bundle: Bundle, precision: Made, calibration: Tiles) -> Iterator[A
     calibrated = calibrate(bundle.graphs["fp32"], calibration.pixels)
 
     def int8(kept: Sequence[str] = ()) -> Added:
-        settled = settle(quantize(calibrated, kept), calibrated.model, calibration.pixels)
-        return Added("int8", settled, (), tuple(kept))
+        graph = correct_bias(quantize(calibrated, kept), calibrated.model, calibration.pixels)
+        return Added("int8", graph, (), tuple(kept))
 
     yield int8()
     worst = most_harmful(calibrated, calibration.pixels[:RANKING_TILES])
