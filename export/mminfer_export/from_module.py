@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import BundleError, ParityError, UsageError
+from melanoma_infer.verification.intermediate import every_value
+from melanoma_infer.verification.steps import Step, first_missing, recording
 from mminfer_export.card_toml import card_of
 from mminfer_export.checked_bundle import (
     Model,
@@ -23,7 +25,6 @@ from mminfer_export.checked_bundle import (
     require_new,
     write_checked_bundle,
 )
-from mminfer_export.first_difference import Step, first_difference, steps_of
 from mminfer_export.run_onnx import load_onnx
 from mminfer_export.sample_tiles import checked_tiles
 from mminfer_export.to_onnx import to_onnx
@@ -182,7 +183,8 @@ def _require_same(graph: bytes, net: TileModule, tiles: NDArray[np.uint8], expec
     # Not written as "above the limit": a NaN must fail.
     if not dp.max() <= DP_MAX:
         worst = int(np.nan_to_num(dp, nan=np.inf).argmax())
-        where = first_difference(graph, named_steps(net, tiles[worst]), tiles[worst : worst + 1])
+        values = every_value(graph, tiles[worst : worst + 1], engine="onnxruntime", precision="fp32")
+        where = first_missing(named_steps(net, tiles[worst]), [value.array for value in values])
         raise ParityError(
             f"The exported graph differs from the module by up to {dp.max():.2g} in a probability; {DP_MAX:g} is "
             f"accepted. {where} No bundle was written. Does that step do the same each time, and in evaluation mode?"
@@ -191,7 +193,8 @@ def _require_same(graph: bytes, net: TileModule, tiles: NDArray[np.uint8], expec
 
 def named_steps(net: TileModule, tile: NDArray[np.uint8]) -> list[Step]:
     """The steps for one tile (H, W, 3): `normalisation`, the user's submodules by their names, `module`, `softmax`."""
-    steps = steps_of(net, torch.from_numpy(tile[None].copy()))
-    # What the whole net gives, and a softmax that is none, repeat the step before.
+    with torch.no_grad(), recording(net) as steps:
+        net(torch.from_numpy(tile[None].copy()))
+    # The output of the whole net, and of a softmax that is the identity, repeat the step before.
     repeated = {"", *([] if isinstance(net.softmax, nn.Softmax) else ["softmax"])}
     return [Step(step.name.removeprefix("module."), step.value) for step in steps if step.name not in repeated]

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,12 +22,10 @@ from melanoma_infer.engines.golden import golden_differences
 from melanoma_infer.verification.intermediate import Value, every_value
 from melanoma_infer.verification.mistakes import graph_engine, input_mistakes
 from melanoma_infer.verification.stages import STAGES, Stage, stages_of
+from melanoma_infer.verification.steps import Step, first_missing, recording
 
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "bf16": 0.15, "fp16": 0.05, "int8": 0.3}
 """Relative RMS of a value's difference that is not rounding. A right bf16 backbone of random weights shows 0.07."""
-STEP_TOLERANCE = 1e-3
-"""Of a step's largest value, in fp32."""
-
 
 STAGE_OF_OUTPUT: tuple[tuple[str, Stage], ...] = (
     ("attention", "backbone"),
@@ -47,15 +45,6 @@ class FirstDifference:
     detail: str
 
 
-@dataclass(frozen=True)
-class Step:
-    """A step of our own network, and what it gives for a tile."""
-
-    stage: Stage
-    name: str
-    value: NDArray[Any]
-
-
 def first_difference(bundle: Bundle, engine: str, precision: Precision, tile: NDArray[np.uint8]) -> FirstDifference:
     """Where an engine's numbers leave the reference's for a tile (1, H, W, 3).
 
@@ -66,8 +55,8 @@ def first_difference(bundle: Bundle, engine: str, precision: Precision, tile: ND
     if not own and not _gives_golden(bundle, bundle.graphs["fp32"], bundle.golden.tiles):
         return golden_difference(bundle)
     plain = every_value(bundle.graphs["fp32"], tile, engine="onnxruntime", precision="fp32")
-    if own and (wrong := first_missing(own, plain)):
-        return _explained(bundle, wrong)
+    if own and (missing := first_missing(own, [value.array for value in plain]).step):
+        return _explained(bundle, FirstDifference(missing.stage, missing.name))
     values = every_value(bundle.graphs.get(precision, bundle.graphs["fp32"]), tile, engine=engine, precision=precision)
     return first_unlike(bundle, plain, values, precision)
 
@@ -104,40 +93,16 @@ def network_steps(bundle: Bundle, tile: NDArray[np.uint8]) -> list[Step]:
     except ImportError:
         return []
     net = network_of(bundle)
-    steps: list[Step] = []
-
-    def record(stage: Stage, name: str) -> Any:
-        return lambda _module, _inputs, output: steps.append(Step(stage, name, output.detach().numpy().copy()))
-
-    parts: tuple[Stage, ...] = ("backbone", "depth")
-    for part in parts:
-        for name, module in getattr(net, part).named_modules():
-            module.register_forward_hook(record(part, f"{part}.{name}" if name else part))
-    with torch.inference_mode():
+    with torch.inference_mode(), recording(net) as recorded:
         given = torch.from_numpy(np.ascontiguousarray(tile))
-        first = Step("input", "normalised", net.normalised(given).numpy())
         outputs = net(given)
+        first = Step("normalised", net.normalised(given).numpy(), "input")
+    stages: dict[str, Stage] = {"backbone": "backbone", "depth": "depth"}
+    parts = [replace(step, stage=stages[part]) for step in recorded if (part := step.name.split(".")[0]) in stages]
     last: tuple[tuple[Stage, str], ...] = (
         ("attention", "attention"), ("projection", "features"), ("head", "probabilities"), ("maps", "cam")
     )  # fmt: skip
-    return [first, *steps, *(Step(stage, name, getattr(outputs, name).numpy()) for stage, name in last)]
-
-
-def first_missing(steps: Sequence[Step], values: Sequence[Value]) -> FirstDifference | None:
-    """The first step that is not among the values, in the first stage whose last step is not; None where all are."""
-    by_shape: defaultdict[int, list[NDArray[Any]]] = defaultdict(list)
-    for value in values:
-        by_shape[value.array.size].append(value.array)
-    stages: dict[Stage, list[tuple[str, bool]]] = {}
-    for step in steps:
-        found = any(_agrees(step.value, each) for each in by_shape[step.value.size])
-        stages.setdefault(step.stage, []).append((step.name, found))
-    for stage in STAGES:
-        told = stages.get(stage)
-        if told and not told[-1][1]:
-            after = max((i for i, (_, found) in enumerate(told) if found), default=-1)
-            return FirstDifference(stage, told[after + 1][0])
-    return None
+    return [first, *parts, *(Step(name, getattr(outputs, name).numpy(), stage) for stage, name in last)]
 
 
 def first_unlike(
@@ -194,8 +159,3 @@ def told_by_outputs(names: Sequence[str], card_outputs: Sequence[str]) -> FirstD
         if name in wrong and (name != "probabilities" or "features" in card_outputs):
             return FirstDifference(stage, detail)
     return FirstDifference(None, "the model gives probabilities alone, which tell no stage" if wrong else detail)
-
-
-def _agrees(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    flat, given = one.reshape(-1).astype(np.float64), other.reshape(-1).astype(np.float64)
-    return bool(np.abs(flat - given).max() <= STEP_TOLERANCE * max(np.abs(flat).max(), 1e-6))
