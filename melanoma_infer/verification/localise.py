@@ -1,9 +1,8 @@
 """The first stage of a graph whose numbers differ from the reference's, for one tile.
 
-Where the fp32 graph is right, it is the reference, and each of its values is held against the value of the other graph
-that has its name, or, where the names are others, its place among the operators of its kind. Where the fp32 graph
-itself is wrong, our own network's steps are looked for among its values, by shape and numbers, because exporters fuse
-steps; and for other models the outputs alone must tell.
+A correct fp32 graph is the reference: each of its values is compared with the value of the same name in the other
+graph, or, if the names differ, of the same position among operators of its type. If the fp32 graph itself is wrong,
+the steps of our own network are searched for among its values (`steps`); other models only have their outputs.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from melanoma_infer.verification.stages import STAGES, Stage, stages_of
 from melanoma_infer.verification.steps import Step, first_missing, recording
 
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "bf16": 0.15, "fp16": 0.05, "int8": 0.3}
-"""Relative RMS of a value's difference that is not rounding. A right bf16 backbone of random weights shows 0.07."""
+"""Largest relative RMS difference of a value by rounding. A correct bf16 backbone of random weights shows 0.07."""
 
 STAGE_OF_OUTPUT: tuple[tuple[str, Stage], ...] = (
     ("attention", "backbone"),
@@ -34,22 +33,22 @@ STAGE_OF_OUTPUT: tuple[tuple[str, Stage], ...] = (
     ("probabilities", "head"),
     ("cam", "maps"),
 )
-"""The first stage that can be at fault when this output is wrong and those before it are not."""
+"""The first stage that can be at fault when this output is wrong and the ones above it are right."""
 
 
 @dataclass(frozen=True)
 class FirstDifference:
-    """The stage, and the value or module in it; None where every value agrees."""
+    """The stage, and the value or module in it. The stage is None when every value agrees."""
 
     stage: Stage | None
     detail: str
 
 
 def first_difference(bundle: Bundle, engine: str, precision: Precision, tile: NDArray[np.uint8]) -> FirstDifference:
-    """Where an engine's numbers leave the reference's for a tile (1, H, W, 3).
+    """Where an engine's numbers first differ from the reference's for a tile (1, H, W, 3).
 
     Raises:
-        EngineUnavailableError: no runtime here gives a graph's inner values.
+        EngineUnavailableError: no runtime on this machine returns the intermediate values of a graph.
     """
     own = network_steps(bundle, tile)
     if not own and not _gives_golden(bundle, bundle.graphs["fp32"], bundle.golden.tiles):
@@ -67,12 +66,12 @@ def _gives_golden(bundle: Bundle, graph: bytes, tiles: NDArray[np.uint8]) -> boo
 
 
 def golden_difference(bundle: Bundle) -> FirstDifference:
-    """Whether a wrong input explains why the fp32 graph does not give the golden outputs; None: it does not."""
+    """The input mistake that explains why the fp32 graph does not give the golden outputs; stage None: none does."""
     return _explained(bundle, FirstDifference(None, ""))
 
 
 def _explained(bundle: Bundle, wrong: FirstDifference) -> FirstDifference:
-    """With the mistake that is undone by feeding the fp32 graph other numbers, where there is one."""
+    """The input mistake after whose correction the fp32 graph gives the golden outputs, else `wrong` unchanged."""
     if wrong.stage not in (None, "input"):
         return wrong
     for mistake in input_mistakes(bundle.card):
@@ -83,7 +82,7 @@ def _explained(bundle: Bundle, wrong: FirstDifference) -> FirstDifference:
 
 
 def network_steps(bundle: Bundle, tile: NDArray[np.uint8]) -> list[Step]:
-    """The steps of our own network in PyTorch; none where the bundle or this machine has not got it."""
+    """The steps of our own network in PyTorch; empty if the bundle has no weights or PyTorch is not installed."""
     if bundle.weights is None or bundle.card.network is None:
         return []
     try:
@@ -108,7 +107,7 @@ def network_steps(bundle: Bundle, tile: NDArray[np.uint8]) -> list[Step]:
 def first_unlike(
     bundle: Bundle, reference: Sequence[Value], other: Sequence[Value], precision: Precision
 ) -> FirstDifference:
-    """The first value whose relative RMS difference is more than rounding; else where rounding adds most."""
+    """The first value whose relative RMS difference exceeds rounding; if none does, the one with the largest."""
     import onnx
 
     stages = stages_of(onnx.load_model_from_string(bundle.graphs["fp32"]).graph)
@@ -121,7 +120,7 @@ def first_unlike(
     worst, error = max(errors, key=lambda each: each[1])
     return FirstDifference(
         None,
-        f"rounding that adds up, no single fault: most, {error:.1%} of its RMS, in {worst.op} {worst.name} "
+        f"accumulated rounding, no single fault; largest in {worst.op} {worst.name}: {error:.1%} of its RMS "
         f"({STAGES[stages[worst.name]]})",
     )
 
@@ -133,7 +132,7 @@ def _relative_error(one: NDArray[Any], other: NDArray[Any]) -> float:
 
 
 def paired(reference: Sequence[Value], other: Sequence[Value]) -> Iterator[tuple[Value, Value]]:
-    """Values that stand at the same place, in the reference's order: by name, else by their place among their kind."""
+    """Pairs of corresponding values in the reference's order: by name, else by position among operators of the type."""
     named = {value.name: value for value in other}
     if sum(value.name in named for value in reference) * 2 >= len(reference):
         pairs = ((value, named.get(value.name)) for value in reference)
@@ -150,7 +149,7 @@ def _next(waiting: list[Value]) -> Value | None:
 
 
 def told_by_outputs(names: Sequence[str], card_outputs: Sequence[str]) -> FirstDifference:
-    """The first stage that can be at fault, from which outputs are beyond their tolerances."""
+    """The first stage that can be at fault, judged by which outputs exceed their tolerances."""
     wrong = set(names)
     detail = f"from the outputs alone: {', '.join(sorted(wrong))}" if wrong else "from the outputs alone"
     if {"attention", "depth_mm"} <= wrong:
@@ -158,4 +157,4 @@ def told_by_outputs(names: Sequence[str], card_outputs: Sequence[str]) -> FirstD
     for name, stage in STAGE_OF_OUTPUT:
         if name in wrong and (name != "probabilities" or "features" in card_outputs):
             return FirstDifference(stage, detail)
-    return FirstDifference(None, "the model gives probabilities alone, which tell no stage" if wrong else detail)
+    return FirstDifference(None, "the model returns only probabilities, which tell no stage" if wrong else detail)
