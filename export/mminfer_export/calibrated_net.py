@@ -1,4 +1,4 @@
-"""Random weights, rescaled on given tiles until outputs span their ranges: of the demo and of random bundles."""
+"""Random weights, rescaled on given tiles until the outputs span their ranges, for demo and random bundles."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from melanoma_infer.model.resnet50 import Bottleneck
 from melanoma_infer.patients.patient import Patient, one_hot
 
 CHUNK = 4
-"""Tiles a pass: a larger one spends its time on page faults."""
+"""Tiles in one pass: larger passes spend their time on page faults."""
 GOLDEN_TILES = 4
 ATTENTION_LOGIT = 2.0
-"""Attention logits lie within ± this at the 5th and 95th percentile: A from 0.12 to 0.88."""
+"""The 5th and 95th percentile of the attention logits are ± this: attention from 0.12 to 0.88."""
 
 
 def chunks(images: Tensor) -> list[Tensor]:
