@@ -126,7 +126,7 @@ def golden_of(model: Model, reference: Reference) -> Golden:
     count = min(GOLDEN_TILES_MAX, len(score))
     chosen = np.argsort(score, kind="stable")[np.linspace(0, len(score) - 1, count).round().astype(int)]
     outputs = {name: np.asarray(values, np.float32)[chosen] for name, values in reference.outputs.items()}
-    patients = _patients(model.card, count)
+    patients = golden_patients(model.card, count)
     host = None
     if model.head is not None:
         head = Head.from_tensors(dict(model.head))
@@ -135,7 +135,7 @@ def golden_of(model: Model, reference: Reference) -> Golden:
     return Golden(reference.tiles[chosen], patients, outputs, host)
 
 
-def _patients(card: ModelCard, count: int) -> NDArray[np.float64]:
+def golden_patients(card: ModelCard, count: int) -> NDArray[np.float64]:
     """One-hot vectors (count, P): first the unknown patient, then value i of every field."""
     vectors = np.zeros((count, card.patient_columns))
     vectors[0] = one_hot(Patient(), card.patient_fields)
