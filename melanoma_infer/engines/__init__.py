@@ -50,7 +50,7 @@ def load_engine(
     device: str | None = None,
     engine_file: Path | None = None,
 ) -> EngineChoice:
-    """The engine of that name, or for "auto" the first that loads and passed the parity tolerance.
+    """The engine of that name, or for "auto" the first that loads and is within the card's tolerance.
 
     Args:
         bundle: the verified model.

@@ -140,12 +140,9 @@ def paired(reference: Sequence[Value], other: Sequence[Value]) -> Iterator[tuple
         kinds: defaultdict[tuple[str, int], list[Value]] = defaultdict(list)
         for value in reversed(other):
             kinds[value.op, value.array.size].append(value)
-        pairs = ((value, _next(kinds[value.op, value.array.size])) for value in reference)
+        waiting = ((value, kinds[value.op, value.array.size]) for value in reference)
+        pairs = ((value, same.pop() if same else None) for value, same in waiting)
     return ((one, two) for one, two in pairs if two is not None and one.array.shape == two.array.shape)
-
-
-def _next(waiting: list[Value]) -> Value | None:
-    return waiting.pop() if waiting else None
 
 
 def told_by_outputs(names: Sequence[str], card_outputs: Sequence[str]) -> FirstDifference:
