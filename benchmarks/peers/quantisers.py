@@ -35,11 +35,11 @@ from melanoma_infer.errors import BundleError, EngineUnavailableError
 from melanoma_infer.runtime.cores import available_cores
 from melanoma_infer.verification.differences import differences
 from mminfer_export.backbone import QUANTIZERS, Backbone
+from mminfer_export.bias_correction import correct_bias
 from mminfer_export.check_quantized import check_quantized
 from mminfer_export.graph_edit import drop_unused, fold_reshaped, name_nodes, sort_topologically, store_constants
 from mminfer_export.precisions import calibration_tiles, check_tiles, reference_outputs
 from mminfer_export.quantize import LEVELS, calibrate, quantize
-from mminfer_export.settle import settle
 from mminfer_proofs.rows import write_rows
 
 HERE = Path(__file__).parent
@@ -94,7 +94,7 @@ def by_mminfer(content: bytes, tiles: Pixels) -> Quantised:
     """The quantisation of mminfer, with every layer of the backbone in int8."""
     started = perf_counter()
     calibrated = calibrate(content, tiles)
-    graph = settle(quantize(calibrated), calibrated.model, tiles)
+    graph = correct_bias(quantize(calibrated), calibrated.model, tiles)
     return Quantised("mminfer", version("mminfer"), graph, perf_counter() - started)
 
 

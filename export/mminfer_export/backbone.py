@@ -1,8 +1,8 @@
 """Which part of a graph may be int8: the convolutions between the first one and the backbone's last activation.
 
-Before the first convolution and after that activation nothing is quantised, so depth and heads never are. Found by
-structure, not by name, so that it holds for anybody's network: the last activation is the ReLU behind the most
-convolutions.
+Nothing is quantised before the first convolution or after that activation, so depth and heads never are. The backbone
+is found by structure, not by name, so that this works for any network: its last activation is the one with the most
+convolutions before it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})
 
 
 class Backbone:
-    """A look at a graph, quantised or not. Every question is answered from the graph as it was given."""
+    """The backbone of a graph, quantised or not."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._graph = graph
@@ -39,13 +39,13 @@ class Backbone:
             if node.op_type in ACTIVATIONS and self._closes_convolution(node)
         ]  # fmt: skip
         if not found:
-            raise BundleError("No convolution with an activation stands in the graph: there is nothing to quantise.")
+            raise BundleError("The graph has no convolution followed by an activation: int8 is not possible.")
         last: onnx.NodeProto = max(found, key=lambda node: sum(each.op_type == "Conv" for each in self.before(node)))
         return last
 
     @cached_property
     def last_convolution(self) -> onnx.NodeProto:
-        """The convolution whose result, alone or as a sum with its skip, the last activation takes."""
+        """The convolution whose output, possibly after a residual Add, is the input of the last activation."""
         source = self.source(self.last_activation.input[0])
         if source is not None and source.op_type == "Add":
             source = self.source(next(name for name in source.input if name != self._skip(source)))
@@ -62,7 +62,7 @@ class Backbone:
         ]  # fmt: skip
 
     def skips(self) -> dict[str, str]:
-        """For each residual Add within the backbone (by name): the input that came past the block's convolutions."""
+        """The skip input of each residual Add in the backbone, by the name of the Add."""
         within = {node.name for node in self.before(self.last_activation)}
         return {
             node.name: self._skip(node)
@@ -71,7 +71,7 @@ class Backbone:
         }
 
     def before(self, node: onnx.NodeProto) -> list[onnx.NodeProto]:
-        """Every node whose result this one depends on."""
+        """Every node that this one depends on."""
         found: dict[str, onnx.NodeProto] = {}
         waiting = [node]
         while waiting:
@@ -87,7 +87,7 @@ class Backbone:
         return maker is not None and any(node.op_type == "Conv" for node in (maker, *self.before(maker)))
 
     def source(self, value: str) -> onnx.NodeProto | None:
-        """The node that makes a value, seen through QuantizeLinear and DequantizeLinear."""
+        """The node that computes a value; QuantizeLinear and DequantizeLinear are looked through."""
         maker = self._makers.get(value)
         while maker is not None and maker.op_type in QUANTIZERS:
             maker = self._makers.get(maker.input[0])
@@ -103,14 +103,14 @@ class Backbone:
         )
 
     def _is_residual(self, add: onnx.NodeProto) -> bool:
-        """Whether two computed values meet here, at least one of them a convolution's."""
+        """Whether this Add sums two computed values, at least one of them the output of a convolution."""
         sources = [self.source(name) for name in add.input]
         return all(source is not None for source in sources) and any(
             source is not None and source.op_type == "Conv" for source in sources
         )
 
     def _skip(self, add: onnx.NodeProto) -> str:
-        """What is no convolution's result, else the result with fewer convolutions before it: the downsampling one."""
+        """The input that is not a convolution's output, else the one with fewer convolutions before it."""
         return str(min(add.input, key=self._convolutions_before))
 
     def _convolutions_before(self, value: str) -> tuple[bool, int]:

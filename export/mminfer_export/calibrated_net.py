@@ -1,4 +1,4 @@
-"""Random weights, rescaled on given tiles until outputs span their ranges: of the demo and of random bundles."""
+"""Random weights, rescaled on given tiles until the outputs span their ranges, for demo and random bundles."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from melanoma_infer.card import ModelCard
 from melanoma_infer.model.depth import DepthModule
 from melanoma_infer.model.melanoma_net import MelanomaNet, TileOutputs, head_tensors
 from melanoma_infer.model.resnet50 import Bottleneck
-from melanoma_infer.patients.patient import Patient, one_hot
+from mminfer_export.checked_bundle import golden_patients
 
 CHUNK = 4
-"""Tiles a pass: a larger one spends its time on page faults."""
+"""Tiles in one pass: larger passes spend their time on page faults."""
 GOLDEN_TILES = 4
 ATTENTION_LOGIT = 2.0
-"""Attention logits lie within ± this at the 5th and 95th percentile: A from 0.12 to 0.88."""
+"""The 5th and 95th percentile of the attention logits are ± this: attention from 0.12 to 0.88."""
 
 
 def chunks(images: Tensor) -> list[Tensor]:
@@ -110,7 +110,7 @@ def spanning_golden(net: MelanomaNet, tiles: NDArray[np.uint8], reference: dict[
     order = np.argsort(malignant_score(reference["probabilities"], net.card))
     chosen = order[np.linspace(0, len(order) - 1, GOLDEN_TILES).round().astype(int)]
     outputs = {name: values[chosen] for name, values in reference.items()}
-    patients = _patients(net.card, len(chosen))
+    patients = golden_patients(net.card, len(chosen))
     head = Head.from_tensors(dict(head_tensors(net)))
     host = [
         head.probabilities(features[None], patient)[0]
@@ -127,15 +127,3 @@ def measured_cam_scale(reference: dict[str, NDArray[np.float32]]) -> float:
     lesion = reference["cam"][reference["probabilities"][:, 0] < 0.5, 0]
     positive = lesion[lesion > 0]
     return float(f"{np.percentile(positive if positive.size else np.abs(reference['cam'][:, 0]), 75):.1e}")
-
-
-def _patients(card: ModelCard, count: int) -> NDArray[np.float64]:
-    """One-hot vectors (count, P): first the unknown patient, then ones whose values differ from each other's."""
-    vectors = np.zeros((count, card.patient_columns))
-    vectors[0] = one_hot(Patient(), card.patient_fields)
-    for row in range(1, count):
-        start = 0
-        for field in card.patient_fields:
-            vectors[row, start + (row - 1) % len(field.values)] = 1.0
-            start += field.columns
-    return vectors

@@ -38,7 +38,7 @@ resize = "pillow-bilinear"          # antialiased, as PIL and torchvision do; or
 # histogram_equalisation = false
 # allow_scale_override = true       # false: a scale given by hand makes the verdict indeterminate
 # evaluable_floor = 0.8             # share of the tissue that must have been evaluated
-# padding_limit = 0.5               # share of the evaluated area that may lie outside the slide
+# padding_limit = 0.5               # share of the evaluated area that may be outside the slide
 # stain = "H&E"                     # e.g.; left out: a stated stain is not compared
 # specimen = "primary"              # e.g.; left out: a stated specimen is not compared
 
@@ -51,7 +51,7 @@ resize = "pillow-bilinear"          # antialiased, as PIL and torchvision do; or
 # report_t_category = false
 # thickness_residual_quantiles_mm = [-0.3, 0.4]    # e.g.; left out: no interval, and then no T category
 
-# How tiles become the slide's score. [tables] must stand last.
+# How tiles become the slide's score. [tables] must come last.
 # [aggregator]
 # kind = "top-area-mean"             # or "mean", "max"
 # area_mm2 = 1.0                    # e.g.; left out: the area of one tile
@@ -138,10 +138,10 @@ def card_of(values: Mapping[str, Any]) -> ModelCard:
 
 
 def write_template(path: Path) -> Path:
-    """Return `path`, where a commented card now stands.
+    """Write a commented card to `path` and return it.
 
     Raises:
-        OutputError: something stands there, or it cannot be written.
+        OutputError: the file exists, or cannot be written.
     """
     try:
         with path.open("x", encoding="utf-8") as file:

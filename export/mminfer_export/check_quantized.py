@@ -16,15 +16,15 @@ from mminfer_export.graph_edit import producers
 
 
 def check_quantized(model: onnx.ModelProto) -> None:
-    """Nothing, when the graph keeps every rule.
+    """Raise BundleError unless the graph keeps every rule.
 
     Each QuantizeLinear and DequantizeLinear is int8 with an explicit zero point of 0 (TensorRT-RTX reads uint8 as int8
     with a mere warning, and builds a wrong engine); weights have a scale for each output channel; a residual Add takes
-    only its skip from a DequantizeLinear; biases are float (TensorRT-RTX refuses int32 behind a DequantizeLinear); and
+    only its skip from a DequantizeLinear; biases are float (TensorRT-RTX refuses int32 after a DequantizeLinear); and
     nothing is quantised before the first convolution, after the backbone's last activation, or outside the backbone.
 
     Raises:
-        BundleError: a rule is broken, with the node that breaks it.
+        BundleError: a rule is broken; the message names the node.
     """
     _Checker(model.graph).check()
 
@@ -49,11 +49,11 @@ class _Checker:
     def _check_parameters(self, node: onnx.NodeProto) -> None:
         zero = self._stored.get(node.input[2]) if len(node.input) > 2 else None
         if zero is None:
-            raise _broken(node, "has no stored zero point, so its type is a runtime's guess")
+            raise _broken(node, "has no stored zero point, so each runtime would guess its type")
         if zero.data_type != TensorProto.INT8 or to_array(zero).any():
             kind = TensorProto.DataType.Name(zero.data_type).lower()
             raise _broken(
-                node, f"has a zero point of type {kind} and value {_first(to_array(zero))}; int8 and 0 is the rule"
+                node, f"has a zero point of type {kind} and value {_first(to_array(zero))}; it must be int8 and 0"
             )
         scale = self._stored.get(node.input[1])
         if scale is None or scale.data_type != TensorProto.FLOAT or not _is_scale(to_array(scale)):
@@ -65,11 +65,11 @@ class _Checker:
             self._check_weight(node, weight)
         elif node.op_type == "QuantizeLinear":
             if node.name not in self._within:
-                raise _broken(node, "stands after the backbone's last activation or outside the backbone")
+                raise _broken(node, "is after the backbone's last activation or outside the backbone")
             if not self._backbone.is_after_convolution(node.input[0]):
-                raise _broken(node, "stands before the first convolution")
+                raise _broken(node, "is before the first convolution")
         elif (maker := self._makers.get(node.input[0])) is None or maker.op_type != "QuantizeLinear":
-            raise _broken(node, "takes neither a stored tensor nor a QuantizeLinear")
+            raise _broken(node, "has an input that is neither a stored tensor nor a QuantizeLinear")
 
     def _check_weight(self, node: onnx.NodeProto, weight: onnx.TensorProto) -> None:
         if weight.data_type != TensorProto.INT8:
@@ -87,7 +87,7 @@ class _Checker:
             if self._backbone.skips().get(node.name) != node.input[quantised.index(True)] or sum(quantised) > 1:
                 raise _broken(node, "must take its skip, and nothing else, from a DequantizeLinear")
         elif node.name not in self._convolutions:
-            raise _broken(node, "is int8, but lies outside the backbone: depth and heads never are")
+            raise _broken(node, "is int8 but outside the backbone; depth and heads must stay in float")
         elif quantised[:2] != [True, True] or any(quantised[2:]):
             raise _broken(node, "must have an int8 input and weight, and a float bias")
 

@@ -1,4 +1,4 @@
-"""The end of every way in: engines are compared with the reference, and only what agrees is sealed."""
+"""The last step of every import: engines are compared with the reference, and the bundle is sealed if they agree."""
 
 from __future__ import annotations
 
@@ -33,12 +33,12 @@ ENGINES: tuple[tuple[str, Precision], ...] = (
     ("torch", "fp32"),
     ("openvino", "bf16"),
 )
-"""What is compared where it loads; the first loads everywhere."""
+"""The engines that are compared, if they load; the first loads everywhere."""
 
 
 @dataclass(frozen=True)
 class Model:
-    """What goes into a bundle: a graph, and the tensors of our own network where it is one."""
+    """The content of a bundle: a graph, and for our own network its tensors."""
 
     card: ModelCard
     graph: bytes
@@ -48,9 +48,9 @@ class Model:
 
 @dataclass(frozen=True)
 class Reference:
-    """What the outputs must be: tiles uint8 (N, tile_px, tile_px, 3), outputs by name with N first, and what gave them.
+    """Tiles uint8 (N, tile_px, tile_px, 3), the outputs (N, …) that are right for them, by name, and their source.
 
-    `source` ends a sentence: "the module".
+    `source` completes a sentence, for example "the module".
     """
 
     tiles: NDArray[np.uint8]
@@ -62,14 +62,15 @@ def write_checked_bundle(folder: Path, model: Model, reference: Reference, *, on
     """Return `folder`, which now holds the bundle: golden tiles, sealed parity, opened once as a user will.
 
     Args:
-        folder: that does not exist yet.
-        model: the card and what is in the graph.
-        reference: tiles and what the outputs must be for them.
-        on: what the tiles are: "8 drawn tiles".
+        folder: does not exist yet.
+        model: the card, the graph and the tensors.
+        reference: tiles and the outputs that the engines must give for them.
+        on: the tiles in words: "8 drawn tiles".
 
     Raises:
-        BundleError: the graph is not one that engines may run, or the reference is not finite or no probabilities.
-        ParityError: an fp32 engine differs from the reference by more than the card's tolerance, or decides otherwise.
+        BundleError: the graph is not one that engines may run, or the reference holds NaN or infinity.
+        UsageError: the reference's outputs are not probabilities of the card's classes.
+        ParityError: an fp32 engine exceeds the card's tolerance, or puts a tile on the other side of the threshold.
         OutputError: the folder exists, or cannot be written.
     """
     require_new(folder)
@@ -87,27 +88,19 @@ def write_checked_bundle(folder: Path, model: Model, reference: Reference, *, on
 
 
 def require_new(folder: Path) -> None:
-    """Nothing, when the folder does not exist yet: to be asked before hours of work.
-
-    Raises:
-        OutputError: it exists.
-    """
+    """Raise OutputError if the folder exists; call this before hours of work."""
     if folder.exists():
         raise OutputError(f"{folder.name} exists. A bundle is never changed: remove it, or choose another name.")
 
 
 def _check_reference(reference: Reference, card: ModelCard) -> None:
     if (name := first_non_finite(reference.outputs)) is not None:
-        raise BundleError(f"{name} holds NaN or infinity for a sample tile ({reference.source}). Mend the model first.")
+        raise BundleError(f"{name} of {reference.source} has NaN or infinity for a sample tile. Correct the model.")
     check_probabilities(reference.outputs["probabilities"], card)
 
 
 def check_probabilities(values: NDArray[Any], card: ModelCard) -> None:
-    """Nothing, when these are probabilities (N, K) of the card's classes.
-
-    Raises:
-        UsageError: they have another shape, or are none.
-    """
+    """Raise UsageError unless these are probabilities (N, K) of the card's classes."""
     if values.ndim != 2 or values.shape[1] != len(card.classes):
         raise UsageError(
             f"The model gives {list(values.shape)}, one row a tile; the card names {len(card.classes)} classes. "
@@ -115,13 +108,13 @@ def check_probabilities(values: NDArray[Any], card: ModelCard) -> None:
         )
     if not are_probabilities(values):
         raise UsageError(
-            "The model's outputs are not probabilities: rows must lie within 0 and 1 and sum to 1. "
+            "The model's outputs are not probabilities: each row must be within 0 and 1 and sum to 1. "
             "Say that they are logits, so that a softmax is added."
         )
 
 
 def are_probabilities(values: NDArray[Any]) -> bool:
-    """Whether every row (N, K) lies within 0 and 1 and sums to 1, to 1e-3."""
+    """Whether every row (N, K) is within 0 and 1 and sums to 1, to 1e-3."""
     return bool((values >= 0).all() and (values <= 1).all() and np.abs(values.sum(1) - 1).max() <= 1e-3)
 
 
@@ -134,7 +127,7 @@ def golden_of(model: Model, reference: Reference) -> Golden:
     count = min(GOLDEN_TILES_MAX, len(score))
     chosen = np.argsort(score, kind="stable")[np.linspace(0, len(score) - 1, count).round().astype(int)]
     outputs = {name: np.asarray(values, np.float32)[chosen] for name, values in reference.outputs.items()}
-    patients = _patients(model.card, count)
+    patients = golden_patients(model.card, count)
     host = None
     if model.head is not None:
         head = Head.from_tensors(dict(model.head))
@@ -143,7 +136,7 @@ def golden_of(model: Model, reference: Reference) -> Golden:
     return Golden(reference.tiles[chosen], patients, outputs, host)
 
 
-def _patients(card: ModelCard, count: int) -> NDArray[np.float64]:
+def golden_patients(card: ModelCard, count: int) -> NDArray[np.float64]:
     """One-hot vectors (count, P): first the unknown patient, then value i of every field."""
     vectors = np.zeros((count, card.patient_columns))
     vectors[0] = one_hot(Patient(), card.patient_fields)
@@ -165,7 +158,7 @@ def _unsealed(model: Model, golden: Golden) -> Bundle:
 
 
 def engine_rows(bundle: Bundle, reference: Reference, *, on: str) -> list[ParityRow]:
-    """One row for each of ENGINES that loads here; at least one does.
+    """One row for each of ENGINES that loads on this machine.
 
     Raises:
         EngineUnavailableError: none loads.
@@ -181,7 +174,7 @@ def engine_rows(bundle: Bundle, reference: Reference, *, on: str) -> list[Parity
         seen = differences(bundle, reference.outputs, outputs)
         rows.append(parity_row(seen, engine.numerics, tiles=len(reference.tiles), on=on))
     if not rows:
-        raise EngineUnavailableError("No engine can run this graph here. " + " ".join(skipped))
+        raise EngineUnavailableError("No engine on this machine can run this graph. " + " ".join(skipped))
     return rows
 
 
@@ -193,7 +186,7 @@ def _require_parity(rows: list[ParityRow], card: ModelCard, source: str) -> None
         if row.precision == "fp32" and not within:
             raise ParityError(
                 f"{row.engine} differs from {source} by up to {row.max_dp:.2g} in a probability; {tolerance.dp:g} is "
-                "accepted. No bundle was written. Does the model answer the same for the same tile, in every batch?"
+                "accepted. No bundle was written. Check that the model gives a tile the same output in every batch."
             )
         if row.precision == "fp32" and row.decision_flips:
             raise ParityError(

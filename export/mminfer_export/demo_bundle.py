@@ -119,7 +119,7 @@ def write_demo_bundle(folder: Path) -> Path:
 
     Raises:
         OutputError: the folder exists, or cannot be written.
-        ParityError: a precision is beyond its tolerance.
+        ParityError: a precision exceeds its tolerance.
     """
     card, tiles = demo_card(), drawn_tiles()
     return write_net(folder, demo_net(card, tiles), tiles, card.threshold)

@@ -1,4 +1,4 @@
-"""A module that lives in the user's own program → a bundle. Nothing is unpickled: the module is already there."""
+"""A PyTorch module in the user's own program → a bundle. Nothing is unpickled, because the module is in memory."""
 
 from __future__ import annotations
 
@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import BundleError, ParityError, UsageError
+from melanoma_infer.verification.intermediate import every_value
+from melanoma_infer.verification.steps import Step, first_missing, recording
 from mminfer_export.card_toml import card_of
 from mminfer_export.checked_bundle import (
     Model,
@@ -23,7 +25,6 @@ from mminfer_export.checked_bundle import (
     require_new,
     write_checked_bundle,
 )
-from mminfer_export.first_difference import Step, first_difference, steps_of
 from mminfer_export.run_onnx import load_onnx
 from mminfer_export.sample_tiles import checked_tiles
 from mminfer_export.to_onnx import to_onnx
@@ -81,7 +82,7 @@ def write_bundle(
 ) -> Path:
     """Return `path`, which now holds a bundle of the module, compared with it on the sample tiles.
 
-    The module itself is left as it is: a copy of it, on the CPU, in float32 and in evaluation mode, is exported.
+    The module is not changed: a copy of it is exported, on the CPU, in float32 and in evaluation mode.
 
     Args:
         path: the folder to make, NAME.mminfer.
@@ -99,7 +100,7 @@ def write_bundle(
         card: further fields of `ModelCard`, such as threshold, stain, intended_use.
 
     Raises:
-        UsageError: the arguments contradict each other, or the module gives something else than they say.
+        UsageError: the arguments contradict each other or the module's output.
         BundleError: PyTorch cannot export the module.
         ParityError: the graph differs from the module by more than 1e-4 in a probability; the first step that differs
             is named.
@@ -136,7 +137,7 @@ def _answers(net: TileModule, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
     """The module's probabilities (N, K), one tile a pass.
 
     Raises:
-        UsageError: it fails, or does not give what was said of it.
+        UsageError: the module fails, or its output contradicts `output`.
     """
     try:
         with torch.inference_mode():
@@ -151,8 +152,8 @@ def _answers(net: TileModule, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
     scores = torch.cat(raw)
     if isinstance(net.softmax, nn.Softmax) and scores.shape[1] > 1 and are_probabilities(scores.numpy()):
         raise UsageError(
-            "output='logits' was said, but for every sample tile the module gives probabilities already. "
-            "Say output='probabilities': a second softmax would flatten them."
+            "output='logits' was given, but for every sample tile the module already returns probabilities. "
+            "Use output='probabilities': a second softmax would flatten them."
         )
     answers: NDArray[np.float32] = net.softmax(scores).numpy()
     return answers
@@ -171,27 +172,25 @@ def _exported(net: TileModule, tile_px: int) -> bytes:
 
 
 def _require_same(graph: bytes, net: TileModule, tiles: NDArray[np.uint8], expected: NDArray[np.float32]) -> None:
-    """Nothing, when the graph gives the module's probabilities.
-
-    Raises:
-        ParityError: it does not; the first step that differs is named.
-    """
+    """Raise ParityError, which names the first step that differs, unless the graph gives the module's probabilities."""
     run = load_onnx(graph, ["probabilities"])
     rows = [run({"tiles": tile[None]})["probabilities"] for tile in tiles]
     dp = np.abs(np.concatenate(rows) - expected).max(axis=1)
     # Not written as "above the limit": a NaN must fail.
     if not dp.max() <= DP_MAX:
         worst = int(np.nan_to_num(dp, nan=np.inf).argmax())
-        where = first_difference(graph, named_steps(net, tiles[worst]), tiles[worst : worst + 1])
+        values = every_value(graph, tiles[worst : worst + 1], engine="onnxruntime", precision="fp32")
+        where = first_missing(named_steps(net, tiles[worst]), [value.array for value in values])
         raise ParityError(
             f"The exported graph differs from the module by up to {dp.max():.2g} in a probability; {DP_MAX:g} is "
-            f"accepted. {where} No bundle was written. Does that step do the same each time, and in evaluation mode?"
+            f"accepted. {where} No bundle was written. Is that step deterministic, and in evaluation mode?"
         )
 
 
 def named_steps(net: TileModule, tile: NDArray[np.uint8]) -> list[Step]:
     """The steps for one tile (H, W, 3): `normalisation`, the user's submodules by their names, `module`, `softmax`."""
-    steps = steps_of(net, torch.from_numpy(tile[None].copy()))
-    # What the whole net gives, and a softmax that is none, repeat the step before.
+    with torch.no_grad(), recording(net) as steps:
+        net(torch.from_numpy(tile[None].copy()))
+    # The output of the whole net, and of a softmax that is the identity, repeat the step before.
     repeated = {"", *([] if isinstance(net.softmax, nn.Softmax) else ["softmax"])}
     return [Step(step.name.removeprefix("module."), step.value) for step in steps if step.name not in repeated]

@@ -32,7 +32,7 @@ CODE = (
     "whose author you trust."
 )
 BILINEAR = (None, 2, "bilinear")
-"""How "bilinear" may stand among the arguments of Resize; 2 is Pillow's and torchvision's number for it."""
+"""The spellings of "bilinear" in the arguments of Resize; 2 is Pillow's and torchvision's number for it."""
 
 Side = Annotated[int, Field(gt=0)]
 
@@ -105,10 +105,10 @@ def read_config(folder: Path) -> Config:
         problem = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in problem["loc"])
         raise BundleError(
-            f"{CONFIG} is not one of WSInfer's (spec 1.0): {where}: {problem['msg']}. Mend it."
+            f"{CONFIG} is not a WSInfer configuration (spec 1.0): {where}: {problem['msg']}. Correct it."
         ) from error
     if len(config.class_names) != config.num_classes:
-        raise BundleError(f"{CONFIG} names {len(config.class_names)} classes and counts {config.num_classes}. Mend it.")
+        raise BundleError(f"{CONFIG} has {len(config.class_names)} class_names; num_classes is {config.num_classes}.")
     return config
 
 
@@ -134,7 +134,7 @@ def preprocessing_of(config: Config) -> Preprocessing:
         normalize = Normalize.model_validate(arguments.get("Normalize", {"mean": (0, 0, 0), "std": (1, 1, 1)}))
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
-        raise BundleError(f"{CONFIG}: {problem['loc'][0]} of the transform: {problem['msg']}. Mend it.") from error
+        raise BundleError(f"{CONFIG}: {problem['loc'][0]} of the transform: {problem['msg']}. Correct it.") from error
     sides = {resize.size} if isinstance(resize.size, int) else set(resize.size)
     if len(sides) != 1 or resize.interpolation not in BILINEAR or resize.antialias is False:
         raise BundleError(
@@ -145,7 +145,7 @@ def preprocessing_of(config: Config) -> Preprocessing:
 
 
 def card_of_config(config: Config, *, name: str, malignant: Sequence[str]) -> ModelCard:
-    """The card of a WSInfer model. Which classes are malignant stands nowhere in config.json.
+    """The card of a WSInfer model. config.json does not say which classes are malignant.
 
     Raises:
         UsageError: malignant names none of the classes, or all of them.

@@ -1,4 +1,4 @@
-"""What converters do to an ONNX graph in memory: names, order, what is not used any more."""
+"""Edits of an ONNX graph in memory: names, order, removal of what is no longer used."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from melanoma_infer.errors import BundleError, EngineUnavailableError
 
 @contextmanager
 def require_extra() -> Iterator[None]:
-    """Within it, an import that fails is an error that names the command to install what is missing.
+    """Turn a failed import inside the block into an error with the command that installs the package.
 
     Raises:
         EngineUnavailableError: something that the extra `export` brings is not installed.
@@ -61,7 +61,7 @@ def consumers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
 
 
 def sort_topologically(graph: onnx.GraphProto) -> None:
-    """Put every node behind those whose values it takes, and otherwise leave the order as it is.
+    """Move every node after the nodes that it depends on; otherwise keep the order.
 
     Raises:
         BundleError: the graph has a cycle, or takes a value that nothing makes.
@@ -134,7 +134,7 @@ def rename_input(node: onnx.NodeProto, before: str, after: str) -> None:
 
 
 def refuse_inner_graphs(graph: onnx.GraphProto) -> None:
-    """Nothing, when no node holds a graph of its own.
+    """Raise unless no node contains a graph of its own.
 
     Raises:
         BundleError: one does.

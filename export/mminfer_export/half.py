@@ -2,7 +2,7 @@
 
 Convolutions, Gemm and MatMul run in fp16 (TensorRT-RTX refuses them in float32 for sm_75), and so does what merely
 passes on, adds up or clips their results. Everything else keeps float32: normalisation, pooled maps, sigmoid, softplus,
-softmax, and what is multiplied by them. Inputs and outputs keep their types.
+softmax, and their inputs. Inputs and outputs keep their types.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def to_half(content: bytes) -> bytes:
     that passes between two nodes which are to keep float32.
 
     Raises:
-        BundleError: a weight is beyond the range of fp16, or the graph is not one that can be converted.
+        BundleError: a weight exceeds the range of fp16, or the graph cannot be converted.
     """
     model = onnx.load_model_from_string(content)
     refuse_inner_graphs(model.graph)
@@ -53,7 +53,7 @@ def to_half(content: bytes) -> bytes:
 
 
 def check_half(model: onnx.ModelProto) -> None:
-    """Nothing, when every matrix product is fp16, the outputs are float32, and Cast and Transpose come first.
+    """Raise unless every matrix product is fp16, the outputs are float32, and Cast and Transpose come first.
 
     Raises:
         BundleError: it is not so, with the node that breaks the rule.

@@ -34,7 +34,7 @@ def _sides_um(side_um: float, count: int) -> Sequence[float]:
 
 
 def _tile(tile_px: int, side_um: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A tile that meets the section, which lies across the middle of the slide."""
+    """A tile that overlaps the section, which crosses the middle of the slide."""
     scene = make_scene(int(rng.integers(2**32)), "melanoma" if rng.random() < 0.5 else "none", SLIDE_UM)
     um_per_px = side_um / tile_px
     x_um = rng.uniform(0.1 * SLIDE_UM[0], 0.9 * SLIDE_UM[0] - side_um)

@@ -1,4 +1,4 @@
-"""One more precision for a bundle: its graph, made from the float32 one, and the parity that each engine shows."""
+"""Adds a precision to a bundle: a graph made from the float32 one, and its parity on each engine."""
 
 from __future__ import annotations
 
@@ -20,30 +20,30 @@ from melanoma_infer.engines.golden import golden_differences
 from melanoma_infer.errors import EngineUnavailableError, ParityError
 from melanoma_infer.tolerances import Precision
 from melanoma_infer.verification.differences import Excess, beyond, differences
+from mminfer_export.bias_correction import correct_bias
 from mminfer_export.half import to_half
 from mminfer_export.parity import parity_row
 from mminfer_export.phantom_tiles import phantom_tiles
 from mminfer_export.quantize import calibrate, most_harmful, quantize
 from mminfer_export.seal import seal_bundle
-from mminfer_export.settle import settle
 
 Made = Literal["fp32", "fp16", "int8"]
 ENGINES = ("openvino", "onnxruntime")
-"""They run every file on any CPU."""
+"""These run every graph on any CPU."""
 CALIBRATION_TILES, CALIBRATION_SEED = 16, 11
 """12 and 32 tiles gave int8 files of the same accuracy."""
 CHECK_TILES, CHECK_SEED = 16, 12
-"""Other tiles than those that anything was set on."""
+"""Not the tiles of calibration."""
 ROOM = 0.5
-"""Share of the tolerance that int8 may take here: other tiles were seen to move it twice as far."""
+"""Largest share of the tolerance that int8 may use on these tiles: on others it was seen to differ twice as much."""
 RANKING_TILES = 3
 KEPT_FLOAT = (2, 4, 8, 16, 24, 32, 40, 46, 50)
-"""How many of the worst layers stay in float, tried in turn. Wide networks need none; narrow ones average less out."""
+"""How many of the worst layers stay in float, tried in turn. Wide networks need none; in narrow ones less cancels."""
 
 
 @dataclass(frozen=True)
 class Tiles:
-    """Tiles uint8 (N, tile_px, tile_px, 3), and what they are, for people: "16 drawn tiles"."""
+    """Tiles uint8 (N, tile_px, tile_px, 3), and their description: "16 drawn tiles"."""
 
     pixels: NDArray[np.uint8]
     on: str
@@ -51,7 +51,7 @@ class Tiles:
 
 @dataclass(frozen=True)
 class Added:
-    """A graph of another precision, what it was seen to differ by, and the layers that int8 left in float."""
+    """A graph of another precision, its parity rows, and the layers that int8 left in float."""
 
     precision: Made
     graph: bytes
@@ -70,7 +70,7 @@ def check_tiles(card: ModelCard) -> Tiles:
 
 
 def make_precision(bundle: Bundle, precision: Made, calibration: Tiles | None = None) -> Added:
-    """The graph of another precision, within the card's tolerance on OpenVINO and ONNX Runtime where they load.
+    """The graph of another precision, within the card's tolerance on OpenVINO and, if it loads, ONNX Runtime.
 
     int8 keeps its worst layers in float, one after the other, until ROOM of the tolerance is enough, or else the whole.
 
@@ -107,7 +107,7 @@ def make_precision(bundle: Bundle, precision: Made, calibration: Tiles | None = 
 
 
 def _compared(bundle: Bundle, added: Added, reference: Outputs, tiles: Tiles) -> tuple[list[ParityRow], Excess]:
-    """A row for each engine, and the figure that is nearest to its tolerance, or farthest beyond, on any of them."""
+    """A row for each engine, and the figure with the largest ratio to its tolerance on any of them."""
     rows: list[ParityRow] = []
     excess: list[Excess] = []
     graphs = {**bundle.graphs, added.precision: added.graph}
@@ -119,12 +119,12 @@ def _compared(bundle: Bundle, added: Added, reference: Outputs, tiles: Tiles) ->
 
 
 def _ratio(excess: Excess) -> float:
-    """Of a figure and its tolerance; infinite for a NaN, which must fail."""
+    """The ratio of a figure to its tolerance; infinite for NaN, which must fail."""
     return np.inf if np.isnan(excess.ratio) else excess.ratio
 
 
 def reference_outputs(bundle: Bundle, tiles: NDArray[np.uint8]) -> Outputs:
-    """What the outputs must be: our own network's by PyTorch, anybody else's by ONNX Runtime, in float32."""
+    """The reference outputs in float32: from PyTorch for our own network, else from ONNX Runtime."""
     name = "torch" if bundle.weights is not None and bundle.card.network is not None else "onnxruntime"
     return load_engine(bundle, name, precision="fp32").engine.infer(tiles)
 
@@ -156,8 +156,8 @@ def _attempts(bundle: Bundle, precision: Made, calibration: Tiles) -> Iterator[A
     calibrated = calibrate(bundle.graphs["fp32"], calibration.pixels)
 
     def int8(kept: Sequence[str] = ()) -> Added:
-        settled = settle(quantize(calibrated, kept), calibrated.model, calibration.pixels)
-        return Added("int8", settled, (), tuple(kept))
+        graph = correct_bias(quantize(calibrated, kept), calibrated.model, calibration.pixels)
+        return Added("int8", graph, (), tuple(kept))
 
     yield int8()
     worst = most_harmful(calibrated, calibration.pixels[:RANKING_TILES])
@@ -167,7 +167,7 @@ def _attempts(bundle: Bundle, precision: Made, calibration: Tiles) -> Iterator[A
 
 
 def _each_engine(bundle: Bundle, precision: Precision, tiles: Tiles) -> Iterator[tuple[Any, Outputs]]:
-    """Each engine that loads, with its outputs; OpenVINO always does."""
+    """Each engine that loads, with its outputs; OpenVINO must load."""
     for name in ENGINES:
         try:
             engine = load_engine(bundle, name, precision=precision).engine

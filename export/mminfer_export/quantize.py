@@ -1,8 +1,8 @@
 """A float32 ONNX graph → int8 by explicit QuantizeLinear/DequantizeLinear, one file for every engine.
 
-Only the backbone is int8 (`backbone.py`), by the rules of `check_quantized.py`. Ranges are those with the least squared
-error on calibration tiles; what quantising a layer adds to the mean of each of its channels is taken off its bias.
-Layers that harm most can be kept in float.
+Only the backbone is int8 (`backbone.py`), by the rules of `check_quantized.py`. Ranges minimise the squared error on
+calibration tiles; the shift of each channel's mean is subtracted from the layer's bias. The most harmful layers can be
+kept in float.
 
 Chosen over NNCF and ONNX Runtime's quantiser, which `benchmarks/peers/quantisers.py` runs beside it. At full width on
 OpenVINO (results/quantisers.csv: p99.9 of |Δp|, drawn tiles) this one gives 0.0037 in files that every engine reads;
@@ -38,30 +38,30 @@ from mminfer_export.tapped import tapped
 
 LEVELS = 127
 CLIPS = np.linspace(0.60, 1.0, 21)
-"""Shares of the largest value at which a range may end: lower ones lose on slides that show more than these tiles."""
+"""Ends of a range to try, as shares of the largest value: lower ones clip on slides with stronger activations."""
 SAMPLES = 20_000
-"""Values of an activation, of each tile, that its range is chosen on."""
+"""Values of an activation that are sampled from each tile to choose its range."""
 Values = NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution that may be int8, and what calibration says of it."""
+    """A convolution that may be int8, and its calibration."""
 
     name: str
     weight: str
     bias: str | None
     shift: NDArray[np.float32]
-    """What int8 adds to the mean of each output channel, (C,)."""
+    """The shift of each output channel's mean caused by int8, (C,)."""
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """A float32 graph with all that is needed to quantise it, in part or as a whole."""
+    """A float32 graph with everything that is needed to quantise any of its layers."""
 
     model: onnx.ModelProto
     scales: Mapping[str, float]
-    """Of each activation that is quantised."""
+    """Scale of each activation that is quantised, by its name."""
     layers: tuple[Layer, ...]
     """In the graph's order."""
 
@@ -75,7 +75,7 @@ def calibrate(content: bytes, tiles: NDArray[np.uint8]) -> Calibration:
         EngineUnavailableError: ONNX Runtime is not installed.
     """
     if not len(tiles):
-        raise UsageError("There is no tile to calibrate on. Give slides that show tissue.")
+        raise UsageError("There is no tile to calibrate on. Choose slides with tissue.")
     model = onnx.load_model_from_string(content)
     refuse_inner_graphs(model.graph)
     name_nodes(model.graph)
@@ -114,7 +114,7 @@ def quantize(calibration: Calibration, keep_float: Collection[str] = ()) -> byte
 
 
 def most_harmful(calibration: Calibration, tiles: NDArray[np.uint8]) -> list[str]:
-    """Names of the layers, that one first which alone in int8 moves the probabilities of these tiles most.
+    """Names of the layers, sorted by how much each alone in int8 changes the probabilities of these tiles, most first.
 
     One run of the graph for each layer and tile. The error of a layer's own output says little: in a narrow network it
     was seen to rank last the layers whose error the later ones amplify.
@@ -151,7 +151,7 @@ class _Writer:
         node.input.append(bias)
 
     def take_quantised(self, node: onnx.NodeProto, value: str) -> None:
-        """Let the node take this value through int8."""
+        """Replace this input of the node by its value after int8."""
         through = self.through_int8(value)
         for place, name in enumerate(node.input):
             if name == value:
@@ -168,7 +168,7 @@ class _Writer:
         return self._dequantised[value]
 
     def finish(self) -> None:
-        """Put the graph in order and drop the float weights."""
+        """Sort the graph and remove the float weights."""
         sort_topologically(self._graph)
         drop_unused(self._graph)
         self._graph.ClearField("value_info")
@@ -230,7 +230,7 @@ def _ranges(model: onnx.ModelProto, places: Sequence[str], tiles: NDArray[np.uin
 def _layers(
     model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], scales: Mapping[str, float], tiles: NDArray[np.uint8]
 ) -> tuple[Layer, ...]:
-    """Every convolution beside itself in int8, on the float graph's own inputs: each shift alone, in one pass."""
+    """Run each convolution in float and in int8 on the float graph's inputs: the shifts of all layers in one pass."""
     asked = [f"{node.name}.shift" for node in nodes]
     session = tapped(_with_int8_beside(model, nodes, scales), asked)
     seen = [session.run(asked, {"tiles": tile[None]}) for tile in tiles]

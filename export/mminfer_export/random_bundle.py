@@ -36,7 +36,7 @@ def write_random_bundle(out: Path, seed: int, width: int = 64) -> Path:
 
     Raises:
         OutputError: the folder exists, or cannot be written.
-        ParityError: a precision is beyond its tolerance: take another seed.
+        ParityError: a precision exceeds its tolerance; choose another seed.
     """
     if out.exists():
         raise OutputError(f"{out.name} exists. A bundle is never changed: remove it, or choose another name.")

@@ -42,7 +42,7 @@ MIDDLE_HALF = 0.2
 """The malignant scores of the middle half of the tiles reach at least this far: else one odd tile spans the range, all
 others have nearly the same answer, and other tiles do not."""
 STEPS = 30
-"""Of the search for them, which is over after ten."""
+"""Iterations of the search, which converges after ten."""
 
 
 def random_net(card: ModelCard, images_u8: Tensor, seed: int) -> MelanomaNet:

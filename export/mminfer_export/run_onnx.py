@@ -1,4 +1,4 @@
-"""An ONNX graph, run as it stands: what a wrapped one is compared with."""
+"""Runs an ONNX graph as the user gave it: the reference for the wrapped graph."""
 
 from __future__ import annotations
 
@@ -20,13 +20,12 @@ Raises:
 """
 
 
-def load_onnx(content: bytes, names: Sequence[str], *, optimised: bool = True) -> Run:
-    """What computes the named outputs: ONNX Runtime, or OpenVINO in f32 where that is not installed.
+def load_onnx(content: bytes, names: Sequence[str]) -> Run:
+    """A function that computes the named outputs by ONNX Runtime, or by OpenVINO in f32 if that is not installed.
 
     Args:
         content: a model that was checked (`graph_checks.self_contained_model`).
-        names: outputs wanted.
-        optimised: False: as ONNX Runtime runs it node by node.
+        names: of the outputs to compute.
 
     Raises:
         BundleError: the runtime cannot load it.
@@ -37,8 +36,6 @@ def load_onnx(content: bytes, names: Sequence[str], *, optimised: bool = True) -
         return _in_openvino(content, names)
     options = runtime.SessionOptions()
     options.log_severity_level = 4
-    if not optimised:
-        options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_DISABLE_ALL
     from melanoma_infer.engines.onnx_engine import _errors
 
     try:

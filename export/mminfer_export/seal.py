@@ -1,4 +1,4 @@
-"""Writes a bundle: all files beside the target, checksums over every one of them, then one rename."""
+"""Writes a bundle: all files and their checksums into a temporary folder, which is then renamed."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def build_engine(
     device: str | None = None,
     strip_weights: bool = False,
 ) -> tuple[Path, EngineManifest]:
-    """Build the engine on a GPU of this machine, and return where it stands, its manifest beside it, and that manifest.
+    """Build the engine on a GPU of this machine, and return its path (the manifest is next to it) and the manifest.
 
     Args:
         bundle: the verified model.
@@ -39,7 +39,7 @@ def build_engine(
             refuses to build.
         BundleError: the network that TensorRT read is not the one in the graph.
         MemoryExhaustedError: there was not enough memory to build.
-        OutputError: the file cannot be written, or another stands there.
+        OutputError: the file cannot be written, or another file is there.
     """
     graph = graph_of(bundle, precision)
     if not nvidia_driver_is_loaded():

@@ -24,7 +24,7 @@ def build_engine(
     *,
     strip_weights: bool = False,
 ) -> tuple[Path, EngineManifest]:
-    """Build the engine, and return where it stands, its manifest beside it, and that manifest.
+    """Build the engine, and return its path (the manifest is next to it) and the manifest.
 
     Two builds of one graph do the same, but are not the same bytes.
 
@@ -40,7 +40,7 @@ def build_engine(
         EngineUnavailableError: the bundle has no such graph, or TensorRT-RTX is not installed or refuses to build.
         BundleError: the network that TensorRT-RTX read is not the one in the graph.
         MemoryExhaustedError: there was not enough memory to build.
-        OutputError: the file cannot be written, or another stands there.
+        OutputError: the file cannot be written, or another file is there.
     """
     graph = graph_of(bundle, precision)
     api = import_api("tensorrt-rtx")

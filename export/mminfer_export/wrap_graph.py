@@ -1,4 +1,4 @@
-"""A model's ONNX graph → the graph that a bundle holds: what is missing before and behind it is added as plain nodes.
+"""A model's ONNX graph → the bundle's graph: normalisation and softmax, where missing, are added as plain nodes.
 
 float NCHW images:  tiles ─ Cast ─ Transpose ─ Div 255 ─ Sub mean ─ Div std ─ the model ─ (Softmax) ─ probabilities
 uint8 NHWC tiles:   tiles ─ the model, which must begin with Cast ─ (Softmax) ─ probabilities
@@ -45,10 +45,10 @@ def interface_of(model: onnx.ModelProto, card: ModelCard) -> Interface:
     stored = {tensor.name for tensor in graph.initializer}
     inputs = [value for value in graph.input if value.name not in stored]
     if len(inputs) != 1:
-        raise BundleError(f"The ONNX file has {len(inputs)} inputs; a tile is all that it can get. Export it with one.")
+        raise BundleError(f"The ONNX file has {len(inputs)} inputs; only tiles can be fed. Export it with one.")
     outputs = {value.name for value in graph.output}
     if missing := sorted(set(card.outputs) - outputs):
-        raise BundleError(f"The card names the output {missing[0]!r}, which the ONNX file lacks. Correct one of them.")
+        raise BundleError(f"The card names the output {missing[0]!r}, which the ONNX file lacks. Correct the card.")
     scores = [value.name for value in graph.output if value.name not in card.outputs]
     if len(scores) != 1:
         raise BundleError(
@@ -104,9 +104,9 @@ def wrapped(model: onnx.ModelProto, found: Interface, card: ModelCard, scores: S
     outer.initializer.extend(inner.initializer)
     outer.sparse_initializer.extend(inner.sparse_initializer)
     before, images = _before(outer, found, card)
-    behind = _behind(outer, PREFIX + found.scores, scores)
+    after = _after(outer, PREFIX + found.scores, scores)
     renamed = {PREFIX + found.input: images} | {PREFIX + name: name for name in kept}
-    outer.node.extend([*before, *(_renamed(node, renamed) for node in inner.node), *behind])
+    outer.node.extend([*before, *(_renamed(node, renamed) for node in inner.node), *after])
     made = helper.make_model(outer, opset_imports=list(model.opset_import), ir_version=model.ir_version)
     forget_origin(made)
     return bytes(made.SerializeToString(deterministic=True))
@@ -126,7 +126,7 @@ def _declared_outputs(model: onnx.ModelProto, card: ModelCard, batch: int | None
 
 
 def _before(outer: onnx.GraphProto, found: Interface, card: ModelCard) -> tuple[list[onnx.NodeProto], str]:
-    """The nodes that make the model's input of `tiles`, and the name of that input."""
+    """The nodes from `tiles` to the model's input, and the name of that input."""
     if found.layout == "uint8-nhwc":
         return [], "tiles"
     for name, value in ((WHITE, [255.0]), (MEAN, card.mean), (STD, card.std)):
@@ -141,8 +141,8 @@ def _before(outer: onnx.GraphProto, found: Interface, card: ModelCard) -> tuple[
     ], "images"
 
 
-def _behind(outer: onnx.GraphProto, given: str, scores: Scores) -> list[onnx.NodeProto]:
-    """The nodes that make `probabilities` of what the model gives."""
+def _after(outer: onnx.GraphProto, given: str, scores: Scores) -> list[onnx.NodeProto]:
+    """The nodes from the model's scores to `probabilities`."""
     match scores:
         case "probabilities":
             return [helper.make_node("Identity", [given], ["probabilities"], "probabilities/Identity")]
@@ -168,7 +168,7 @@ def _renamed(node: onnx.NodeProto, names: dict[str, str]) -> onnx.NodeProto:
 
 
 def forget_origin(model: onnx.ModelProto) -> None:
-    """Remove what exporters note about where a model was made: stack traces with the paths of that machine."""
+    """Remove the stack traces, with paths of the author's machine, that exporters write into a model."""
     graph = model.graph
     for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
         part.ClearField("doc_string")

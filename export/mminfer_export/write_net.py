@@ -1,4 +1,4 @@
-"""Our own network with everything a bundle needs: what demo and random bundles have in common."""
+"""Writes a bundle of our own network; demo and random bundles share this."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write_net(out: Path, net: MelanomaNet, tiles: NDArray[np.uint8], threshold: 
 
     Raises:
         OutputError: `out` exists, or cannot be written.
-        ParityError: a precision is beyond its tolerance.
+        ParityError: a precision exceeds its tolerance.
     """
     reference = reference_outputs(net, tiles)
     card = net.card.model_copy(update={"cam_scale": measured_cam_scale(reference), "threshold": threshold})

@@ -1,4 +1,4 @@
-"""Engines: what runs a bundle's graph. A runtime is imported only when its engine is asked for."""
+"""Engines run a bundle's graph. A runtime is imported only when its engine is asked for."""
 
 from __future__ import annotations
 
@@ -24,18 +24,18 @@ MODULES = {
     "tensorrt": "melanoma_infer.engines.tensorrt_engine",
     "tensorrt-rtx": "melanoma_infer.engines.tensorrt_rtx_engine",
 }
-"""By name, in the order in which `auto` tries them where there is no GPU: fastest on a CPU first."""
+"""Modules by engine name, in the order in which `auto` tries them without a GPU: fastest on a CPU first."""
 ON_GPU = ("triton", "tensorrt", "tensorrt-rtx")
-"""`auto` tries these first where there is an NVIDIA driver."""
+"""`auto` tries these first when an NVIDIA driver is loaded."""
 OF_ENGINE_FILES = ("tensorrt", "tensorrt-rtx")
-"""They run an engine that was built ahead: the cache's, or one that the user names."""
+"""These run an engine built ahead of time: one from the cache, or a file that the user names."""
 
 Load = Callable[[Bundle, Precision, int | None, str | None], Engine]
 
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """An engine, and why the ones before it were not taken."""
+    """An engine, and why the ones before it were skipped."""
 
     engine: Engine
     skipped: tuple[str, ...]
@@ -50,21 +50,21 @@ def load_engine(
     device: str | None = None,
     engine_file: Path | None = None,
 ) -> EngineChoice:
-    """The engine of that name, or for "auto" the first that loads and passed the parity tolerance.
+    """The engine of that name, or for "auto" the first that loads and is within the card's tolerance.
 
     Args:
         bundle: the verified model.
         name: "auto" or one of MODULES.
         precision: None for the card's, or fp32, bf16, fp16, int8, or "fastest".
-        threads: None for the cores there are.
-        device: None for the engine's own, the CPU or the first GPU; or one that it knows: "cpu", "cuda:1".
-        engine_file: for OF_ENGINE_FILES: an engine with its manifest beside it; None for the cache's.
+        threads: None for all available cores.
+        device: None for the engine's default, the CPU or the first GPU; or for example "cpu" or "cuda:1".
+        engine_file: for OF_ENGINE_FILES, an engine with its manifest in the same folder; None for one from the cache.
 
     Raises:
-        UsageError: an engine file was given, and another engine was named, or none.
-        BundleError: the engine file is damaged, or of another model.
-        EngineUnavailableError: the engine, the precision or the device does not exist here.
-        MemoryExhaustedError, GpuLostError: the GPU of an engine that was named does not work; "auto" skips it.
+        UsageError: an engine file was given without the name of an engine that reads such files.
+        BundleError: the engine file is damaged, or was built from another model.
+        EngineUnavailableError: this machine or bundle does not have the engine, the precision or the device.
+        MemoryExhaustedError, GpuLostError: the GPU of the named engine failed; "auto" skips such an engine.
     """
     if engine_file is not None:
         load_from_file = partial(_of_engine_files(name), engine_file=engine_file)
@@ -88,11 +88,11 @@ def _candidates() -> list[str]:
 
 
 def _load_trusted(bundle: Bundle, name: str, precision: Precision, threads: int | None, device: str | None) -> Engine:
-    """The engine, when its numbers are within the card's tolerance.
+    """Load an engine whose numbers are within the card's tolerance.
 
     Raises:
-        ParityError: they are not: sealed, as `mminfer verify` found, or on the golden tiles just now.
-        MminferError: it does not load.
+        ParityError: they are not, when the bundle was sealed, when it was verified here, or on the golden tiles now.
+        MminferError: the engine does not load.
     """
     if why := _failed_here(bundle, name, precision, device):
         raise ParityError(why)
@@ -110,13 +110,15 @@ def _load(bundle: Bundle, name: str, precision: Precision, threads: int | None, 
 
 
 def _of_engine_files(name: str) -> Callable[..., Engine]:
-    """The `load` of an engine that takes `engine_file`.
+    """The `load` function of an engine that takes `engine_file`.
 
     Raises:
-        UsageError: it takes none.
+        UsageError: the engine does not take one.
     """
     if name not in OF_ENGINE_FILES:
-        raise UsageError(f"An engine file is for --engine {' or '.join(OF_ENGINE_FILES)}: name the one that built it.")
+        raise UsageError(
+            f"An engine file needs --engine {' or '.join(OF_ENGINE_FILES)}: name the engine that it was built for."
+        )
     load: Callable[..., Engine] = import_module(MODULES[name]).load
     return load
 
@@ -133,7 +135,7 @@ def _precision(bundle: Bundle, engine: str, asked: str | None, device: str | Non
 
 
 def _fastest(bundle: Bundle, engine: str, device: str | None) -> Precision:
-    """The fastest precision of this machine whose parity, measured here or sealed, is within its tolerance."""
+    """The fastest precision whose parity, measured on this machine or sealed, is within its tolerance."""
     from melanoma_infer.engines.openvino_engine import cpu_has_bf16
 
     match engine:
@@ -154,7 +156,7 @@ def _fastest(bundle: Bundle, engine: str, device: str | None) -> Precision:
 
 
 def _failed_here(bundle: Bundle, engine: str, precision: Precision, device: str | None) -> str | None:
-    """Why this engine must not be taken: what `mminfer verify` found on this machine, else what was sealed."""
+    """Why this engine must not be used: from `mminfer verify` on this machine, else from the sealed parity."""
     here = measured(bundle, engine, precision, device)
     if here is None:
         return _failed_tolerance(bundle, engine, precision)
@@ -162,7 +164,7 @@ def _failed_here(bundle: Bundle, engine: str, precision: Precision, device: str 
 
 
 def _failed_tolerance(bundle: Bundle, engine: str, precision: Precision) -> str | None:
-    """Why the sealed parity of this engine exceeds the card's tolerance; None if it does not, or was not measured."""
+    """How the sealed parity of this engine exceeds the card's tolerance; None when it does not or was not measured."""
     row = bundle.parity_of(engine, precision)
     if row is None:
         return None

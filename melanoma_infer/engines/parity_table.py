@@ -1,7 +1,7 @@
-"""What `mminfer verify` found on this machine, kept in the cache: one row for each engine and precision of a bundle.
+"""The results of `mminfer verify` on this machine, in the cache: one row for each engine and precision of a bundle.
 
-A row holds for one bundle, one version of the runtimes, one processor or GPU and its driver: when any of them changes,
-it is no longer found, and the bundle's sealed parity counts again.
+A row is valid for one bundle, one version of the runtimes, and one processor or GPU with its driver. When any of them
+changes, the row is no longer found and the bundle's sealed parity applies again.
 """
 
 from __future__ import annotations
@@ -27,16 +27,16 @@ RUNTIMES: dict[str, tuple[str, ...]] = {
     "tensorrt": ("tensorrt",),
     "tensorrt-rtx": ("tensorrt-rtx",),
 }
-"""The distributions whose versions decide what an engine computes."""
+"""The packages whose versions affect what an engine computes."""
 ON_GPU = ("triton", "tensorrt", "tensorrt-rtx")
 """Engines that run on a GPU when no device is named."""
 REFERENCE_ENGINES = ("torch",)
-"""What these compute is the reference, unless it was measured to differ from the golden outputs."""
+"""Their outputs are the reference, unless they were measured to differ from the golden outputs."""
 GPU_FACTS = "/proc/driver/nvidia"
 
 
 class MeasuredParity(BaseModel):
-    """How far one engine and precision was from the reference on this machine. None: not measured, or not there."""
+    """How far one engine and precision is from the reference on this machine. None: not measured, or no such output."""
 
     model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
@@ -46,7 +46,7 @@ class MeasuredParity(BaseModel):
     device: str
     reference: str
     on: str
-    """What it was measured on."""
+    """The tiles, in words: "4 golden tiles, 8 drawn slides"."""
     tiles: int
     slides: int
     max_dp: float | None = None
@@ -61,41 +61,39 @@ class MeasuredParity(BaseModel):
     p999_dlogit: float | None = None
     p999_dattention: float | None = None
     cam_correlation: float | None = None
-    """The least of the maps' correlations with the reference's."""
+    """The lowest correlation of a map with the reference's."""
     decision_flips: int | None = None
-    """Tiles and slides whose malignant score stands on the other side of the threshold."""
+    """Tiles and slides whose malignant score is on the other side of the threshold."""
     slide_flips: int | None = None
-    t_set_flips: int | None = None
-    """None: this version gives no T sets."""
     passed: bool
     why: str = ""
-    """What is beyond its tolerance, or how the process died."""
+    """The figures that exceed their tolerance, or how the process died."""
     over_tolerance: float | None = None
-    """The largest ratio of a figure to its tolerance; above 1 it failed."""
+    """The largest ratio of a figure to its tolerance; above 1 the row failed."""
     stage: str | None = None
-    """The first stage whose numbers differ; None where it passed."""
+    """The first stage whose numbers differ; None when the row passed or no single stage is at fault."""
     stage_detail: str = ""
     seconds: float | None = None
 
     @property
     def largest(self) -> float | None:
-        """The largest difference that a score was seen to have."""
+        """The largest measured difference of a probability or score."""
         return max((each for each in (self.max_dp, self.max_dscore) if each is not None), default=None)
 
 
 def measured(bundle: Bundle, engine: str, precision: str, device: str | None = None) -> MeasuredParity | None:
-    """What was found here of an engine at a precision; None where it was never measured as things are now."""
+    """The row of an engine at a precision; None when it was not measured with this bundle, machine and versions."""
     content = read_cached(_path(bundle.digest, engine, precision, device))
     if content is None:
         return None
     try:
         return MeasuredParity.model_validate_json(content)
-    except ValidationError:  # of another version, or damaged: as if it were not there
+    except ValidationError:  # written by another version, or damaged: ignored
         return None
 
 
 def keep(bundle: Bundle, row: MeasuredParity, device: str | None = None) -> None:
-    """Keep a row for `measured`.
+    """Store a row, for `measured` to find.
 
     Raises:
         OutputError: the cache cannot be written.
@@ -105,15 +103,15 @@ def keep(bundle: Bundle, row: MeasuredParity, device: str | None = None) -> None
 
 
 def engine_band(bundle: Bundle, engine: str, precision: Precision, device: str | None = None) -> float:
-    """How far a score of this engine may be from the reference's: twice the largest difference seen.
+    """The largest difference to expect between a score of this engine and the reference's.
 
-    Seen when the bundle was sealed or when it was verified on this machine, whichever is larger; the card's tolerance
-    where neither was done; 0 for the reference.
+    Twice the largest difference measured when the bundle was sealed or verified on this machine; the card's tolerance
+    when it was never measured; 0 for the reference.
     """
     sealed, here = bundle.parity_of(engine, precision), measured(bundle, engine, precision, device)
     seen = [] if sealed is None else [sealed.max_dp]
     if here is not None:
-        # Where it died, or gave numbers that are not finite, nothing is known of its scores.
+        # An engine that died or gave NaN or infinity may give any score.
         seen.append(1.0 if here.largest is None else here.largest)
     if seen:
         return 2 * max(seen)
@@ -137,7 +135,7 @@ def _path(digest: str, engine: str, precision: str, device: str | None) -> Path:
 
 
 def _place(engine: str, device: str | None) -> str:
-    """Where it runs, cpu or gpu: from what was asked for or from what an engine says that it runs on."""
+    """Where the engine runs, "cpu" or "gpu": from the device that was asked for, or that the engine reports."""
     if device is None:
         return "gpu" if engine in ON_GPU else "cpu"
     return "cpu" if device.startswith("cpu") else "gpu"

@@ -1,4 +1,4 @@
-"""What the user's own code gave for a slide, against what this toolkit gives for the same tiles, and why."""
+"""Compares the results of the user's own code for a slide with this toolkit's on the same tiles, and explains why."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ Array = NDArray[np.float64]
 
 PLACE = ("minx", "miny", "width", "height")
 TILES_MAX = 400
-"""Of the user's tiles, evenly chosen: more say nothing new and cost minutes."""
+"""Most tiles of the user's that are compared, evenly spaced: more cost minutes and show nothing new."""
 TRIED_TILES = 24
-"""The tiles that differ most; each hypothesis is tried on them."""
+"""How many of the tiles that differ most each hypothesis is tried on."""
 WORST = 5
 MEAN_LIMIT = 0.003
-"""Mean |Δp| that decoding and another resize implementation may cause: a right port of a WSInfer model stays below."""
+"""Mean |Δp| that decoding and another resize implementation may cause; a correct port of a WSInfer model is below."""
 EXPLAINED = 1 / 3
-"""A hypothesis explains the difference when no more than this part of it remains."""
+"""A hypothesis explains the difference when at most this share of it remains."""
 
 
 @dataclass(frozen=True)
 class ExpectedTile:
-    """One row of the user's file: where, in l0 pixels, and the probabilities (K,) in the card's order."""
+    """One row of the user's file: the tile in level-0 pixels, and the probabilities (K,) in the card's order."""
 
     rect_l0: RectPx
     probabilities: tuple[float, ...]
@@ -50,7 +50,7 @@ class ExpectedTile:
 
 @dataclass(frozen=True)
 class SideBySide:
-    """A tile that differs: its place, what was read of it, both numbers."""
+    """A tile that differs: its position, its pixels, and the probabilities of both programs."""
 
     rect_l0: RectPx
     pixels: NDArray[np.uint8]
@@ -58,13 +58,13 @@ class SideBySide:
     theirs: Array
 
     def as_json(self) -> dict[str, object]:
-        """Place and numbers."""
+        """Position and probabilities, for `--json`."""
         return {**vars(self.rect_l0), "ours": self.ours.tolist(), "theirs": self.theirs.tolist()}
 
 
 @dataclass(frozen=True)
 class Tried:
-    """A hypothesis, and the mean |Δp| that remains under it on the tiles it was tried on."""
+    """A hypothesis, and the mean |Δp| that remains under it."""
 
     name: str
     mean_dp: float
@@ -72,31 +72,31 @@ class Tried:
 
 @dataclass(frozen=True)
 class Comparison:
-    """The user's numbers against the toolkit's."""
+    """The user's probabilities compared with the toolkit's."""
 
     classes: tuple[str, ...]
     given: int
     matched: int
     on_grid: int
-    """Tiles that lie on the grid which `score` would use."""
+    """Tiles on the grid that `score` would use."""
     mean_dp: float
     max_dp: float
     remarks: tuple[str, ...]
     worst: tuple[SideBySide, ...]
     before: float
-    """Mean |Δp| of the tiles that hypotheses were tried on, as they are."""
+    """Mean |Δp| of the tiles that hypotheses were tried on, without any hypothesis."""
     tried: tuple[Tried, ...]
-    """From the one that explains most."""
+    """Sorted: the hypothesis that explains most comes first."""
     mean_limit: float = MEAN_LIMIT
 
     @property
     def passed(self) -> bool:
-        """Whether the mean difference is what decoding may cause."""
+        """Whether the mean difference is no more than decoding may cause."""
         return self.mean_dp <= self.mean_limit
 
     @property
     def cause(self) -> str | None:
-        """The hypothesis that explains the difference; None where there is no difference, or none explains it."""
+        """The hypothesis that explains the difference; None when none does or there is no difference."""
         best = self.tried[0] if self.tried else None
         return best.name if best is not None and best.mean_dp <= EXPLAINED * self.before else None
 
@@ -114,7 +114,7 @@ class Comparison:
         return f"Likely cause in your code: {best.name}. With it the difference falls {fall}."
 
     def as_json(self) -> dict[str, object]:
-        """What `--json` prints."""
+        """The dictionary that `--json` prints."""
         return {
             "given": self.given, "matched": self.matched, "on_grid": self.on_grid, "mean_dp": self.mean_dp,
             "max_dp": self.max_dp, "passed": self.passed, "cause": self.cause, "diagnosis": self.diagnosis,
@@ -124,7 +124,7 @@ class Comparison:
 
 
 def compare_with_expected(scorer: Scorer, path: Path, expected: Path, settings: Settings) -> Comparison:
-    """The comparison of a slide's tiles, each read where the user's file says that it lies.
+    """Compare a slide's tiles, each read at the position in the user's file.
 
     Raises:
         UsageError: the file has not WSInfer's columns, not the card's classes, or no tile of the slide.
@@ -138,7 +138,7 @@ def compare_with_expected(scorer: Scorer, path: Path, expected: Path, settings: 
         reads = [read_tile(slide, _tile(each.rect_l0), plan.reading) for each in chosen]
         rows = [i for i, read in enumerate(reads) if read.pixels is not None]
         if not rows:
-            raise UsageError("None of the file's tiles can be read from this slide. Is it of another slide?")
+            raise UsageError("None of the file's tiles can be read from this slide. Was it made from another one?")
         theirs = np.array([chosen[i].probabilities for i in rows])
         pixels = np.stack([each for each in (read.pixels for read in reads) if each is not None])
         ours = _probabilities(bundle, engine.infer(pixels))
@@ -166,7 +166,7 @@ def compare_with_expected(scorer: Scorer, path: Path, expected: Path, settings: 
 
 
 def read_expected(path: Path, classes: Sequence[str]) -> list[ExpectedTile]:
-    """The rows of a file with the columns minx, miny, width, height, prob_<class>; rows without numbers are left out.
+    """The rows of a file with columns minx, miny, width, height, prob_<class>; rows without numbers are skipped.
 
     Raises:
         UsageError: it cannot be read, a column is missing, or a cell is no number.
@@ -185,7 +185,7 @@ def read_expected(path: Path, classes: Sequence[str]) -> list[ExpectedTile]:
         raise UsageError("--expected: the file cannot be read as CSV. Give a text file in UTF-8.") from error
     found = [row for row in rows if row is not None]
     if not found:
-        raise UsageError("--expected: the file has no row with numbers. Give one row a tile.")
+        raise UsageError("--expected: the file has no row with numbers. Write one row for each tile.")
     return found
 
 
@@ -198,7 +198,7 @@ def _row(row: Mapping[str, str], number: int, classes: Sequence[str]) -> Expecte
         if not all(math.isfinite(each) for each in (*place, *probabilities)) or min(place[2:]) < 1:
             raise ValueError(number)
     except (ValueError, TypeError) as error:
-        raise UsageError(f"--expected: line {number} holds something that is not a number. Correct it.") from error
+        raise UsageError(f"--expected: line {number} has a value that is not a number. Correct it.") from error
     x, y, width, height = (round(each) for each in place)
     return ExpectedTile(RectPx(x, y, width, height), tuple(probabilities))
 
@@ -208,7 +208,7 @@ def _tile(rect_l0: RectPx) -> Tile:
 
 
 def _probabilities(bundle: Bundle, outputs: Outputs) -> Array:
-    """Of an unknown patient."""
+    """Probabilities for an unknown patient."""
     unknown = one_hot(Patient(), bundle.card.patient_fields)
     return fused(bundle, outputs["probabilities"], outputs.get("features"), unknown)
 
@@ -221,7 +221,7 @@ def _try(
     rects: Sequence[RectPx],
     theirs: Array,
 ) -> tuple[Tried, ...]:
-    """What remains of the difference under each hypothesis, the least first."""
+    """The difference that remains under each hypothesis, the smallest first."""
     found: list[Tried] = []
     for candidate in candidates:
         reads = [candidate.read(slide, rect) for rect in rects]
@@ -235,7 +235,7 @@ def _try(
 
 
 def _remarks(plan: SlidePlan, chosen: Sequence[ExpectedTile], unread: int) -> list[str]:
-    """What a person should know beside the numbers."""
+    """Remarks that help to read the numbers."""
     remarks: list[str] = []
     side_um = float(np.median([each.rect_l0.width for each in chosen])) * plan.scale.scale.x_um
     if abs(side_um - plan.geometry.tile_um) > 0.02 * plan.geometry.tile_um:

@@ -1,4 +1,4 @@
-"""What the user's code may have done otherwise, each as a way to read a tile and an engine to run it on."""
+"""What the user's code may have done differently: each hypothesis is a way to read a tile and an engine to run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from melanoma_infer.verification.mistakes import Rgb, graph_engine, input_mistak
 Read = Callable[[Slide, RectPx], Rgb | None]
 
 REGION_PIXELS_MAX = 1 << 26
-"""A region of more is not held whole for a hypothesis: 200 MB."""
+"""Pixels of the largest region that is held in memory for a hypothesis: 200 MB."""
 FILTERS: dict[str, Image.Resampling] = {
     "nearest": Image.Resampling.NEAREST,
     "bicubic": Image.Resampling.BICUBIC,
@@ -45,7 +45,7 @@ SHIFTS = {
 
 @dataclass(frozen=True)
 class Hypothesis:
-    """A cause in words, how a tile is read under it, and the engine; None: the one that is compared."""
+    """A cause in words, how a tile is read under it, and the engine; None for the engine that is compared."""
 
     name: str
     read: Read
@@ -53,7 +53,7 @@ class Hypothesis:
 
 
 def hypotheses(bundle: Bundle, plan: SlidePlan) -> list[Hypothesis]:
-    """Everything that is tried: channels, normalisation, resize, half-tile shifts, pyramid levels, swapped axes."""
+    """All hypotheses: channels, normalisation, resize, half-tile shifts, pyramid levels, swapped axes."""
     reading = plan.reading
     return [*_inputs(bundle, reading), *_resizes(bundle, reading), *_shifts(reading), *_levels(bundle, plan)]
 
@@ -124,7 +124,7 @@ Resize = Callable[[Image.Image, Box, int], Image.Image]
 
 
 def _resized(plan: ReadPlan, resize: Resize) -> Read:
-    """Tiles whose region is read whole and resized at once."""
+    """Tiles whose region is read in one piece and resized in one step."""
 
     def read(reader: Slide, rect_l0: RectPx) -> Rgb | None:
         left, top, right, bottom = (
@@ -148,7 +148,7 @@ def _by(resample: Image.Resampling) -> Resize:
 
 
 def _sampled(image: Image.Image, box: Box, px: int) -> Image.Image:
-    """Bilinear at the centres of the output's pixels, whatever lies between them."""
+    """Bilinear interpolation at the centres of the output's pixels, without antialiasing."""
     left, top, right, bottom = box
     across, down = (right - left) / px, (bottom - top) / px
     return image.transform(

@@ -1,4 +1,4 @@
-"""Every inner value of a graph, for one tile: what two graphs are compared by when their outputs differ."""
+"""Every intermediate value of a graph for one tile, to compare two graphs whose outputs differ."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     import onnx
 
 SKIPPED = frozenset({"Cast", "QuantizeLinear", "DequantizeLinear", "Unsqueeze", "Identity", "Shape", "Constant"})
-"""These change no number, or are not in both graphs."""
+"""Operators that change no number, or that only one of the graphs has."""
 
 
 @dataclass(frozen=True)
 class Value:
-    """What a node gives: its name, the node's operator, the array in float32."""
+    """The output of a node: its name, the node's operator and the array in float32."""
 
     name: str
     op: str
@@ -32,13 +32,13 @@ def every_value(graph: bytes, tile: NDArray[np.uint8], *, engine: str, precision
     """The floating-point values of a graph for a tile (1, H, W, 3), in the order of its nodes.
 
     Args:
-        graph: an ONNX file, checked.
+        graph: a checked ONNX file.
         tile: uint8.
-        engine: run by OpenVINO when it is that, else by ONNX Runtime; by the other where that is not installed.
-        precision: in OpenVINO, what layers that are not quantised are computed in.
+        engine: "openvino" for OpenVINO, else ONNX Runtime; the other one if that is not installed.
+        precision: in which OpenVINO computes layers that are not quantised.
 
     Raises:
-        EngineUnavailableError: neither runtime runs the graph with its inner values shown.
+        EngineUnavailableError: neither runtime returns the intermediate values.
     """
     import onnx
 
@@ -52,11 +52,11 @@ def every_value(graph: bytes, tile: NDArray[np.uint8], *, engine: str, precision
         except (ImportError, RuntimeError, ValueError, EngineUnavailableError):
             continue
         return [Value(name, op, array.astype(np.float32)) for (name, op), array in zip(shown, arrays, strict=True)]
-    raise EngineUnavailableError("No runtime here shows the inner values of this graph. Install onnxruntime.")
+    raise EngineUnavailableError("No runtime returned the intermediate values of this graph. Install onnxruntime.")
 
 
 def _show(model: onnx.ModelProto) -> list[tuple[str, str]]:
-    """Make every floating-point value an output of the model; their names and operators, in the order of the nodes."""
+    """Make every floating-point value an output of the model; return names and operators in the order of the nodes."""
     import onnx
 
     typed = onnx.shape_inference.infer_shapes(model).graph
@@ -88,7 +88,7 @@ def _by_onnxruntime(content: bytes, tile: NDArray[np.uint8], names: list[str], _
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
         return list(session.run(names, {"tiles": tile}))
     except _errors() as error:
-        raise EngineUnavailableError("ONNX Runtime cannot show the inner values. Try OpenVINO.") from error
+        raise EngineUnavailableError("ONNX Runtime did not return the intermediate values. Try OpenVINO.") from error
 
 
 def _by_openvino(content: bytes, tile: NDArray[np.uint8], names: list[str], precision: Precision) -> list[Any]:

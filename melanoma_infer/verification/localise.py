@@ -1,16 +1,15 @@
 """The first stage of a graph whose numbers differ from the reference's, for one tile.
 
-Where the fp32 graph is right, it is the reference, and each of its values is held against the value of the other graph
-that has its name, or, where the names are others, its place among the operators of its kind. Where the fp32 graph
-itself is wrong, our own network's steps are looked for among its values, by shape and numbers, because exporters fuse
-steps; and for other models the outputs alone must tell.
+A correct fp32 graph is the reference: each of its values is compared with the value of the same name in the other
+graph, or, if the names differ, of the same position among operators of its type. If the fp32 graph itself is wrong,
+the steps of our own network are searched for among its values (`steps`); other models only have their outputs.
 """
 
 from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,12 +21,10 @@ from melanoma_infer.tolerances import Precision
 from melanoma_infer.verification.intermediate import Value, every_value
 from melanoma_infer.verification.mistakes import graph_engine, input_mistakes
 from melanoma_infer.verification.stages import STAGES, Stage, stages_of
+from melanoma_infer.verification.steps import Step, first_missing, recording
 
 TOLERANCES: dict[Precision, float] = {"fp32": 1e-3, "bf16": 0.15, "fp16": 0.05, "int8": 0.3}
-"""Relative RMS of a value's difference that is not rounding. A right bf16 backbone of random weights shows 0.07."""
-STEP_TOLERANCE = 1e-3
-"""Of a step's largest value, in fp32."""
-
+"""Largest relative RMS difference of a value by rounding. A correct bf16 backbone of random weights shows 0.07."""
 
 STAGE_OF_OUTPUT: tuple[tuple[str, Stage], ...] = (
     ("attention", "backbone"),
@@ -36,38 +33,29 @@ STAGE_OF_OUTPUT: tuple[tuple[str, Stage], ...] = (
     ("probabilities", "head"),
     ("cam", "maps"),
 )
-"""The first stage that can be at fault when this output is wrong and those before it are not."""
+"""The first stage that can be at fault when this output is wrong and the ones above it are right."""
 
 
 @dataclass(frozen=True)
 class FirstDifference:
-    """The stage, and the value or module in it; None where every value agrees."""
+    """The stage, and the value or module in it. The stage is None when every value agrees."""
 
     stage: Stage | None
     detail: str
 
 
-@dataclass(frozen=True)
-class Step:
-    """A step of our own network, and what it gives for a tile."""
-
-    stage: Stage
-    name: str
-    value: NDArray[Any]
-
-
 def first_difference(bundle: Bundle, engine: str, precision: Precision, tile: NDArray[np.uint8]) -> FirstDifference:
-    """Where an engine's numbers leave the reference's for a tile (1, H, W, 3).
+    """Where an engine's numbers first differ from the reference's for a tile (1, H, W, 3).
 
     Raises:
-        EngineUnavailableError: no runtime here gives a graph's inner values.
+        EngineUnavailableError: no runtime on this machine returns the intermediate values of a graph.
     """
     own = network_steps(bundle, tile)
     if not own and not _gives_golden(bundle, bundle.graphs["fp32"], bundle.golden.tiles):
         return golden_difference(bundle)
     plain = every_value(bundle.graphs["fp32"], tile, engine="onnxruntime", precision="fp32")
-    if own and (wrong := first_missing(own, plain)):
-        return _explained(bundle, wrong)
+    if own and (missing := first_missing(own, [value.array for value in plain]).step):
+        return _explained(bundle, FirstDifference(missing.stage, missing.name))
     values = every_value(bundle.graphs.get(precision, bundle.graphs["fp32"]), tile, engine=engine, precision=precision)
     return first_unlike(bundle, plain, values, precision)
 
@@ -78,12 +66,12 @@ def _gives_golden(bundle: Bundle, graph: bytes, tiles: NDArray[np.uint8]) -> boo
 
 
 def golden_difference(bundle: Bundle) -> FirstDifference:
-    """Whether a wrong input explains why the fp32 graph does not give the golden outputs; None: it does not."""
+    """The input mistake that explains why the fp32 graph does not give the golden outputs; stage None: none does."""
     return _explained(bundle, FirstDifference(None, ""))
 
 
 def _explained(bundle: Bundle, wrong: FirstDifference) -> FirstDifference:
-    """With the mistake that is undone by feeding the fp32 graph other numbers, where there is one."""
+    """The input mistake after whose correction the fp32 graph gives the golden outputs, else `wrong` unchanged."""
     if wrong.stage not in (None, "input"):
         return wrong
     for mistake in input_mistakes(bundle.card):
@@ -94,7 +82,7 @@ def _explained(bundle: Bundle, wrong: FirstDifference) -> FirstDifference:
 
 
 def network_steps(bundle: Bundle, tile: NDArray[np.uint8]) -> list[Step]:
-    """The steps of our own network in PyTorch; none where the bundle or this machine has not got it."""
+    """The steps of our own network in PyTorch; empty if the bundle has no weights or PyTorch is not installed."""
     if bundle.weights is None or bundle.card.network is None:
         return []
     try:
@@ -104,46 +92,22 @@ def network_steps(bundle: Bundle, tile: NDArray[np.uint8]) -> list[Step]:
     except ImportError:
         return []
     net = network_of(bundle)
-    steps: list[Step] = []
-
-    def record(stage: Stage, name: str) -> Any:
-        return lambda _module, _inputs, output: steps.append(Step(stage, name, output.detach().numpy().copy()))
-
-    parts: tuple[Stage, ...] = ("backbone", "depth")
-    for part in parts:
-        for name, module in getattr(net, part).named_modules():
-            module.register_forward_hook(record(part, f"{part}.{name}" if name else part))
-    with torch.inference_mode():
+    with torch.inference_mode(), recording(net) as recorded:
         given = torch.from_numpy(np.ascontiguousarray(tile))
-        first = Step("input", "normalised", net.normalised(given).numpy())
         outputs = net(given)
+        first = Step("normalised", net.normalised(given).numpy(), "input")
+    stages: dict[str, Stage] = {"backbone": "backbone", "depth": "depth"}
+    parts = [replace(step, stage=stages[part]) for step in recorded if (part := step.name.split(".")[0]) in stages]
     last: tuple[tuple[Stage, str], ...] = (
         ("attention", "attention"), ("projection", "features"), ("head", "probabilities"), ("maps", "cam")
     )  # fmt: skip
-    return [first, *steps, *(Step(stage, name, getattr(outputs, name).numpy()) for stage, name in last)]
-
-
-def first_missing(steps: Sequence[Step], values: Sequence[Value]) -> FirstDifference | None:
-    """The first step that is not among the values, in the first stage whose last step is not; None where all are."""
-    by_shape: defaultdict[int, list[NDArray[Any]]] = defaultdict(list)
-    for value in values:
-        by_shape[value.array.size].append(value.array)
-    stages: dict[Stage, list[tuple[str, bool]]] = {}
-    for step in steps:
-        found = any(_agrees(step.value, each) for each in by_shape[step.value.size])
-        stages.setdefault(step.stage, []).append((step.name, found))
-    for stage in STAGES:
-        told = stages.get(stage)
-        if told and not told[-1][1]:
-            after = max((i for i, (_, found) in enumerate(told) if found), default=-1)
-            return FirstDifference(stage, told[after + 1][0])
-    return None
+    return [first, *parts, *(Step(name, getattr(outputs, name).numpy(), stage) for stage, name in last)]
 
 
 def first_unlike(
     bundle: Bundle, reference: Sequence[Value], other: Sequence[Value], precision: Precision
 ) -> FirstDifference:
-    """The first value whose relative RMS difference is more than rounding; else where rounding adds most."""
+    """The first value whose relative RMS difference exceeds rounding; if none does, the one with the largest."""
     import onnx
 
     stages = stages_of(onnx.load_model_from_string(bundle.graphs["fp32"]).graph)
@@ -156,7 +120,7 @@ def first_unlike(
     worst, error = max(errors, key=lambda each: each[1])
     return FirstDifference(
         None,
-        f"rounding that adds up, no single fault: most, {error:.1%} of its RMS, in {worst.op} {worst.name} "
+        f"accumulated rounding, no single fault; largest in {worst.op} {worst.name}: {error:.1%} of its RMS "
         f"({STAGES[stages[worst.name]]})",
     )
 
@@ -168,7 +132,7 @@ def _relative_error(one: NDArray[Any], other: NDArray[Any]) -> float:
 
 
 def paired(reference: Sequence[Value], other: Sequence[Value]) -> Iterator[tuple[Value, Value]]:
-    """Values that stand at the same place, in the reference's order: by name, else by their place among their kind."""
+    """Pairs of corresponding values in the reference's order: by name, else by position among operators of the type."""
     named = {value.name: value for value in other}
     if sum(value.name in named for value in reference) * 2 >= len(reference):
         pairs = ((value, named.get(value.name)) for value in reference)
@@ -176,16 +140,13 @@ def paired(reference: Sequence[Value], other: Sequence[Value]) -> Iterator[tuple
         kinds: defaultdict[tuple[str, int], list[Value]] = defaultdict(list)
         for value in reversed(other):
             kinds[value.op, value.array.size].append(value)
-        pairs = ((value, _next(kinds[value.op, value.array.size])) for value in reference)
+        waiting = ((value, kinds[value.op, value.array.size]) for value in reference)
+        pairs = ((value, same.pop() if same else None) for value, same in waiting)
     return ((one, two) for one, two in pairs if two is not None and one.array.shape == two.array.shape)
 
 
-def _next(waiting: list[Value]) -> Value | None:
-    return waiting.pop() if waiting else None
-
-
 def told_by_outputs(names: Sequence[str], card_outputs: Sequence[str]) -> FirstDifference:
-    """The first stage that can be at fault, from which outputs are beyond their tolerances."""
+    """The first stage that can be at fault, judged by which outputs exceed their tolerances."""
     wrong = set(names)
     detail = f"from the outputs alone: {', '.join(sorted(wrong))}" if wrong else "from the outputs alone"
     if {"attention", "depth_mm"} <= wrong:
@@ -193,9 +154,4 @@ def told_by_outputs(names: Sequence[str], card_outputs: Sequence[str]) -> FirstD
     for name, stage in STAGE_OF_OUTPUT:
         if name in wrong and (name != "probabilities" or "features" in card_outputs):
             return FirstDifference(stage, detail)
-    return FirstDifference(None, "the model gives probabilities alone, which tell no stage" if wrong else detail)
-
-
-def _agrees(one: NDArray[Any], other: NDArray[Any]) -> bool:
-    flat, given = one.reshape(-1).astype(np.float64), other.reshape(-1).astype(np.float64)
-    return bool(np.abs(flat - given).max() <= STEP_TOLERANCE * max(np.abs(flat).max(), 1e-6))
+    return FirstDifference(None, "the model returns only probabilities, which tell no stage" if wrong else detail)

@@ -1,4 +1,4 @@
-"""What people get wrong between a slide's pixels and a network's first layer, each as something that can be tried."""
+"""Common mistakes between a slide's pixels and a network's first layer, each in a form that can be tried."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ NOTHING: Channels = (0.0, 0.0, 0.0)
 
 @dataclass(frozen=True)
 class InputMistake:
-    """A mistake that is the same as feeding a right graph other numbers: x → gain · x + shift for each channel.
+    """A mistake that equals a change of a correct graph's input: x → gain · x + shift for each channel.
 
-    Or, with `swapped`, the channels in the other order.
+    With `swapped`, the channels are in reverse order instead.
     """
 
     name: str
@@ -35,20 +35,20 @@ class InputMistake:
     swapped: bool = False
 
     def pixels(self, tiles: Rgb) -> Rgb:
-        """The tiles, with their channels swapped where that is the mistake."""
+        """The tiles; with their channels in reverse order if that is the mistake."""
         return np.ascontiguousarray(tiles[..., ::-1]) if self.swapped else tiles
 
     def made(self, graph: bytes) -> bytes | None:
-        """A right graph that makes this mistake; None where the graph does not begin with a Cast of the tiles."""
+        """The correct graph changed to make this mistake; None if it does not begin with a Cast of the tiles."""
         return _fed(graph, np.array(self.gain), np.array(self.shift))
 
     def undone(self, graph: bytes) -> bytes | None:
-        """A graph that makes this mistake, set right; None as above."""
+        """A graph that makes this mistake, corrected; None as in `made`."""
         return _fed(graph, 1 / np.array(self.gain), -np.array(self.shift) / np.array(self.gain))
 
 
 def input_mistakes(card: ModelCard) -> Iterator[InputMistake]:
-    """Channel order and normalisation, as the card has it."""
+    """Mistakes in channel order and in normalisation with the card's mean and std."""
     mean, std = np.array(card.mean), np.array(card.std)
     yield InputMistake("channels swapped (BGR in place of RGB)", swapped=True)
     yield InputMistake("no division by 255 before the normalisation", gain=(255.0, 255.0, 255.0))
@@ -59,10 +59,10 @@ def input_mistakes(card: ModelCard) -> Iterator[InputMistake]:
 
 
 def graph_engine(bundle: Bundle, graph: bytes) -> Engine:
-    """Another fp32 graph in a bundle's place, on a CPU engine.
+    """A CPU engine that runs this fp32 graph in place of the bundle's.
 
     Raises:
-        EngineUnavailableError: none runs it.
+        EngineUnavailableError: no CPU engine runs it.
     """
     changed = {name: value for name, value in vars(bundle).items() if name != "precisions"}
     other = Bundle(**{**changed, "graphs": {"fp32": graph}})
@@ -80,7 +80,7 @@ def _channels(values: NDArray[np.float64]) -> Channels:
 
 
 def _fed(graph: bytes, gain: NDArray[np.float64], shift: NDArray[np.float64]) -> bytes | None:
-    """The graph with x → gain · x + shift behind the Cast of its tiles (N, H, W, 3)."""
+    """The graph with x → gain · x + shift after the Cast of its tiles (N, H, W, 3)."""
     import onnx
     from onnx import helper, numpy_helper
 

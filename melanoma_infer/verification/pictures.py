@@ -1,4 +1,4 @@
-"""The tiles that differ most, side by side with both numbers: PNG files, and one page that holds them."""
+"""Pictures of the tiles that differ most with the probabilities of both programs: PNG files and one HTML page."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ td,th{padding:.15rem 1rem .15rem 0;text-align:right}td:first-child,th:first-chil
 
 
 def write_pictures(out: Path, found: Comparison) -> Path:
-    """The page in this folder; beside it each picture, `worst-1.png` first.
+    """Write the page and each picture, `worst-1.png` first, to this folder; return the page.
 
     Raises:
         OutputError: they cannot be written.

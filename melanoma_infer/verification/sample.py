@@ -23,24 +23,24 @@ from melanoma_infer.verification.differences import Slide
 
 DRAWN_SLIDES = 8
 SEED = 5_000
-"""Of the first drawn slide; each next one has the next seed. Far from the seeds that bundles are made and set on."""
+"""Seed of the first drawn slide, plus one for each next: far from the seeds that bundles are made with."""
 SLIDE_UM = (9000.0, 6000.0)
 TILES_A_SLIDE = 6
 FINE_UM = 256.0
 """Every second pair of slides has tiles no larger than this, where textures fill a tile."""
 SLIDE_TILES_MAX = 400
-"""Of a user's slide: more tell no more of an engine, and cost minutes."""
+"""Most tiles taken from a user's slide: more cost minutes and say no more about an engine."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Tiles uint8 (N, tile_px, tile_px, 3), the golden ones first; the slides that the others belong to."""
+    """Tiles uint8 (N, tile_px, tile_px, 3), the golden ones first, and the slides that the others belong to."""
 
     tiles: NDArray[np.uint8]
     slides: tuple[Slide, ...]
     golden: int
     on: str
-    """What they are, for people."""
+    """The tiles in words."""
 
     def only_golden(self) -> Sample:
         """The golden tiles alone."""
@@ -48,12 +48,12 @@ class Sample:
 
 
 def drawn_sample(bundle: Bundle, slides: int = DRAWN_SLIDES) -> Sample:
-    """The golden tiles and six of each of so many drawn slides, every second one with a melanoma."""
-    return _joined(bundle, [_drawn(bundle.card, number) for number in range(slides)], f"{slides} drawn slides")
+    """The golden tiles and six tiles of each drawn slide; every second slide has a melanoma."""
+    return _sample(bundle, [_drawn(bundle.card, number) for number in range(slides)], f"{slides} drawn slides")
 
 
 def slide_sample(bundle: Bundle, path: Path, settings: Settings, *, threads: int) -> Sample:
-    """The golden tiles and those of a slide, at most SLIDE_TILES_MAX, evenly chosen.
+    """The golden tiles and at most SLIDE_TILES_MAX tiles of a slide, evenly spaced.
 
     Raises:
         MminferError: the slide cannot be opened or its scale is unknown.
@@ -66,10 +66,10 @@ def slide_sample(bundle: Bundle, path: Path, settings: Settings, *, threads: int
             pixels = [read.pixels for read in reads if read.pixels is not None]
     if not pixels:
         raise SlideUnreadableError("The slide has no tile with tissue that can be read. Verify on another slide.")
-    return _joined(bundle, [(np.stack(pixels), plan.geometry.tile_mm2)], f"{len(pixels)} tiles of a slide")
+    return _sample(bundle, [(np.stack(pixels), plan.geometry.tile_mm2)], f"{len(pixels)} tiles of a slide")
 
 
-def _joined(bundle: Bundle, parts: Sequence[tuple[NDArray[np.uint8], float]], on: str) -> Sample:
+def _sample(bundle: Bundle, parts: Sequence[tuple[NDArray[np.uint8], float]], on: str) -> Sample:
     golden = bundle.golden.tiles
     slides: list[Slide] = []
     first = len(golden)
@@ -91,7 +91,7 @@ def _drawn(card: ModelCard, number: int) -> tuple[NDArray[np.uint8], float]:
 
 
 def _along_section(scene: Scene, side_um: float) -> Iterator[tuple[float, float]]:
-    """Upper left corners in µm of tiles whose middles lie along the section, above and below its middle line."""
+    """Upper left corners in µm of tiles centred along the section, alternately above and below its middle line."""
     skin = scene.skin
     for i in range(TILES_A_SLIDE):
         along = skin.left_um + (i + 0.5) / TILES_A_SLIDE * (skin.right_um - skin.left_um)

@@ -1,4 +1,4 @@
-"""The stages of a graph: which of its values belong to the input, the backbone, the depth, the attention and so on."""
+"""The stages of a graph: which values belong to the input, the backbone, the depth, the attention and so on."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ STAGES: dict[Stage, str] = {
     "maps": "class activation maps",
     "run": "loading or running",
 }
-"""In the order of the flow, with the words for people."""
+"""Stages in the order of the flow, and how they are named to the user."""
 
 SHAPES = frozenset({"Cast", "Transpose", "Identity", "Reshape", "Unsqueeze", "QuantizeLinear", "DequantizeLinear"})
 POINTWISE = SHAPES | {"Div", "Sub", "Mul", "Add"}
 
 
 def stages_of(graph: onnx.GraphProto) -> dict[str, Stage]:
-    """The stage of every value that a node gives, by name, from which of the graph's outputs it leads to.
+    """The stage of every value that a node computes, by name, judged by the outputs that depend on it.
 
-    Input: pointwise operators before the first product. Depth and attention: what leads to these outputs alone.
-    Backbone: what leads to the attention otherwise, or, in a graph without one, to the last products before the
-    probabilities.
+    Input: pointwise operators before the first matrix product or convolution. Depth and attention: values that only
+    these outputs depend on. Backbone: the other values that the attention depends on; in a graph without attention,
+    those before the first fully connected layer.
     """
     outputs = {value.name for value in graph.output}
     made = {name: node for node in graph.node for name in node.output if name}
@@ -60,7 +60,7 @@ def stages_of(graph: onnx.GraphProto) -> dict[str, Stage]:
 def _ancestors(
     made: Mapping[str, onnx.NodeProto], names: Iterable[str], *, closed: Iterable[str] = ()
 ) -> frozenset[str]:
-    """The values that these follow from, and they themselves; no path leads through `closed` ones."""
+    """These values and all that they depend on; paths through `closed` values are not followed."""
     seen: set[str] = set(closed)
     waiting = [name for name in names if name not in seen]
     found: set[str] = set()
@@ -76,7 +76,7 @@ def _ancestors(
 
 
 def _input_values(graph: onnx.GraphProto) -> frozenset[str]:
-    """What pointwise operators alone make of the tiles."""
+    """The values that follow from the tiles by pointwise operators alone."""
     stored = {tensor.name for tensor in graph.initializer}
     found = {value.name for value in graph.input if value.name not in stored}
     first = set(found)
@@ -87,7 +87,7 @@ def _input_values(graph: onnx.GraphProto) -> frozenset[str]:
 
 
 def _before_head(graph: onnx.GraphProto, leading: frozenset[str]) -> frozenset[str]:
-    """What leads to the probabilities up to the last spatial operator before the first fully connected one."""
+    """The values before the first fully connected layer that the probabilities depend on."""
     names: set[str] = set()
     for node in graph.node:
         if node.op_type in ("Gemm", "MatMul"):

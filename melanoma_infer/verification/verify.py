@@ -1,7 +1,7 @@
-"""Verify a bundle: every engine × precision that loads against the reference, on the same tiles.
+"""Verify a bundle: compare every engine and precision that loads with the reference, on the same tiles.
 
-The reference is our own network in PyTorch where the bundle has its weights, else the fp32 graph in ONNX Runtime, each
-held against the sealed golden outputs first; where neither agrees with them, the golden outputs alone.
+The reference is our own network in PyTorch if the bundle has its weights, else the fp32 graph in ONNX Runtime. Each
+must first agree with the sealed golden outputs; if neither does, the golden outputs alone are the reference.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ Tell = Callable[[str], None]
 Pair = tuple[str, Precision]
 
 FROM_WEIGHTS: dict[str, tuple[Precision, ...]] = {"torch": ("fp32",), "triton": ("fp32", "fp16", "bf16")}
-"""Engines that run our own network's weights, in the precisions that they make themselves."""
+"""Engines that run our own network's weights, and the precisions that they convert the weights to."""
 REFERENCES: tuple[Pair, ...] = (("torch", "fp32"), ("onnxruntime", "fp32"))
 GOLDEN = "golden outputs"
 OUTPUT_OF: dict[str, str] = {
@@ -46,7 +46,7 @@ OUTPUT_OF: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Unavailable:
-    """An engine and precision that this machine or this bundle has not got."""
+    """An engine and precision that this machine or this bundle does not have."""
 
     engine: str
     precision: Precision
@@ -55,24 +55,24 @@ class Unavailable:
 
 @dataclass(frozen=True)
 class Verification:
-    """The table: what ran, and what could not."""
+    """The table: a row for each engine that ran, and why the others could not."""
 
     reference: str
     on: str
     rows: tuple[MeasuredParity, ...]
     unavailable: tuple[Unavailable, ...]
     kept: bool
-    """Whether the rows stand in the cache, where `auto` and the verdict look."""
+    """Whether the rows were stored in the cache, where `auto` and the verdict look for them."""
 
     @property
     def passed(self) -> bool:
-        """Whether something ran, and nothing is beyond its tolerance."""
+        """Whether at least one engine ran and none exceeds a tolerance."""
         return bool(self.rows) and all(row.passed for row in self.rows)
 
 
 @dataclass(frozen=True)
 class Verifier:
-    """One bundle on one sample. `source` is how its processes open it again: a packaged name or a path."""
+    """Verifies one bundle on one sample. Child processes open the bundle by `source`, a packaged name or a path."""
 
     bundle: Bundle
     source: str
@@ -82,10 +82,10 @@ class Verifier:
     tell: Tell = lambda _line: None
 
     def run(self, pairs: Sequence[Pair]) -> Verification:
-        """The table of these engines and precisions, kept in the cache.
+        """Return the table of these engines and precisions, and store it in the cache.
 
         Raises:
-            EngineUnavailableError: none of them exists here.
+            EngineUnavailableError: none of them runs on this machine.
         """
         answers: dict[Pair, EngineAnswer] = {}
         reference = self._reference(answers)
@@ -114,7 +114,7 @@ class Verifier:
         return run_engine(request, self.sample.tiles if tiles is None else tiles)
 
     def _reference(self, answers: dict[Pair, EngineAnswer]) -> _Reference:
-        """The first of REFERENCES that agrees with the golden outputs, else these; what ran is put into `answers`."""
+        """The first of REFERENCES that agrees with the golden outputs, else these. Answers are added to `answers`."""
         golden = self.bundle.golden.outputs
         for pair in REFERENCES:
             if pair[0] == "torch" and self.bundle.weights is None:
@@ -124,7 +124,7 @@ class Verifier:
                 continue
             first = {name: values[: self.sample.golden] for name, values in answer.outputs.items()}
             if not any(each.ratio > 1 for each in beyond(*self._seen(first, golden, pair, ()))):
-                # The golden tiles' outputs are the sealed ones: the reference itself is held against them.
+                # For the golden tiles the sealed outputs are the reference, for the reference engine too.
                 whole = {
                     name: np.concatenate([golden[name], answer.outputs[name][len(golden[name]) :]]) for name in golden
                 }
@@ -177,7 +177,7 @@ class Verifier:
     def _localised(
         self, pair: Pair, outputs: Outputs, reference: _Reference, failures: Sequence[Excess]
     ) -> FirstDifference:
-        """The first stage that differs, on the tile that differs most."""
+        """The first stage that differs, for the tile whose probabilities differ most."""
         difference = np.abs(np.asarray(outputs["probabilities"], np.float64) - reference.outputs["probabilities"])
         worst = int(difference.max(axis=1).argmax())
         tile = reference.sample.tiles[worst : worst + 1]
@@ -191,14 +191,14 @@ class Verifier:
             for row in rows:
                 keep(self.bundle, row, self.device)
         except OutputError as error:
-            self.tell(f"The table is not kept. {error}")
+            self.tell(f"The table was not stored. {error}")
             return False
         return True
 
 
 @dataclass(frozen=True)
 class _Reference:
-    """What rows are held against: outputs for the sample's tiles; `pair` None for the golden outputs alone."""
+    """What engines are compared with: outputs for the sample's tiles. `pair` is None for the golden outputs alone."""
 
     name: str
     pair: Pair | None
@@ -207,7 +207,7 @@ class _Reference:
 
 
 def wanted_pairs(bundle: Bundle, engines: Sequence[str] = (), precisions: Sequence[str] = ()) -> list[Pair]:
-    """Engines and precisions that a bundle's files make possible, those asked for where any are.
+    """The engines and precisions asked for, or else all that a bundle's files make possible.
 
     Raises:
         UsageError: an engine or a precision is unknown.
@@ -232,6 +232,6 @@ def _possible(bundle: Bundle, engine: str) -> tuple[Precision, ...]:
 
 
 def _with_refuted(pairs: Sequence[Pair], answers: Mapping[Pair, EngineAnswer], reference: _Reference) -> list[Pair]:
-    """The pairs asked for, and before them what was to be the reference and disagrees with the golden outputs."""
+    """The pairs asked for, preceded by references that were rejected because they disagree with the golden outputs."""
     refuted = [pair for pair, answer in answers.items() if pair != reference.pair and not answer.unavailable]
     return list(dict.fromkeys([*refuted, *pairs]))

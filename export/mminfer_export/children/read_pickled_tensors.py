@@ -11,11 +11,11 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 KEYS = ("state_dict", "model_state_dict", "model")
-"""Under which training programs keep the weights beside their own notes."""
+"""Keys under which training programs store the weights next to other data."""
 
 
 def state_dict(loaded: Any) -> dict[str, Tensor]:
-    """The weights by name, without the prefix that DataParallel adds; SystemExit where there are none."""
+    """The weights by name, without DataParallel's prefix; exits with a message if there are none."""
     if isinstance(loaded, Mapping):
         loaded = next((loaded[key] for key in KEYS if isinstance(loaded.get(key), Mapping)), loaded)
     if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(value, Tensor) for value in loaded.values()):

@@ -1,4 +1,4 @@
-"""int8's backbone at the float backbone's means: with and without a bias, and closer to float on tiles it never saw."""
+"""Bias correction: the int8 backbone has the float backbone's means, and is closer to float on other tiles too."""
 
 from dataclasses import replace
 
@@ -9,12 +9,12 @@ from onnx import helper, numpy_helper
 
 from melanoma_infer.engines import load_engine
 from mminfer_export.backbone import Backbone
+from mminfer_export.bias_correction import correct_bias, last_activation, shift_to
 from mminfer_export.quantize import quantize
-from mminfer_export.settle import last_activation, settle, shift_to
 from mminfer_export.tapped import tapped
 
 KEPT = 24
-"""Layers in float, so that what is left to settle is not noise alone at width 8."""
+"""Layers in float, so that what is left to correct is not noise alone at width 8."""
 
 
 @pytest.fixture(scope="module")
@@ -23,8 +23,8 @@ def int8(calibration):
 
 
 @pytest.fixture(scope="module")
-def settled(small, calibration, int8):
-    return settle(int8, calibration.model, small.set_on[:12])
+def corrected(small, calibration, int8):
+    return correct_bias(int8, calibration.model, small.set_on[:12])
 
 
 def backbone_means(content, tiles):
@@ -50,33 +50,33 @@ def test_the_last_convolution_is_the_last_block_s_third(small):
 def test_the_backbone_has_the_float_backbone_s_means(small, calibration, int8, before):
     tiles, content = small.set_on[:12], before(int8)
     exact = backbone_means(calibration.model.SerializeToString(), tiles)
-    after = settle(content, calibration.model, tiles)
+    after = correct_bias(content, calibration.model, tiles)
     assert np.abs(backbone_means(content, tiles) - exact).max() > 1e-2
     np.testing.assert_allclose(backbone_means(after, tiles), exact, rtol=0, atol=1e-5)
 
 
-def test_nothing_but_one_bias_changes(int8, settled):
-    before, after = ({t.name: numpy_helper.to_array(t) for t in _graph(c).initializer} for c in (int8, settled))
+def test_nothing_but_one_bias_changes(int8, corrected):
+    before, after = ({t.name: numpy_helper.to_array(t) for t in _graph(c).initializer} for c in (int8, corrected))
     (dropped,) = set(before) - set(after)
     (added,) = set(after) - set(before)
     assert before[dropped].shape == after[added].shape
     assert all(np.array_equal(before[name], after[name]) for name in set(before) & set(after))
-    assert [node.op_type for node in _graph(int8).node] == [node.op_type for node in _graph(settled).node]
+    assert [node.op_type for node in _graph(int8).node] == [node.op_type for node in _graph(corrected).node]
 
 
-def test_features_of_other_tiles_are_closer_to_float(small, int8, settled):
+def test_features_of_other_tiles_are_closer_to_float(small, int8, corrected):
     def error(content):
         bundle = replace(small.bundle, graphs={**small.bundle.graphs, "int8": content})
         outputs = load_engine(bundle, "openvino", precision="int8").engine.infer(small.tiles)
         return float(np.square(outputs["features"] - small.outputs["features"]).mean())
 
-    assert error(settled) < 0.9 * error(int8)
+    assert error(corrected) < 0.9 * error(int8)
 
 
 @pytest.mark.slow
-def test_an_int8_graph_gives_the_same_bits_however_often_it_is_loaded(small, settled):
+def test_an_int8_graph_gives_the_same_bits_however_often_it_is_loaded(small, corrected):
     """With two streams of one compiled graph, one in seventy loads gave features that were all wrong."""
-    bundle = replace(small.bundle, graphs={**small.bundle.graphs, "int8": settled})
+    bundle = replace(small.bundle, graphs={**small.bundle.graphs, "int8": corrected})
     tiles = small.tiles[:4]
     first = load_engine(bundle, "openvino", precision="int8", threads=2).engine.infer(tiles)
     for _ in range(200):

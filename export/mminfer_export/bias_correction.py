@@ -1,8 +1,8 @@
-"""What a whole int8 backbone adds to the mean of each of its channels, taken off the bias of its last convolution.
+"""Bias correction of a whole int8 backbone: the bias of its last convolution absorbs the shift of each channel's mean.
 
-Each layer's own shift is taken off when it is quantised, on the float graph's inputs. What is left adds up from block
-to block along the skips, to the same side on every tile; and noise alone lifts the mean of what an activation lets
-through. This one more pass was seen to divide the error of a full-width network by three.
+`quantize` corrects each layer by itself, on the float graph's inputs. The remaining shifts add up from block to block
+along the skip connections, with the same sign on every tile; and rounding noise alone raises the mean after a ReLU.
+This second correction divided the error of a full-width network by three.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ from mminfer_export.graph_edit import drop_unused
 from mminfer_export.tapped import tapped
 
 STEPS = 12
-"""Of Newton's method: four for most channels, more where few values get through."""
+"""Iterations of Newton's method: four are enough for most channels, more where few values pass the activation."""
 LEAST_SLOPE = 0.005
-"""Of an activation's mean, where hardly a value gets through."""
+"""Lower bound of the slope of an activation's mean, for channels where hardly any value passes."""
 Values = NDArray[np.float32]
 Activation = Callable[[Values], Values]
 
 
-def settle(int8: bytes, exact: onnx.ModelProto, tiles: NDArray[np.uint8]) -> bytes:
-    """Return the int8 graph with the means of the float graph in each channel, after the backbone's last activation.
+def correct_bias(int8: bytes, exact: onnx.ModelProto, tiles: NDArray[np.uint8]) -> bytes:
+    """Return the int8 graph with a new bias: each channel then has the float graph's mean after the last activation.
 
     Args:
-        int8: as `quantize` made it.
-        exact: the float32 graph that it was made of.
-        tiles: that it was calibrated on, uint8 (N, tile_px, tile_px, 3).
+        int8: the output of `quantize`.
+        exact: the float32 graph that it was made from.
+        tiles: the calibration tiles, uint8 (N, tile_px, tile_px, 3).
 
     Raises:
         EngineUnavailableError: ONNX Runtime is not installed.
@@ -48,9 +48,9 @@ def settle(int8: bytes, exact: onnx.ModelProto, tiles: NDArray[np.uint8]) -> byt
 
 
 def shift_to(wanted: NDArray[np.float64], values: Values, activation: Activation) -> Values:
-    """What to add to each row of values (C, M) for its mean after the activation to be as wanted (C,).
+    """The number to add to each row of values (C, M) so that its mean after the activation is `wanted` (C,).
 
-    0 where nothing found is better, as where no value can get through.
+    0 where no step comes closer than the start, for example where no value passes the activation.
     """
     shift = np.zeros(len(values), np.float32)
     missing = first = wanted - activation(values).mean(1, np.float64)
@@ -61,7 +61,7 @@ def shift_to(wanted: NDArray[np.float64], values: Values, activation: Activation
 
 
 def _slope(values: Values, activation: Activation) -> NDArray[np.float64]:
-    """How much each row's mean after the activation rises with the row."""
+    """The derivative of each row's mean after the activation with respect to a shift of the row."""
     step = np.float32(1e-3) * (values.std(1, keepdims=True) + np.float32(1e-6))
     rise = (activation(values + step) - activation(values - step)) / (2 * step)
     slope: NDArray[np.float64] = np.maximum(rise.mean(1, np.float64), LEAST_SLOPE)
@@ -69,7 +69,7 @@ def _slope(values: Values, activation: Activation) -> NDArray[np.float64]:
 
 
 def _last_sums(model: onnx.ModelProto, tiles: NDArray[np.uint8]) -> Values:
-    """What the backbone's last activation takes: the values (C, N · h · w) of each channel on all tiles."""
+    """The input (C, N · h · w) of the backbone's last activation, for each channel on all tiles."""
     value = Backbone(model.graph).last_activation.input[0]
     session = tapped(model, [value])
     maps = [session.run([value], {"tiles": tile[None]})[0][0] for tile in tiles]
@@ -77,7 +77,7 @@ def _last_sums(model: onnx.ModelProto, tiles: NDArray[np.uint8]) -> Values:
 
 
 def last_activation(graph: onnx.GraphProto) -> Activation:
-    """The backbone's last activation, on its own."""
+    """The backbone's last activation as a function."""
     node = Backbone(graph).last_activation
     stored = {tensor.name: to_array(tensor) for tensor in graph.initializer}
     bounds: dict[str, Any] = {name: stored[name] for name in node.input[1:] if name}
@@ -93,7 +93,7 @@ def last_activation(graph: onnx.GraphProto) -> Activation:
 def _add_to_bias(graph: onnx.GraphProto, node: onnx.NodeProto, change: Values) -> None:
     stored = {tensor.name: tensor for tensor in graph.initializer}
     before = to_array(stored[node.input[2]]) if len(node.input) > 2 and node.input[2] else np.float32(0.0)
-    name = f"{node.name}_settled"
+    name = f"{node.name}_bias_corrected"
     graph.initializer.append(from_array(before + change, name))
     del node.input[2:]
     node.input.append(name)
