@@ -76,7 +76,7 @@ def test_a_cache_that_cannot_be_written_is_reported_and_changes_nothing(mminfer,
     monkeypatch.setenv("MMINFER_CACHE", str(tmp_path / "file"))
     ended = mminfer("verify", small, "--drawn", 1, "--engine", "onnxruntime")
     assert ended.code == 0
-    assert "not kept" in ended.err
+    assert "not stored" in ended.err
     assert "MMINFER_CACHE" in ended.err
 
 
