@@ -69,7 +69,7 @@ def demo_card() -> ModelCard:
 
 
 def draw_tile(rng: np.random.Generator, side_px: int) -> NDArray[np.uint8]:
-    """A drawn tile (side_px, side_px, 3): background, dermis under a wavy epidermis, and between none and many dark nests.
+    """A drawn tile (side_px, side_px, 3): background, dermis under a wavy epidermis, none to many dark nests.
 
     Flat colours with soft edges, so that golden tiles compress well. It resembles skin as a cartoon does.
     """

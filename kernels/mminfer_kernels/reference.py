@@ -66,6 +66,17 @@ class Tail(NamedTuple):
     """(N, F): w1_image·v + w1_depth·depth, v the attended map's global average."""
 
 
+class Classified(NamedTuple):
+    """What follows from the pooled image of N tiles."""
+
+    probabilities: Tensor
+    """(N, K), for an unknown patient."""
+    features: Tensor
+    """(N, F)."""
+    gradients: Tensor
+    """(N, 3, F): of three log-odds by the first layer, through the ReLU masks."""
+
+
 class Aggregates(NamedTuple):
     """The scores of S slides, each (S,); NaN for a slide without tiles."""
 
@@ -142,9 +153,23 @@ def attention_head(
         order: of the two pooled maps.
     """
     average, maximum, projected = projection
-    depth_mm, w1_depth, offset, w2, b2, w3, b3, groups = classifier
     attention = _attention(average, maximum, weight, bias, order)
     image = (attention[:, None] * projected).mean((2, 3))
+    classified = classify(image, classifier)
+    # u·y before A: (3 × F)·(F × P) products a tile, and no map of F channels is weighted a second time.
+    per_place = torch.matmul(classified.gradients, projected.flatten(2)).unflatten(2, attention.shape[1:])
+    cam = attention[:, None] * per_place / (attention.shape[1] * attention.shape[2])
+    return Tail(classified.probabilities, attention, cam, classified.features)
+
+
+def classify(image: Tensor, classifier: Classifier) -> Classified:
+    """Return what the layers behind the pooled image give, and the gradients of the log-odds.
+
+    Args:
+        image: (N, F), w1_image·v.
+        classifier: the layers, and each tile's depth.
+    """
+    depth_mm, w1_depth, offset, w2, b2, w3, b3, groups = classifier
     features = image + depth_mm[:, None] * w1_depth
     first = (features + offset).relu()
     second = functional.linear(first, w2, b2).relu()
@@ -152,10 +177,7 @@ def attention_head(
     spread = (logits[:, None] + groups).softmax(2)
     at_second = torch.matmul(spread[:, :3] - spread[:, 3:], w3) * (second > 0)[:, None].to(second.dtype)
     gradients = torch.matmul(at_second, w2) * (first > 0)[:, None].to(first.dtype)
-    # u·y before A: (3 × F)·(F × P) products a tile, and no map of F channels is weighted a second time.
-    per_place = torch.matmul(gradients, projected.flatten(2)).unflatten(2, attention.shape[1:])
-    cam = attention[:, None] * per_place / (attention.shape[1] * attention.shape[2])
-    return Tail(logits.softmax(1), attention, cam, features)
+    return Classified(logits.softmax(1), features, gradients)
 
 
 def attention_tail(

@@ -24,12 +24,10 @@ class SpatialAttention(nn.Module):
 
         One operator computes it, with kernels on CUDA, unless the single steps are needed.
         """
-        steps = _steps_are_needed(x, self.weight, self.bias)
-        attend = reference.spatial_attention if steps else torch_ops.spatial_attention
+        attend = reference.spatial_attention if self.steps_are_needed(x) else torch_ops.spatial_attention
         return attend(x, self.weight, self.bias)
 
-
-def _steps_are_needed(*tensors: Tensor) -> bool:
-    """Whether autograd, an exporter or a compiler records the steps: none of them can look into the operator."""
-    gradients = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    return gradients or torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
+    def steps_are_needed(self, x: Tensor) -> bool:
+        """Whether autograd, an exporter or a compiler records the steps: none of them can look into the operator."""
+        gradients = torch.is_grad_enabled() and any(each.requires_grad for each in (x, self.weight, self.bias))
+        return gradients or torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]

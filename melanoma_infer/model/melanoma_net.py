@@ -134,7 +134,7 @@ class MelanomaNet(nn.Module):
         self.register_buffer(name, value, persistent=False)
 
     def forward(self, tiles: Tensor) -> TileOutputs:
-        """Return all outputs for tiles uint8 (N, tile_px, tile_px, 3), without ever forming the attended map."""
+        """Return all outputs for tiles uint8 (N, tile_px, tile_px, 3)."""
         images = self.normalised(tiles)
         return self.tail(self.backbone(images), self.depth(images))
 
@@ -143,8 +143,20 @@ class MelanomaNet(nn.Module):
         classifier = reference.Classifier(
             depth_mm, self.w1_depth, self.offset(), self.w2, self.b2, self.w3, self.b3, self.groups
         )
+        if x.is_cuda and not self.attention.steps_are_needed(x):
+            return self._attended_tail(x, classifier)
         tail = reference.attention_tail(x, self.attention.weight, self.attention.bias, self.w1_image, classifier)
         return TileOutputs(tail.probabilities, depth_mm, tail.attention, tail.cam, tail.features)
+
+    def _attended_tail(self, x: Tensor, classifier: reference.Classifier) -> TileOutputs:
+        """Return `tail` by Eq. 1 and 2 as written: the attention's operator, then W1 on the attended map."""
+        attended, attention = self.attention(x)
+        projected = functional.conv2d(attended, self.w1_image[:, :, None, None])
+        classified = reference.classify(projected.mean((2, 3)), classifier)
+        height, width = attention.shape[1:]
+        per_place = torch.matmul(classified.gradients, projected.flatten(2)).reshape(-1, 3, height, width)
+        cam = per_place / (height * width)
+        return TileOutputs(classified.probabilities, classifier.depth_mm, attention, cam, classified.features)
 
     def offset(self) -> Tensor:
         """Return W1p·patient + b1 for an unknown patient, (F,)."""

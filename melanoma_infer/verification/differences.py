@@ -27,7 +27,7 @@ P_MIN = 1e-6
 
 
 @dataclass(frozen=True)
-class Slide:
+class SampleSlide:
     """The tiles of one slide: their rows in the sample, and the area of one tile."""
 
     rows: tuple[int, ...]
@@ -65,7 +65,7 @@ class Excess:
         return f"{self.name} {self.value:.2g} (tolerance {self.tolerance:g})"
 
 
-def differences(bundle: Bundle, reference: Outputs, other: Outputs, slides: Sequence[Slide] = ()) -> Differences:
+def differences(bundle: Bundle, reference: Outputs, other: Outputs, slides: Sequence[SampleSlide] = ()) -> Differences:
     """The differences of `other` from `reference` on the same tiles.
 
     |Δp| covers the graph's probabilities and those that the head gives for an unknown patient and for the golden
@@ -144,7 +144,7 @@ def _probabilities(bundle: Bundle, outputs: Outputs) -> Array:
     return np.stack([*host, np.asarray(graph, np.float64)])
 
 
-def _slide_scores(card: ModelCard, scores: Array, slides: Sequence[Slide]) -> Array:
+def _slide_scores(card: ModelCard, scores: Array, slides: Sequence[SampleSlide]) -> Array:
     """Scores (S · P,) of the slides for each patient, from the tiles' scores (P, N)."""
     kind, area_mm2 = card.aggregator.kind, card.top_area_mm2
     values = [

@@ -19,7 +19,7 @@ from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
 from melanoma_infer.tiles.plan import plan_slide
 from melanoma_infer.tiles.reading import read_tiles
-from melanoma_infer.verification.differences import Slide
+from melanoma_infer.verification.differences import SampleSlide
 
 DRAWN_SLIDES = 8
 SEED = 5_000
@@ -37,7 +37,7 @@ class Sample:
     """Tiles uint8 (N, tile_px, tile_px, 3), the golden ones first, and the slides that the others belong to."""
 
     tiles: NDArray[np.uint8]
-    slides: tuple[Slide, ...]
+    slides: tuple[SampleSlide, ...]
     golden: int
     on: str
     """The tiles in words."""
@@ -71,10 +71,10 @@ def slide_sample(bundle: Bundle, path: Path, settings: Settings, *, threads: int
 
 def _sample(bundle: Bundle, parts: Sequence[tuple[NDArray[np.uint8], float]], on: str) -> Sample:
     golden = bundle.golden.tiles
-    slides: list[Slide] = []
+    slides: list[SampleSlide] = []
     first = len(golden)
     for tiles, tile_mm2 in parts:
-        slides.append(Slide(tuple(range(first, first + len(tiles))), tile_mm2))
+        slides.append(SampleSlide(tuple(range(first, first + len(tiles))), tile_mm2))
         first += len(tiles)
     every = np.concatenate([golden, *(tiles for tiles, _ in parts)])
     return Sample(every, tuple(slides), len(golden), f"{len(golden)} golden tiles, {on}")

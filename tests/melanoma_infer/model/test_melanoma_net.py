@@ -274,3 +274,33 @@ def test_head_tensors_are_the_hosts_head_in_float32():
 def test_a_card_that_does_not_describe_our_network_is_refused(changes):
     with pytest.raises(BundleError):
         MelanomaNet.from_card(card(**changes))
+
+
+@pytest.fixture
+def as_on_cuda(monkeypatch):
+    """Tensors that say that they are on a GPU, and the calls of the attention's operator."""
+    from mminfer_kernels import torch_ops
+
+    calls, operator = [], torch_ops.spatial_attention
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda _tensor: True))
+    monkeypatch.setattr(torch_ops, "spatial_attention", lambda *given: calls.append(len(given)) or operator(*given))
+    return calls
+
+
+def test_on_cuda_without_gradients_the_tail_is_computed_by_the_attention_s_operator(net, monkeypatch, as_on_cuda):
+    x, depth_mm = tail_inputs(net)
+    with torch.no_grad():
+        attended = net.tail(x, depth_mm)
+    assert as_on_cuda == [3]
+    monkeypatch.undo()
+    with torch.no_grad():
+        projected = net.tail(x, depth_mm)
+    for name, expected in projected._asdict().items():
+        torch.testing.assert_close(getattr(attended, name), expected, rtol=1e-12, atol=1e-12, msg=name)
+
+
+def test_on_cuda_with_gradients_the_steps_are_kept(net, as_on_cuda):
+    x, depth_mm = tail_inputs(net)
+    net.tail(x, depth_mm).probabilities[:, 0].sum().backward()
+    assert as_on_cuda == []
+    assert net.attention.weight.grad.abs().sum() > 0

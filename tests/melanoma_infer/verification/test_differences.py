@@ -9,7 +9,7 @@ from melanoma_infer.bundle.bundle import Bundle, open_bundle
 from melanoma_infer.bundle.head import softmax
 from melanoma_infer.card import ModelCard, Threshold
 from melanoma_infer.tolerances import DEFAULT_TOLERANCES, Tolerance
-from melanoma_infer.verification.differences import Slide, beyond, differences
+from melanoma_infer.verification.differences import SampleSlide, beyond, differences
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def _unknown(bundle):
 
 
 def test_equal_outputs_differ_by_nothing(demo):
-    same = differences(demo, outputs_of(demo), outputs_of(demo), [Slide((0, 1, 2), 9.0)])
+    same = differences(demo, outputs_of(demo), outputs_of(demo), [SampleSlide((0, 1, 2), 9.0)])
     numbers = {name: value for name, value in vars(same).items() if name != "cam_correlation"}
     assert set(numbers.values()) == {0}
     assert same.cam_correlation == pytest.approx(1, abs=1e-12)
@@ -82,7 +82,7 @@ def test_a_flip_is_a_score_on_the_other_side_of_the_threshold(demo):
         other["probabilities"][0] = row
         assert differences(bundle, reference, other).decision_flips == flips
     # The slide's score is the mean of its hottest tiles that cover 9 mm²: one tile of 9 mm², row 2.
-    slides = [Slide((1, 2), 9.0)]
+    slides = [SampleSlide((1, 2), 9.0)]
     other["probabilities"] = reference["probabilities"].copy()
     other["probabilities"][2] = [0.6, 0, 0.4, 0]
     seen = differences(bundle, reference, other, slides)

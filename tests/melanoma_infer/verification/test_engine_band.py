@@ -17,7 +17,7 @@ from melanoma_infer.scoring.conclusion import conclude
 from melanoma_infer.scoring.fusion import fused
 from melanoma_infer.scoring.verdict import Circumstances
 from melanoma_infer.settings import Settings
-from melanoma_infer.verification.differences import Slide
+from melanoma_infer.verification.differences import SampleSlide
 from melanoma_infer.verification.sample import Sample, drawn_sample, slide_sample
 from melanoma_infer.verification.verify import Verifier, wanted_pairs
 
@@ -95,6 +95,6 @@ def test_no_two_engines_decide_oppositely_on_a_real_slide_or_any_of_its_tiles(cm
     bundle = open_bundle("demo")
     sample = slide_sample(bundle, cmu, Settings(tile_um=256.0), threads=2)
     (whole,) = sample.slides
-    each_tile = tuple(Slide((row,), whole.tile_mm2) for row in whole.rows)
+    each_tile = tuple(SampleSlide((row,), whole.tile_mm2) for row in whole.rows)
     assert len(each_tile) > 10
     assert_the_band_prevents_opposite_decisions(bundle, pairs_of(bundle), replace(sample, slides=(whole, *each_tile)))
