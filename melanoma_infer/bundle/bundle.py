@@ -109,6 +109,10 @@ def open_bundle(name_or_path: str | Path) -> Bundle:
         raise BundleError(f"Bundle {folder.stem}: model.fp32.onnx is missing. Export the bundle again.")
     for graph in graphs.values():
         check_graph(graph, card)
+    try:
+        parity = tuple(ParityRow.model_validate(row) for row in json.loads(contents["parity.json"])["rows"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise BundleError("parity.json cannot be read. Export the bundle again.") from error
     if "weights.safetensors" in contents:
         finite_tensors(contents["weights.safetensors"], "weights.safetensors")
     return Bundle(
@@ -118,7 +122,7 @@ def open_bundle(name_or_path: str | Path) -> Bundle:
         graphs=graphs,
         head=_head(contents.get("head.safetensors"), card),
         golden=_golden(contents["golden.npz"], card),
-        parity=_parity(contents["parity.json"]),
+        parity=parity,
         weights=contents.get("weights.safetensors"),
     )
 
@@ -255,10 +259,6 @@ def _golden(content: bytes, card: ModelCard) -> Golden:
             entries = {name: arrays[name] for name in arrays.files}
     except (ValueError, OSError, zipfile.BadZipFile, KeyError) as error:
         raise BundleError("golden.npz cannot be read. Export the bundle again.") from error
-    return _fitting_golden(entries, card)
-
-
-def _fitting_golden(entries: dict[str, NDArray[Any]], card: ModelCard) -> Golden:
     host = entries.pop("host_probabilities", None)
     expected = {"tiles", "patients", "probabilities", *card.outputs}
     if set(entries) != expected or (host is None) != ("features" not in card.outputs):
@@ -277,10 +277,3 @@ def _fitting_golden(entries: dict[str, NDArray[Any]], card: ModelCard) -> Golden
         raise BundleError("golden.npz holds tiles or outputs whose shape is not the card's. Export the bundle again.")
     require_finite(entries.items(), "golden.npz")
     return Golden(tiles, patients, entries, host)
-
-
-def _parity(content: bytes) -> tuple[ParityRow, ...]:
-    try:
-        return tuple(ParityRow.model_validate(row) for row in json.loads(content)["rows"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise BundleError("parity.json cannot be read. Export the bundle again.") from error

@@ -68,8 +68,12 @@ class SlideJob:
             if self._options.hide_names:
                 self._case = replace(self._case, id=identity.digest[:DIGEST_CHARS])
             self._settings_digest = _settings_digest(self._request, self._scorer, identity)
-            self._outcome = self._finished_before(identity)
-            if self._outcome is None:
+            folder = self._out.folder_of(self._case.id, identity.digest)
+            if not self._options.overwrite and (old := self._out.finished(folder, identity, self._settings_digest)):
+                self._outcome = SlideOutcome(
+                    old.id, old.case_id, 0, "finished before", "", 0.0, folder, old, skipped=True
+                )
+            else:
                 self._read(slide, identity)
         return self
 
@@ -139,14 +143,6 @@ class SlideJob:
         self.close()  # the readers' times are counted when they close
         return result.model_copy(
             update={"timings_ms": self._watch.rounded_ms, "settings_digest": self._settings_digest}
-        )
-
-    def _finished_before(self, identity: Identity) -> SlideOutcome | None:
-        folder = self._out.folder_of(self._case.id, identity.digest)
-        if self._options.overwrite or not (finished := self._out.finished(folder, identity, self._settings_digest)):
-            return None
-        return SlideOutcome(
-            finished.id, finished.case_id, 0, "finished before", "", 0.0, folder, finished, skipped=True
         )
 
     def _fail(self, failure: MminferError) -> None:

@@ -84,12 +84,15 @@ def stitch(
     shape = (_cells(size_l0.height, cell_l0[1]), _cells(size_l0.width, cell_l0[0]))
     sums, counts = np.zeros((2, *shape)), np.zeros(shape)
     for row in np.flatnonzero(tiles.status == "ok"):
-        patch = _tile_evidence(tiles, card, int(row), cells)
+        p_lesion, p_malignant = (
+            float(tiles.probabilities[row][list(columns)].sum())
+            for columns in (card.lesion_columns, card.malignant_columns)
+        )
+        patch = np.full(cells, p_lesion)
+        if tiles.cam is not None and card.cam_scale is not None:
+            patch = p_lesion * np.clip(tiles.cam[row, 0].astype(np.float64) / card.cam_scale, 0.0, 1.0)
         place = _Place.of(tiles, int(row), cell_l0, patch.shape, shape)
         sums[0][place.on_grid] += patch[place.on_tile]
-        p_lesion, p_malignant = (
-            tiles.probabilities[row][list(columns)].sum() for columns in (card.lesion_columns, card.malignant_columns)
-        )
         sums[1][place.on_grid] += patch[place.on_tile] * (p_malignant / p_lesion if p_lesion > 0 else 0.0)
         counts[place.on_grid] += 1
     on_tissue = _tissue_fractions(tissue, cell_l0, shape, size_l0) >= CELL_TISSUE_MIN
@@ -172,15 +175,6 @@ def regions_note(maps: StitchedMaps, scale: Scale) -> str:
 
 def _cells(length_l0: int, cell_l0: float) -> int:
     return max(1, int(np.ceil(length_l0 / cell_l0 - 1e-6)))
-
-
-def _tile_evidence(tiles: TileTable, card: ModelCard, row: int, cells: tuple[int, ...]) -> NDArray[np.float64]:
-    """Evidence (h, w) of one tile."""
-    lesion = float(tiles.probabilities[row][list(card.lesion_columns)].sum())
-    if tiles.cam is None or card.cam_scale is None:
-        return np.full(cells, lesion)
-    share = np.clip(tiles.cam[row, 0].astype(np.float64) / card.cam_scale, 0.0, 1.0)
-    return lesion * np.asarray(share)
 
 
 @dataclass(frozen=True)

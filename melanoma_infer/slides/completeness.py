@@ -28,14 +28,6 @@ def require_complete(path: Path) -> None:
     with path.open("rb") as file:
         if not file.read(4).startswith(TIFF_MAGIC):
             return
-    if _ends_early(path):
-        raise SlideUnreadableError(
-            "The file ends before its last part: it is incomplete. Copy it again, and wait until the scanner has "
-            "finished writing."
-        )
-
-
-def _ends_early(path: Path) -> bool:
     from tifffile import TiffFile, TiffFileError
 
     with _complaints() as complaints:
@@ -47,10 +39,14 @@ def _ends_early(path: Path) -> bool:
                     for page in tiff.pages
                     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)
                 )
-                beyond = any(end > size for end in ends)
+                ends_early = any(end > size for end in ends)
         except (TiffFileError, ValueError, TypeError, KeyError, IndexError, OverflowError, struct.error):
-            return True
-    return beyond or any(_BEYOND.search(text) for text in complaints)
+            ends_early = True
+    if ends_early or any(_BEYOND.search(text) for text in complaints):
+        raise SlideUnreadableError(
+            "The file ends before its last part: it is incomplete. Copy it again, and wait until the scanner has "
+            "finished writing."
+        )
 
 
 @contextmanager

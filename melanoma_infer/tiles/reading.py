@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from threading import Lock
 
@@ -129,18 +128,13 @@ class TileStream(Closing):
             self._watch.add(handle.watch)
 
     def _read(self, tile: Tile) -> ReadTile:
-        with self._handle() as handle:
-            return read_tile(handle, tile, self._reading)
-
-    @contextmanager
-    def _handle(self) -> Iterator[Slide]:
-        """An idle handle of the slide, or a new one."""
+        """Read a tile with an idle handle of the slide, or a new one."""
         with self._lock:
             handle = self._idle.pop() if self._idle else None
         if handle is None:
             handle = self._source.open(self._path)
             self._opened.append(handle)
         try:
-            yield handle
+            return read_tile(handle, tile, self._reading)
         finally:
             self._idle.append(handle)

@@ -63,8 +63,7 @@ def find_tissue(slide: Slide, scale: Scale, source: str = "auto") -> Tissue:
         UsageError: the mask cannot be read, or its aspect ratio is not the slide's.
     """
     plane = read_plane(slide, scale)
-    luminance_p95 = _luminance_p95(plane)
-    found = _Found(plane, scale, luminance_p95 >= LUMINANCE_P95_MIN)
+    found = _Found(plane, scale, _luminance_p95(plane))
     if source == "auto":
         return found.tissue()
     if source == "all":
@@ -75,11 +74,11 @@ def find_tissue(slide: Slide, scale: Scale, source: str = "auto") -> Tissue:
 class _Found:
     """The plane, and the tissue found on it."""
 
-    def __init__(self, plane: Plane, scale: Scale, is_brightfield: bool) -> None:
+    def __init__(self, plane: Plane, scale: Scale, luminance_p95: float) -> None:
         self._plane = plane
-        self._is_brightfield = is_brightfield
+        self._is_brightfield = luminance_p95 >= LUMINANCE_P95_MIN
         self._um = (plane.px_l0 * scale.x_um, plane.px_l0 * scale.y_um)
-        self._luminance_p95 = _luminance_p95(plane)
+        self._luminance_p95 = luminance_p95
 
     def tissue(self) -> Tissue:
         """The tissue found by colour; none if the slide is not brightfield."""

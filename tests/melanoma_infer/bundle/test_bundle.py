@@ -29,7 +29,7 @@ def no_parser(monkeypatch: pytest.MonkeyPatch) -> None:
     def parsed(*_: object, **__: object) -> None:
         pytest.fail("a parser saw bytes of a bundle that was not verified")
 
-    for name in ("parse_card", "check_graph", "finite_tensors", "_golden", "_parity"):
+    for name in ("parse_card", "check_graph", "finite_tensors", "_golden"):
         monkeypatch.setattr(bundle_module, name, parsed)
     monkeypatch.setattr(json, "loads", parsed)
     monkeypatch.setattr(np, "load", parsed)
