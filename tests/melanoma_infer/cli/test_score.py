@@ -198,12 +198,11 @@ def test_another_bundle_in_the_same_folder_redoes_the_slide(mminfer, result_of, 
     assert result_of(tmp_path / "r")["bundle"]["name"] == "demo"
 
 
-@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
-def test_threads_change_no_byte(mminfer, cmu, tmp_path, engine):
+def test_threads_change_no_byte_of_any_file(mminfer, cmu, tmp_path):
     outs = []
     for threads in (1, 3):
         out = tmp_path / str(threads)
-        argv = ["score", cmu, "--out", out, "--tile-um", "256", "--engine", engine, "--threads", threads]
+        argv = ["score", cmu, "--out", out, "--tile-um", "256", "--engine", "openvino", "--threads", threads]
         assert mminfer(*argv, "--age", "63").code == 0
         outs.append(comparable(out))
     assert outs[0] == outs[1]

@@ -9,7 +9,7 @@ from melanoma_infer.phantom.scene import make_scene
 from melanoma_infer.phantom.truth import truth_of
 from melanoma_infer.phantom.write import write_phantom
 
-SIZE_UM = (7000.0, 5000.0)
+SIZE_UM = (5000.0, 3600.0)
 
 
 @pytest.fixture(scope="module")

@@ -300,7 +300,7 @@ def in_order(cmu):
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
 @pytest.mark.parametrize("reader", ["openslide", "tiff"])
-@pytest.mark.parametrize("threads", [1, 2, 4])
+@pytest.mark.parametrize("threads", [1, 4])
 def test_reader_threads_and_the_tiles_order_change_no_byte_of_the_result(
     cmu, in_order, monkeypatch, engine, reader, threads
 ):
