@@ -22,14 +22,10 @@ class SpatialAttention(nn.Module):
     def forward(self, x: Tensor) -> reference.Attended:
         """Return the attended map (N, C, h, w) and the attention (N, h, w), as Eq. 2 writes it.
 
-        One operator computes it, with kernels on CUDA, unless the single steps are needed.
+        One operator computes it, with kernels on CUDA, unless autograd, an exporter or a compiler records the single
+        steps: none of them can look into the operator.
         """
-        steps = _steps_are_needed(x, self.weight, self.bias)
+        steps = torch.is_grad_enabled() and any(each.requires_grad for each in (x, self.weight, self.bias))
+        steps |= torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
         attend = reference.spatial_attention if steps else torch_ops.spatial_attention
         return attend(x, self.weight, self.bias)
-
-
-def _steps_are_needed(*tensors: Tensor) -> bool:
-    """Whether autograd, an exporter or a compiler records the steps: none of them can look into the operator."""
-    gradients = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in tensors)
-    return gradients or torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
