@@ -156,7 +156,12 @@ class TensorRTDevice:
             chosen = context.set_optimization_profile_async(profile, compute) if profile else True
             if not (chosen and context.set_input_shape(INPUT, (rows, *manifest.inputs[0].shape[1:]))):
                 raise _failure(self._gpu, f"A batch of {rows} is rejected", heard)
-            scratch = self._scratch_for(context)
+            size = context.update_device_memory_size_for_shapes()
+            if size and (self._scratch is None or self._scratch.row_bytes < size):
+                self._scratch = self._gpu.allocate(size, size)  # earlier contexts keep what they were given
+            scratch = self._scratch if size else None
+            if scratch is not None:
+                context.set_device_memory(scratch.pointer, scratch.row_bytes)
             for name, memory in {INPUT: tiles, **outputs}.items():
                 if not context.set_tensor_address(name, memory.pointer):
                     raise _failure(self._gpu, f"The buffer of {name!r} is rejected", heard)
@@ -208,16 +213,6 @@ class TensorRTDevice:
         self._gpu.value(self._gpu.runtime().cudaDeviceSynchronize())
         self._scratch = None
         gc.collect()  # an error that was just handled may refer to buffers in a cycle of frames
-
-    def _scratch_for(self, context: Any) -> Memory | None:
-        """The scratch memory, grown to what this context needs; earlier contexts keep what they were given."""
-        size = context.update_device_memory_size_for_shapes()
-        if not size:
-            return None
-        if self._scratch is None or self._scratch.row_bytes < size:
-            self._scratch = self._gpu.allocate(size, size)
-        context.set_device_memory(self._scratch.pointer, self._scratch.row_bytes)
-        return self._scratch
 
     def _run(self, context: Any, heard: Heard) -> None:
         self._gpu.runtime()
