@@ -154,7 +154,10 @@ def our_rows(bundle: str, slide: Path, tile_um: float, work: Path) -> list[Row]:
         ]  # fmt: skip
         seconds = seconds_of(command)
         (table,) = out.glob("*/tiles.csv")
-        probabilities = _probabilities(table)
+        with table.open(newline="", encoding="utf-8") as file:
+            lines = list(csv.DictReader(file))
+        names = [name for name in lines[0] if name.startswith("prob_")]
+        probabilities = np.array([[float(line[name]) for name in names] for line in lines])
         exact = exact if len(exact) else probabilities
         rows.append(
             Row(
@@ -169,13 +172,6 @@ def our_rows(bundle: str, slide: Path, tile_um: float, work: Path) -> list[Row]:
             )
         )
     return rows
-
-
-def _probabilities(table: Path) -> np.ndarray:
-    with table.open(newline="", encoding="utf-8") as file:
-        lines = list(csv.DictReader(file))
-    names = [name for name in lines[0] if name.startswith("prob_")]
-    return np.array([[float(line[name]) for name in names] for line in lines])
 
 
 def with_ratios(rows: list[Row]) -> list[Row]:

@@ -111,12 +111,12 @@ def _plain(subject: Subject, bundle: Bundle, threads: int) -> _Ready:
         golden = bundle.golden.tiles
         return _seconds(runner(variant), np.resize(golden, (variant.batch, *golden.shape[1:]))) / variant.batch
 
-    best = _best_variant(subject.variants, seconds_per_tile)
+    best = best_variant(subject.variants, seconds_per_tile)
     layout = "channels-last" if best.channels_last else "channels-first"
     return _Ready(runner(best), tiles_per_call=best.batch, batch=best.batch, layout=layout)
 
 
-def _best_variant(variants: Sequence[Variant], seconds_per_tile: Callable[[Variant], float]) -> Variant:
+def best_variant(variants: Sequence[Variant], seconds_per_tile: Callable[[Variant], float]) -> Variant:
     """The fastest batch size in the layout that is faster at the middle batch size: four of six variants are tried."""
     if len(variants) == 1:
         return variants[0]

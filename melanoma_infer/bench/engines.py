@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from melanoma_infer.bench.chart import Bar, chart
+from melanoma_infer.bench.roofline import Roofline
 from melanoma_infer.bench.subjects import BEST, COMPILED, KEEPING_MEMORY, NCHW, Subject
 from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.engines.golden import golden_differences
@@ -43,6 +45,22 @@ class EngineRow:
     p999_dp: float
     """99.9th percentile of |Δp| on the golden tiles, against the sealed probabilities."""
     within_tolerance: bool
+
+    def cells(self, limit: Roofline) -> tuple[str, ...]:
+        """Its figures, for a table, beside the machine's limit."""
+        share = limit.share(self.precision, self.tiles_per_s)
+        ratios = ("" if ratio is None else f"{ratio:.2f}" for ratio in (self.ratio_to_nchw, self.ratio_to_best))
+        return (
+            self.engine,
+            self.precision,
+            f"{self.batch} {self.layout}".strip(),
+            f"{self.tiles_per_s:.2f}",
+            f"{self.p20:.2f}-{self.p80:.2f}",
+            *ratios,
+            "" if share is None else f"{share:.0%}",
+            f"{self.p999_dp:.1e}",
+            "" if self.within_tolerance else "BEYOND ITS TOLERANCE",
+        )
 
 
 class Timed:
@@ -136,6 +154,39 @@ def fastest(rows: Sequence[EngineRow]) -> EngineRow | None:
 def of_engines(rows: Sequence[EngineRow]) -> list[EngineRow]:
     """The rows of engines that `score` can run, without plain PyTorch."""
     return [row for row in rows if row.engine not in (NCHW, BEST, COMPILED)]
+
+
+def conclusion(rows: Sequence[EngineRow], limit: Roofline, tile_px: int) -> str:
+    """The rows in a sentence: the fastest engine within its tolerance, against PyTorch and the machine's limit."""
+    engines = of_engines(rows)
+    best = fastest(engines)
+    if not engines:
+        return "None of the engines that `mminfer score` uses was timed."
+    if best is None:
+        return "No engine that `mminfer score` uses is within its tolerance here. Run `mminfer verify`."
+    share = limit.share(best.precision, best.tiles_per_s)
+    nchw, at_best = best.ratio_to_nchw, best.ratio_to_best
+    than = "" if nchw is None else f", {nchw:.1f} × eager PyTorch as published code runs it"
+    than += "" if at_best is None else f" and {at_best:.1f} × eager PyTorch at its best"
+    of_peak = "" if share is None else f", {share:.0%} of this machine's peak GEMM throughput"
+    return (
+        f"The fastest engine within its tolerance is {best.engine} {best.precision}: "
+        f"{best.tiles_per_s:.1f} tiles/s of {tile_px} px{than}{of_peak}."
+    )
+
+
+def picture(rows: Sequence[EngineRow]) -> bytes:
+    """The rows' throughput as a bar chart, PNG."""
+    bars = [
+        Bar(
+            f"{row.engine} {row.precision}",
+            row.tiles_per_s,
+            f"{row.tiles_per_s:.2f} tiles/s",
+            told=row.within_tolerance,
+        )
+        for row in rows
+    ]
+    return chart("Tiles per second", bars, "Pale: beyond its tolerance.")
 
 
 def _row(

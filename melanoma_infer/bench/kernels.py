@@ -9,13 +9,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from melanoma_infer.bench.chart import Bar, chart
 from melanoma_infer.card import ModelCard
 from melanoma_infer.engines.torch_device import DTYPES
 from melanoma_infer.errors import UsageError
 from melanoma_infer.tolerances import Precision
 from mminfer_kernels import catalogue
 from mminfer_kernels.catalogue import KERNELS, Problem
-from mminfer_kernels.timing import Row, measure, milliseconds
+from mminfer_kernels.timing import measure, milliseconds
 
 REDUCTION = 32
 """Pixels of a tile in one of the backbone's last map."""
@@ -45,6 +46,21 @@ class KernelRow:
     max_error: float
     """Of the answer, against float64."""
     allowed_error: float
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        """Its figures, for a table."""
+        return (
+            self.kernel,
+            self.provider,
+            self.precision,
+            f"{self.tiles_per_s:.0f}",
+            f"{self.p20:.0f}-{self.p80:.0f}",
+            f"{self.ratio_to_torch:.2f}",
+            f"{self.share_of_copy:.0%}",
+            f"{self.max_error:.1e}",
+            f"{self.allowed_error:.1e}",
+        )
 
 
 def sizes_of(card: ModelCard, batch: int, precision: Precision) -> Problem:
@@ -87,15 +103,34 @@ def time_kernels(
     Raises:
         KernelError: an answer is wrong, so its time would mean nothing.
     """
-    copied = _copy_bytes_per_s(device)
+    source = torch.ones(COPIED_BYTES, dtype=torch.uint8, device=device)
+    target = torch.empty_like(source)
+    copy_ms = milliseconds(lambda: target.copy_(source), device)[1]
     for name in kernels:
         tell(name)
-        taken, as_given = problem, problem.dtype in catalogue.dtypes(name)
-        if not as_given:
-            taken = replace(problem, dtype=torch.float32)
+        as_given = problem.dtype in catalogue.dtypes(name)
+        taken = problem if as_given else replace(problem, dtype=torch.float32)
         rows = list(measure(name, taken, device))
-        copy_s = _least_bytes(name, taken) / copied
-        yield from (_row(row, rows[0], precision if as_given else "fp32", problem.batch, copy_s) for row in rows)
+        # All that goes in, and all that comes out, once; a copy reads and writes each byte.
+        arguments = catalogue.inputs(name, taken)
+        tensors: list[Any] = [*catalogue.flat(arguments), *catalogue.reference(name, arguments, taken.dtype)]
+        least_bytes = sum(each.nbytes for each in tensors if isinstance(each, Tensor))
+        least_ms = copy_ms * least_bytes / (2 * COPIED_BYTES)
+        for row in rows:
+            yield KernelRow(
+                kernel=row.name,
+                provider=row.provider,
+                precision=precision if as_given else "fp32",
+                shape=row.shape,
+                device=row.device,
+                tiles_per_s=1000 * problem.batch / row.median_ms,
+                p20=1000 * problem.batch / row.p80_ms,
+                p80=1000 * problem.batch / row.p20_ms,
+                ratio_to_torch=rows[0].median_ms / row.median_ms,
+                share_of_copy=least_ms / row.median_ms,
+                max_error=row.max_error,
+                allowed_error=row.allowed_error,
+            )
 
 
 def headline(rows: Sequence[KernelRow]) -> KernelRow | None:
@@ -104,33 +139,26 @@ def headline(rows: Sequence[KernelRow]) -> KernelRow | None:
     return next((row for row in ran if row.kernel == "attention_tail"), ran[0] if ran else None)
 
 
-def _row(row: Row, plain: Row, precision: Precision, batch: int, copy_s: float) -> KernelRow:
-    return KernelRow(
-        kernel=row.name,
-        provider=row.provider,
-        precision=precision,
-        shape=row.shape,
-        device=row.device,
-        tiles_per_s=1000 * batch / row.median_ms,
-        p20=1000 * batch / row.p80_ms,
-        p80=1000 * batch / row.p20_ms,
-        ratio_to_torch=plain.median_ms / row.median_ms,
-        share_of_copy=1000 * copy_s / row.median_ms,
-        max_error=row.max_error,
-        allowed_error=row.allowed_error,
+def conclusion(rows: Sequence[KernelRow]) -> str:
+    """The rows in a sentence: the headline's throughput against plain PyTorch and a copy."""
+    best = headline(rows)
+    if best is None:
+        return "No kernel ran, because there is no CUDA device here. These are the times of plain PyTorch on the CPU."
+    return (
+        f"{best.kernel} on {best.device}: {best.tiles_per_s:.0f} tiles/s of {best.precision} maps, "
+        f"{best.ratio_to_torch:.1f} × plain PyTorch, at {best.share_of_copy:.0%} of the speed of a copy."
     )
 
 
-def _least_bytes(name: str, problem: Problem) -> int:
-    """All that goes in, and all that comes out, once."""
-    arguments = catalogue.inputs(name, problem)
-    tensors: list[Any] = [*catalogue.flat(arguments), *catalogue.reference(name, arguments, problem.dtype)]
-    return sum(each.nbytes for each in tensors if isinstance(each, Tensor))
-
-
-def _copy_bytes_per_s(device: str) -> float:
-    """Read and written."""
-    source = torch.ones(COPIED_BYTES, dtype=torch.uint8, device=device)
-    target = torch.empty_like(source)
-    _, median_ms, _ = milliseconds(lambda: target.copy_(source), device)
-    return 2 * COPIED_BYTES / (median_ms / 1000)
+def picture(rows: Sequence[KernelRow]) -> bytes:
+    """The rows' throughput relative to plain PyTorch as a bar chart, PNG."""
+    bars = [
+        Bar(
+            f"{row.kernel} {row.provider}",
+            row.ratio_to_torch,
+            f"{row.ratio_to_torch:.2f}",
+            told=row.provider == "kernel",
+        )
+        for row in rows
+    ]
+    return chart(f"Throughput relative to plain PyTorch ({rows[0].device})", bars, "Pale: PyTorch.")

@@ -77,16 +77,7 @@ def matrix_products(precisions: Iterable[Precision], threads: int) -> MatrixProd
 
 
 def roofline(bundle: Bundle, peak_gflops: dict[Precision, float]) -> Roofline:
-    """The cost of a tile of this bundle, with these peaks and the copy bandwidth, which is measured now."""
-    gflop, weights = _graph_cost(bundle)
-    source = np.ones(COPIED_BYTES, np.uint8)
-    target = np.empty_like(source)
-    copy_seconds = _seconds(lambda: np.copyto(target, source))
-    return Roofline(gflop, weights, peak_gflops, 2 * COPIED_BYTES / copy_seconds)
-
-
-def _graph_cost(bundle: Bundle) -> tuple[float, int]:
-    """GFLOP per tile, and bytes of weights, of the fp32 graph."""
+    """The cost of a tile of this bundle in fp32, with these peaks and the copy bandwidth, which is measured now."""
     model = quiet.openvino().Core().read_model(bundle.graphs["fp32"])
     side = bundle.card.tile_px
     model.reshape({"tiles": [1, side, side, 3]})
@@ -100,7 +91,10 @@ def _graph_cost(bundle: Bundle) -> tuple[float, int]:
             shape = list(node.get_input_shape(1 if kind == "Convolution" else 0))
             # A convolution's weight is (out, in, kh, kw); a matrix product sums over its first operand's last axis.
             flop += 2 * out * (prod(shape[1:]) if kind == "Convolution" else shape[-1])
-    return flop / 1e9, weights
+    source = np.ones(COPIED_BYTES, np.uint8)
+    target = np.empty_like(source)
+    copy_seconds = _seconds(lambda: np.copyto(target, source))
+    return Roofline(flop / 1e9, weights, peak_gflops, 2 * COPIED_BYTES / copy_seconds)
 
 
 def _product(precision: Precision, threads: int) -> Any:

@@ -11,12 +11,33 @@ from melanoma_infer.errors import UsageError
 HOURS = {"hour": 1, "day": 24}
 
 
+def figures(timing: SlideTiming) -> str:
+    """The throughput with the slide, with the engine alone and per hour, and the peak memory."""
+    memory = "" if timing.peak_rss_bytes is None else f", peak memory {timing.peak_rss_bytes / 1e9:.2f} GB"
+    return (
+        f"{timing.tiles} tiles in {timing.seconds:.2f} s: {timing.tiles_per_s:.1f} tiles/s "
+        f"({timing.p20:.1f}-{timing.p80:.1f}), {timing.share_of_engine:.0%} of the bare engine's "
+        f"{timing.engine_only_tiles_per_s:.1f}; {timing.slides_per_h:.0f} slides/h, "
+        f"{timing.overhead_s:.2f} s per slide outside its tiles{memory}."
+    )
+
+
 def bound_sentence(timing: SlideTiming) -> str:
     """The bottleneck of the slide, and the throughput that reading alone could reach."""
+    slowest = max(BESIDE, key=lambda stage: timing.stages[stage])
+    bottleneck = {
+        "infer": f"The engine ({timing.engine} {timing.precision})",
+        "wait": f"Reading (the engine waits for pixels; most of a tile's time is {slowest})",
+        "open": "Opening the slide (the storage responds slowly, or the slide is tiny)",
+        "tissue": "Finding the tissue (the slide has few tiles, or no low-resolution level)",
+        "score": "Aggregating the tiles",
+        "gallery": "Reading the gallery's tiles again",
+        "write": "Writing the reports (pictures of the slide are drawn)",
+    }[timing.bound]
     share = timing.stages[timing.bound] / timing.seconds
     reading_ms = 1000 * sum(timing.stages[stage] for stage in BESIDE) / timing.tiles
     return (
-        f"{_bottleneck(timing)} is the bottleneck with {share:.0%} of the time; {timing.threads} threads of "
+        f"{bottleneck} is the bottleneck with {share:.0%} of the time; {timing.threads} threads of "
         f"{timing.reader} could read {timing.reading_tiles_per_s:.0f} tiles/s, {reading_ms:.1f} ms per tile."
     )
 
@@ -45,16 +66,3 @@ class Target:
         possible = timing.slides_per_h * HOURS[self.unit]
         reach = "within reach" if possible >= self.slides else "NOT within reach"
         return f"{self.slides:g} slides like this one per {self.unit} are {reach}: {possible:.0f} are possible."
-
-
-def _bottleneck(timing: SlideTiming) -> str:
-    slowest = max(BESIDE, key=lambda stage: timing.stages[stage])
-    return {
-        "infer": f"The engine ({timing.engine} {timing.precision})",
-        "wait": f"Reading (the engine waits for pixels; most of a tile's time is {slowest})",
-        "open": "Opening the slide (the storage responds slowly, or the slide is tiny)",
-        "tissue": "Finding the tissue (the slide has few tiles, or no low-resolution level)",
-        "score": "Aggregating the tiles",
-        "gallery": "Reading the gallery's tiles again",
-        "write": "Writing the reports (pictures of the slide are drawn)",
-    }[timing.bound]

@@ -13,6 +13,7 @@ from time import perf_counter
 import numpy as np
 from numpy.typing import NDArray
 
+from melanoma_infer.bench.chart import Bar, chart
 from melanoma_infer.engines.golden import check_golden
 from melanoma_infer.errors import UsageError
 from melanoma_infer.pipeline.flow import score_slide
@@ -144,6 +145,16 @@ def time_slide(
         p999_dp=p999,
         within_tolerance=p999 <= bundle.card.tolerance_of(numerics.precision).dp,
     )
+
+
+def picture(timing: SlideTiming) -> bytes:
+    """The seconds of each stage as a bar chart, PNG."""
+    bars = [
+        Bar(stage, timing.stages[stage], f"{timing.stages[stage]:.2f} s", told=stage in IN_TURN)
+        for stage in (*IN_TURN, *BESIDE)
+    ]
+    title = f"{timing.tiles} tiles in {timing.seconds:.2f} s ({timing.engine} {timing.precision}, {timing.reader})"
+    return chart(title, bars, "Pale: summed over the reading threads, in parallel with the others.")
 
 
 def peak_rss_bytes() -> int | None:

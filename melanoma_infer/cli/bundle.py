@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from enum import StrEnum
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, cast
+from typing import Annotated
 
 import typer
 
 from melanoma_infer.cli import options as opt
 from melanoma_infer.cli.console import note, say, table
 from melanoma_infer.errors import EngineUnavailableError, ParityError, UsageError
-
-if TYPE_CHECKING:
-    from melanoma_infer.bundle.bundle import Bundle
 
 app = typer.Typer(help="Inspect and make model bundles.", no_args_is_help=True)
 
@@ -28,6 +25,26 @@ class Scores(StrEnum):
 
 
 OutArgument = Annotated[Path, typer.Argument(metavar="OUT", help="The folder to create: NAME.mminfer.")]
+OnnxOption = Annotated[Path | None, typer.Option(metavar="FILE.onnx", help="Make it from an ONNX file and a card.")]
+WeightsOption = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE", help="Make it from weights of this project's network (.safetensors or .pt) and a card."
+    ),
+]
+RandomOption = Annotated[
+    int | None,
+    typer.Option(
+        metavar="SEED", min=0, help="Make it from this project's network with random weights, for benchmarks."
+    ),
+]
+CardOption = Annotated[
+    Path | None, typer.Option(metavar="CARD.toml", help="The model card; `bundle init` writes a template.")
+]
+ScoresOption = Annotated[
+    Scores,
+    typer.Option(help="What the ONNX file outputs; auto: probabilities if it ends with Softmax, else logits."),
+]
 
 
 @app.command()
@@ -36,10 +53,35 @@ def show(bundle: opt.BundleArgument = "demo", json: opt.JsonOption = False) -> N
     from melanoma_infer.bundle.bundle import open_bundle
 
     opened = open_bundle(bundle)
+    card = opened.card
     if json:
-        say(opened.card.model_dump_json())
+        say(card.model_dump_json())
         return
-    say(table(_card_rows(opened)))
+    threshold = (
+        f"{card.threshold.value:.2f} ({card.threshold.low:.2f}–{card.threshold.high:.2f}; {card.threshold.how})"
+        if card.threshold
+        else "none (verdict: not-configured)"
+    )
+    fields = ", ".join(f"{field.name} ({'|'.join(field.values)})" for field in card.patient_fields)
+    classes = (f"{name}{' (malignant)' if name in card.malignant else ''}" for name in card.classes)
+    rows = [
+        ("name", f"{card.name} {card.version}".strip()),
+        ("digest", opened.digest),
+        ("domain", card.domain),
+        ("trained", "yes" if card.trained else "no (every verdict is indeterminate)"),
+        ("intended use", card.intended_use or "not stated"),
+        ("training data", card.training_data or "not stated"),
+        ("limits", card.limits or "not stated"),
+        ("classes", ", ".join(classes)),
+        ("tiles", f"{card.tile_side_um:g} µm, {card.tile_px} px, {card.resize}, read from {card.read_from}"),
+        ("outputs", ", ".join(("probabilities", *card.outputs))),
+        ("patient fields", fields or "none"),
+        ("slide score", card.aggregator.kind),
+        ("threshold", threshold),
+        ("stain, specimen", f"{card.stain or 'not compared'}, {card.specimen or 'not compared'}"),
+        ("precisions", ", ".join(opened.precisions)),
+    ]
+    say(table(rows))
 
 
 @app.command()
@@ -77,28 +119,11 @@ def init(
 @app.command()
 def create(
     out: OutArgument,
-    onnx: Annotated[
-        Path | None, typer.Option(metavar="FILE.onnx", help="Make it from an ONNX file and a card.")
-    ] = None,
-    weights: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE", help="Make it from weights of this project's network (.safetensors or .pt) and a card."
-        ),
-    ] = None,
-    random: Annotated[
-        int | None,
-        typer.Option(
-            metavar="SEED", min=0, help="Make it from this project's network with random weights, for benchmarks."
-        ),
-    ] = None,
-    card: Annotated[
-        Path | None, typer.Option(metavar="CARD.toml", help="The model card; `bundle init` writes a template.")
-    ] = None,
-    scores: Annotated[
-        Scores,
-        typer.Option(help="What the ONNX file outputs; auto: probabilities if it ends with Softmax, else logits."),
-    ] = Scores.auto,
+    onnx: OnnxOption = None,
+    weights: WeightsOption = None,
+    random: RandomOption = None,
+    card: CardOption = None,
+    scores: ScoresOption = Scores.auto,
     width: Annotated[int, typer.Option(min=1, help="For --random: channels after the first layer.")] = 64,
     tiles: opt.TilesOption = None,
     json: opt.JsonOption = False,
@@ -106,14 +131,30 @@ def create(
     """Make a bundle that every engine can run. It is compared with the model on sample tiles before it is written."""
     if [onnx, weights, random].count(None) != 2:
         raise UsageError("Give exactly one of --onnx, --weights and --random.")
-    if random is not None:
-        _create_random(out, random, width)
-    elif card is None:
+    if random is None and card is None:
         raise UsageError("Give --card CARD.toml. `mminfer bundle init` writes a template.")
-    elif onnx is not None:
-        _create_from_onnx(out, onnx, card, scores, tiles or ())
-    else:
-        _create_from_weights(out, cast("Path", weights), card, tiles or ())
+    if onnx is None and (find_spec("torch") is None or find_spec("onnxscript") is None):
+        raise EngineUnavailableError("This needs PyTorch and onnxscript. Install them: pip install 'mminfer[export]'")
+    from mminfer_export.sample_tiles import samples_for
+
+    if random is not None:
+        from mminfer_export.random_bundle import write_random_bundle
+
+        write_random_bundle(out, random, width)
+    elif onnx is not None and card is not None:
+        from mminfer_export.card_toml import read_card
+        from mminfer_export.from_onnx import read_onnx, write_from_onnx
+
+        read = read_card(card)
+        graph = read_onnx(onnx)
+        write_from_onnx(out, graph, read, samples=samples_for(read, tiles or ()), scores=scores.value)
+    elif weights is not None and card is not None:
+        from mminfer_export.card_toml import card_values
+        from mminfer_export.from_weights import card_of_weights, read_weights, write_from_weights
+
+        tensors = read_weights(weights)
+        made = card_of_weights(card_values(card), tensors)
+        write_from_weights(out, tensors, made, samples=samples_for(made, tiles or ()))
     _say_made(out, json)
 
 
@@ -139,40 +180,6 @@ def import_(
     _say_made(out, json)
 
 
-def _create_random(out: Path, seed: int, width: int) -> None:
-    _require_torch()
-    from mminfer_export.random_bundle import write_random_bundle
-
-    write_random_bundle(out, seed, width)
-
-
-def _create_from_onnx(out: Path, onnx: Path, card: Path, scores: Scores, tiles: Sequence[Path]) -> None:
-    from mminfer_export.card_toml import read_card
-    from mminfer_export.from_onnx import read_onnx, write_from_onnx
-    from mminfer_export.sample_tiles import samples_for
-
-    read = read_card(card)
-    write_from_onnx(out, read_onnx(onnx), read, samples=samples_for(read, tiles), scores=scores.value)
-
-
-def _create_from_weights(out: Path, weights: Path, card: Path, tiles: Sequence[Path]) -> None:
-    _require_torch()
-    from mminfer_export.card_toml import card_values
-    from mminfer_export.from_weights import card_of_weights, read_weights, write_from_weights
-    from mminfer_export.sample_tiles import samples_for
-
-    read = read_weights(weights)
-    made = card_of_weights(card_values(card), read)
-    write_from_weights(out, read, made, samples=samples_for(made, tiles))
-
-
-def _require_torch() -> None:
-    from importlib.util import find_spec
-
-    if find_spec("torch") is None or find_spec("onnxscript") is None:
-        raise EngineUnavailableError("This needs PyTorch and onnxscript. Install them: pip install 'mminfer[export]'")
-
-
 def _say_made(out: Path, json: bool) -> None:
     import json as json_module
 
@@ -188,30 +195,3 @@ def _say_made(out: Path, json: bool) -> None:
         (f"{row.engine} {row.precision}", f"{row.max_dp:.1e}", str(row.decision_flips), row.on) for row in made.parity
     ]
     say(table([("engine", "max |Δp|", "flips", "on"), *cells]))
-
-
-def _card_rows(bundle: Bundle) -> list[tuple[str, str]]:
-    card = bundle.card
-    threshold = (
-        f"{card.threshold.value:.2f} ({card.threshold.low:.2f}–{card.threshold.high:.2f}; {card.threshold.how})"
-        if card.threshold
-        else "none (verdict: not-configured)"
-    )
-    fields = ", ".join(f"{field.name} ({'|'.join(field.values)})" for field in card.patient_fields)
-    return [
-        ("name", f"{card.name} {card.version}".strip()),
-        ("digest", bundle.digest),
-        ("domain", card.domain),
-        ("trained", "yes" if card.trained else "no (every verdict is indeterminate)"),
-        ("intended use", card.intended_use or "not stated"),
-        ("training data", card.training_data or "not stated"),
-        ("limits", card.limits or "not stated"),
-        ("classes", ", ".join(f"{name}{' (malignant)' if name in card.malignant else ''}" for name in card.classes)),
-        ("tiles", f"{card.tile_side_um:g} µm, {card.tile_px} px, {card.resize}, read from {card.read_from}"),
-        ("outputs", ", ".join(("probabilities", *card.outputs))),
-        ("patient fields", fields or "none"),
-        ("slide score", card.aggregator.kind),
-        ("threshold", threshold),
-        ("stain, specimen", f"{card.stain or 'not compared'}, {card.specimen or 'not compared'}"),
-        ("precisions", ", ".join(bundle.precisions)),
-    ]

@@ -21,16 +21,11 @@ TILES_MAX = 32
 
 
 def calibration_tiles(slides: Sequence[Path], bundle: Bundle, tile_um: float | None) -> tuple[NDArray[np.uint8], str]:
-    """At most TILES_MAX tiles uint8 (N, px, px, 3), the same number from each slide; and their number in words."""
-    import numpy as np
+    """At most TILES_MAX tiles with tissue, uint8 (N, px, px, 3), evenly spread over the slides; their number in words.
 
-    per_slide = max(1, TILES_MAX // len(slides))
-    pixels = np.concatenate([_tiles_of(slide, bundle, tile_um, per_slide) for slide in slides])
-    return pixels, f"{len(pixels)} tiles of {plural(len(slides), 'slide')}"
-
-
-def _tiles_of(path: Path, bundle: Bundle, tile_um: float | None, wanted: int) -> NDArray[np.uint8]:
-    """Tiles with tissue, evenly spread over the slide."""
+    Raises:
+        SlideUnreadableError: a slide has no readable tile with tissue.
+    """
     import numpy as np
 
     from melanoma_infer.runtime.cores import available_cores
@@ -38,13 +33,17 @@ def _tiles_of(path: Path, bundle: Bundle, tile_um: float | None, wanted: int) ->
     from melanoma_infer.tiles.plan import plan_slide
     from melanoma_infer.tiles.reading import read_tiles
 
-    with open_slide(path) as slide:
-        plan = plan_slide(slide, bundle.card, checked_settings(None, tile_um=tile_um))
-        rows = sorted({int(row) for row in np.linspace(0, len(plan.tiles) - 1, min(wanted, len(plan.tiles)))})
-        with read_tiles(slide, plan, tiles=[plan.tiles[row] for row in rows], threads=available_cores()) as reads:
-            pixels = [read.pixels for read in reads if read.pixels is not None]
-    if not pixels:
-        raise SlideUnreadableError(
-            f"The calibration slide {path.stem} has no readable tile with tissue. Give another --calibration."
-        )
-    return np.stack(pixels)
+    pixels = []
+    for path in slides:
+        with open_slide(path) as slide:
+            plan = plan_slide(slide, bundle.card, checked_settings(None, tile_um=tile_um))
+            wanted = min(max(1, TILES_MAX // len(slides)), len(plan.tiles))
+            rows = sorted({int(row) for row in np.linspace(0, len(plan.tiles) - 1, wanted)})
+            with read_tiles(slide, plan, tiles=[plan.tiles[row] for row in rows], threads=available_cores()) as reads:
+                found = [read.pixels for read in reads if read.pixels is not None]
+        if not found:
+            raise SlideUnreadableError(
+                f"The calibration slide {path.stem} has no readable tile with tissue. Give another --calibration."
+            )
+        pixels += found
+    return np.stack(pixels), f"{len(pixels)} tiles of {plural(len(slides), 'slide')}"

@@ -100,14 +100,22 @@ def export(
                 raise OutputError(
                     f"{out.name} exists, and bundles are never overwritten. Remove it, or choose another --out."
                 )
-            opened = open_bundle(bundle)
-            _export_onnx(opened, out, precision, calibration or [], tile_um, json=json)
+            _export_onnx(open_bundle(bundle), out, precision, calibration or [], tile_um, json=json)
         case Target.onnx:
             raise UsageError("Give --out NEW.mminfer, the bundle to create.")
         case Target.tensorrt_rtx:
-            _export_tensorrt_rtx(open_bundle(bundle), out, precision, target, strip_weights=strip_weights, json=json)
+            from mminfer_export import to_tensorrt_rtx
+
+            targets = to_tensorrt_rtx.TARGETS if target is None else target.split(",")
+            opened, started = open_bundle(bundle), perf_counter()
+            built = to_tensorrt_rtx.build_engine(opened, precision.value, targets, out, strip_weights=strip_weights)
+            _say_engine(*built, perf_counter() - started, json=json)
         case Target.tensorrt:
-            _export_tensorrt(open_bundle(bundle), out, precision, device, strip_weights=strip_weights, json=json)
+            from mminfer_export import to_tensorrt
+
+            opened, started = open_bundle(bundle), perf_counter()
+            built = to_tensorrt.build_engine(opened, precision.value, out, device=device, strip_weights=strip_weights)
+            _say_engine(*built, perf_counter() - started, json=json)
 
 
 def _require_fitting(to: Target, target: str | None, device: str | None, *, calibrated: bool, stripped: bool) -> None:
@@ -131,7 +139,10 @@ def _export_onnx(
     try:
         from mminfer_export.precisions import Tiles, make_precision, write_with
     except ImportError as error:
-        raise _missing(error) from error
+        raise EngineUnavailableError(
+            f"Exporting needs {error.name or 'a package'}, which cannot be imported here. "
+            "Install it: pip install 'mminfer[export]'"
+        ) from error
     tiles = Tiles(*calibration_tiles(calibration, bundle, tile_um)) if calibration else None
     added = make_precision(bundle, precision.value, tiles)
     write_with(bundle, [added], out)
@@ -159,27 +170,6 @@ def _export_onnx(
     note(", ".join(f"{name}: {size / 1e6:.1f} MB" for name, size in sizes.items()))
 
 
-def _export_tensorrt_rtx(
-    bundle: Bundle, out: Path | None, precision: Precision, target: str | None, *, strip_weights: bool, json: bool
-) -> None:
-    from mminfer_export.to_tensorrt_rtx import TARGETS, build_engine
-
-    targets = TARGETS if target is None else target.split(",")
-    started = perf_counter()
-    built = build_engine(bundle, precision.value, targets, out, strip_weights=strip_weights)
-    _say_engine(*built, perf_counter() - started, json=json)
-
-
-def _export_tensorrt(
-    bundle: Bundle, out: Path | None, precision: Precision, device: str | None, *, strip_weights: bool, json: bool
-) -> None:
-    from mminfer_export.to_tensorrt import build_engine
-
-    started = perf_counter()
-    built = build_engine(bundle, precision.value, out, device=device, strip_weights=strip_weights)
-    _say_engine(*built, perf_counter() - started, json=json)
-
-
 def _say_engine(path: Path, manifest: EngineManifest, seconds: float, *, json: bool) -> None:
     import json as json_module
 
@@ -192,11 +182,4 @@ def _say_engine(path: Path, manifest: EngineManifest, seconds: float, *, json: b
     note(
         f"{manifest.engine_bytes / 1e6:.1f} MB, built in {seconds:.1f} s, not run. "
         f"Keep {path.name}.json in the same folder: scoring needs it."
-    )
-
-
-def _missing(error: ImportError) -> EngineUnavailableError:
-    return EngineUnavailableError(
-        f"Exporting needs {error.name or 'a package'}, which cannot be imported here. "
-        "Install it: pip install 'mminfer[export]'"
     )

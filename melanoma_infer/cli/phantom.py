@@ -44,7 +44,13 @@ def slide(
     from melanoma_infer.phantom.scene import make_scene
     from melanoma_infer.phantom.write import require_drawable, truth_file, write_phantom
 
-    size = _size(size_um)
+    try:
+        width, height = (float(side) for side in size_um.split(","))
+    except ValueError as error:
+        raise UsageError(
+            f"--size-um {size_um}: not a width and a height in µm. An example: --size-um 9000,6000"
+        ) from error
+    size = (width, height)
     require_drawable(size, mpp)
     if out.suffix.lower() != ".svs":
         raise UsageError(f"--out {out.name}: a phantom is written as SVS. Choose a name that ends in .svs.")
@@ -55,13 +61,3 @@ def slide(
     say(str(out))
     say(str(truth_file(out)))
     note(CAUTION)
-
-
-def _size(text: str) -> tuple[float, float]:
-    try:
-        width, height = (float(side) for side in text.split(","))
-    except ValueError as error:
-        raise UsageError(
-            f"--size-um {text}: not a width and a height in µm. An example: --size-um 9000,6000"
-        ) from error
-    return width, height

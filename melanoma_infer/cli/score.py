@@ -85,41 +85,29 @@ def score(
     full_digest: opt.FullDigestOption = False,
 ) -> None:
     """Score one or many slides. Slides already finished with the same bundle and settings are skipped."""
+    from melanoma_infer.bundle.bundle import open_bundle
     from melanoma_infer.pipeline.request import RunOptions
     from melanoma_infer.runtime.privacy import redacted_argv
     from melanoma_infer.slides.choice import reader_choice
 
     command = redacted_argv(sys.argv[1:], {name for param in context.command.params for name in param.opts})
-    output = OutputOptions(out, json, dry_run, fail_fast, _verdicts(fail_on or ()), command)
+    verdicts = [name for text in fail_on or () for name in text.split(",")]
+    if unknown := [name for name in verdicts if name not in opt.VERDICTS]:
+        raise UsageError(f"--fail-on {unknown[0]}: no such verdict. Choose from {', '.join(opt.VERDICTS)}.")
+    output = OutputOptions(out, json, dry_run, fail_fast, verdicts, command)
     values = patient_values(patient or [], age=age, sex=sex, site=site, ulceration=ulceration)
     wanted = SlideOptions(
         slides or [], patients, reader_choice(reader), mpp, tile_um, stride_um, tissue, aggregate, stain, specimen
     )
-    opened = _open(bundle, require_tissue_model=require_tissue_model)
+    opened = open_bundle(bundle)
+    if require_tissue_model and opened.card.domain != "tissue":
+        raise BundleError(
+            f"The bundle {opened.name} was trained on phantoms only, and --require-tissue-model was given. "
+            "Choose another --bundle."
+        )
     requests = slide_requests(wanted, PatientOptions(values, in_output=not no_patient_in_output), opened)
     compute = EngineOptions(engine, precision, threads, device, engine_file)
     _run(requests, opened, compute, output, RunOptions(hide_names, overwrite, full_digest))
-
-
-def _open(name: str, *, require_tissue_model: bool) -> Bundle:
-    from melanoma_infer.bundle.bundle import open_bundle
-
-    bundle = open_bundle(name)
-    if require_tissue_model and bundle.card.domain != "tissue":
-        raise BundleError(
-            f"The bundle {bundle.name} was trained on phantoms only, and --require-tissue-model was given. "
-            "Choose another --bundle."
-        )
-    return bundle
-
-
-def _verdicts(names: Sequence[str]) -> list[str]:
-    """The verdicts that --fail-on names, separately or with commas between them."""
-    wanted = [name for text in names for name in text.split(",")]
-    for name in wanted:
-        if name not in opt.VERDICTS:
-            raise UsageError(f"--fail-on {name}: no such verdict. Choose from {', '.join(opt.VERDICTS)}.")
-    return wanted
 
 
 def _run(

@@ -18,7 +18,6 @@ from melanoma_infer.errors import EngineUnavailableError, ParityError, UsageErro
 if TYPE_CHECKING:
     from melanoma_infer.bundle.bundle import Bundle
     from melanoma_infer.settings import Settings
-    from melanoma_infer.verification.expected import Comparison
     from melanoma_infer.verification.sample import Sample
     from melanoma_infer.verification.verify import Verification
 
@@ -65,8 +64,7 @@ def verify(
     if expected is not None:
         if slide is None:
             raise UsageError("--expected needs --slide: the slide for which your code gave these numbers.")
-        found, page = _compare_with(opened, slide, expected, out, settings, selection)
-        _tell_comparison(found, page, json=json)
+        _compare(opened, slide, expected, out, settings, selection, json=json)
         return
     if slide is None:
         sample = drawn_sample(opened, drawn)
@@ -94,7 +92,17 @@ def _verify(bundle: Bundle, source: str, sample: Sample, selection: EngineSelect
     tell = (lambda _line: None) if json else note
     table = Verifier(bundle, source, sample, selection.threads, selection.device, tell=tell).run(pairs)
     if json:
-        say(json_module.dumps(_as_json(bundle, table)))
+        result = {
+            "bundle": bundle.name,
+            "digest": bundle.digest,
+            "reference": table.reference,
+            "on": table.on,
+            "passed": table.passed,
+            "kept": table.kept,
+            "rows": [row.model_dump() for row in table.rows],
+            "unavailable": [vars(each) for each in table.unavailable],
+        }
+        say(json_module.dumps(result))
     else:
         _show(bundle, table)
     if not table.passed:
@@ -102,19 +110,6 @@ def _verify(bundle: Bundle, source: str, sample: Sample, selection: EngineSelect
         raise ParityError(f"Beyond a tolerance: {names}. `--engine auto` skips these; do not select them yourself.")
     if missing := [each for each in table.unavailable if each.engine in selection.engines]:
         raise EngineUnavailableError(f"{missing[0].engine} {missing[0].precision} was not verified. {missing[0].why}")
-
-
-def _as_json(bundle: Bundle, table: Verification) -> dict[str, object]:
-    return {
-        "bundle": bundle.name,
-        "digest": bundle.digest,
-        "reference": table.reference,
-        "on": table.on,
-        "passed": table.passed,
-        "kept": table.kept,
-        "rows": [row.model_dump() for row in table.rows],
-        "unavailable": [vars(each) for each in table.unavailable],
-    }
 
 
 COLUMNS = ("engine", "max |Δp|", "p99.9", "mean", "features", "Δlogit", "Δmm", "Δattention", "CAM", "flips", "")
@@ -152,10 +147,24 @@ def _small(value: float | None) -> str:
     return "" if value is None else f"{value:.1e}"
 
 
-def _compare_with(
-    bundle: Bundle, slide: Path, expected: Path, out: Path, settings: Settings, selection: EngineSelection
-) -> tuple[Comparison, Path]:
-    """Compare your own code's numbers with one engine's; returns the comparison and the page with the pictures."""
+def _compare(
+    bundle: Bundle,
+    slide: Path,
+    expected: Path,
+    out: Path,
+    settings: Settings,
+    selection: EngineSelection,
+    *,
+    json: bool,
+) -> None:
+    """Compare your own code's numbers with one engine's, print how far they differ, and write the pictures.
+
+    Raises:
+        UsageError: several engines or precisions were named.
+        ParityError: the numbers differ by more than the limit.
+    """
+    import json as json_module
+
     from melanoma_infer.pipeline.scorer import Scorer
     from melanoma_infer.verification.expected import compare_with_expected
     from melanoma_infer.verification.pictures import write_pictures
@@ -165,12 +174,7 @@ def _compare_with(
     engine, precision = next(iter(selection.engines), "auto"), next(iter(selection.precisions), None)
     scorer = Scorer(bundle, engine, precision=precision, threads=selection.threads, device=selection.device)
     found = compare_with_expected(scorer, slide, expected, settings)
-    return found, write_pictures(out, found)
-
-
-def _tell_comparison(found: Comparison, page: Path, *, json: bool) -> None:
-    import json as json_module
-
+    page = write_pictures(out, found)
     if json:
         say(json_module.dumps(found.as_json() | {"pictures": str(page)}))
     else:

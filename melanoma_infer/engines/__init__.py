@@ -67,12 +67,15 @@ def load_engine(
         MemoryExhaustedError, GpuLostError: the GPU of the named engine failed; "auto" skips such an engine.
     """
     if engine_file is not None:
-        load_from_file = partial(_of_engine_files(name), engine_file=engine_file)
-        return EngineChoice(load_from_file(bundle, _precision(bundle, name, precision, device), threads, device), ())
+        if name not in OF_ENGINE_FILES:
+            names = " or ".join(OF_ENGINE_FILES)
+            raise UsageError(f"An engine file needs --engine {names}: name the engine that it was built for.")
+        load: Callable[..., Engine] = partial(import_module(MODULES[name]).load, engine_file=engine_file)
+        return EngineChoice(load(bundle, _precision(bundle, name, precision, device), threads, device), ())
     if name != "auto":
         return EngineChoice(_load(bundle, name, _precision(bundle, name, precision, device), threads, device), ())
     skipped: list[str] = []
-    for candidate in _candidates():
+    for candidate in candidates():
         try:
             engine = _load_trusted(bundle, candidate, _precision(bundle, candidate, precision, device), threads, device)
             return EngineChoice(engine, tuple(skipped))
@@ -81,7 +84,7 @@ def load_engine(
     raise EngineUnavailableError("No engine can run this bundle here. " + " ".join(skipped))
 
 
-def _candidates() -> list[str]:
+def candidates() -> list[str]:
     """Names of MODULES in the order in which `auto` tries them on this machine."""
     first = ON_GPU if nvidia_driver_is_loaded() else ()
     return sorted(MODULES, key=lambda name: name not in first)
@@ -107,20 +110,6 @@ def _load(bundle: Bundle, name: str, precision: Precision, threads: int | None, 
         raise EngineUnavailableError(f"There is no engine {name!r}. Choose auto, {', '.join(MODULES)}.")
     load: Load = import_module(MODULES[name]).load
     return load(bundle, precision, threads, device)
-
-
-def _of_engine_files(name: str) -> Callable[..., Engine]:
-    """The `load` function of an engine that takes `engine_file`.
-
-    Raises:
-        UsageError: the engine does not take one.
-    """
-    if name not in OF_ENGINE_FILES:
-        raise UsageError(
-            f"An engine file needs --engine {' or '.join(OF_ENGINE_FILES)}: name the engine that it was built for."
-        )
-    load: Callable[..., Engine] = import_module(MODULES[name]).load
-    return load
 
 
 def _precision(bundle: Bundle, engine: str, asked: str | None, device: str | None) -> Precision:
@@ -157,18 +146,11 @@ def _fastest(bundle: Bundle, engine: str, device: str | None) -> Precision:
 
 def _failed_here(bundle: Bundle, engine: str, precision: Precision, device: str | None) -> str | None:
     """Why this engine must not be used: from `mminfer verify` on this machine, else from the sealed parity."""
-    here = measured(bundle, engine, precision, device)
-    if here is None:
-        return _failed_tolerance(bundle, engine, precision)
-    return None if here.passed else f"{precision} failed `mminfer verify` on this machine ({here.why})"
-
-
-def _failed_tolerance(bundle: Bundle, engine: str, precision: Precision) -> str | None:
-    """How the sealed parity of this engine exceeds the card's tolerance; None when it does not or was not measured."""
-    row = bundle.parity_of(engine, precision)
-    if row is None:
+    if (here := measured(bundle, engine, precision, device)) is not None:
+        return None if here.passed else f"{precision} failed `mminfer verify` on this machine ({here.why})"
+    if (sealed := bundle.parity_of(engine, precision)) is None:
         return None
     tolerance = bundle.card.tolerance_of(precision)
-    if row.decision_flips or row.p999_dp > tolerance.dp or (row.p999_dmm or 0.0) > tolerance.dmm:
+    if sealed.decision_flips or sealed.p999_dp > tolerance.dp or (sealed.p999_dmm or 0.0) > tolerance.dmm:
         return f"{precision} differs from the reference by more than the card's tolerance"
     return None

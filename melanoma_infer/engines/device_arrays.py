@@ -63,19 +63,15 @@ def device_tiles(tiles: Any, stream: int) -> DeviceTiles | None:
     if isinstance(tiles, np.ndarray):
         return None
     if (described := getattr(tiles, "__cuda_array_interface__", None)) is not None:
-        return _from_interface(described, tiles)
+        shape = tuple(int(size) for size in described["shape"])
+        strides = described.get("strides")
+        contiguous = strides is None or _row_major(shape, tuple(int(step) for step in strides))
+        _require(described["typestr"] in ("|u1", "<u1", ">u1"), contiguous)
+        return DeviceTiles(int(described["data"][0]), shape, None, described.get("stream"), tiles)
     if not hasattr(tiles, "__dlpack_device__"):
         return None
     kind, number = tiles.__dlpack_device__()
     return _from_capsule(tiles.__dlpack__(stream=stream), int(number)) if int(kind) in CUDA else None
-
-
-def _from_interface(described: dict[str, Any], owner: object) -> DeviceTiles:
-    shape = tuple(int(size) for size in described["shape"])
-    strides = described.get("strides")
-    contiguous = strides is None or _row_major(shape, tuple(int(step) for step in strides))
-    _require(described["typestr"] in ("|u1", "<u1", ">u1"), contiguous)
-    return DeviceTiles(int(described["data"][0]), shape, None, described.get("stream"), owner)
 
 
 class _DLDevice(ctypes.Structure):

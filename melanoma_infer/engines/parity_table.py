@@ -121,24 +121,19 @@ def engine_band(bundle: Bundle, engine: str, precision: Precision, device: str |
 
 
 def _path(digest: str, engine: str, precision: str, device: str | None) -> Path:
+    # Where it runs, from what was asked for or from what an engine says that it runs on.
+    on_cpu = engine not in ON_GPU if device is None else device.startswith("cpu")
     key = digest_of(
         {
             "bundle": digest,
             "engine": engine,
             "precision": precision,
-            "place": _place(engine, device),
+            "place": "cpu" if on_cpu else "gpu",
             "versions": {name: _version(name) for name in ("mminfer", *RUNTIMES.get(engine, ()))},
             "machine": _machine(),
         }
     )
     return cache_folder(KIND) / f"{key[:32]}.json"
-
-
-def _place(engine: str, device: str | None) -> str:
-    """Where the engine runs, "cpu" or "gpu": from the device that was asked for, or that the engine reports."""
-    if device is None:
-        return "gpu" if engine in ON_GPU else "cpu"
-    return "cpu" if device.startswith("cpu") else "gpu"
 
 
 @cache
@@ -157,12 +152,8 @@ def _machine() -> str:
     facts = {name: value for name, value in machine().items() if name != "cores"}
     gpus = sorted(Path(GPU_FACTS).glob("gpus/*/information"))
     driver = [line for path in (Path(GPU_FACTS, "version"), *gpus) for line in _lines(path, ("NVRM", "Model"))]
-    return digest_of({**facts, "processor": _processor(), "gpu": driver})
-
-
-def _processor() -> str:
-    lines = _lines(Path("/proc/cpuinfo"), ("model name", "flags"))
-    return "\n".join(lines[:2]) or platform.processor()
+    processor = "\n".join(_lines(Path("/proc/cpuinfo"), ("model name", "flags"))[:2])
+    return digest_of({**facts, "processor": processor or platform.processor(), "gpu": driver})
 
 
 def _lines(path: Path, beginnings: tuple[str, ...]) -> list[str]:

@@ -97,13 +97,11 @@ def build(api: Api, graph: bytes, origin: Origin, *, timing_cache: bytes | None 
     """
     model = self_contained_model(graph)
     with api.listening() as heard:
-        builder = _builder(api, heard)
-        network = _parsed(api, builder, graph, heard)
+        builder, network = _parsed(api, graph, heard)
         check_types(api.trt, network, model)
         _refuse_defaulting(api, heard)
         buckets = buckets_of(model)
-        config = _config(api, builder, origin)
-        _add_profiles(api, builder, config, model, buckets)
+        config = _config(api, builder, origin, _inputs(model)[0], buckets)
         cache = None if api.is_rtx else config.create_timing_cache(timing_cache or b"")
         if cache is not None:
             config.set_timing_cache(cache, False)  # False: a cache of another GPU or version is not used
@@ -122,28 +120,26 @@ def buckets_of(model: onnx.ModelProto) -> tuple[int, ...]:
     return (int(batch.dim_value),) if batch.HasField("dim_value") else BUCKETS
 
 
-def _builder(api: Api, heard: Heard) -> Any:
+def _parsed(api: Api, graph: bytes, heard: Heard) -> tuple[Any, Any]:
+    """A builder, and its network of the graph."""
+    trt = api.trt
     try:
-        return api.trt.Builder(api.logger)
+        builder = trt.Builder(api.logger)
     except (TypeError, RuntimeError) as error:  # its factory returns nullptr if CUDA does not start
         raise EngineUnavailableError(
             f"{api.title} cannot build here ({in_one_line([*heard.errors, str(error)])}). Check that nvidia-smi shows "
             "a GPU; if not, build on a machine that has one."
         ) from error
-
-
-def _parsed(api: Api, builder: Any, graph: bytes, heard: Heard) -> Any:
-    trt = api.trt
     # TensorRT 11 removed the flag: all its networks are strongly typed.
     flag = getattr(trt.NetworkDefinitionCreationFlag, "STRONGLY_TYPED", None)
     network = builder.create_network(0 if flag is None else 1 << int(flag))
     parser = trt.OnnxParser(network, api.logger)
     if parser.parse(graph):
-        return network
+        return builder, network
     reasons = []
-    for error in map(parser.get_error, range(parser.num_errors)):
-        name = f" {error.node_name()!r}" if error.node_name() else ""
-        reasons.append(f"{error.node_operator()}{name}: {error.desc()}")
+    for found in map(parser.get_error, range(parser.num_errors)):
+        name = f" {found.node_name()!r}" if found.node_name() else ""
+        reasons.append(f"{found.node_operator()}{name}: {found.desc()}")
     raise EngineUnavailableError(
         f"{api.title} {api.version} cannot parse this graph: {in_one_line([*reasons, *heard.errors])}. Export the "
         "model with other operators, or use --engine openvino."
@@ -164,7 +160,13 @@ def _refuse_defaulting(api: Api, heard: Heard) -> None:
         )
 
 
-def _config(api: Api, builder: Any, origin: Origin) -> Any:
+def _config(api: Api, builder: Any, origin: Origin, tiles: onnx.ValueInfoProto, buckets: tuple[int, ...]) -> Any:
+    """The builder's settings, with optimisation profiles for the batch sizes; none if the batch size is fixed.
+
+    TensorRT gets one profile per bucket, and tunes kernels for each. TensorRT-RTX gets a single profile, because it
+    compiles for each shape at load time: one profile per bucket would make the demo's engine for three targets 50 MB
+    instead of 3.4 MB.
+    """
     trt, config = api.trt, builder.create_builder_config()
     flags = trt.BuilderFlag
     config.clear_flag(flags.TF32)
@@ -181,29 +183,20 @@ def _config(api: Api, builder: Any, origin: Origin) -> Any:
                 raise EngineUnavailableError(
                     f"{api.title} {api.version} cannot build for {target}. Remove it from --target."
                 )
-    return config
-
-
-def _add_profiles(api: Api, builder: Any, config: Any, model: onnx.ModelProto, buckets: tuple[int, ...]) -> None:
-    """Add optimisation profiles for the batch sizes; none if the batch size is fixed.
-
-    TensorRT gets one profile per bucket, and tunes kernels for each. TensorRT-RTX gets a single profile, because it
-    compiles for each shape at load time: one profile per bucket would make the demo's engine for three targets 50 MB
-    instead of 3.4 MB.
-    """
-    value = _inputs(model)[0]
-    if value.type.tensor_type.shape.dim[0].HasField("dim_value"):
-        return
-    tile = tuple(int(dim.dim_value) for dim in value.type.tensor_type.shape.dim[1:])
+    batch, *side = tiles.type.tensor_type.shape.dim
+    if batch.HasField("dim_value"):
+        return config
+    tile = tuple(int(dim.dim_value) for dim in side)
     # A profile is optimised for its largest batch size, because most batches of a slide have that size.
     ranges = [(buckets[0], buckets[-1])] if api.is_rtx else [(bucket, bucket) for bucket in buckets]
     for least, most in ranges:
         profile = builder.create_optimization_profile()
-        profile.set_shape(value.name, (least, *tile), (most, *tile), (most, *tile))
+        profile.set_shape(tiles.name, (least, *tile), (most, *tile), (most, *tile))
         if config.add_optimization_profile(profile) < 0:
             raise EngineUnavailableError(
                 f"{api.title} rejects batches of {least} to {most} tiles. Use --engine openvino."
             )
+    return config
 
 
 def _plan(api: Api, builder: Any, network: Any, config: Any, origin: Origin, heard: Heard) -> bytes:

@@ -73,22 +73,17 @@ def load_device(api: Api, cuda: Any, gpu: Gpu, file: EngineFile, graph: bytes) -
             parsed = api.trt.OnnxParserRefitter(refitter, api.logger).refit_from_bytes(graph)
             if not (parsed and refitter.refit_cuda_engine()):
                 raise _failure(place, "The engine does not accept the bundle's weights", heard)
-        config = _runtime_config(api.trt, engine) if api.is_rtx else None
+        config = engine.create_runtime_config() if api.is_rtx else None
+        if config is not None:
+            # Compiled for each batch size before it first runs, so that results do not depend on how many came before.
+            config.dynamic_shapes_kernel_specialization_strategy = (
+                api.trt.DynamicShapesKernelSpecializationStrategy.EAGER
+            )
+            config.cuda_graph_strategy = api.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
+            config.set_execution_context_allocation_strategy(api.trt.ExecutionContextAllocationStrategy.USER_MANAGED)
+            config.set_runtime_cache(config.create_runtime_cache())
     _require_interface(api.trt, engine, file.manifest)
     return TensorRTDevice(api, place, Loaded(engine, file.manifest, runtime, config))
-
-
-def _runtime_config(trt: Any, engine: Any) -> Any:
-    """TensorRT-RTX's settings: kernels are compiled for each batch size before it first runs (EAGER).
-
-    So results do not depend on how many batches of a size came before.
-    """
-    config = engine.create_runtime_config()
-    config.dynamic_shapes_kernel_specialization_strategy = trt.DynamicShapesKernelSpecializationStrategy.EAGER
-    config.cuda_graph_strategy = trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
-    config.set_execution_context_allocation_strategy(trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-    config.set_runtime_cache(config.create_runtime_cache())
-    return config
 
 
 def _require_interface(trt: Any, engine: Any, manifest: EngineManifest) -> None:
@@ -156,8 +151,17 @@ class TensorRTDevice:
             context = self._loaded.engine.create_execution_context(strategy if config is None else config)
             if context is None:
                 raise _failure(self._gpu, "No execution context", heard)
-            self._set_shapes(context, rows, heard)
-            scratch = self._scratch_for(context)
+            manifest, compute = self._loaded.manifest, int(self._streams[Stream.COMPUTE])
+            profile = manifest.buckets.index(rows) if self._loaded.engine.num_optimization_profiles > 1 else 0
+            chosen = context.set_optimization_profile_async(profile, compute) if profile else True
+            if not (chosen and context.set_input_shape(INPUT, (rows, *manifest.inputs[0].shape[1:]))):
+                raise _failure(self._gpu, f"A batch of {rows} is rejected", heard)
+            size = context.update_device_memory_size_for_shapes()
+            if size and (self._scratch is None or self._scratch.row_bytes < size):
+                self._scratch = self._gpu.allocate(size, size)  # earlier contexts keep what they were given
+            scratch = self._scratch if size else None
+            if scratch is not None:
+                context.set_device_memory(scratch.pointer, scratch.row_bytes)
             for name, memory in {INPUT: tiles, **outputs}.items():
                 if not context.set_tensor_address(name, memory.pointer):
                     raise _failure(self._gpu, f"The buffer of {name!r} is rejected", heard)
@@ -209,25 +213,6 @@ class TensorRTDevice:
         self._gpu.value(self._gpu.runtime().cudaDeviceSynchronize())
         self._scratch = None
         gc.collect()  # an error that was just handled may refer to buffers in a cycle of frames
-
-    def _set_shapes(self, context: Any, rows: int, heard: Heard) -> None:
-        manifest = self._loaded.manifest
-        profile = manifest.buckets.index(rows) if self._loaded.engine.num_optimization_profiles > 1 else 0
-        shape = (rows, *manifest.inputs[0].shape[1:])
-        stream = int(self._streams[Stream.COMPUTE])
-        chosen = context.set_optimization_profile_async(profile, stream) if profile else True
-        if not (chosen and context.set_input_shape(INPUT, shape)):
-            raise _failure(self._gpu, f"A batch of {rows} is rejected", heard)
-
-    def _scratch_for(self, context: Any) -> Memory | None:
-        """The scratch memory, grown to what this context needs; earlier contexts keep what they were given."""
-        size = context.update_device_memory_size_for_shapes()
-        if not size:
-            return None
-        if self._scratch is None or self._scratch.row_bytes < size:
-            self._scratch = self._gpu.allocate(size, size)
-        context.set_device_memory(self._scratch.pointer, self._scratch.row_bytes)
-        return self._scratch
 
     def _run(self, context: Any, heard: Heard) -> None:
         self._gpu.runtime()

@@ -143,8 +143,12 @@ def load_with(
 def _cached_or_built(api: Api, graph: bytes, origin: Origin) -> EngineFile:
     """The cached engine of this origin; if it is missing or damaged, a new one, which is cached if possible."""
     path = cache_folder(CACHE) / f"{origin.key}.engine"
-    if (cached := _cached(path, origin)) is not None:
-        return cached
+    content, manifest = read_cached(path), read_cached(manifest_path(path))
+    if content is not None and manifest is not None:
+        with suppress(BundleError):
+            cached = checked_engine(content, manifest, path.name)
+            if cached.manifest.origin == origin:
+                return cached
     timings = path.with_name(re.sub(r"[^A-Za-z0-9.]+", "-", f"{api.version} {origin.gpu}") + ".timings")
     built = build(api, graph, origin, timing_cache=None if api.is_rtx else read_cached(timings))
     with suppress(OutputError):  # without a writable cache the engine is built again next time
@@ -153,14 +157,3 @@ def _cached_or_built(api: Api, graph: bytes, origin: Origin) -> EngineFile:
         if built.timing_cache is not None:
             write_cached(timings, built.timing_cache)
     return built.file
-
-
-def _cached(path: Path, origin: Origin) -> EngineFile | None:
-    content, manifest = read_cached(path), read_cached(manifest_path(path))
-    if content is None or manifest is None:
-        return None
-    try:
-        engine = checked_engine(content, manifest, path.name)
-    except BundleError:
-        return None
-    return engine if engine.manifest.origin == origin else None

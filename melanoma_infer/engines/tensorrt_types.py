@@ -24,9 +24,9 @@ def check_types(trt: Any, network: Any, model: onnx.ModelProto) -> None:
     Raises:
         BundleError: a type differs, or the output of a matrix product or quantiser is not found.
     """
-    expected = _types(trt, model)
+    expected = types_of(trt, model)
     found: dict[str, Any] = {}
-    for name, kind in _tensors(trt, network):
+    for name, kind in tensors_of(trt, network):
         found.setdefault(name, kind)
         if name in expected and kind != expected[name]:
             raise BundleError(
@@ -42,7 +42,7 @@ def check_types(trt: Any, network: Any, model: onnx.ModelProto) -> None:
             )
 
 
-def _types(trt: Any, model: onnx.ModelProto) -> Mapping[str, Any]:
+def types_of(trt: Any, model: onnx.ModelProto) -> Mapping[str, Any]:
     """TensorRT's type for each value and stored tensor whose ONNX type is known; None if TensorRT has no such type."""
     from onnx import TensorProto
     from onnx.shape_inference import infer_shapes
@@ -63,7 +63,7 @@ def _types(trt: Any, model: onnx.ModelProto) -> Mapping[str, Any]:
     return {name: kinds.get(kind) for name, kind in (values | stored).items() if kind}
 
 
-def _tensors(trt: Any, network: Any) -> Iterator[tuple[str, Any]]:
+def tensors_of(trt: Any, network: Any) -> Iterator[tuple[str, Any]]:
     """Name and type of each input, layer output, stored tensor (its constant layer has its name) and output."""
     for index in range(network.num_inputs):
         yield network.get_input(index).name, network.get_input(index).dtype

@@ -50,16 +50,17 @@ class KernelNetwork:
         """All outputs, float32, for tiles uint8 (N, tile_px, tile_px, 3), contiguous, on the network's device."""
         net = self._net
         images = torch_ops.normalize_tiles(tiles, net.mean, net.std, self._dtype)
-        exact = images if self._dtype == torch.float32 else self._exact_images(tiles)
+        exact = (
+            images
+            if self._dtype == torch.float32
+            else torch_ops.normalize_tiles(tiles, net.mean, net.std, torch.float32)
+        )
         # The kernels take channels-last maps alone, and another layout would silently go round them.
         x = net.backbone(images).contiguous(memory_format=torch.channels_last)
         depth_mm = net.depth(exact)
         classifier = Classifier(depth_mm, net.w1_depth, self._offset, net.w2, net.b2, net.w3, net.b3, net.groups)
         tail = torch_ops.attention_tail(x, net.attention.weight, net.attention.bias, self._w1_image, classifier)
         return TileOutputs(tail.probabilities, depth_mm, tail.attention, tail.cam, tail.features)
-
-    def _exact_images(self, tiles: Tensor) -> Tensor:
-        return torch_ops.normalize_tiles(tiles, self._net.mean, self._net.std, torch.float32)
 
 
 class Pass:
@@ -116,7 +117,7 @@ class CudaDevice:
         forward = Pass(self._network, tiles, outputs, rows)
         graph, stream = torch.cuda.CUDAGraph(), self._streams[Stream.COMPUTE]
         # The outer stream context restores the caller's stream where a failed capture does not.
-        with translated(self._device), torch.cuda.stream(stream), _reproducible():
+        with translated(self._device), torch.cuda.stream(stream), reproducible():
             forward.run()
             # thread_local: other threads of the program may go on using CUDA while this one captures.
             with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
@@ -166,7 +167,7 @@ class CudaDevice:
 
 
 @contextmanager
-def _reproducible() -> Iterator[None]:
+def reproducible() -> Iterator[None]:
     """Within it, the same algorithms are chosen in every process, and float32 is not TF32."""
     cudnn: Any = torch.backends.cudnn
     conv, matmul = cudnn.conv, torch.backends.cuda.matmul
@@ -192,34 +193,18 @@ def translated(place: torch.device) -> Iterator[None]:
 
 
 def _meaning(error: BaseException, place: torch.device) -> DeviceError:
-    if any(isinstance(each, torch.OutOfMemoryError) or _speaks_of_memory(each) for each in _with_causes(error)):
-        return DeviceMemoryError(_in_one_line(error))
-    if place.type == "cuda" and _is_lost(place):
-        return DeviceLostError(_in_one_line(error))
-    return DeviceError(_in_one_line(error))
-
-
-def _in_one_line(error: BaseException) -> str:
+    what = str(error).partition("\n")[0].rstrip(".")
     if isinstance(error, subprocess.SubprocessError):
-        return "the C compiler that Triton starts failed: are a compiler and Python's headers installed?"
-    return str(error).partition("\n")[0].rstrip(".")
-
-
-def _with_causes(error: BaseException | None) -> Iterator[BaseException]:
-    """The error and what it was raised during: a capture that ran out of memory ends with another error."""
-    while error is not None:
-        yield error
-        error = error.__cause__ or error.__context__
-
-
-def _speaks_of_memory(error: BaseException) -> bool:
-    return any(words in str(error) for words in OUT_OF_MEMORY)
-
-
-def _is_lost(place: torch.device) -> bool:
-    """Whether even waiting fails: an error that poisons the CUDA context comes back from every call."""
-    try:
-        torch.cuda.synchronize(place)
-    except RuntimeError:
-        return True
-    return False
+        what = "the C compiler that Triton starts failed: are a compiler and Python's headers installed?"
+    # The error and what it was raised during: a capture that ran out of memory ends with another error.
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, torch.OutOfMemoryError) or any(words in str(cause) for words in OUT_OF_MEMORY):
+            return DeviceMemoryError(what)
+        cause = cause.__cause__ or cause.__context__
+    if place.type == "cuda":
+        try:
+            torch.cuda.synchronize(place)
+        except RuntimeError:  # even waiting fails: an error that poisons the CUDA context comes back from every call
+            return DeviceLostError(what)
+    return DeviceError(what)

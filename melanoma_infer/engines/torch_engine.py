@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -37,18 +37,15 @@ class TorchEngine(OneAtATime):
 
     def infer(self, tiles: NDArray[np.uint8]) -> Outputs:
         """The network's outputs for tiles (N, tile_px, tile_px, 3), one forward pass per tile."""
-        answers = [self._infer_one(tile) for tile in tiles]
-        return {name: np.concatenate([answer[name] for answer in answers]) for name in self._names}
-
-    def _infer_one(self, tile: NDArray[np.uint8]) -> dict[str, NDArray[Any]]:
         import torch
 
+        inputs = (torch.from_numpy(np.ascontiguousarray(tile[None])) for tile in tiles)
         try:
             with torch.inference_mode():
-                outputs = self._net(torch.from_numpy(np.ascontiguousarray(tile[None])).to(self._device))
+                answers = [self._net(each.to(self._device)) for each in inputs]
         except RuntimeError as error:
             raise EngineUnavailableError("PyTorch failed on a tile. Try --engine openvino.") from error
-        return {name: getattr(outputs, name).cpu().numpy() for name in self._names}
+        return {name: np.concatenate([getattr(each, name).cpu().numpy() for each in answers]) for name in self._names}
 
 
 def load(bundle: Bundle, precision: Precision, threads: int | None, device: str | None) -> TorchEngine:

@@ -99,7 +99,11 @@ def load(
         raise EngineUnavailableError(
             f"The triton engine runs {', '.join(PRECISIONS)}, not {precision}. Choose one of these."
         )
-    _check_place(device or "cuda")
+    # Before PyTorch is imported: kernels cannot run there.
+    if device == "cpu":
+        raise EngineUnavailableError("The triton engine runs on a CUDA device. For the CPU, use --engine openvino.")
+    if not nvidia_driver_is_loaded():
+        raise EngineUnavailableError("There is no NVIDIA driver here, so no CUDA device. Use --engine openvino.")
     # Nothing is written to the home folder.
     os.environ.setdefault("TRITON_CACHE_DIR", str(cache_folder("triton")))
     try:
@@ -119,18 +123,6 @@ def load(
     engine = TritonEngine(bundle, opened, numerics, buckets)
     engine.infer(bundle.golden.tiles[:1])
     return engine
-
-
-def _check_place(device: str) -> None:
-    """Refuse, before PyTorch is imported, a device that kernels cannot run on.
-
-    Raises:
-        EngineUnavailableError: the device is the CPU, or there is no NVIDIA driver.
-    """
-    if device == "cpu":
-        raise EngineUnavailableError("The triton engine runs on a CUDA device. For the CPU, use --engine openvino.")
-    if not nvidia_driver_is_loaded():
-        raise EngineUnavailableError("There is no NVIDIA driver here, so no CUDA device. Use --engine openvino.")
 
 
 def _place(device: str) -> torch.device:

@@ -65,14 +65,11 @@ RAMPS: dict[Label, tuple[tuple[int, int, int], ...]] = {
 STOPS = (0.0, 0.35, 0.7, 1.0)
 
 
-def _palette() -> Rgb:
-    """Colours (labels · 256, 3), 256 tones for each label."""
-    tones = np.linspace(0, 1, 256)
-    ramps = [[np.interp(tones, STOPS, channel) for channel in zip(*RAMPS[label], strict=True)] for label in Label]
-    return np.round(np.array(ramps).transpose(0, 2, 1).reshape(-1, 3)).astype(np.uint8)
-
-
-PALETTE = _palette()
+TONES = np.linspace(0, 1, 256)
+PALETTE: Rgb = np.concatenate(
+    [np.stack([np.interp(TONES, STOPS, channel) for channel in zip(*RAMPS[label], strict=True)], 1) for label in Label]
+).round().astype(np.uint8)  # fmt: skip
+"""Colours (labels · 256, 3): 256 tones for each label."""
 
 
 def draw(scene: Scene, block: RectPx, um_per_px: float) -> Rgb:
@@ -82,7 +79,11 @@ def draw(scene: Scene, block: RectPx, um_per_px: float) -> Rgb:
         return np.broadcast_to(PALETTE[0], (*labels.shape, 3))
     # Single precision resolves 4 nm at 75 mm, and takes half the time.
     x, y = (place.astype(np.float32) for place in centres_um(block, um_per_px))
-    tones = _tones(scene.seed, labels, x, y, um_per_px)
+    tones = np.zeros(labels.shape, np.float32)  # how dark each pixel is within the colours of its label, 0–1
+    for texture, its_labels in TEXTURES:
+        here = its_labels.take(labels)
+        if here.any():
+            np.copyto(tones, texture(scene.seed, x, y, um_per_px), where=here)
     at = labels.astype(np.intp) * 256 + np.clip(tones * 255, 0, 255).astype(np.intp)
     return PALETTE.take(at, axis=0)
 
@@ -127,16 +128,6 @@ def _put(labels: Labels, structure: Structure, x_um: Axis, y_um: Axis) -> None:
     skin = (here >= Label.PAPILLARY_DERMIS) & (here <= Label.FAT)
     here[skin & (radius2 <= 1)] = wall
     here[skin & (radius2 <= structure.inside**2)] = inside
-
-
-def _tones(seed: int, labels: Labels, x_um: Field, y_um: Field, um_per_px: float) -> Field:
-    """How dark each pixel is within the colours of its label, 0–1."""
-    tones = np.zeros(labels.shape, np.float32)
-    for texture, its_labels in TEXTURES:
-        here = its_labels.take(labels)
-        if here.any():
-            np.copyto(tones, texture(seed, x_um, y_um, um_per_px), where=here)
-    return tones
 
 
 Texture = Callable[[int, Field, Field, float], Field]

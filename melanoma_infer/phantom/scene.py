@@ -206,6 +206,7 @@ def _lesion(seed: int, skin: Skin) -> Lesion:
 
 
 def _structures(seed: int, skin: Skin) -> tuple[Structure, ...]:
+    """The structures of each form, in groups spread along the section."""
     width = skin.right_um - skin.left_um
     placed = []
     for use, form in enumerate(FORMS, start=_STRUCTURES):
@@ -214,20 +215,15 @@ def _structures(seed: int, skin: Skin) -> tuple[Structure, ...]:
         for group in range(groups):
             along, down, *own = values[group * (2 + 5 * form.together) :]
             for i in range(form.together):
-                place = (along * width, down)
-                placed.append(_structure(seed, skin, form, place, own[5 * i : 5 * i + 5]))
+                aside, below, wide, tall, slant = own[5 * i : 5 * i + 5]
+                x = skin.left_um + along * width + form.spread_um * (aside - 0.5)
+                depth = skin.thickness_um * _within(form.depth, down) + form.spread_um * (below - 0.5)
+                y = _surface_at(seed, skin, x) + depth
+                half_width = _within(form.half_width_um, wide)
+                half_height = half_width * _within(form.aspect, tall)
+                slanted = 0.8 * slant - 0.4
+                placed.append(Structure(form.kind, x, y, half_width, half_height, slanted, form.inside))
     return tuple(placed)
-
-
-def _structure(seed: int, skin: Skin, form: Form, place: tuple[float, float], random: list[float]) -> Structure:
-    """One structure near its group's place: µm from the section's left end, and a fraction of the depth range."""
-    aside, below, wide, tall, slant = random
-    x = skin.left_um + place[0] + form.spread_um * (aside - 0.5)
-    depth = skin.thickness_um * _within(form.depth, place[1]) + form.spread_um * (below - 0.5)
-    half_width = _within(form.half_width_um, wide)
-    half_height = half_width * _within(form.aspect, tall)
-    y = _surface_at(seed, skin, x) + depth
-    return Structure(form.kind, x, y, half_width, half_height, 0.8 * slant - 0.4, form.inside)
 
 
 def _within(limits: tuple[float, float], share: float) -> float:

@@ -31,6 +31,7 @@ class Truth:
     size_l0: tuple[int, int]
     um_per_px: float
     tissue_mm2: float
+    """Area between the upper border of the horn and the lower edge of the section."""
     lesion: LesionKind
     area_mm2: float
     depth_mm: float | None
@@ -45,19 +46,22 @@ class Truth:
 def truth_of(scene: Scene, um_per_px: float) -> Truth:
     """The truth about a scene that is drawn at this scale."""
     outline = outline_um(scene)
-    depth_mm, deepest = _deepest(scene)
     size = size_l0(scene, um_per_px)
+    steps = np.arange(scene.skin.left_um, scene.skin.right_um, STEP_UM) + STEP_UM / 2
+    skin = layers(scene, steps)
+    x, top, height = _lesion_heights(scene, STEP_UM)
+    at = int(height.argmax()) if len(height) else None
     return Truth(
         generator=GENERATOR,
         seed=scene.seed,
         size_um=scene.size_um,
         size_l0=(size.width, size.height),
         um_per_px=um_per_px,
-        tissue_mm2=_tissue_mm2(scene),
+        tissue_mm2=float((skin.background_below - skin.horn).sum()) * STEP_UM / 1e6,
         lesion="none" if scene.lesion is None else "melanoma",
-        area_mm2=float(_lesion_heights(scene, STEP_UM)[2].sum()) * STEP_UM / 1e6,
-        depth_mm=depth_mm,
-        deepest_um=deepest,
+        area_mm2=float(height.sum()) * STEP_UM / 1e6,
+        depth_mm=None if at is None else float(height[at]) / 1000,
+        deepest_um=None if at is None else (float(x[at]), float(top[at] + height[at])),
         outline_um=_rounded(outline),
         outline_l0=_rounded(outline / um_per_px),
     )
@@ -90,21 +94,6 @@ def _lesion_heights(scene: Scene, step_um: float) -> tuple[Axis, Axis, Axis]:
     top = layers(scene, x).epidermis
     height = scene.lesion.lower_um(x) - top
     return x[height > 0], top[height > 0], height[height > 0]
-
-
-def _deepest(scene: Scene) -> tuple[float | None, tuple[float, float] | None]:
-    x, top, height = _lesion_heights(scene, STEP_UM)
-    if not len(x):
-        return None, None
-    at = int(height.argmax())
-    return float(height[at]) / 1000, (float(x[at]), float(top[at] + height[at]))
-
-
-def _tissue_mm2(scene: Scene) -> float:
-    """Area between the upper border of the horn and the lower edge of the section, in mm²."""
-    x = np.arange(scene.skin.left_um, scene.skin.right_um, STEP_UM) + STEP_UM / 2
-    of = layers(scene, x)
-    return float((of.background_below - of.horn).sum()) * STEP_UM / 1e6
 
 
 def _rounded(outline: NDArray[np.float64]) -> Outline:

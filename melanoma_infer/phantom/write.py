@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
-from functools import cache
 from itertools import islice
 from pathlib import Path
 
@@ -42,11 +40,16 @@ def write_phantom(path: Path, scene: Scene, um_per_px: float, *, threads: int | 
         OutputError: a file cannot be written.
     """
     require_drawable(scene.size_um, um_per_px)
-    with _output_errors():
+    try:
         truth_file(path).unlink(missing_ok=True)
         with written_aside(path) as aside:
             _write_svs(aside, scene, um_per_px, threads or available_cores())
         write_atomically(truth_file(path), render(truth_of(scene, um_per_px)).encode())
+    except OSError as error:
+        why = error.strerror or type(error).__name__
+        raise OutputError(
+            f"The phantom cannot be written ({why}). Choose another --out, or free some space."
+        ) from error
 
 
 def is_written(path: Path, scene: Scene, um_per_px: float) -> bool:
@@ -85,11 +88,26 @@ def require_drawable(size_um: tuple[float, float], um_per_px: float) -> None:
 
 
 def tiles(scene: Scene, size: SizePx, um_per_px: float, *, threads: int = 1) -> Iterator[bytes]:
-    """The JPEG tiles of a level, row by row; a few are prefetched."""
-    blocks = (
+    """The JPEG tiles of a level, row by row, prefetched by threads: at most two per thread."""
+    waiting = (
         RectPx(x, y, TILE_PX, TILE_PX) for y in range(0, size.height, TILE_PX) for x in range(0, size.width, TILE_PX)
     )
-    return _in_order(lambda block: _encoded(draw(scene, block, um_per_px)), blocks, threads=threads)
+    # The most common tile is encoded once.
+    background = _jpeg(np.full((TILE_PX, TILE_PX, 3), BACKGROUND_RGB, np.uint8))
+
+    def encoded(block: RectPx) -> bytes:
+        pixels = draw(scene, block, um_per_px)
+        return background if (pixels == BACKGROUND_RGB).all() else _jpeg(pixels)
+
+    pending: deque[Future[bytes]] = deque()
+    with ThreadPoolExecutor(threads) as pool:
+        try:
+            pending.extend(pool.submit(encoded, block) for block in islice(waiting, 2 * threads))
+            while pending:
+                yield pending.popleft().result()
+                pending.extend(pool.submit(encoded, block) for block in islice(waiting, 1))
+        finally:
+            pool.shutdown(cancel_futures=True)
 
 
 def level_sizes(size: SizePx) -> list[tuple[int, SizePx]]:
@@ -103,6 +121,12 @@ def _write_svs(path: Path, scene: Scene, um_per_px: float, threads: int) -> None
     # Compressed tiles are far smaller than their pixels, so if the pixels fit a classic TIFF, the file does.
     with TiffWriter(path, bigtiff=3 * size.width * size.height >= 1 << 32) as writer:
         for factor, level in level_sizes(size):
+            shape = f"{size.width}x{size.height}" + (f" -> {level.width}x{level.height}" if level != size else "")
+            # OpenSlide recognises an Aperio slide by its first words, and reads `|key = value` pairs.
+            description = (
+                f"Aperio Image Library v11.2.1\r\n{shape} ({TILE_PX}x{TILE_PX}) JPEG/YCbCr Q={QUALITY}"
+                f"|AppMag = {10 / um_per_px:.3g}|MPP = {um_per_px!r}|{PHANTOM_MARK} = {GENERATOR}"
+            )
             writer.write(
                 tiles(scene, level, um_per_px * factor, threads=threads),
                 shape=(level.height, level.width, 3),
@@ -111,58 +135,12 @@ def _write_svs(path: Path, scene: Scene, um_per_px: float, threads: int) -> None
                 photometric="ycbcr",
                 subsampling=(1, 1),
                 compression="jpeg",
-                description=_description(size, level, um_per_px),
+                description=description,
                 subfiletype=0 if factor == 1 else 1,
                 metadata=None,
                 software=False,
             )
 
 
-def _description(size: SizePx, level: SizePx, um_per_px: float) -> str:
-    """The description by which OpenSlide recognises an Aperio slide: its first words, and `|key = value` pairs."""
-    shape = f"{size.width}x{size.height}"
-    if level != size:
-        shape += f" -> {level.width}x{level.height}"
-    return (
-        f"Aperio Image Library v11.2.1\r\n{shape} ({TILE_PX}x{TILE_PX}) JPEG/YCbCr Q={QUALITY}"
-        f"|AppMag = {10 / um_per_px:.3g}|MPP = {um_per_px!r}|{PHANTOM_MARK} = {GENERATOR}"
-    )
-
-
-def _encoded(pixels: Rgb) -> bytes:
-    return _background() if (pixels == BACKGROUND_RGB).all() else _jpeg(pixels)
-
-
-@cache
-def _background() -> bytes:
-    """The most common tile, encoded once."""
-    return _jpeg(np.full((TILE_PX, TILE_PX, 3), BACKGROUND_RGB, np.uint8))
-
-
 def _jpeg(pixels: Rgb) -> bytes:
     return bytes(jpeg8_encode(pixels, QUALITY, colorspace="RGB", outcolorspace="YCBCR", subsampling="444"))
-
-
-def _in_order(function: Callable[[RectPx], bytes], blocks: Iterable[RectPx], *, threads: int) -> Iterator[bytes]:
-    """The results in the order of the blocks, prefetched by threads: at most two blocks per thread."""
-    pending: deque[Future[bytes]] = deque()
-    waiting = iter(blocks)
-    with ThreadPoolExecutor(threads) as pool:
-        try:
-            pending.extend(pool.submit(function, block) for block in islice(waiting, 2 * threads))
-            while pending:
-                yield pending.popleft().result()
-                pending.extend(pool.submit(function, block) for block in islice(waiting, 1))
-        finally:
-            pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _output_errors() -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        why = error.strerror or type(error).__name__
-        raise OutputError(
-            f"The phantom cannot be written ({why}). Choose another --out, or free some space."
-        ) from error

@@ -35,10 +35,12 @@ def with_key(
     page = Image.new("RGB", (width, height), WHITE)
     page.paste(picture, ((width - picture.width) // 2, MARGIN))
     _draw_colour_bar(page, top + 40, result.card.region_threshold if result.card else None, on_slide=on_slide)
-    _draw_scale_bar(page, top + 40, scale_bar(frame, result.scale.x_um_per_px))
+    draw, right = ImageDraw.Draw(page), width - MARGIN
+    mm, length = scale_bar(frame, result.scale.x_um_per_px)
+    draw.rectangle((right - length, top + 44, right - 1, top + 51), fill=INK)
+    draw.text((right - length / 2, top + 14), f"{mm:g} mm", INK, font(18), anchor="mt")
     for entry in entries:
         _draw_entry(page, top + BARS_HEIGHT + ENTRY_HEIGHT * entry.line, entry)
-    draw = ImageDraw.Draw(page)
     for i, note in enumerate(notes):
         draw.text((MARGIN, top + BARS_HEIGHT + entries_height + NOTE_HEIGHT * i), note, QUIET, font(16))
     return page
@@ -94,14 +96,6 @@ def _draw_colour_bar(page: Image.Image, y: int, threshold: float | None, *, on_s
     room = 18 + font(16).getlength(label) / 2  # the label covers neither the 0 nor the 1 at the ends of the bar
     middle = min(max(x, MARGIN + room), MARGIN + BAR_WIDTH - room)
     draw.text((middle, y + 24), label, INK, font(16), anchor="mt")
-
-
-def _draw_scale_bar(page: Image.Image, y: int, bar: tuple[float, int]) -> None:
-    draw = ImageDraw.Draw(page)
-    mm, length = bar
-    right = page.width - MARGIN
-    draw.rectangle((right - length, y + 4, right - 1, y + 11), fill=INK)
-    draw.text((right - length / 2, y - 26), f"{mm:g} mm", INK, font(18), anchor="mt")
 
 
 def _draw_entry(page: Image.Image, y: int, entry: _Entry) -> None:

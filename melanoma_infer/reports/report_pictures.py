@@ -87,10 +87,15 @@ def stage_of(result: SlideResult, view: SlideView) -> Stage:
     rows, columns = frame.shape
     coarse = frame_of(result, view, HATCHING_PX)
     coarse_kinds = hatched(result, view, coarse)
+    picture = slide_layer(view, frame)
+    slide = _jpeg(picture, QUALITIES[0])
+    for quality in QUALITIES[1:]:
+        if len(slide) > STAGE_BYTES:
+            slide = _jpeg(picture, quality)
     return Stage(
         width=columns,
         height=rows,
-        slide=_jpeg_within(slide_layer(view, frame), STAGE_BYTES),
+        slide=slide,
         heat=_data_uri("image/png", png(heat_layer(view, frame))),
         hatching=_data_uri("image/png", png(hatch_layer(coarse_kinds, coarse))) if coarse_kinds else None,
         kinds=tuple(hatched(result, view, frame)),
@@ -103,15 +108,23 @@ def stage_of(result: SlideResult, view: SlideView) -> Stage:
 
 
 def tile_row(result: SlideResult, tile: GalleryTile) -> TileRow:
-    """One tile of the gallery with its pictures."""
+    """One tile of the gallery with its pictures; maps that the model does not have are left out."""
     tiles, card, row = result.tiles, result.card, tile.row
     columns = list(card.malignant_columns) if card else []
+    shots = [Shot("as scanned", scanned(tile.pixels, result.geometry.tile_um))]
+    scale, grey = cam_scale(result), pale_grey(tile.pixels)
+    if tiles.attention is not None:
+        shots.append(Shot("attention", map_over(grey, tiles.attention[row])))
+    if tiles.cam is not None and scale is not None:
+        known = MAPS if result.outcome_name is not None else MAPS[:2]
+        for name, cam in zip(known, tiles.cam[row], strict=False):
+            shots.append(Shot(name, map_over(grey, np.clip(cam / scale, 0, 1))))
     return TileRow(
         title=ROLES[tile.role],
         score=words.score(float(tiles.probabilities[row, columns].sum())),
         x=int(tiles.minx[row]),
         y=int(tiles.miny[row]),
-        shots=(Shot("as scanned", scanned(tile.pixels, result.geometry.tile_um)), *_maps(result, tile)),
+        shots=tuple(shots),
     )
 
 
@@ -127,17 +140,6 @@ def _outlines(result: SlideResult, frame: Frame) -> Iterator[Outline]:
         path = " ".join("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in ring[:-1]) + "Z" for ring in rings)
         x, y = min(rings[0], key=lambda point: (point[1], point[0]))
         yield Outline(region.id, region.class_, path, round(x, 1), round(y, 1))
-
-
-def _maps(result: SlideResult, tile: GalleryTile) -> Iterator[Shot]:
-    """Attention, then the class activation maps on the card's scale; maps that the model does not have are left out."""
-    tiles, scale, grey = result.tiles, cam_scale(result), pale_grey(tile.pixels)
-    if tiles.attention is not None:
-        yield Shot("attention", map_over(grey, tiles.attention[tile.row]))
-    if tiles.cam is not None and scale is not None:
-        known = MAPS if result.outcome_name is not None else MAPS[:2]
-        for name, cam in zip(known, tiles.cam[tile.row], strict=False):
-            yield Shot(name, map_over(grey, np.clip(cam / scale, 0, 1)))
 
 
 def scanned(pixels: NDArray[np.uint8], tile_um: float) -> Markup:
@@ -170,15 +172,6 @@ def map_over(grey: NDArray[np.float64], values: NDArray[Any]) -> Markup:
     part = opacity(values)[..., None]
     colour, left = (colours(values) * part)[np.ix_(y, x)], (1 - part)[np.ix_(y, x)]
     return _jpeg(Image.fromarray(np.round(colour + grey * left).astype(np.uint8)), 80)
-
-
-def _jpeg_within(picture: Image.Image, most: int) -> Markup:
-    """A JPEG of the best quality that stays under a size."""
-    for quality in QUALITIES[:-1]:
-        uri = _jpeg(picture, quality)
-        if len(uri) <= most:
-            return uri
-    return _jpeg(picture, QUALITIES[-1])
 
 
 def _jpeg(picture: Image.Image, quality: int) -> Markup:

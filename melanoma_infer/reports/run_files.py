@@ -63,17 +63,7 @@ class RunFiles:
         Raises:
             OutputError: summary.csv cannot be written.
         """
-        row = self._row(outcome)
-        self._rows.append(row | {"stage": outcome.stage, "message": outcome.message, "skipped": outcome.skipped})
-        try:
-            self._csv.writerow(row)
-            self._file.flush()
-        except OSError as error:
-            raise OutputError(f"summary.csv cannot be written ({error.strerror}). Free some space.") from error
-
-    def _row(self, outcome: SlideOutcome) -> dict[str, Any]:
-        row: dict[str, Any] = dict.fromkeys(COLUMNS, "")
-        row |= {
+        row: dict[str, Any] = dict.fromkeys(COLUMNS, "") | {
             "id": outcome.id,
             "case_id": outcome.case_id or "",
             "exit_code": outcome.exit_code,
@@ -81,8 +71,7 @@ class RunFiles:
             "numerics": str(self._numerics),
             "seconds": round(outcome.seconds, 3),
         }
-        result = outcome.result
-        if result is not None:
+        if (result := outcome.result) is not None:
             row |= {
                 "verdict": result.verdict,
                 "reasons": " ".join(reason.code for reason in result.reasons),
@@ -95,7 +84,12 @@ class RunFiles:
                 "thickness_high_mm": _blank(result.thickness.high_mm),
                 "evaluable_fraction": round(result.evaluable_fraction, 6),
             }
-        return row
+        self._rows.append(row | {"stage": outcome.stage, "message": outcome.message, "skipped": outcome.skipped})
+        try:
+            self._csv.writerow(row)
+            self._file.flush()
+        except OSError as error:
+            raise OutputError(f"summary.csv cannot be written ({error.strerror}). Free some space.") from error
 
     def _write_run(self, state: str) -> None:
         run = {

@@ -243,7 +243,7 @@ def test_every_named_tensor_of_the_demo_was_compared(api, demo, precision):
     model = onnx.load_model_from_string(demo.graphs[precision])
     network = parsed(api, demo.graphs[precision])
     check_types(trt, network, model)
-    found = {name for name, _ in tensorrt_types._tensors(trt, network)}
+    found = {name for name, _ in tensorrt_types.tensors_of(trt, network)}
     values = [node.output[0] for node in model.graph.node]
     missing = [name for name in values if name not in found]
     assert len(missing) <= 0.05 * len(values), missing
@@ -262,8 +262,8 @@ def test_a_type_that_differs_anywhere_is_refused(api, monkeypatch, name):
     model = colour_rule_graph(SIDE)
     network = parsed(api, model.SerializeToString())
     check_types(trt, network, model)
-    wrong = {**tensorrt_types._types(trt, model), name: trt.DataType.BF16}
-    monkeypatch.setattr(tensorrt_types, "_types", lambda *_: wrong)
+    wrong = {**tensorrt_types.types_of(trt, model), name: trt.DataType.BF16}
+    monkeypatch.setattr(tensorrt_types, "types_of", lambda *_: wrong)
     with pytest.raises(BundleError, match=f"'{name}' is bf16 in the graph"):
         check_types(trt, network, model)
 

@@ -13,9 +13,7 @@ from melanoma_infer.cli.console import note, say, table
 from melanoma_infer.errors import EngineUnavailableError
 
 if TYPE_CHECKING:
-    from melanoma_infer.bench.engines import EngineRow
-    from melanoma_infer.bench.roofline import Roofline
-    from melanoma_infer.bundle.bundle import Bundle
+    pass
 
 HEADER = ("engine", "precision", "batch", "tiles/s", "p20-p80", "× nchw", "× best", "of peak GEMM", "p99.9 |Δp|", "")
 
@@ -37,7 +35,7 @@ def engines(
     import json as json_module
 
     from melanoma_infer.bench.compare import earlier_run
-    from melanoma_infer.bench.engines import time_engines
+    from melanoma_infer.bench.engines import conclusion, picture, time_engines
     from melanoma_infer.bench.roofline import matrix_products, roofline
     from melanoma_infer.bench.subjects import subjects
     from melanoma_infer.bundle.bundle import open_bundle
@@ -66,64 +64,12 @@ def engines(
     }
     changed = since(result, before)
     if save is not None:
-        save_run(save, result, _engine_chart(rows))
+        save_run(save, result, picture(rows))
     if json:
         say(json_module.dumps(result))
         return
-    say(table([HEADER, *(_cells(row, limit) for row in rows)]))
+    say(table([HEADER, *(row.cells(limit) for row in rows)]))
     for name, why in left_out.items():
         note(f"not timed: {name}: {why}")
     say_changes(changed, compare)
-    say(_sentence(opened, rows, limit))
-
-
-def _engine_chart(rows: list[EngineRow]) -> bytes:
-    from melanoma_infer.bench.chart import Bar, chart
-
-    bars = [
-        Bar(
-            f"{row.engine} {row.precision}",
-            row.tiles_per_s,
-            f"{row.tiles_per_s:.2f} tiles/s",
-            told=row.within_tolerance,
-        )
-        for row in rows
-    ]
-    return chart("Tiles per second", bars, "Pale: beyond its tolerance.")
-
-
-def _cells(row: EngineRow, limit: Roofline) -> tuple[str, ...]:
-    share = limit.share(row.precision, row.tiles_per_s)
-    ratios = ("" if ratio is None else f"{ratio:.2f}" for ratio in (row.ratio_to_nchw, row.ratio_to_best))
-    return (
-        row.engine,
-        row.precision,
-        f"{row.batch} {row.layout}".strip(),
-        f"{row.tiles_per_s:.2f}",
-        f"{row.p20:.2f}-{row.p80:.2f}",
-        *ratios,
-        "" if share is None else f"{share:.0%}",
-        f"{row.p999_dp:.1e}",
-        "" if row.within_tolerance else "BEYOND ITS TOLERANCE",
-    )
-
-
-def _sentence(bundle: Bundle, rows: list[EngineRow], limit: Roofline) -> str:
-    """The conclusion: the fastest engine within its tolerance, against PyTorch and the machine's limit."""
-    from melanoma_infer.bench.engines import fastest, of_engines
-
-    engines = of_engines(rows)
-    best = fastest(engines)
-    if not engines:
-        return "None of the engines that `mminfer score` uses was timed."
-    if best is None:
-        return "No engine that `mminfer score` uses is within its tolerance here. Run `mminfer verify`."
-    share = limit.share(best.precision, best.tiles_per_s)
-    nchw, at_best = best.ratio_to_nchw, best.ratio_to_best
-    than = "" if nchw is None else f", {nchw:.1f} × eager PyTorch as published code runs it"
-    than += "" if at_best is None else f" and {at_best:.1f} × eager PyTorch at its best"
-    of_peak = "" if share is None else f", {share:.0%} of this machine's peak GEMM throughput"
-    return (
-        f"The fastest engine within its tolerance is {best.engine} {best.precision}: "
-        f"{best.tiles_per_s:.1f} tiles/s of {bundle.card.tile_px} px{than}{of_peak}."
-    )
+    say(conclusion(rows, limit, opened.card.tile_px))

@@ -44,18 +44,20 @@ def kernels(
     before = earlier_run(compare, "kernels") if compare is not None else None
     opened = open_bundle(bundle)
     rows = _timed(opened, kernel or [], precision, batch, tell=teller(json=json))
+    from melanoma_infer.bench.kernels import conclusion, picture  # they need PyTorch, which is there now
+
     result = {
         **frame("kernels", opened, available_cores()),
         "rows": [asdict(row) for row in rows],
-        "sentence": _sentence(rows),
+        "sentence": conclusion(rows),
     }
     changed = since(result, before)
     if save is not None:
-        save_run(save, result, _chart(rows))
+        save_run(save, result, picture(rows))
     if json:
         say(json_module.dumps(result))
         return
-    say(table([HEADER, *map(_cells, rows)]))
+    say(table([HEADER, *(row.cells for row in rows)]))
     say_changes(changed, compare)
     say(result["sentence"])
 
@@ -90,44 +92,3 @@ def _timed(
         return list(time_kernels(problem, chosen, device, kernels=names or KERNELS, tell=tell))
     except KernelError as error:
         raise EngineUnavailableError(f"{error} Do not use --engine triton on this machine.") from error
-
-
-def _sentence(rows: list[KernelRow]) -> str:
-    from melanoma_infer.bench.kernels import headline
-
-    best = headline(rows)
-    if best is None:
-        return "No kernel ran, because there is no CUDA device here. These are the times of plain PyTorch on the CPU."
-    return (
-        f"{best.kernel} on {best.device}: {best.tiles_per_s:.0f} tiles/s of {best.precision} maps, "
-        f"{best.ratio_to_torch:.1f} × plain PyTorch, at {best.share_of_copy:.0%} of the speed of a copy."
-    )
-
-
-def _cells(row: KernelRow) -> tuple[str, ...]:
-    return (
-        row.kernel,
-        row.provider,
-        row.precision,
-        f"{row.tiles_per_s:.0f}",
-        f"{row.p20:.0f}-{row.p80:.0f}",
-        f"{row.ratio_to_torch:.2f}",
-        f"{row.share_of_copy:.0%}",
-        f"{row.max_error:.1e}",
-        f"{row.allowed_error:.1e}",
-    )
-
-
-def _chart(rows: list[KernelRow]) -> bytes:
-    from melanoma_infer.bench.chart import Bar, chart
-
-    bars = [
-        Bar(
-            f"{row.kernel} {row.provider}",
-            row.ratio_to_torch,
-            f"{row.ratio_to_torch:.2f}",
-            told=row.provider == "kernel",
-        )
-        for row in rows
-    ]
-    return chart(f"Throughput relative to plain PyTorch ({rows[0].device})", bars, "Pale: PyTorch.")

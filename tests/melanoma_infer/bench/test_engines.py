@@ -11,7 +11,7 @@ import torch
 
 from melanoma_infer.bench import engines as engines_module
 from melanoma_infer.bench import roofline as roofline_module
-from melanoma_infer.bench.child import _best_variant
+from melanoma_infer.bench.child import best_variant
 from melanoma_infer.bench.engines import EngineRow, fastest, of_engines, time_engines
 from melanoma_infer.bench.roofline import MatrixProducts, Roofline, matrix_products, roofline
 from melanoma_infer.bench.subjects import BEST, COMPILED, NCHW, Subject, Variant, subjects
@@ -146,7 +146,7 @@ def test_the_share_of_peak_is_the_work_per_second_over_the_peak():
     assert limit.share("int8", 25.0) is None
 
 
-def test_the_best_variant_has_the_layout_that_is_faster_at_the_middle_batch_size():
+def test_thebest_variant_has_the_layout_that_is_faster_at_the_middle_batch_size():
     seconds = {(1, True): 2.0, (4, True): 3.0, (8, True): 1.0, (1, False): 0.5, (4, False): 4.0, (8, False): 5.0}
     asked = []
 
@@ -155,14 +155,14 @@ def test_the_best_variant_has_the_layout_that_is_faster_at_the_middle_batch_size
         return seconds[variant.batch, variant.channels_last]
 
     variants = [Variant(batch, last) for batch in (1, 4, 8) for last in (True, False)]
-    assert _best_variant(variants, seconds_per_tile) == Variant(8, channels_last=True)
+    assert best_variant(variants, seconds_per_tile) == Variant(8, channels_last=True)
     assert len(set(asked)) == 4
 
 
 def test_other_work_during_one_turn_does_not_decide():
     slow, fast = Variant(4, channels_last=False), Variant(4, channels_last=True)
     seconds = {slow: iter([1.0] * 9), fast: iter([3.0] + [0.5] * 8)}
-    assert _best_variant([slow, fast], lambda variant: next(seconds[variant])) == fast
+    assert best_variant([slow, fast], lambda variant: next(seconds[variant])) == fast
 
 
 def test_torch_compile_is_timed_only_on_request(demo):

@@ -6,9 +6,8 @@ from dataclasses import replace
 
 import pytest
 
-from melanoma_infer.bench.kernels import headline, sizes_of, time_kernels
+from melanoma_infer.bench.kernels import conclusion, headline, sizes_of, time_kernels
 from melanoma_infer.bundle.bundle import open_bundle
-from melanoma_infer.cli.bench.kernels import _sentence
 from melanoma_infer.errors import UsageError
 from mminfer_kernels.catalogue import KERNELS
 
@@ -55,10 +54,10 @@ def test_rates_and_ratios_are_those_of_the_medians(rows):
 
 def test_the_sentence_is_about_a_kernel_and_says_so_where_none_ran(rows):
     assert headline(rows) is None
-    assert "No kernel ran" in _sentence(rows)
+    assert "No kernel ran" in conclusion(rows)
     plain = next(row for row in rows if row.kernel == "attention_tail")
     tail = replace(plain, provider="kernel", device="a GPU", tiles_per_s=1234.0, ratio_to_torch=3.2, share_of_copy=0.8)
     other = replace(rows[-1], provider="kernel")
-    assert _sentence([other, *rows, tail]) == (
+    assert conclusion([other, *rows, tail]) == (
         "attention_tail on a GPU: 1234 tiles/s of bf16 maps, 3.2 × plain PyTorch, at 80% of the speed of a copy."
     )

@@ -553,9 +553,9 @@ def test_an_nvidia_driver_makes_auto_try_them_after_triton(monkeypatch):
     from melanoma_infer import engines
 
     monkeypatch.setattr(device_module, "DRIVER_FILES", ())
-    assert engines._candidates()[0] == "openvino"
+    assert engines.candidates()[0] == "openvino"
     monkeypatch.setattr(device_module, "DRIVER_FILES", (Path(__file__),))
-    assert engines._candidates()[:4] == ["triton", "tensorrt", "tensorrt-rtx", "openvino"]
+    assert engines.candidates()[:4] == ["triton", "tensorrt", "tensorrt-rtx", "openvino"]
 
 
 def test_a_library_that_is_not_installed_says_what_to_install(monkeypatch):

@@ -21,7 +21,7 @@ from melanoma_infer.engines import device as device_module
 from melanoma_infer.engines import load_engine, triton_engine
 from melanoma_infer.engines.base import Numerics, Outputs
 from melanoma_infer.engines.device import DeviceError, DeviceLostError, DeviceMemoryError
-from melanoma_infer.engines.torch_device import _reproducible, translated
+from melanoma_infer.engines.torch_device import reproducible, translated
 from melanoma_infer.engines.triton_engine import TritonEngine
 from melanoma_infer.errors import (
     EngineUnavailableError,
@@ -410,7 +410,7 @@ def test_settings_of_pytorch_are_put_back(monkeypatch):
     cudnn, conv, matmul = torch.backends.cudnn, torch.backends.cudnn.conv, torch.backends.cuda.matmul
     monkeypatch.setattr(cudnn, "benchmark", True)
     before = cudnn.benchmark, cudnn.deterministic, conv.fp32_precision, matmul.fp32_precision
-    with _reproducible():
+    with reproducible():
         assert (cudnn.benchmark, cudnn.deterministic) == (False, True)
         assert conv.fp32_precision == matmul.fp32_precision == "ieee"
     assert (cudnn.benchmark, cudnn.deterministic, conv.fp32_precision, matmul.fp32_precision) == before
