@@ -7,7 +7,6 @@ convolutions before it.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import cached_property
 
 import onnx
@@ -34,9 +33,11 @@ class Backbone:
         Raises:
             BundleError: there is none.
         """
+        activations = [node for node in self._graph.node if node.op_type in ACTIVATIONS]
         found = [
-            node for node in self._graph.node
-            if node.op_type in ACTIVATIONS and self._closes_convolution(node)
+            node for node, source in zip(activations, (self.source(each.input[0]) for each in activations), strict=True)
+            if source is not None
+            and (source.op_type == "Conv" or (source.op_type == "Add" and self._is_residual(source)))
         ]  # fmt: skip
         if not found:
             raise BundleError("The graph has no convolution followed by an activation: int8 is not possible.")
@@ -75,8 +76,9 @@ class Backbone:
         found: dict[str, onnx.NodeProto] = {}
         waiting = [node]
         while waiting:
-            for maker in self._makers_of(waiting.pop()):
-                if maker.name not in found:
+            for name in waiting.pop().input:
+                maker = self._makers.get(name)
+                if maker is not None and maker.name not in found:
                     found[maker.name] = maker
                     waiting.append(maker)
         return list(found.values())
@@ -92,15 +94,6 @@ class Backbone:
         while maker is not None and maker.op_type in QUANTIZERS:
             maker = self._makers.get(maker.input[0])
         return maker
-
-    def _makers_of(self, node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
-        return (self._makers[name] for name in node.input if name in self._makers)
-
-    def _closes_convolution(self, node: onnx.NodeProto) -> bool:
-        source = self.source(node.input[0])
-        return source is not None and (
-            source.op_type == "Conv" or (source.op_type == "Add" and self._is_residual(source))
-        )
 
     def _is_residual(self, add: onnx.NodeProto) -> bool:
         """Whether this Add sums two computed values, at least one of them the output of a convolution."""

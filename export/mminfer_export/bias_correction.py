@@ -43,7 +43,14 @@ def correct_bias(int8: bytes, exact: onnx.ModelProto, tiles: NDArray[np.uint8]) 
     activation = last_activation(model.graph)
     wanted = activation(_last_sums(exact, tiles)).mean(1, np.float64)
     change = shift_to(wanted, _last_sums(model, tiles), activation)
-    _add_to_bias(model.graph, Backbone(model.graph).last_convolution, change)
+    node = Backbone(model.graph).last_convolution
+    stored = {tensor.name: tensor for tensor in model.graph.initializer}
+    before = to_array(stored[node.input[2]]) if len(node.input) > 2 and node.input[2] else np.float32(0.0)
+    name = f"{node.name}_bias_corrected"
+    model.graph.initializer.append(from_array(before + change, name))
+    del node.input[2:]
+    node.input.append(name)
+    drop_unused(model.graph)
     return bytes(model.SerializeToString(deterministic=True))
 
 
@@ -55,17 +62,14 @@ def shift_to(wanted: NDArray[np.float64], values: Values, activation: Activation
     shift = np.zeros(len(values), np.float32)
     missing = first = wanted - activation(values).mean(1, np.float64)
     for _ in range(STEPS):
-        shift += (missing / _slope(values + shift[:, None], activation)).astype(np.float32)
+        # The derivative of each row's mean after the activation with respect to a shift of the row.
+        moved = values + shift[:, None]
+        step = np.float32(1e-3) * (moved.std(1, keepdims=True) + np.float32(1e-6))
+        rise = (activation(moved + step) - activation(moved - step)) / (2 * step)
+        slope = np.maximum(rise.mean(1, np.float64), LEAST_SLOPE)
+        shift += (missing / slope).astype(np.float32)
         missing = wanted - activation(values + shift[:, None]).mean(1, np.float64)
     return np.where(np.abs(missing) < np.abs(first), shift, np.float32(0.0))
-
-
-def _slope(values: Values, activation: Activation) -> NDArray[np.float64]:
-    """The derivative of each row's mean after the activation with respect to a shift of the row."""
-    step = np.float32(1e-3) * (values.std(1, keepdims=True) + np.float32(1e-6))
-    rise = (activation(values + step) - activation(values - step)) / (2 * step)
-    slope: NDArray[np.float64] = np.maximum(rise.mean(1, np.float64), LEAST_SLOPE)
-    return slope
 
 
 def _last_sums(model: onnx.ModelProto, tiles: NDArray[np.uint8]) -> Values:
@@ -88,13 +92,3 @@ def last_activation(graph: onnx.GraphProto) -> Activation:
         return np.asarray(result, np.float32)
 
     return activation
-
-
-def _add_to_bias(graph: onnx.GraphProto, node: onnx.NodeProto, change: Values) -> None:
-    stored = {tensor.name: tensor for tensor in graph.initializer}
-    before = to_array(stored[node.input[2]]) if len(node.input) > 2 and node.input[2] else np.float32(0.0)
-    name = f"{node.name}_bias_corrected"
-    graph.initializer.append(from_array(before + change, name))
-    del node.input[2:]
-    node.input.append(name)
-    drop_unused(graph)

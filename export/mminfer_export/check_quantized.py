@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 import onnx
-from numpy.typing import NDArray
 from onnx import TensorProto
 from onnx.numpy_helper import to_array
 
@@ -52,17 +49,22 @@ class _Checker:
             raise _broken(node, "has no stored zero point, so each runtime would guess its type")
         if zero.data_type != TensorProto.INT8 or to_array(zero).any():
             kind = TensorProto.DataType.Name(zero.data_type).lower()
-            raise _broken(
-                node, f"has a zero point of type {kind} and value {_first(to_array(zero))}; it must be int8 and 0"
-            )
+            value = next((int(each) for each in to_array(zero).ravel() if each), 0)
+            raise _broken(node, f"has a zero point of type {kind} and value {value}; it must be int8 and 0")
         scale = self._stored.get(node.input[1])
-        if scale is None or scale.data_type != TensorProto.FLOAT or not _is_scale(to_array(scale)):
+        values = None if scale is None or scale.data_type != TensorProto.FLOAT else to_array(scale)
+        if values is None or not (np.isfinite(values).all() and (values > 0).all()):
             raise _broken(node, "needs a stored float32 scale above 0")
 
     def _check_place(self, node: onnx.NodeProto) -> None:
         weight = self._stored.get(node.input[0])
         if weight is not None:
-            self._check_weight(node, weight)
+            if weight.data_type != TensorProto.INT8:
+                kind = TensorProto.DataType.Name(weight.data_type).lower()
+                raise _broken(node, f"dequantises a stored {kind} tensor; weights are int8 and biases float")
+            axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
+            if list(self._stored[node.input[1]].dims) != [weight.dims[0]] or axis != 0:
+                raise _broken(node, "has no scale for each output channel of its weight")
         elif node.op_type == "QuantizeLinear":
             if node.name not in self._within:
                 raise _broken(node, "is after the backbone's last activation or outside the backbone")
@@ -71,16 +73,9 @@ class _Checker:
         elif (maker := self._makers.get(node.input[0])) is None or maker.op_type != "QuantizeLinear":
             raise _broken(node, "has an input that is neither a stored tensor nor a QuantizeLinear")
 
-    def _check_weight(self, node: onnx.NodeProto, weight: onnx.TensorProto) -> None:
-        if weight.data_type != TensorProto.INT8:
-            kind = TensorProto.DataType.Name(weight.data_type).lower()
-            raise _broken(node, f"dequantises a stored {kind} tensor; weights are int8 and biases float")
-        axis = next((attribute.i for attribute in node.attribute if attribute.name == "axis"), 1)
-        if list(self._stored[node.input[1]].dims) != [weight.dims[0]] or axis != 0:
-            raise _broken(node, "has no scale for each output channel of its weight")
-
     def _check_inputs(self, node: onnx.NodeProto) -> None:
-        quantised = [self._is_dequantised(name) for name in node.input]
+        makers = [self._makers.get(name) for name in node.input]
+        quantised = [maker is not None and maker.op_type == "DequantizeLinear" for maker in makers]
         if not any(quantised):
             return
         if node.op_type == "Add":
@@ -91,19 +86,6 @@ class _Checker:
         elif quantised[:2] != [True, True] or any(quantised[2:]):
             raise _broken(node, "must have an int8 input and weight, and a float bias")
 
-    def _is_dequantised(self, name: str) -> bool:
-        maker = self._makers.get(name)
-        return maker is not None and maker.op_type == "DequantizeLinear"
-
 
 def _broken(node: onnx.NodeProto, rule: str) -> BundleError:
     return BundleError(f"The int8 graph: {node.name!r} ({node.op_type}) {rule}. Quantise the fp32 model again.")
-
-
-def _is_scale(values: NDArray[Any]) -> bool:
-    return bool(np.isfinite(values).all() and (values > 0).all())
-
-
-def _first(values: NDArray[Any]) -> int:
-    wrong = values.ravel()[np.flatnonzero(values)]
-    return int(wrong[0]) if len(wrong) else 0

@@ -75,9 +75,16 @@ def write_checked_bundle(folder: Path, model: Model, reference: Reference, *, on
     """
     require_new(folder)
     check_graph(model.graph, model.card)
-    _check_reference(reference, model.card)
+    if (name := first_non_finite(reference.outputs)) is not None:
+        raise BundleError(f"{name} of {reference.source} has NaN or infinity for a sample tile. Correct the model.")
+    check_probabilities(reference.outputs["probabilities"], model.card)
     golden = golden_of(model, reference)
-    parity = engine_rows(_unsealed(model, golden), reference, on=on)
+    unsealed = Bundle(
+        name=model.card.name, digest="", card=model.card, graphs={"fp32": model.graph},
+        head=None if model.head is None else Head.from_tensors(dict(model.head)), golden=golden, parity=(),
+        weights=None if model.weights is None else save({name: np.asarray(w) for name, w in model.weights.items()}),
+    )  # fmt: skip
+    parity = engine_rows(unsealed, reference, on=on)
     _require_parity(parity, model.card, reference.source)
     seal_bundle(
         folder, card=model.card, graphs={"fp32": model.graph}, golden=golden, parity=parity,
@@ -91,12 +98,6 @@ def require_new(folder: Path) -> None:
     """Raise OutputError if the folder exists; call this before hours of work."""
     if folder.exists():
         raise OutputError(f"{folder.name} exists. A bundle is never changed: remove it, or choose another name.")
-
-
-def _check_reference(reference: Reference, card: ModelCard) -> None:
-    if (name := first_non_finite(reference.outputs)) is not None:
-        raise BundleError(f"{name} of {reference.source} has NaN or infinity for a sample tile. Correct the model.")
-    check_probabilities(reference.outputs["probabilities"], card)
 
 
 def check_probabilities(values: NDArray[Any], card: ModelCard) -> None:
@@ -146,15 +147,6 @@ def golden_patients(card: ModelCard, count: int) -> NDArray[np.float64]:
             vectors[row, start + (row - 1) % len(field.values)] = 1.0
             start += field.columns
     return vectors
-
-
-def _unsealed(model: Model, golden: Golden) -> Bundle:
-    head = None if model.head is None else Head.from_tensors(dict(model.head))
-    weights = None if model.weights is None else save({name: np.asarray(w) for name, w in model.weights.items()})
-    return Bundle(
-        name=model.card.name, digest="", card=model.card, graphs={"fp32": model.graph},
-        head=head, golden=golden, parity=(), weights=weights,
-    )  # fmt: skip
 
 
 def engine_rows(bundle: Bundle, reference: Reference, *, on: str) -> list[ParityRow]:

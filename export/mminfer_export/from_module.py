@@ -118,8 +118,7 @@ def write_bundle(
     net = TileModule(_ready(module), output, made).eval()
     expected = _answers(net, tiles)
     check_probabilities(expected, made)
-    graph = _exported(net, tile_px)
-    _require_same(graph, net, tiles, expected)
+    graph = _exported(net, tile_px, tiles, expected)
     reference = Reference(tiles, {"probabilities": expected}, "the module")
     return write_checked_bundle(folder, Model(made, graph), reference, on=f"{len(tiles)} of the author's tiles")
 
@@ -159,9 +158,15 @@ def _answers(net: TileModule, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
     return answers
 
 
-def _exported(net: TileModule, tile_px: int) -> bytes:
+def _exported(net: TileModule, tile_px: int, tiles: NDArray[np.uint8], expected: NDArray[np.float32]) -> bytes:
+    """The module's graph.
+
+    Raises:
+        BundleError: PyTorch cannot export the module.
+        ParityError: the graph does not give the expected probabilities; the first step that differs is named.
+    """
     try:
-        return to_onnx(net, tile_px, ["probabilities"])
+        graph = to_onnx(net, tile_px, ["probabilities"])
     except RuntimeError as error:  # the exporter's and Dynamo's own are all RuntimeErrors
         cause = error.__cause__ or error
         first = (str(cause).strip().splitlines() or [""])[0]
@@ -169,10 +174,6 @@ def _exported(net: TileModule, tile_px: int) -> bytes:
             f"PyTorch cannot export this module: {first[:300]} Run torch.export.export on it to see where; control "
             "flow that depends on pixels, and shapes that depend on the batch, are the usual causes."
         ) from error
-
-
-def _require_same(graph: bytes, net: TileModule, tiles: NDArray[np.uint8], expected: NDArray[np.float32]) -> None:
-    """Raise ParityError, which names the first step that differs, unless the graph gives the module's probabilities."""
     run = load_onnx(graph, ["probabilities"])
     rows = [run({"tiles": tile[None]})["probabilities"] for tile in tiles]
     dp = np.abs(np.concatenate(rows) - expected).max(axis=1)
@@ -185,6 +186,7 @@ def _require_same(graph: bytes, net: TileModule, tiles: NDArray[np.uint8], expec
             f"The exported graph differs from the module by up to {dp.max():.2g} in a probability; {DP_MAX:g} is "
             f"accepted. {where} No bundle was written. Is that step deterministic, and in evaluation mode?"
         )
+    return graph
 
 
 def named_steps(net: TileModule, tile: NDArray[np.uint8]) -> list[Step]:

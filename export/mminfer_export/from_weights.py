@@ -72,15 +72,7 @@ def write_from_weights(folder: Path, weights: Mapping[str, NDArray[Any]], card: 
         OutputError: the folder exists, or cannot be written.
     """
     require_new(folder)
-    net = _network(card, weights)
-    reference = Reference(samples.tiles, reference_outputs(net, samples.tiles), "PyTorch")
-    head = head_tensors(net)
-    model = Model(card, to_onnx(net, card.tile_px), head=head, weights=dict(weights))
-    return write_checked_bundle(folder, model, reference, on=samples.on)
-
-
-def _network(card: ModelCard, weights: Mapping[str, NDArray[Any]]) -> MelanomaNet:
-    net = MelanomaNet.from_card(card)
+    net = MelanomaNet.from_card(card).eval()
     try:
         net.load_state_dict({name: torch.from_numpy(np.array(value)) for name, value in weights.items()})
     except RuntimeError as error:
@@ -89,4 +81,7 @@ def _network(card: ModelCard, weights: Mapping[str, NDArray[Any]]) -> MelanomaNe
             f"The weights do not fit the network of the card: {problem[:200]} Correct the card's classes, tile_px and "
             "patient_fields, which decide the shapes."
         ) from error
-    return net.eval()
+    reference = Reference(samples.tiles, reference_outputs(net, samples.tiles), "PyTorch")
+    head = head_tensors(net)
+    model = Model(card, to_onnx(net, card.tile_px), head=head, weights=dict(weights))
+    return write_checked_bundle(folder, model, reference, on=samples.on)

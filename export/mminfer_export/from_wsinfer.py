@@ -12,8 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from melanoma_infer.card import ModelCard
@@ -205,10 +203,6 @@ def write_from_wsinfer(
         )
     tell(CODE)
     content, scores = converted_torchscript(folder / TORCHSCRIPT, normalised(samples.tiles, card))
-    return _write_converted(out, content, scores, card, samples)
-
-
-def _write_converted(out: Path, content: bytes, scores: NDArray[np.float32], card: ModelCard, samples: Samples) -> Path:
     model = checked_model(content)
     found = interface_of(model, card)
     kind = kind_of_scores(scores, found, card, "logits")  # WSInfer always adds the softmax itself

@@ -86,7 +86,9 @@ class _Conversion:
     def run(self) -> None:
         """Convert the graph in place."""
         for node in self._graph.node:
-            if self._is_half(node):
+            computed = [name for name in node.input if name and name not in self._stored]
+            followed = node.op_type in FOLLOWERS and computed and self._half.issuperset(computed)
+            if node.op_type in PRODUCTS or followed:
                 self._take(node, TensorProto.FLOAT16)
                 self._half.update(node.output)
             else:
@@ -97,11 +99,6 @@ class _Conversion:
         copies = [onnx.NodeProto.FromString(node.SerializeToString()) for node in self._nodes]
         self._graph.ClearField("node")
         self._graph.node.extend(copies)
-
-    def _is_half(self, node: onnx.NodeProto) -> bool:
-        computed = [name for name in node.input if name and name not in self._stored]
-        followed = node.op_type in FOLLOWERS and computed and self._half.issuperset(computed)
-        return node.op_type in PRODUCTS or bool(followed)
 
     def _take(self, node: onnx.NodeProto, kind: int) -> None:
         """Let the node take all its floating-point inputs in this type."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from numpy.typing import NDArray
 
@@ -24,19 +22,17 @@ def phantom_tiles(card: ModelCard, count: int, seed: int) -> NDArray[np.uint8]:
     more detail. The same card and seed give the same tiles.
     """
     rng = np.random.default_rng(seed)
-    return np.stack([_tile(card.tile_px, side, rng) for side in _sides_um(card.tile_side_um, count)])
-
-
-def _sides_um(side_um: float, count: int) -> Sequence[float]:
-    side_um = min(side_um, SLIDE_UM[1] / 2)
-    middle = (side_um * min(side_um, FINE_UM)) ** 0.5
-    return [(side_um, side_um, middle, min(side_um, FINE_UM))[i % 4] for i in range(count)]
-
-
-def _tile(tile_px: int, side_um: float, rng: np.random.Generator) -> NDArray[np.uint8]:
-    """A tile that overlaps the section, which crosses the middle of the slide."""
-    scene = make_scene(int(rng.integers(2**32)), "melanoma" if rng.random() < 0.5 else "none", SLIDE_UM)
-    um_per_px = side_um / tile_px
-    x_um = rng.uniform(0.1 * SLIDE_UM[0], 0.9 * SLIDE_UM[0] - side_um)
-    y_um = rng.uniform(0.15 * SLIDE_UM[1], 0.5 * SLIDE_UM[1])
-    return draw(scene, RectPx(int(x_um / um_per_px), int(y_um / um_per_px), tile_px, tile_px), um_per_px)
+    coarse_um = min(card.tile_side_um, SLIDE_UM[1] / 2)
+    fine_um = min(coarse_um, FINE_UM)
+    sides_um = (coarse_um, coarse_um, (coarse_um * fine_um) ** 0.5, fine_um)
+    tiles = []
+    for i in range(count):
+        scene = make_scene(int(rng.integers(2**32)), "melanoma" if rng.random() < 0.5 else "none", SLIDE_UM)
+        side_um = sides_um[i % 4]
+        um_per_px = side_um / card.tile_px
+        # A tile that overlaps the section, which crosses the middle of the slide.
+        x_um = rng.uniform(0.1 * SLIDE_UM[0], 0.9 * SLIDE_UM[0] - side_um)
+        y_um = rng.uniform(0.15 * SLIDE_UM[1], 0.5 * SLIDE_UM[1])
+        rect = RectPx(int(x_um / um_per_px), int(y_um / um_per_px), card.tile_px, card.tile_px)
+        tiles.append(draw(scene, rect, um_per_px))
+    return np.stack(tiles)

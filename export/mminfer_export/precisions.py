@@ -89,7 +89,13 @@ def make_precision(bundle: Bundle, precision: Made, calibration: Tiles | None = 
     golden = Tiles(bundle.golden.tiles, f"{len(bundle.golden.tiles)} golden tiles")
     checked = _joined(golden, check_tiles(bundle.card), *own)
     reference = reference_outputs(bundle, checked.pixels)
-    _require_golden(bundle, reference)
+    # The first of these tiles are the golden ones.
+    first = {name: values[: len(bundle.golden.tiles)] for name, values in reference.items()}
+    if excess := golden_differences(bundle, first).excess(bundle.card.tolerance_of("fp32")):
+        raise ParityError(
+            f"On this machine fp32 differs from the {excess}. No other precision can be compared with it: run "
+            "`mminfer doctor`."
+        )
     tried = []
     for added in _attempts(bundle, precision, _joined(*own, calibration_tiles(bundle.card))):
         check_graph(added.graph, bundle.card)
@@ -137,13 +143,17 @@ def write_with(bundle: Bundle, added: Sequence[Added], out: Path) -> Path:
     """
     made = {each.precision for each in added}
     kept = [row for row in bundle.parity if row.precision not in made]
+    # The head as it was sealed: its float64 arrays came from float32.
+    head = None
+    if bundle.head is not None:
+        head = {name: getattr(bundle.head, name).astype(np.float32) for name in TENSORS}
     return seal_bundle(
         out,
         card=bundle.card,
         graphs={**bundle.graphs, **{each.precision: each.graph for each in added}},
         golden=bundle.golden,
         parity=[*kept, *(row for each in added for row in each.rows)],
-        head=_head_tensors(bundle),
+        head=head,
         weights=None if bundle.weights is None else finite_tensors(bundle.weights, "weights.safetensors"),
     )
 
@@ -178,22 +188,5 @@ def _each_engine(bundle: Bundle, precision: Precision, tiles: Tiles) -> Iterator
         yield engine, engine.infer(tiles.pixels)
 
 
-def _require_golden(bundle: Bundle, reference: Outputs) -> None:
-    """Raise ParityError unless the reference, whose first tiles are the golden ones, gives the golden outputs."""
-    golden = {name: values[: len(bundle.golden.tiles)] for name, values in reference.items()}
-    if excess := golden_differences(bundle, golden).excess(bundle.card.tolerance_of("fp32")):
-        raise ParityError(
-            f"On this machine fp32 differs from the {excess}. No other precision can be compared with it: run "
-            "`mminfer doctor`."
-        )
-
-
 def _joined(*parts: Tiles) -> Tiles:
     return Tiles(np.concatenate([part.pixels for part in parts]), ", ".join(part.on for part in parts))
-
-
-def _head_tensors(bundle: Bundle) -> dict[str, NDArray[Any]] | None:
-    """The head as it was sealed: its float64 arrays came from float32."""
-    if bundle.head is None:
-        return None
-    return {name: getattr(bundle.head, name).astype(np.float32) for name in TENSORS}

@@ -144,7 +144,8 @@ class _Writer:
 
     def quantize_convolution(self, node: onnx.NodeProto, layer: Layer) -> None:
         """Give a convolution an int8 input, an int8 weight, and a bias without its shift."""
-        bias = self._corrected_bias(layer)
+        before = to_array(self._stored[layer.bias]) if layer.bias else np.zeros_like(layer.shift)
+        bias = self._store(f"{layer.bias or layer.weight}_corrected", before - layer.shift)
         self.take_quantised(node, node.input[0])
         node.input[1] = self._dequantised_weight(layer.weight)
         del node.input[2:]
@@ -180,10 +181,6 @@ class _Writer:
         zeros = self._store(f"{weight}_zeros", np.zeros(len(scales), np.int8))
         self._add("DequantizeLinear", [stored, scale, zeros], f"{weight}_back", axis=0)
         return f"{weight}_back"
-
-    def _corrected_bias(self, layer: Layer) -> str:
-        before = to_array(self._stored[layer.bias]) if layer.bias else np.zeros_like(layer.shift)
-        return self._store(f"{layer.bias or layer.weight}_corrected", before - layer.shift)
 
     def _store(self, name: str, values: Values | np.generic) -> str:
         if name not in self._stored:
@@ -231,24 +228,6 @@ def _layers(
     model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], scales: Mapping[str, float], tiles: NDArray[np.uint8]
 ) -> tuple[Layer, ...]:
     """Run each convolution in float and in int8 on the float graph's inputs: the shifts of all layers in one pass."""
-    asked = [f"{node.name}.shift" for node in nodes]
-    session = tapped(_with_int8_beside(model, nodes, scales), asked)
-    seen = [session.run(asked, {"tiles": tile[None]}) for tile in tiles]
-    mean = {name: np.mean([values[i] for values in seen], axis=0) for i, name in enumerate(asked)}
-    return tuple(
-        Layer(
-            name=node.name,
-            weight=node.input[1],
-            bias=node.input[2] if len(node.input) > 2 and node.input[2] else None,
-            shift=mean[f"{node.name}.shift"].astype(np.float32),
-        )
-        for node in nodes
-    )
-
-
-def _with_int8_beside(
-    model: onnx.ModelProto, nodes: Sequence[onnx.NodeProto], scales: Mapping[str, float]
-) -> onnx.ModelProto:
     probed = copied(model)
     graph = probed.graph
     writer = _Writer(graph, scales)
@@ -266,7 +245,19 @@ def _with_int8_beside(
             attributes = {"keepdims": 0} if kind == "ReduceMean" else {}
             graph.node.append(_node(kind, inputs, output, output, **attributes))
     sort_topologically(graph)
-    return probed
+    asked = [f"{node.name}.shift" for node in nodes]
+    session = tapped(probed, asked)
+    seen = [session.run(asked, {"tiles": tile[None]}) for tile in tiles]
+    mean = {name: np.mean([values[i] for values in seen], axis=0) for i, name in enumerate(asked)}
+    return tuple(
+        Layer(
+            name=node.name,
+            weight=node.input[1],
+            bias=node.input[2] if len(node.input) > 2 and node.input[2] else None,
+            shift=mean[f"{node.name}.shift"].astype(np.float32),
+        )
+        for node in nodes
+    )
 
 
 def _node(kind: str, inputs: Sequence[str], output: str, name: str, **attributes: Any) -> onnx.NodeProto:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from melanoma_infer.card import ModelCard, NetworkShape, Threshold
 from melanoma_infer.errors import OutputError
@@ -45,7 +44,17 @@ def write_random_bundle(out: Path, seed: int, width: int = 64) -> Path:
     net = random_net(card, torch.from_numpy(tiles), seed)
     others = phantom_tiles(card, THRESHOLD_TILES, THRESHOLD_SEED)
     probabilities = reference_outputs(net, np.concatenate([tiles, others]))["probabilities"]
-    return write_net(out, net, tiles, _threshold_between(malignant_score(probabilities, card)))
+    # The threshold is in the widest gap between the tiles' scores: rounding should move few tiles across.
+    inside = np.sort(np.clip(np.float64(malignant_score(probabilities, card)), *THRESHOLD_WITHIN))
+    gap = int(np.argmax(np.diff(inside)))
+    value = round(float(inside[gap] + inside[gap + 1]) / 2, 3)
+    threshold = Threshold(
+        value=value,
+        low=round(value - THRESHOLD_MARGIN, 3),
+        high=round(value + THRESHOLD_MARGIN, 3),
+        how="not set on data: the model is untrained",
+    )
+    return write_net(out, net, tiles, threshold)
 
 
 def random_card(seed: int, width: int) -> ModelCard:
@@ -57,17 +66,4 @@ def random_card(seed: int, width: int) -> ModelCard:
             "training_data": f"None: the weights are random. Ranges were set on {TILES} drawn tiles.",
             "network": NetworkShape(width=width),
         }
-    )
-
-
-def _threshold_between(scores: NDArray[np.float32]) -> Threshold:
-    """A threshold in the widest gap between the tiles' scores: rounding should move few tiles across."""
-    inside = np.sort(np.clip(np.float64(scores), *THRESHOLD_WITHIN))
-    gap = int(np.argmax(np.diff(inside)))
-    value = round(float(inside[gap] + inside[gap + 1]) / 2, 3)
-    return Threshold(
-        value=value,
-        low=round(value - THRESHOLD_MARGIN, 3),
-        high=round(value + THRESHOLD_MARGIN, 3),
-        how="not set on data: the model is untrained",
     )

@@ -58,7 +58,7 @@ def random_net(card: ModelCard, images_u8: Tensor, seed: int) -> MelanomaNet:
         calibrate_normalisation(net, images, RESIDUAL_GAIN)
         maps = _maps_of(net, images)
         drawn = (_with_tail(net, maps.fp32, images, seed + draw) for draw in range(DRAWS))
-        return min(drawn, key=lambda each: (not _parts_tiles(each, maps, images), _moved(each, maps, images)))
+        return min(drawn, key=lambda each: _badness(each, maps, images))
 
 
 @dataclass(frozen=True)
@@ -74,17 +74,12 @@ def _maps_of(net: MelanomaNet, images: Tensor) -> _Maps:
     def maps(backbone: nn.Module, like: Tensor) -> Tensor:
         return torch.cat([backbone(chunk) for chunk in chunks(like)]).float()
 
-    bf16 = copy.deepcopy(net.backbone).bfloat16()
-    return _Maps(maps(net.backbone, images), maps(bf16, images.bfloat16()), maps(_like_int8(net.backbone), images))
-
-
-def _like_int8(backbone: nn.Module) -> nn.Module:
-    """A copy that rounds what enters each convolution but the first to 8 bits, and each channel's weights."""
-    rounding = copy.deepcopy(backbone)
-    for layer in [each for each in rounding.modules() if isinstance(each, nn.Conv2d)][1:]:
+    bf16, int8 = copy.deepcopy(net.backbone).bfloat16(), copy.deepcopy(net.backbone)
+    # Rounds what enters each convolution but the first to 8 bits, and each channel's weights.
+    for layer in [each for each in int8.modules() if isinstance(each, nn.Conv2d)][1:]:
         layer.weight.copy_(_in_steps(layer.weight, layer.weight.abs().amax((1, 2, 3), keepdim=True)))
         layer.register_forward_pre_hook(lambda _layer, inputs: (_in_steps(inputs[0], inputs[0].abs().max()),))
-    return rounding
+    return _Maps(maps(net.backbone, images), maps(bf16, images.bfloat16()), maps(int8, images))
 
 
 def _in_steps(values: Tensor, largest: Tensor) -> Tensor:
@@ -98,45 +93,40 @@ def _with_tail(net: MelanomaNet, x: Tensor, images: Tensor, seed: int) -> Melano
     The attention's and the depth's inverse would lose what float32 has rounded to 0 or 1.
     """
     torch.manual_seed(seed)
-    drawn = copy.deepcopy(net).double()
-    _set_tail(drawn, x.double(), images.double())
+    drawn, x, images = copy.deepcopy(net).double(), x.double(), images.double()
+    _smooth_attention(drawn, x)
+    spread_attention(drawn, x)
+    _look_along_tiles(drawn.w1_image, _fair_directions((drawn.attention(x).attention[:, None] * x).mean((2, 3))))
+    _set_depth(drawn, images)
+    depth_mm = drawn.depth(images)
+    balance_first_layer(drawn, x, depth_mm)
+    first = (drawn.tail(x, depth_mm).features + drawn.offset()).relu()
+    _look_along_tiles(drawn.w2, _fair_directions(first))
+    second = first @ drawn.w2.T
+    drawn.w2.div_(second.std(0)[:, None])
+    drawn.b2.copy_(-second.mean(0) / second.std(0))
+    _set_last_layer(drawn, (first @ drawn.w2.T + drawn.b2).relu())
     return drawn.float().eval()
 
 
-def _parts_tiles(net: MelanomaNet, maps: _Maps, images: Tensor) -> bool:
-    score = net.tail(maps.fp32, net.depth(images)).probabilities[:, list(net.card.malignant_columns)].sum(1)
-    low, high = np.percentile(score.numpy(), (25, 75))
-    return bool(high - low >= MIDDLE_HALF)
+def _badness(net: MelanomaNet, maps: _Maps, images: Tensor) -> tuple[bool, float]:
+    """Whether the answers part the tiles too little, and how far rounding moves them.
 
-
-def _moved(net: MelanomaNet, maps: _Maps, images: Tensor) -> float:
-    """How far rounding moves the answers, as a share of the bf16 or int8 tolerance; int8 rounds only the backbone."""
+    The latter as a share of the bf16 or int8 tolerance; int8 rounds only the backbone.
+    """
     depth_mm = net.depth(images)
     exact = net.tail(maps.fp32, depth_mm).probabilities
     int8 = net.tail(maps.int8, depth_mm).probabilities
     with torch.autocast("cpu", torch.bfloat16):
         bf16_mm = net.depth(images).float()
         bf16 = net.tail(maps.bf16, bf16_mm).probabilities
-    return max(
+    score = exact[:, list(net.card.malignant_columns)].sum(1)
+    low, high = np.percentile(score.numpy(), (25, 75))
+    return not high - low >= MIDDLE_HALF, max(
         float((bf16 - exact).abs().max()) / DEFAULT_TOLERANCES["bf16"].dp,
         float((bf16_mm - depth_mm).abs().max()) / DEFAULT_TOLERANCES["bf16"].dmm,
         float((int8 - exact).abs().max()) / DEFAULT_TOLERANCES["int8"].dp,
     )
-
-
-def _set_tail(net: MelanomaNet, x: Tensor, images: Tensor) -> None:
-    _smooth_attention(net, x)
-    spread_attention(net, x)
-    _look_along_tiles(net.w1_image, _fair_directions((net.attention(x).attention[:, None] * x).mean((2, 3))))
-    _set_depth(net, images)
-    depth_mm = net.depth(images)
-    balance_first_layer(net, x, depth_mm)
-    first = (net.tail(x, depth_mm).features + net.offset()).relu()
-    _look_along_tiles(net.w2, _fair_directions(first))
-    _standardise_second(net, first)
-    second = (first @ net.w2.T + net.b2).relu()
-    _oppose_classes(net, second)
-    _spread_log_odds(net, second)
 
 
 def _smooth_attention(net: MelanomaNet, x: Tensor) -> None:
@@ -191,33 +181,22 @@ def _inputs_of(layer: nn.Module, depth: DepthModule, images: Tensor) -> Tensor:
     return seen[0]
 
 
-def _standardise_second(net: MelanomaNet, first: Tensor) -> None:
-    second = first @ net.w2.T
-    net.w2.div_(second.std(0)[:, None])
-    net.b2.copy_(-second.mean(0) / second.std(0))
-
-
-def _oppose_classes(net: MelanomaNet, second: Tensor) -> None:
+def _set_last_layer(net: MelanomaNet, second: Tensor) -> None:
     """Let the direction in which tiles differ most part malignant from other classes, and lesser ones the rest.
 
     Random rows would make one class's probability far steeper than the malignant score, whose span is what is set, and
-    log-odds so large that bf16's own step moves p.
+    log-odds so large that bf16's own step moves p. The classes are then centred, and the lowest and highest malignant
+    log-odds made ± LOG_ODDS, malignant and other classes moved apart by halves: near even odds all logits are small,
+    and so is bf16's step.
     """
+    malignant = list(net.card.malignant_columns)
     directions = _fair_directions(second)
     signs = torch.full((len(net.w3), 1), -1.0, dtype=net.w3.dtype)
-    signs[list(net.card.malignant_columns)] = 1.0
+    signs[malignant] = 1.0
     net.w3.copy_(
         signs * directions[:1] + WITHIN_ROLE * torch.randn(len(net.w3), 2, dtype=net.w3.dtype) @ directions[1:3]
     )
-
-
-def _spread_log_odds(net: MelanomaNet, second: Tensor) -> None:
-    """Centre the classes, then let the lowest and highest malignant log-odds be ± LOG_ODDS.
-
-    Malignant and other classes are moved apart by halves: near even odds all logits are small, and so is bf16's step.
-    """
     net.b3.copy_(-(second @ net.w3.T).mean(0))
-    malignant = list(net.card.malignant_columns)
     halves = torch.full_like(net.b3, -0.5)
     halves[malignant] = 0.5
     for _ in range(STEPS):

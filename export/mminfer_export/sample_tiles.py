@@ -44,14 +44,13 @@ def picture_tiles(paths: Sequence[Path], card: ModelCard) -> NDArray[np.uint8]:
     Raises:
         UsageError: there is none, one cannot be read, or one has another size than the card's tiles.
     """
-    files = [file for path in paths for file in (_pictures_in(path) if path.is_dir() else [path])]
+    files: list[Path] = []
+    for path in paths:
+        inside = [file for file in path.iterdir() if file.suffix.lower() in PICTURES] if path.is_dir() else [path]
+        files += sorted(inside)
     if not files:
         raise UsageError(f"No pictures were found among the tiles. Name files or folders of {', '.join(PICTURES)}.")
     return np.stack([_picture(file, card.tile_px) for file in files])
-
-
-def _pictures_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in PICTURES)
 
 
 def _picture(path: Path, tile_px: int) -> NDArray[np.uint8]:

@@ -52,9 +52,16 @@ def _contents(
     head: Tensors | None,
     weights: Tensors | None,
 ) -> dict[str, bytes]:
+    entries: dict[str, Any] = {"tiles": golden.tiles, "patients": golden.patients, **golden.outputs}
+    if golden.host_probabilities is not None:
+        entries["host_probabilities"] = golden.host_probabilities
+    buffer = io.BytesIO()
+    # NumPy stamps every member with the year 1980, so the bytes do not tell when they were written.
+    # Without allow_pickle, which NumPy 2.0 would store as one more array.
+    np.savez_compressed(buffer, **entries)
     contents = {
         "card.json": card.model_dump_json(indent=1).encode(),
-        "golden.npz": _golden_npz(golden),
+        "golden.npz": buffer.getvalue(),
         "parity.json": json.dumps({"rows": [row.model_dump() for row in parity]}, indent=1).encode(),
         **{f"model.{precision}.onnx": graph for precision, graph in graphs.items()},
     }
@@ -63,17 +70,6 @@ def _contents(
     if weights is not None:
         contents["weights.safetensors"] = save({name: np.ascontiguousarray(weights[name]) for name in sorted(weights)})
     return contents
-
-
-def _golden_npz(golden: Golden) -> bytes:
-    entries: dict[str, Any] = {"tiles": golden.tiles, "patients": golden.patients, **golden.outputs}
-    if golden.host_probabilities is not None:
-        entries["host_probabilities"] = golden.host_probabilities
-    buffer = io.BytesIO()
-    # NumPy stamps every member with the year 1980, so the bytes do not tell when they were written.
-    # Without allow_pickle, which NumPy 2.0 would store as one more array.
-    np.savez_compressed(buffer, **entries)
-    return buffer.getvalue()
 
 
 def _write_whole(folder: Path, contents: Mapping[str, bytes]) -> Path:

@@ -14,6 +14,7 @@ from torch import nn
 
 from melanoma_infer.errors import BundleError
 from melanoma_infer.model.melanoma_net import TileOutputs
+from mminfer_export.wrap_graph import forget_origin
 
 OPSET = 18
 
@@ -43,8 +44,13 @@ def to_onnx(net: nn.Module, tile_px: int, outputs: Sequence[str] = TileOutputs._
     if program is None:
         raise BundleError("PyTorch exported nothing. Install the versions that the extra `export` names.")
     model = program.model_proto
-    _forget_origin(model)
-    _check(model)
+    forget_origin(model)
+    onnx.checker.check_model(infer_shapes(model, strict_mode=True))
+    foreign = {node.domain for node in model.graph.node} | {opset.domain for opset in model.opset_import}
+    if foreign - {"", "ai.onnx"} or model.functions:
+        raise BundleError(f"The graph uses more than plain ONNX operators ({sorted(foreign)}); no engine reads that.")
+    if [node.op_type for node in model.graph.node[:2]] != ["Cast", "Transpose"]:
+        raise BundleError("The graph must begin with Cast, then Transpose: TensorRT-RTX cannot transpose uint8.")
     return bytes(model.SerializeToString(deterministic=True))
 
 
@@ -60,21 +66,3 @@ def _quietly() -> Iterator[None]:
             yield
     finally:
         log.setLevel(level)
-
-
-def _forget_origin(model: onnx.ModelProto) -> None:
-    """Remove what the exporter notes about its origin: stack traces with the paths of this machine."""
-    graph = model.graph
-    for part in (model, graph, *graph.node, *graph.initializer, *graph.input, *graph.output):
-        part.ClearField("doc_string")
-        part.ClearField("metadata_props")
-    graph.ClearField("value_info")
-
-
-def _check(model: onnx.ModelProto) -> None:
-    onnx.checker.check_model(infer_shapes(model, strict_mode=True))
-    foreign = {node.domain for node in model.graph.node} | {opset.domain for opset in model.opset_import}
-    if foreign - {"", "ai.onnx"} or model.functions:
-        raise BundleError(f"The graph uses more than plain ONNX operators ({sorted(foreign)}); no engine reads that.")
-    if [node.op_type for node in model.graph.node[:2]] != ["Cast", "Transpose"]:
-        raise BundleError("The graph must begin with Cast, then Transpose: TensorRT-RTX cannot transpose uint8.")

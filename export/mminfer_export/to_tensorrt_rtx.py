@@ -7,7 +7,7 @@ from pathlib import Path
 
 from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.engines.engine_file import EngineManifest, write_engine
-from melanoma_infer.engines.tensorrt_api import Api, import_api
+from melanoma_infer.engines.tensorrt_api import import_api
 from melanoma_infer.engines.tensorrt_build import build, graph_of, origin_of
 from melanoma_infer.errors import UsageError
 from melanoma_infer.tolerances import Precision
@@ -44,25 +44,16 @@ def build_engine(
     """
     graph = graph_of(bundle, precision)
     api = import_api("tensorrt-rtx")
-    chosen = _known(targets, api)
-    built = build(api, graph, origin_of(api, bundle, precision, chosen, strip_weights=strip_weights))
-    path = out if out is not None else Path(f"{bundle.name}.{precision}.{'-'.join(chosen)}.engine")
-    write_engine(path, built.file)
-    return path, built.file.manifest
-
-
-def _known(targets: Sequence[str], api: Api) -> tuple[str, ...]:
-    """The targets, each once, rising.
-
-    Raises:
-        UsageError: there is none, or TensorRT-RTX does not know one.
-    """
-    names = sorted({target.strip().lower().replace("_", "") for target in targets}, key=lambda name: (len(name), name))
+    names = {target.strip().lower().replace("_", "") for target in targets}
     known = [name.lower() for name in api.trt.ComputeCapability.__members__ if name.startswith("SM")]
-    unknown = [name for name in names if name not in known]
-    if unknown or not names:
+    chosen = tuple(sorted(names, key=lambda name: (len(name), name)))
+    unknown = [name for name in chosen if name not in known]
+    if unknown or not chosen:
         raise UsageError(
             f"{api.title} {api.version} builds for {', '.join(known)}, not for {', '.join(unknown) or 'nothing'}. "
             "For other GPUs, use --to tensorrt on the machine that has one."
         )
-    return tuple(names)
+    built = build(api, graph, origin_of(api, bundle, precision, chosen, strip_weights=strip_weights))
+    path = out if out is not None else Path(f"{bundle.name}.{precision}.{'-'.join(chosen)}.engine")
+    write_engine(path, built.file)
+    return path, built.file.manifest

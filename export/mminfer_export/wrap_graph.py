@@ -100,7 +100,15 @@ def wrapped(model: onnx.ModelProto, found: Interface, card: ModelCard, scores: S
     kept = set(card.outputs)
     inner = compose.add_prefix(model, PREFIX).graph
     tiles = helper.make_tensor_value_info("tiles", TensorProto.UINT8, [batch or "batch", card.tile_px, card.tile_px, 3])
-    outer = helper.make_graph([], "tiles_to_probabilities", [tiles], _declared_outputs(model, card, batch))
+    first = batch or "batch"
+    outputs = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [first, len(card.classes)])]
+    for value in (each for each in model.graph.output if each.name in kept):
+        copy = onnx.ValueInfoProto()
+        copy.CopyFrom(value)
+        copy.type.tensor_type.shape.dim[0].Clear()
+        setattr(copy.type.tensor_type.shape.dim[0], "dim_value" if batch else "dim_param", first)
+        outputs.append(copy)
+    outer = helper.make_graph([], "tiles_to_probabilities", [tiles], outputs)
     outer.initializer.extend(inner.initializer)
     outer.sparse_initializer.extend(inner.sparse_initializer)
     before, images = _before(outer, found, card)
@@ -110,19 +118,6 @@ def wrapped(model: onnx.ModelProto, found: Interface, card: ModelCard, scores: S
     made = helper.make_model(outer, opset_imports=list(model.opset_import), ir_version=model.ir_version)
     forget_origin(made)
     return bytes(made.SerializeToString(deterministic=True))
-
-
-def _declared_outputs(model: onnx.ModelProto, card: ModelCard, batch: int | None) -> list[onnx.ValueInfoProto]:
-    first = batch or "batch"
-    values = [helper.make_tensor_value_info("probabilities", TensorProto.FLOAT, [first, len(card.classes)])]
-    for value in model.graph.output:
-        if value.name in card.outputs:
-            copy = onnx.ValueInfoProto()
-            copy.CopyFrom(value)
-            copy.type.tensor_type.shape.dim[0].Clear()
-            setattr(copy.type.tensor_type.shape.dim[0], "dim_value" if batch else "dim_param", first)
-            values.append(copy)
-    return values
 
 
 def _before(outer: onnx.GraphProto, found: Interface, card: ModelCard) -> tuple[list[onnx.NodeProto], str]:
