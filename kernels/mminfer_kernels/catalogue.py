@@ -65,7 +65,12 @@ def inputs(name: str, problem: Problem, seed: int = 0) -> dict[str, Any]:
             mean, std = torch.tensor([0.7, 0.55, 0.65]), torch.tensor([0.2, 0.24, 0.18])
             return {"tiles": tiles, "mean": mean, "std": std, "dtype": problem.dtype}
         case "aggregate_tiles":
-            return _segments(problem, random)
+            # Slides of 0, 1, 1025 and 257·batch tiles with some equal scores; some have fewer tiles than the top area.
+            sizes = torch.tensor([0, 1, 1025, 257 * problem.batch])
+            offsets = torch.cat((torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)))
+            scores = torch.rand(int(offsets[-1]), generator=random)
+            scores[5:25] = scores[5]
+            return {"scores": scores, "offsets": offsets, "top_tiles": torch.tensor([2.0, 3.5, 7.25, 100.0])}
     x = _normal(random, problem.batch, problem.channels, problem.height, problem.width).relu()
     x = x.to(problem.dtype).contiguous(memory_format=torch.channels_last)
     convolution = {
@@ -152,12 +157,3 @@ def _classifier(problem: Problem, random: torch.Generator) -> Classifier:
         b3=_normal(random, classes),
         groups=groups,
     )
-
-
-def _segments(problem: Problem, random: torch.Generator) -> dict[str, Tensor]:
-    """Slides of 0, 1, 1025 and 257·batch tiles with some equal scores; some have fewer tiles than the top area."""
-    sizes = torch.tensor([0, 1, 1025, 257 * problem.batch])
-    offsets = torch.cat((torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)))
-    scores = torch.rand(int(offsets[-1]), generator=random)
-    scores[5:25] = scores[5]
-    return {"scores": scores, "offsets": offsets, "top_tiles": torch.tensor([2.0, 3.5, 7.25, 100.0])}

@@ -50,6 +50,11 @@ def measure(name: str, problem: Problem, device: str) -> Iterator[Row]:
     arguments = catalogue.map_tensors(lambda tensor: tensor.to(device), catalogue.inputs(name, problem))
     truth = catalogue.reference(name, arguments)
     low = catalogue.reference(name, arguments, problem.dtype)
+    if device == "cuda":
+        hardware = str(torch.cuda.get_device_name())
+    else:
+        capability = torch.backends.cpu.get_cpu_capability()
+        hardware = f"{platform.machine()} {capability}, {torch.get_num_threads()} threads"
     providers: dict[str, Callable[[], Any]] = {"torch": lambda: catalogue.reference(name, arguments, problem.dtype)}
     if name == "attention_tail":
         providers["as-written"] = lambda: _as_written(**arguments)
@@ -63,17 +68,9 @@ def measure(name: str, problem: Problem, device: str) -> Iterator[Row]:
             raise KernelError(f"{name} by {provider} is wrong, so it is not timed: {furthest}.")
         p20, median, p80 = milliseconds(call, device)
         yield Row(
-            name, provider, problem.shape, str(problem.dtype).removeprefix("torch."), _device_name(device),
+            name, provider, problem.shape, str(problem.dtype).removeprefix("torch."), hardware,
             median, p20, p80, furthest.error, furthest.allowed,
         )  # fmt: skip
-
-
-def _device_name(device: str) -> str:
-    """The GPU's name, or the CPU's kind, instruction set and threads."""
-    if device == "cuda":
-        return str(torch.cuda.get_device_name())
-    capability = torch.backends.cpu.get_cpu_capability()
-    return f"{platform.machine()} {capability}, {torch.get_num_threads()} threads"
 
 
 def _as_written(

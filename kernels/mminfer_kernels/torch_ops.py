@@ -8,7 +8,7 @@ reference, in float32 where the arguments are narrower. Either way the results h
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, partial
+from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -22,6 +22,8 @@ from mminfer_kernels.launch import Target, tail_plan, target_of
 from mminfer_kernels.reference import Aggregates, Attended, Classifier, Order, Projection, Tail
 
 OPERATORS = torch.ops.mminfer
+TRITON_IS_INSTALLED = find_spec("triton") is not None
+"""Triton exists for Linux only; the torch engine runs on CUDA without it."""
 
 
 def normalize_tiles(tiles: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> Tensor:
@@ -179,26 +181,21 @@ def compute(name: str, *flat: Any, target: Target | None = None, processors: int
         processors: the number of the GPU's multiprocessors.
     """
     arguments = _TABLE[name].arguments(*flat)
-    if target is not None and _kernels_take(flat[0]):
+    # The kernels take maps that are channels-last and not float64.
+    first = flat[0]
+    is_map = first.dim() == 4 and first.is_floating_point()
+    fits = not is_map or (first.dtype in DTYPES and first.is_contiguous(memory_format=torch.channels_last))
+    if target is not None and fits:
         result = _launched(name, arguments, target, processors)
     else:
-        result = getattr(reference, name)(*_TABLE[name].arguments(*map(_widened, flat)))
+        narrow = (torch.float16, torch.bfloat16)
+        wide = [each.float() if isinstance(each, Tensor) and each.dtype in narrow else each for each in flat]
+        result = getattr(reference, name)(*_TABLE[name].arguments(*wide))
     results = (result,) if isinstance(result, Tensor) else tuple(result)
     return _one_or_all(
         value.to(like.dtype).contiguous(memory_format=like.layout)
         for like, value in zip(_TABLE[name].outputs(*arguments), results, strict=True)
     )
-
-
-def _kernels_take(first: Tensor) -> bool:
-    """Whether the kernels compute this first argument: maps must be channels-last, and not float64."""
-    is_map = first.dim() == 4 and first.is_floating_point()
-    return not is_map or (first.dtype in DTYPES and first.is_contiguous(memory_format=torch.channels_last))
-
-
-def _widened(value: Any) -> Any:
-    narrow = isinstance(value, Tensor) and value.dtype in (torch.float16, torch.bfloat16)
-    return value.float() if narrow else value
 
 
 def _launched(name: str, arguments: tuple[Any, ...], target: Target, processors: int) -> Any:
@@ -216,13 +213,8 @@ def _launched(name: str, arguments: tuple[Any, ...], target: Target, processors:
 def _compute_on_gpu(name: str, *flat: Any) -> Any:
     device = flat[0].device
     processors = torch.cuda.get_device_properties(device).multi_processor_count
-    return compute(name, *flat, target=target_of(device) if _triton_is_installed() else None, processors=processors)
-
-
-@cache
-def _triton_is_installed() -> bool:
-    """Triton exists for Linux only; the torch engine runs on CUDA without it."""
-    return find_spec("triton") is not None
+    target = target_of(device) if TRITON_IS_INSTALLED else None
+    return compute(name, *flat, target=target, processors=processors)
 
 
 def _fake(name: str, *flat: Any) -> Any:

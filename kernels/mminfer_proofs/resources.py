@@ -6,7 +6,7 @@ import re
 import subprocess
 import tempfile
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -60,11 +60,14 @@ def machine_code(cubin: bytes) -> MachineCode:
         raise ValueError(f"cuobjdump does not print the registers: {usage.strip() or 'empty output'}")
     lines = [(int(address, 16), text) for address, text in _MACHINE_LINE.findall(code)]
     stack = [(address, text) for address, text in lines if re.search(r"\b(?:STL|LDL)\b", text)]
-    loops = list(_loops(lines))
+    branches = [(address, re.search(r"\bBRA\b.*?(0x[0-9a-f]+)", text)) for address, text in lines]
+    # A loop ends with a branch back to its first address; the branch to itself at the end of all code is not a loop.
+    loops = [(int(to[1], 16), address) for address, to in branches if to and int(to[1], 16) < address]
+    widths = [re.search(r"STL\.(?:\w+\.)*?(U8|S8|U16|S16|64|128)\b", text) for _, text in stack if "STL" in text]
     return MachineCode(
         registers=int(match[1]),
         stack_bytes=int(match[2]),
-        spill_bytes=sum(_bits(text) // 8 for _, text in stack if "STL" in text),
+        spill_bytes=sum(_WORD_BITS[width[1]] // 8 if width else 4 for width in widths),
         stack_in_loop=any(first <= address <= last for address, _ in stack for first, last in loops),
     )
 
@@ -113,16 +116,3 @@ def _owners(statements: list[str]) -> dict[str, set[int]]:
         for register, sources in moves:
             owner[register].update(*(owner[source] for source in sources))
     return owner
-
-
-def _loops(lines: list[tuple[int, str]]) -> Iterator[tuple[int, int]]:
-    """First and last address of every loop; the branch to itself at the end of all code is not a loop."""
-    for address, text in lines:
-        target = re.search(r"\bBRA\b.*?(0x[0-9a-f]+)", text)
-        if target and int(target[1], 16) < address:
-            yield int(target[1], 16), address
-
-
-def _bits(instruction: str) -> int:
-    width = re.search(r"(?:STL|LDL)\.(?:\w+\.)*?(U8|S8|U16|S16|64|128)\b", instruction)
-    return _WORD_BITS[width[1]] if width else 32

@@ -29,7 +29,7 @@ from mminfer_proofs.rows import write_rows
 from mminfer_proofs.sanitize_report import SAME_CODE, Result, Row, problems, report
 from mminfer_proofs.sanitizer import Execution
 from mminfer_proofs.sanitizer.far_tiles import check_far_scores, check_far_tile, far_tile
-from mminfer_proofs.sanitizer.ptx import parse
+from mminfer_proofs.sanitizer.ptx import Program, parse
 from mminfer_proofs.sanitizer.storage import run_launch
 
 EXECUTED = (80, 86, 89)
@@ -96,17 +96,19 @@ def cases() -> list[Case]:
 def run_case(case: Case) -> Result:
     """Run a case on every target and return its rows; code that equals an earlier target's is not run again."""
     torch.set_num_threads(1)
-    done: list[tuple[Target, tuple[Compiled, ...], Result]] = []
+    done: list[tuple[Target, list[tuple[int, Program]], Result]] = []
     for target in (TARGETS[sm] for sm in EXECUTED):
         planned = catalogue.plan(case.kernel, catalogue.inputs(case.kernel, case.problem), target)
         compiled = tuple(compile_launch(launch, target) for launch in planned.launches)
-        twin = next((each for each in done if _same_code(each[1], compiled)), None)
+        # The statements must be the same; the headers may differ.
+        code = [(each.shared_bytes, parse(each.ptx)) for each in compiled]
+        twin = next((each for each in done if each[1] == code), None)
         if twin is None:
             result = _executed(case, target, planned, compiled)
         else:
             label = f"sm_{target.sm}{SAME_CODE}sm_{twin[0].sm}"
             result = Result(tuple(replace(row, target=label) for row in twin[2].rows))
-        done.append((target, compiled, result))
+        done.append((target, code, result))
     return Result(
         rows=tuple(row for _, _, result in done for row in result.rows),
         problems=tuple(problem for _, _, result in done for problem in result.problems),
@@ -136,14 +138,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     write_rows(options.save, [row for result in results for row in result.rows])
     sys.stdout.write(report(results))
     return bool(problems(results))
-
-
-def _same_code(one: Sequence[Compiled], other: Sequence[Compiled]) -> bool:
-    """Whether the statements are the same; the headers may differ."""
-    return all(
-        first.shared_bytes == second.shared_bytes and parse(first.ptx) == parse(second.ptx)
-        for first, second in zip(one, other, strict=True)
-    )
 
 
 def _executed(case: Case, target: Target, planned: Planned[Any], compiled: tuple[Compiled, ...]) -> Result:

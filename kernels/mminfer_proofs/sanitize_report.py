@@ -96,12 +96,12 @@ def _table(rows: Sequence[Row]) -> list[str]:
         targets.setdefault(replace(row, target=same or number), []).append(number.removeprefix("sm_"))
     merged = [replace(row, target="sm_" + "/".join(numbers)) for row, numbers in targets.items()]
     shown = [each.name for each in fields(Row) if each.name not in ("wavefronts", "ideal_wavefronts")]
-    cells = [shown, *([_cell(getattr(row, name)) for name in shown] for row in merged)]
+    cells = [shown]
+    for row in merged:
+        values = [getattr(row, name) for name in shown]
+        whole = [f"{each:,}" if isinstance(each, int) else each for each in values]
+        cells.append(
+            ["-" if each is None else f"{each:.1e}" if isinstance(each, float) else str(each) for each in whole]
+        )
     widths = [max(len(line[column]) for line in cells) for column in range(len(shown))]
     return ["  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in cells]
-
-
-def _cell(value: object) -> str:
-    if value is None:
-        return "-"
-    return f"{value:.1e}" if isinstance(value, float) else f"{value:,}" if isinstance(value, int) else str(value)

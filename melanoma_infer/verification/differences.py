@@ -5,8 +5,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -86,8 +87,8 @@ def differences(bundle: Bundle, reference: Outputs, other: Outputs, slides: Sequ
     unknown = slice(None, None, len(scores))
     slide_flips = _flips(slide_scores[unknown], slide_others[unknown], threshold)
     dscore = np.abs(others - scores)
-    maps = {name: _difference(reference, other, name) for name in ("depth_mm", "attention")}
-    dmm, attention = maps["depth_mm"], maps["attention"]
+    dmm, attention, features = (_difference(reference, other, name) for name in ("depth_mm", "attention", "features"))
+    rms = None if features is None else _rms(features) / max(_rms(reference["features"]), 1e-12)
     return Differences(
         max_dp=float(dp.max()),
         p999_dp=_tail(dp),
@@ -98,7 +99,7 @@ def differences(bundle: Bundle, reference: Outputs, other: Outputs, slides: Sequ
         slide_flips=slide_flips,
         max_dmm=None if dmm is None else float(dmm.max()),
         p999_dmm=None if dmm is None else _tail(dmm),
-        features_rms=_relative_rms(reference, other, "features"),
+        features_rms=rms,
         p999_dattention=None if attention is None else _tail(attention),
         cam_correlation=_least_correlation(reference, other),
     )
@@ -116,23 +117,23 @@ def flip_threshold(card: ModelCard, scores: Array) -> float:
 
 def beyond(seen: Differences, tolerance: Tolerance) -> list[Excess]:
     """Every figure that has a tolerance, sorted so that the one that exceeds it most comes first."""
-    return sorted(_compared(seen, tolerance), key=lambda each: -each.ratio)
-
-
-def _compared(seen: Differences, tolerance: Tolerance) -> Iterator[Excess]:
-    yield Excess("decision flips", seen.decision_flips, 0, float(seen.decision_flips and 1 + seen.decision_flips))
-    for name, value, limit in (
+    flips = seen.decision_flips
+    figures = (
         ("p99.9 |Δp|", seen.p999_dp, tolerance.dp),
         ("p99.9 |Δmm|", seen.p999_dmm, tolerance.dmm),
         ("features' relative RMS", seen.features_rms, tolerance.features_rms),
         ("p99.9 |Δlogit|", seen.p999_dlogit, tolerance.dlogit),
         ("p99.9 |Δattention|", seen.p999_dattention, tolerance.attention),
-    ):
-        if value is not None and limit is not None:
-            yield Excess(name, value, limit, value / limit)
+    )
+    found = [Excess("decision flips", flips, 0, float(flips and 1 + flips))] + [
+        Excess(name, value, limit, value / limit)
+        for name, value, limit in figures
+        if value is not None and limit is not None
+    ]
     if seen.cam_correlation is not None and tolerance.cam_correlation is not None:
         missing, allowed = 1 - seen.cam_correlation, max(1 - tolerance.cam_correlation, 1e-12)
-        yield Excess("CAM correlation", seen.cam_correlation, tolerance.cam_correlation, missing / allowed)
+        found.append(Excess("CAM correlation", seen.cam_correlation, tolerance.cam_correlation, missing / allowed))
+    return sorted(found, key=lambda each: -each.ratio)
 
 
 def _probabilities(bundle: Bundle, outputs: Outputs) -> Array:
@@ -165,27 +166,22 @@ def _difference(reference: Outputs, other: Outputs, name: str) -> Array | None:
     return np.abs(np.asarray(other[name], np.float64) - reference[name])
 
 
-def _relative_rms(reference: Outputs, other: Outputs, name: str) -> float | None:
-    difference = _difference(reference, other, name)
-    if difference is None:
-        return None
-    scale = float(np.sqrt(np.mean(np.square(np.asarray(reference[name], np.float64)))))
-    return float(np.sqrt(np.mean(np.square(difference)))) / max(scale, 1e-12)
+def _rms(values: NDArray[Any]) -> float:
+    return float(np.sqrt(np.mean(np.square(np.asarray(values, np.float64)))))
 
 
 def _least_correlation(reference: Outputs, other: Outputs) -> float | None:
     """The lowest correlation of a map with the reference's, over all tiles; constant maps are skipped."""
     if "cam" not in reference:
         return None
-    pairs = [(reference["cam"][:, i].ravel(), other["cam"][:, i].ravel()) for i in range(reference["cam"].shape[1])]
-    found = [_correlation(a.astype(np.float64), b.astype(np.float64)) for a, b in pairs if np.ptp(a) > 0]
+    found: list[float] = []
+    for i in range(reference["cam"].shape[1]):
+        one, two = (outputs["cam"][:, i].ravel().astype(np.float64) for outputs in (reference, other))
+        if np.ptp(one) > 0:
+            one, two = one - one.mean(), two - two.mean()
+            norm = float(np.sqrt((one @ one) * (two @ two)))
+            found.append(float(np.clip(one @ two / norm, -1.0, 1.0)) if norm > 0 else 0.0)
     return min(found, default=None)
-
-
-def _correlation(a: Array, b: Array) -> float:
-    a, b = a - a.mean(), b - b.mean()
-    norm = float(np.sqrt((a @ a) * (b @ b)))
-    return float(np.clip(a @ b / norm, -1.0, 1.0)) if norm > 0 else 0.0
 
 
 def _centred_logs(probabilities: NDArray[np.floating]) -> Array:

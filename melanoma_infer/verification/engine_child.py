@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from melanoma_infer.bundle.bundle import Bundle, open_bundle
+from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.engines import load_engine
 from melanoma_infer.errors import BundleError, EngineUnavailableError, GpuLostError, MemoryExhaustedError, MminferError
 from melanoma_infer.runtime.files import write_atomically
@@ -35,24 +35,20 @@ def main(room: Path) -> None:
             tile = np.load(room / TILES, allow_pickle=False)[:1]
             told = {"facts": asdict(first_difference(bundle, request.engine, request.precision, tile))}
         else:
-            _infer(bundle, request, room, told)
+            engine = load_engine(
+                bundle, request.engine, precision=request.precision, threads=request.threads, device=request.device
+            ).engine
+            told["numerics"] = asdict(engine.numerics)
+            _write(room, told)  # so that it is known when the process dies on a tile
+            outputs = engine.infer(np.load(room / TILES, allow_pickle=False))
+            arrays: dict[str, Any] = {name: np.asarray(values) for name, values in outputs.items()}
+            # Without allow_pickle=False: NumPy 2.0 stores that as one more array.
+            np.savez(room / OUTPUTS, **arrays)
     except (EngineUnavailableError, MemoryExhaustedError, GpuLostError) as error:
         told["unavailable"] = str(error)
     except MminferError as error:
         told["failure"] = str(error)
     _write(room, told)
-
-
-def _infer(bundle: Bundle, request: EngineRequest, room: Path, told: dict[str, Any]) -> None:
-    engine = load_engine(
-        bundle, request.engine, precision=request.precision, threads=request.threads, device=request.device
-    ).engine
-    told["numerics"] = asdict(engine.numerics)
-    _write(room, told)  # so that it is known when the process dies on a tile
-    outputs = engine.infer(np.load(room / TILES, allow_pickle=False))
-    arrays: dict[str, Any] = {name: np.asarray(values) for name, values in outputs.items()}
-    # Without allow_pickle=False: NumPy 2.0 stores that as one more array.
-    np.savez(room / OUTPUTS, **arrays)
 
 
 def _write(room: Path, told: dict[str, Any]) -> None:

@@ -23,7 +23,7 @@ from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.slide import Slide
 from melanoma_infer.tiles.pixels import read_tile
-from melanoma_infer.tiles.plan import SlidePlan, plan_slide
+from melanoma_infer.tiles.plan import plan_slide
 from melanoma_infer.verification.hypotheses import Hypothesis, hypotheses
 
 Array = NDArray[np.float64]
@@ -135,7 +135,7 @@ def compare_with_expected(scorer: Scorer, path: Path, expected: Path, settings: 
     chosen = [given[int(i)] for i in np.linspace(0, len(given) - 1, min(len(given), TILES_MAX))]
     with open_slide(path) as slide:
         plan = plan_slide(slide, bundle.card, settings)
-        reads = [read_tile(slide, _tile(each.rect_l0), plan.reading) for each in chosen]
+        reads = [read_tile(slide, Tile(0, each.rect_l0, 1.0, 0.0), plan.reading) for each in chosen]
         rows = [i for i, read in enumerate(reads) if read.pixels is not None]
         if not rows:
             raise UsageError("None of the file's tiles can be read from this slide. Was it made from another one?")
@@ -151,6 +151,12 @@ def compare_with_expected(scorer: Scorer, path: Path, expected: Path, settings: 
             rects = [chosen[rows[i]].rect_l0 for i in most]
             tried = _try(hypotheses(bundle, plan), engine, bundle, slide, rects, theirs[most])
     grid = {tile.rect_l0 for tile in plan.tiles}
+    remarks: list[str] = []
+    side_um = float(np.median([each.rect_l0.width for each in chosen])) * plan.scale.scale.x_um
+    if abs(side_um - plan.geometry.tile_um) > 0.02 * plan.geometry.tile_um:
+        remarks.append(f"Your tiles are {side_um:.0f} µm wide; the model was made for {plan.geometry.tile_um:.0f} µm.")
+    if len(rows) < len(reads):
+        remarks.append(f"{len(reads) - len(rows)} of your tiles cannot be read here.")
     return Comparison(
         classes=bundle.card.classes,
         given=len(given),
@@ -158,7 +164,7 @@ def compare_with_expected(scorer: Scorer, path: Path, expected: Path, settings: 
         on_grid=sum(chosen[i].rect_l0 in grid for i in rows),
         mean_dp=float(dp.mean()),
         max_dp=float(dp.max()),
-        remarks=tuple(_remarks(plan, chosen, len(reads) - len(rows))),
+        remarks=tuple(remarks),
         worst=tuple(worst),
         before=float(dp[most].mean()),
         tried=tried,
@@ -203,10 +209,6 @@ def _row(row: Mapping[str, str], number: int, classes: Sequence[str]) -> Expecte
     return ExpectedTile(RectPx(x, y, width, height), tuple(probabilities))
 
 
-def _tile(rect_l0: RectPx) -> Tile:
-    return Tile(0, rect_l0, 1.0, 0.0)
-
-
 def _probabilities(bundle: Bundle, outputs: Outputs) -> Array:
     """Probabilities for an unknown patient."""
     unknown = one_hot(Patient(), bundle.card.patient_fields)
@@ -232,14 +234,3 @@ def _try(
         ours = _probabilities(bundle, (candidate.engine or engine).infer(tiles))
         found.append(Tried(candidate.name, float(np.abs(ours - theirs[rows]).mean())))
     return tuple(sorted(found, key=lambda each: each.mean_dp))
-
-
-def _remarks(plan: SlidePlan, chosen: Sequence[ExpectedTile], unread: int) -> list[str]:
-    """Remarks that help to read the numbers."""
-    remarks: list[str] = []
-    side_um = float(np.median([each.rect_l0.width for each in chosen])) * plan.scale.scale.x_um
-    if abs(side_um - plan.geometry.tile_um) > 0.02 * plan.geometry.tile_um:
-        remarks.append(f"Your tiles are {side_um:.0f} µm wide; the model was made for {plan.geometry.tile_um:.0f} µm.")
-    if unread:
-        remarks.append(f"{unread} of your tiles cannot be read here.")
-    return remarks

@@ -55,7 +55,21 @@ class Hypothesis:
 def hypotheses(bundle: Bundle, plan: SlidePlan) -> list[Hypothesis]:
     """All hypotheses: channels, normalisation, resize, half-tile shifts, pyramid levels, swapped axes."""
     reading = plan.reading
-    return [*_inputs(bundle, reading), *_resizes(bundle, reading), *_shifts(reading), *_levels(bundle, plan)]
+    filters = [
+        (name, resample)
+        for name, resample in FILTERS.items()
+        if resample != Image.Resampling.BILINEAR or bundle.card.resize != "pillow-bilinear"
+    ]
+    return [
+        *_inputs(bundle, reading),
+        *(Hypothesis(f"another resize ({name})", _resized(reading, resample)) for name, resample in filters),
+        Hypothesis("another resize (bilinear without antialiasing, as OpenCV and torch do)", _resized(reading, None)),
+        *(
+            Hypothesis(f"half-tile shift (your tiles lie half a tile further {words})", _shifted(reading, *by))
+            for by, words in SHIFTS.items()
+        ),
+        *_levels(bundle, plan),
+    ]
 
 
 def _inputs(bundle: Bundle, plan: ReadPlan) -> Iterator[Hypothesis]:
@@ -71,18 +85,6 @@ def _inputs(bundle: Bundle, plan: ReadPlan) -> Iterator[Hypothesis]:
                 continue
         yield Hypothesis(mistake.name, _changed(plan, mistake.pixels), engine)
     yield Hypothesis("x and y swapped (tiles transposed)", _changed(plan, lambda tile: tile.transpose(1, 0, 2)))
-
-
-def _resizes(bundle: Bundle, plan: ReadPlan) -> Iterator[Hypothesis]:
-    for name, resample in FILTERS.items():
-        if resample != Image.Resampling.BILINEAR or bundle.card.resize != "pillow-bilinear":
-            yield Hypothesis(f"another resize ({name})", _resized(plan, _by(resample)))
-    yield Hypothesis("another resize (bilinear without antialiasing, as OpenCV and torch do)", _resized(plan, _sampled))
-
-
-def _shifts(plan: ReadPlan) -> Iterator[Hypothesis]:
-    for (across, down), words in SHIFTS.items():
-        yield Hypothesis(f"half-tile shift (your tiles lie half a tile further {words})", _shifted(plan, across, down))
 
 
 def _levels(bundle: Bundle, plan: SlidePlan) -> Iterator[Hypothesis]:
@@ -119,12 +121,12 @@ def _shifted(plan: ReadPlan, across: int, down: int) -> Read:
     return read
 
 
-Box = tuple[float, float, float, float]
-Resize = Callable[[Image.Image, Box, int], Image.Image]
+def _resized(plan: ReadPlan, resample: Image.Resampling | None) -> Read:
+    """Tiles whose region is read in one piece and resized in one step by Pillow's filter.
 
-
-def _resized(plan: ReadPlan, resize: Resize) -> Read:
-    """Tiles whose region is read in one piece and resized in one step."""
+    None: bilinear interpolation at the centres of the output's pixels, without antialiasing.
+    """
+    size = (plan.tile_px, plan.tile_px)
 
     def read(reader: Slide, rect_l0: RectPx) -> Rgb | None:
         left, top, right, bottom = (
@@ -137,20 +139,12 @@ def _resized(plan: ReadPlan, resize: Resize) -> Read:
         pixels = reader.read_rgb(plan.level, region)
         if pixels is None:
             return None
-        image = resize(Image.fromarray(pixels.pixels), (left - x, top - y, right - x, bottom - y), plan.tile_px)
-        return np.array(image)
+        image = Image.fromarray(pixels.pixels)
+        box = left - x, top - y, right - x, bottom - y
+        if resample is not None:
+            return np.array(image.resize(size, resample, box=box))
+        across, down = (box[2] - box[0]) / plan.tile_px, (box[3] - box[1]) / plan.tile_px
+        affine = (across, 0.0, box[0], 0.0, down, box[1])
+        return np.array(image.transform(size, Image.Transform.AFFINE, affine, Image.Resampling.BILINEAR))
 
     return read
-
-
-def _by(resample: Image.Resampling) -> Resize:
-    return lambda image, box, px: image.resize((px, px), resample, box=box)
-
-
-def _sampled(image: Image.Image, box: Box, px: int) -> Image.Image:
-    """Bilinear interpolation at the centres of the output's pixels, without antialiasing."""
-    left, top, right, bottom = box
-    across, down = (right - left) / px, (bottom - top) / px
-    return image.transform(
-        (px, px), Image.Transform.AFFINE, (across, 0.0, left, 0.0, down, top), Image.Resampling.BILINEAR
-    )

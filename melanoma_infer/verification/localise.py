@@ -10,7 +10,6 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -111,7 +110,11 @@ def first_unlike(
     import onnx
 
     stages = stages_of(onnx.load_model_from_string(bundle.graphs["fp32"]).graph)
-    errors = [(one, _relative_error(one.array, two.array)) for one, two in paired(reference, other)]
+    errors: list[tuple[Value, float]] = []
+    for one, two in paired(reference, other):
+        squares = (np.square(one.array, dtype=np.float64), np.square(one.array - np.asarray(two.array, np.float64)))
+        scale, difference = (float(np.sqrt(np.mean(each))) for each in squares)
+        errors.append((one, difference / max(scale, 1e-6)))
     for value, error in errors:
         if not error <= TOLERANCES[precision]:
             return FirstDifference(stages[value.name], f"{value.op} {value.name}")
@@ -123,12 +126,6 @@ def first_unlike(
         f"accumulated rounding, no single fault; largest in {worst.op} {worst.name}: {error:.1%} of its RMS "
         f"({STAGES[stages[worst.name]]})",
     )
-
-
-def _relative_error(one: NDArray[Any], other: NDArray[Any]) -> float:
-    """Root mean square of the difference over that of the first."""
-    scale = float(np.sqrt(np.mean(np.square(one, dtype=np.float64))))
-    return float(np.sqrt(np.mean(np.square(one - np.asarray(other, np.float64))))) / max(scale, 1e-6)
 
 
 def paired(reference: Sequence[Value], other: Sequence[Value]) -> Iterator[tuple[Value, Value]]:

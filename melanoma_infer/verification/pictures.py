@@ -7,8 +7,6 @@ import io
 from html import escape
 from pathlib import Path
 
-import numpy as np
-from numpy.typing import NDArray
 from PIL import Image
 
 from melanoma_infer.errors import OutputError
@@ -29,9 +27,13 @@ def write_pictures(out: Path, found: Comparison) -> Path:
     """
     try:
         out.mkdir(parents=True, exist_ok=True)
-        pictures = [_png(each.pixels) for each in found.worst]
-        for number, picture in enumerate(pictures, start=1):
-            (out / f"worst-{number}.png").write_bytes(picture)
+        pictures: list[bytes] = []
+        for number, each in enumerate(found.worst, start=1):
+            image = Image.fromarray(each.pixels)
+            image.thumbnail((SIDE_MAX, SIDE_MAX))
+            image.save(buffer := io.BytesIO(), "PNG")
+            pictures.append(buffer.getvalue())
+            (out / f"worst-{number}.png").write_bytes(pictures[-1])
         page = out / PAGE
         page.write_text(_page(found, pictures), encoding="utf-8")
     except OSError as error:
@@ -70,11 +72,3 @@ def _figure(found: Comparison, each: SideBySide, picture: bytes) -> str:
         f"<figcaption>l0 {rect.x}, {rect.y}; {rect.width} × {rect.height} px"
         f"<table><tr><th>class<th>toolkit<th>yours{rows}</table></figcaption></figure>"
     )
-
-
-def _png(pixels: NDArray[np.uint8]) -> bytes:
-    image = Image.fromarray(pixels)
-    image.thumbnail((SIDE_MAX, SIDE_MAX))
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()

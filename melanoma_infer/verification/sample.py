@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import SlideUnreadableError
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.phantom.draw import draw
-from melanoma_infer.phantom.scene import Scene, make_scene
+from melanoma_infer.phantom.scene import make_scene
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
 from melanoma_infer.tiles.plan import plan_slide
@@ -61,7 +61,9 @@ def slide_sample(bundle: Bundle, path: Path, settings: Settings, *, threads: int
     """
     with open_slide(path) as slide:
         plan = plan_slide(slide, bundle.card, settings)
-        chosen = [plan.tiles[i] for i in _evenly(len(plan.tiles), SLIDE_TILES_MAX)]
+        count = len(plan.tiles)
+        evenly = {int(i) for i in np.linspace(0, count - 1, min(count, SLIDE_TILES_MAX))}
+        chosen = [plan.tiles[i] for i in sorted(evenly)]
         with read_tiles(slide, plan, tiles=chosen, threads=threads) as reads:
             pixels = [read.pixels for read in reads if read.pixels is not None]
     if not pixels:
@@ -81,23 +83,17 @@ def _sample(bundle: Bundle, parts: Sequence[tuple[NDArray[np.uint8], float]], on
 
 
 def _drawn(card: ModelCard, number: int) -> tuple[NDArray[np.uint8], float]:
-    """Six tiles of a drawn slide along its section, and the area of one."""
+    """Six tiles of a drawn slide along its section, and the area of one.
+
+    They are centred alternately above and below the middle line of the section.
+    """
     scene = make_scene(SEED + number, "none" if number % 2 else "melanoma", SLIDE_UM)
     side_um = min(card.tile_side_um, SLIDE_UM[1] / 2, SLIDE_UM[1] / 2 if number % 4 < 2 else FINE_UM)
     um_per_px = side_um / card.tile_px
-    corners = _along_section(scene, side_um)
-    rects = [RectPx(round(x / um_per_px), round(y / um_per_px), card.tile_px, card.tile_px) for x, y in corners]
-    return np.stack([draw(scene, rect, um_per_px) for rect in rects]), (side_um / 1000) ** 2
-
-
-def _along_section(scene: Scene, side_um: float) -> Iterator[tuple[float, float]]:
-    """Upper left corners in µm of tiles centred along the section, alternately above and below its middle line."""
-    skin = scene.skin
+    skin, rects = scene.skin, []
     for i in range(TILES_A_SLIDE):
         along = skin.left_um + (i + 0.5) / TILES_A_SLIDE * (skin.right_um - skin.left_um)
         down = skin.top_um + (0.25, 0.6)[i % 2] * skin.thickness_um
-        yield max(0.0, along - side_um / 2), max(0.0, down - side_um / 2)
-
-
-def _evenly(count: int, wanted: int) -> list[int]:
-    return sorted({int(i) for i in np.linspace(0, count - 1, min(count, wanted))}) if count else []
+        x, y = (max(0.0, middle - side_um / 2) for middle in (along, down))
+        rects.append(RectPx(round(x / um_per_px), round(y / um_per_px), card.tile_px, card.tile_px))
+    return np.stack([draw(scene, rect, um_per_px) for rect in rects]), (side_um / 1000) ** 2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import takewhile
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -35,11 +36,19 @@ def stages_of(graph: onnx.GraphProto) -> dict[str, Stage]:
     """
     outputs = {value.name for value in graph.output}
     made = {name: node for node in graph.node for name in node.output if name}
-    start = _input_values(graph)
+    stored = {tensor.name for tensor in graph.initializer}
+    start = {value.name for value in graph.input if value.name not in stored}
+    for node in graph.node:
+        if node.op_type in POINTWISE and start.intersection(node.input):
+            start.update(node.output)
     leads = {name: _ancestors(made, [name]) for name in outputs}
     elsewhere = _ancestors(made, outputs - {"attention"}, closed={"attention"})
     without_depth = _ancestors(made, outputs - {"depth_mm"}, closed={"depth_mm"})
-    backbone = (leads["attention"] & elsewhere) if "attention" in leads else _before_head(graph, leads["probabilities"])
+    if "attention" in leads:
+        backbone = leads["attention"] & elsewhere
+    else:
+        before_head = takewhile(lambda node: node.op_type not in ("Gemm", "MatMul"), graph.node)
+        backbone = leads["probabilities"].intersection(name for node in before_head for name in node.output)
     stages: dict[str, Stage] = {}
     for name in made:
         if name in start:
@@ -73,24 +82,3 @@ def _ancestors(
             found.add(name)
             waiting.extend(made[name].input)
     return frozenset(found)
-
-
-def _input_values(graph: onnx.GraphProto) -> frozenset[str]:
-    """The values that follow from the tiles by pointwise operators alone."""
-    stored = {tensor.name for tensor in graph.initializer}
-    found = {value.name for value in graph.input if value.name not in stored}
-    first = set(found)
-    for node in graph.node:
-        if node.op_type in POINTWISE and any(name in found for name in node.input):
-            found.update(node.output)
-    return frozenset(found - first)
-
-
-def _before_head(graph: onnx.GraphProto, leading: frozenset[str]) -> frozenset[str]:
-    """The values before the first fully connected layer that the probabilities depend on."""
-    names: set[str] = set()
-    for node in graph.node:
-        if node.op_type in ("Gemm", "MatMul"):
-            break
-        names.update(node.output)
-    return leading & names

@@ -8,9 +8,10 @@ the next step of its stage is found, or the block that contains it.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,8 +56,16 @@ def recording(net: nn.Module) -> Iterator[list[Step]]:
 
     Names are those of `net.named_modules()`; the output of `net` itself has the name "".
     """
+    import torch
+
     steps: list[Step] = []
-    hooks = [module.register_forward_hook(_recorder(name, steps)) for name, module in net.named_modules()]
+
+    def record(name: str, _module: Any, _inputs: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor) and output.is_floating_point():
+            # Copied, because an in-place ReLU overwrites the output of the layer before it.
+            steps.append(Step(name, output.detach().float().numpy().copy()))
+
+    hooks = [module.register_forward_hook(partial(record, name)) for name, module in net.named_modules()]
     try:
         yield steps
     finally:
@@ -64,23 +73,16 @@ def recording(net: nn.Module) -> Iterator[list[Step]]:
             hook.remove()
 
 
-def _recorder(name: str, steps: list[Step]) -> Callable[[Any, Any, Any], None]:
-    import torch
-
-    def record(_module: Any, _inputs: Any, output: Any) -> None:
-        if isinstance(output, torch.Tensor) and output.is_floating_point():
-            # Copied, because an in-place ReLU overwrites the output of the layer before it.
-            steps.append(Step(name, output.detach().float().numpy().copy()))
-
-    return record
-
-
 def first_missing(steps: Sequence[Step], values: Sequence[NDArray[np.float32]]) -> FirstMissing:
     """Search the values of a graph for the steps, in order, and return the first that is not among them."""
     by_size: defaultdict[int, list[NDArray[np.float32]]] = defaultdict(list)
     for value in values:
         by_size[value.size].append(value)
-    found = [any(_same(step.value, value) for value in by_size[step.value.size]) for step in steps]
+    found: list[bool] = []
+    for step in steps:
+        within = TOLERANCE * np.abs(step.value).max(initial=0.0) + FLOOR
+        same_size = by_size[step.value.size] if step.value.size else []
+        found.append(any(np.abs(step.value.ravel() - value.ravel()).max() <= within for value in same_size))
     complete = [step.name for step, there in zip(steps, found, strict=True) if there]
     for i, step in enumerate(steps):
         fused = i + 1 < len(steps) and found[i + 1] and steps[i + 1].stage == step.stage
@@ -88,9 +90,3 @@ def first_missing(steps: Sequence[Step], values: Sequence[NDArray[np.float32]]) 
             before = [each for each, there in zip(steps[:i], found, strict=False) if there]
             return FirstMissing(before[-1] if before else None, step)
     return FirstMissing(steps[-1] if steps else None, None)
-
-
-def _same(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
-    return one.size > 0 and bool(
-        np.abs(one.reshape(-1) - other.reshape(-1)).max() <= TOLERANCE * np.abs(one).max() + FLOOR
-    )

@@ -6,7 +6,7 @@ must first agree with the sealed golden outputs; if neither does, the golden out
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, get_args
 
@@ -91,7 +91,9 @@ class Verifier:
         reference = self._reference(answers)
         rows: list[MeasuredParity] = []
         unavailable: list[Unavailable] = []
-        for pair in _with_refuted(pairs, answers, reference):
+        # References that were rejected because they disagree with the golden outputs come first.
+        refuted = [pair for pair, answer in answers.items() if pair != reference.pair and not answer.unavailable]
+        for pair in dict.fromkeys([*refuted, *pairs]):
             answer = answers[pair] if pair in answers else self._infer(pair)
             if answer.unavailable:
                 unavailable.append(Unavailable(*pair, answer.unavailable))
@@ -99,7 +101,13 @@ class Verifier:
                 rows.append(self._row(pair, answer, reference))
         if not rows:
             raise EngineUnavailableError("Nothing could be verified. " + " ".join(each.why for each in unavailable))
-        kept = self._keep(rows)
+        kept = True
+        try:
+            for row in rows:
+                keep(self.bundle, row, self.device)
+        except OutputError as error:
+            self.tell(f"The table was not stored. {error}")
+            kept = False
         return Verification(reference.name, reference.sample.on, tuple(rows), tuple(unavailable), kept)
 
     def _infer(self, pair: Pair, tiles: NDArray[np.uint8] | None = None, *, task: str = "infer") -> EngineAnswer:
@@ -136,7 +144,19 @@ class Verifier:
 
     def _row(self, pair: Pair, answer: EngineAnswer, reference: _Reference) -> MeasuredParity:
         """One row of the table."""
-        row = self._empty_row(pair, answer, reference)
+        numerics = answer.numerics or Numerics(pair[0], "", pair[1], self.device or "")
+        row = MeasuredParity(
+            engine=pair[0],
+            precision=pair[1],
+            version=numerics.version,
+            device=numerics.device,
+            reference=GOLDEN if pair == reference.pair else reference.name,
+            on=reference.sample.on,
+            tiles=len(reference.sample.tiles),
+            slides=len(reference.sample.slides),
+            passed=False,
+            seconds=round(answer.seconds, 3),
+        )
         if answer.outputs is None:
             return row.model_copy(update={"why": answer.failure, "stage": STAGES["run"]})
         broken = first_non_finite(answer.outputs)
@@ -159,21 +179,6 @@ class Verifier:
             update |= {"stage": STAGES[where.stage] if where.stage else None, "stage_detail": where.detail}
         return row.model_copy(update=update)
 
-    def _empty_row(self, pair: Pair, answer: EngineAnswer, reference: _Reference) -> MeasuredParity:
-        numerics = answer.numerics or Numerics(pair[0], "", pair[1], self.device or "")
-        return MeasuredParity(
-            engine=pair[0],
-            precision=pair[1],
-            version=numerics.version,
-            device=numerics.device,
-            reference=GOLDEN if pair == reference.pair else reference.name,
-            on=reference.sample.on,
-            tiles=len(reference.sample.tiles),
-            slides=len(reference.sample.slides),
-            passed=False,
-            seconds=round(answer.seconds, 3),
-        )
-
     def _localised(
         self, pair: Pair, outputs: Outputs, reference: _Reference, failures: Sequence[Excess]
     ) -> FirstDifference:
@@ -185,15 +190,6 @@ class Verifier:
         if answer.facts.get("detail"):
             return FirstDifference(**answer.facts)
         return told_by_outputs([OUTPUT_OF[each.name] for each in failures], self.bundle.card.outputs)
-
-    def _keep(self, rows: Iterable[MeasuredParity]) -> bool:
-        try:
-            for row in rows:
-                keep(self.bundle, row, self.device)
-        except OutputError as error:
-            self.tell(f"The table was not stored. {error}")
-            return False
-        return True
 
 
 @dataclass(frozen=True)
@@ -216,22 +212,11 @@ def wanted_pairs(bundle: Bundle, engines: Sequence[str] = (), precisions: Sequen
     for asked, names, what in ((engines, tuple(MODULES), "engine"), (precisions, known, "precision")):
         if unknown := [name for name in asked if name not in names]:
             raise UsageError(f"There is no {what} {unknown[0]!r}. Choose from {', '.join(names)}.")
-    pairs = [
-        (engine, precision)
-        for engine in (engines or MODULES)
-        for precision in known
-        if precision in (precisions or _possible(bundle, engine))
-    ]
-    return list(dict.fromkeys(pairs))
-
-
-def _possible(bundle: Bundle, engine: str) -> tuple[Precision, ...]:
-    if engine in FROM_WEIGHTS:
-        return FROM_WEIGHTS[engine] if bundle.weights is not None else ()
-    return (*bundle.precisions, "bf16") if engine == "openvino" else bundle.precisions
-
-
-def _with_refuted(pairs: Sequence[Pair], answers: Mapping[Pair, EngineAnswer], reference: _Reference) -> list[Pair]:
-    """The pairs asked for, preceded by references that were rejected because they disagree with the golden outputs."""
-    refuted = [pair for pair, answer in answers.items() if pair != reference.pair and not answer.unavailable]
-    return list(dict.fromkeys([*refuted, *pairs]))
+    pairs: dict[Pair, None] = {}
+    for engine in engines or MODULES:
+        if engine in FROM_WEIGHTS:
+            possible = FROM_WEIGHTS[engine] if bundle.weights is not None else ()
+        else:
+            possible = (*bundle.precisions, "bf16") if engine == "openvino" else bundle.precisions
+        pairs |= dict.fromkeys((engine, each) for each in known if each in (precisions or possible))
+    return list(pairs)

@@ -37,7 +37,15 @@ def convert(statement: Statement, registers: Registers) -> list[Step]:
     converter = _converter(statement, set(rest), to, of)
     target, value = statement.operands
     row, out = registers.low(value, dtype_of(of)), registers.target(target)
-    return registers.assign(statement, lambda: _widened(converter(row), out.dtype), out)
+
+    def bits() -> Row:
+        # A narrow integer is extended by its sign, or by zeros.
+        values = converter(row)
+        if values.dtype.itemsize < out.itemsize:
+            values = values.astype(f"{values.dtype.kind}{out.itemsize}")
+        return values.view(UNSIGNED[8 * out.itemsize])
+
+    return registers.assign(statement, bits, out)
 
 
 def _packed(statement: Statement, registers: Registers, to: str) -> list[Step]:
@@ -92,10 +100,3 @@ def _cast(target: np.dtype[Any], values: Row) -> Row:
 def float16_bits(values: Row) -> Row:
     """The nearest float16 of each float32, as uint16."""
     return values.astype(np.float16).view(np.uint16)
-
-
-def _widened(values: Row, register: np.dtype[Any]) -> Row:
-    """The bits of a register with the values; a narrow integer is extended by its sign, or by zeros."""
-    if values.dtype.itemsize < register.itemsize:
-        values = values.astype(f"{values.dtype.kind}{register.itemsize}")
-    return values.view(UNSIGNED[8 * register.itemsize])

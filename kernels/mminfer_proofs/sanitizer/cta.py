@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
@@ -14,7 +13,7 @@ from mminfer_proofs.sanitizer import arithmetic, memory, tensor_core
 from mminfer_proofs.sanitizer.conversion import convert
 from mminfer_proofs.sanitizer.memory import Memories
 from mminfer_proofs.sanitizer.ptx import Program, Statement
-from mminfer_proofs.sanitizer.registers import Row, Step
+from mminfer_proofs.sanitizer.registers import Step
 from mminfer_proofs.sanitizer.warp import converged, reduce, shuffle
 
 OF_REGISTERS: Mapping[str, arithmetic.Builder] = {
@@ -94,7 +93,12 @@ class Machine:
             KernelFault: unsupported: the instruction or its operands are unknown.
         """
         if statement.head in ("bar", "barrier"):
-            return self._barrier(statement)
+            match statement.modifiers, statement.operands:
+                case ("warp", "sync"), _:
+                    return converged(statement, self._memories.registers, lambda: None)
+                case ((("sync",) | ("sync", "aligned")), ("0",)):
+                    return converged(statement, self._memories.registers, self._synchronise)
+            raise KernelFault(f"unsupported: {statement}: a barrier of a part of the CTA.")
         try:
             if statement.head in OF_REGISTERS:
                 return OF_REGISTERS[statement.head](statement, self._memories.registers)
@@ -103,13 +107,6 @@ class Machine:
             raise fault if str(statement) in str(fault) else KernelFault(f"{fault} In {statement}.") from None
         except (KeyError, ValueError, IndexError):
             raise KernelFault(f"unsupported: {statement}.") from None
-
-    def _barrier(self, statement: Statement) -> list[Step]:
-        if statement.modifiers == ("warp", "sync"):
-            return converged(statement, self._memories.registers, lambda: None)
-        if statement.modifiers not in (("sync",), ("sync", "aligned")) or statement.operands != ("0",):
-            raise KernelFault(f"unsupported: {statement}: a barrier of a part of the CTA.")
-        return converged(statement, self._memories.registers, self._synchronise)
 
     def _synchronise(self) -> None:
         self._memories.arena.synchronise()
@@ -123,18 +120,18 @@ class Machine:
         prelude, mask = self._memories.registers.mask(statement.guard)
         if mask is None:
             return lambda: target
-        return partial(_decide, statement, prelude, mask, target, otherwise)
 
+        def decide() -> int:
+            for step in prelude:
+                step()
+            taken = int(np.count_nonzero(mask))
+            if 0 < taken < mask.size:
+                first = int(np.flatnonzero(mask)[0])
+                who = f"{taken} of {mask.size} threads, thread {first} the first, go one way"
+                raise KernelFault(f"synccheck: divergent: {who} in {statement}.")
+            return target if taken else otherwise
 
-def _decide(statement: Statement, prelude: list[Step], mask: Row, target: int, otherwise: int) -> int:
-    for step in prelude:
-        step()
-    taken = int(np.count_nonzero(mask))
-    if 0 < taken < mask.size:
-        first = int(np.flatnonzero(mask)[0])
-        who = f"{taken} of {mask.size} threads, thread {first} the first, go one way"
-        raise KernelFault(f"synccheck: divergent: {who} in {statement}.")
-    return target if taken else otherwise
+        return decide
 
 
 def _label(program: Program, statement: Statement) -> str:

@@ -13,7 +13,7 @@ from mminfer_proofs.sanitizer.arena import Arena
 from mminfer_proofs.sanitizer.costs import Costs
 from mminfer_proofs.sanitizer.cta import Machine
 from mminfer_proofs.sanitizer.memory import Memories
-from mminfer_proofs.sanitizer.ptx import Program, parse
+from mminfer_proofs.sanitizer.ptx import parse
 from mminfer_proofs.sanitizer.registers import Registers
 from mminfer_proofs.sanitizer.shared import Shared
 
@@ -87,7 +87,13 @@ def execute(
     global_memory.refuse_unknown(arrays, stored)
     costs = Costs()
     arena = Arena(arrays, stored, costs, races=races)
-    values = _parameters(program, arguments, arena, far.back_bytes if far else {})
+    if len(arguments) > len(program.parameters):
+        raise KernelFault(f"unsupported: {len(arguments)} arguments for {len(program.parameters)} parameters.")
+    # Triton adds pointers to scratch memory after the arguments, which are 0.
+    values = dict.fromkeys(program.parameters, 0)
+    back_bytes = far.back_bytes if far else {}
+    for parameter, (name, value) in zip(program.parameters, arguments.items(), strict=False):
+        values[parameter] = value if isinstance(value, int) else arena.address(name) - back_bytes.get(name, 0)
     shared = Shared(shared_bytes, costs, races=races)
     programs = ((x, y, z) for z, y, x in product(*(range(size) for size in reversed(grid))))
     machine = Machine(program, Memories(Registers(program, grid), arena, shared, values))
@@ -105,17 +111,3 @@ def execute(
         disagreements=costs.disagreements,
         unwritten=global_memory.unwritten(arena),
     )
-
-
-def _parameters(
-    program: Program, arguments: Mapping[str, Array | int], arena: Arena, back_bytes: Mapping[str, int]
-) -> dict[str, int]:
-    """The value of every parameter; Triton adds pointers to scratch memory after the arguments, which are 0."""
-    if len(arguments) > len(program.parameters):
-        raise KernelFault(f"unsupported: {len(arguments)} arguments for {len(program.parameters)} parameters.")
-    values = [
-        value if isinstance(value, int) else arena.address(name) - back_bytes.get(name, 0)
-        for name, value in arguments.items()
-    ]
-    added = [0] * (len(program.parameters) - len(values))
-    return dict(zip(program.parameters, values + added, strict=True))

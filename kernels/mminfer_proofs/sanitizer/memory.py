@@ -88,7 +88,12 @@ def load(statement: Statement, memories: Memories) -> list[Step]:
     space, access = _access(statement)
     target, source = statement.operands
     if space == "param":
-        return _load_parameter(statement, memories)
+        if not isinstance(source, Address) or source.base not in memories.parameters or source.offset:
+            raise KernelFault(f"unsupported: {statement}.")
+        dtype = dtype_of(statement.modifiers[-1])
+        bits = memories.parameters[source.base] % (1 << 8 * dtype.itemsize)
+        parameter = np.full(memories.registers.threads, bits, f"u{dtype.itemsize}")
+        return memories.registers.assign(statement, lambda: parameter, memories.registers.target(target))
     names = _names(target, access)
     columns = [(index, memories.registers.target(name)) for index, name in enumerate(names) if name != "_"]
     address = pointer(memories, source, space)
@@ -105,16 +110,6 @@ def load(statement: Statement, memories: Memories) -> list[Step]:
                 row[where] = values[:, index].astype(f"i{row.itemsize}") if signed else values[:, index]
 
     return [*prelude, run]
-
-
-def _load_parameter(statement: Statement, memories: Memories) -> list[Step]:
-    target, source = statement.operands
-    if not isinstance(source, Address) or source.base not in memories.parameters or source.offset:
-        raise KernelFault(f"unsupported: {statement}.")
-    dtype = dtype_of(statement.modifiers[-1])
-    bits = memories.parameters[source.base] % (1 << 8 * dtype.itemsize)
-    row = np.full(memories.registers.threads, bits, f"u{dtype.itemsize}")
-    return memories.registers.assign(statement, lambda: row, memories.registers.target(target))
 
 
 def store(statement: Statement, memories: Memories) -> list[Step]:

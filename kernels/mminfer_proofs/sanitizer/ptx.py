@@ -66,6 +66,7 @@ class Program:
 
 WIDTHS = {"pred": 1}
 DIRECTIVES = (".loc", ".reg", ".pragma", ".file", ".section")
+DECLARED = re.compile(r"\.reg\s+\.(pred|[bsuf]\d+)\s+(%?\w+)(?:<\d+>)?\s*;")
 OUTER_COMMA = re.compile(r",(?![^{\[]*[}\]])")
 """A comma outside braces and brackets."""
 STATEMENT = re.compile(r"(?:@(!?)(%\w+)\s+)?([a-z]\w*)((?:\.[\w:]+)*)\s*(.*)", re.DOTALL)
@@ -94,7 +95,8 @@ def parse(ptx: str) -> Program:
             re.findall(r"\.param\s[^\n]*?(\w+)\s*(?=,|\n|\))", head[head.index("(") : head.index(")") + 1])
         ),
         threads=int(threads.group(1)),
-        widths=_widths(body),
+        # From declarations such as `.reg .b32 %r<99>;`.
+        widths={name: WIDTHS.get(kind) or int(kind[1:]) for kind, name in DECLARED.findall(body)},
         shared_symbol=shared.group(1) if shared else "",
         statements=statements,
         labels=labels,
@@ -117,12 +119,6 @@ def _entry(ptx: str) -> tuple[str, str]:
 
 def _without_comments(text: str) -> str:
     return re.sub(r"//[^\n]*", "", text)
-
-
-def _widths(body: str) -> dict[str, int]:
-    """Bits by the beginning of a register's name, from declarations such as `.reg .b32 %r<99>;`."""
-    declared = re.findall(r"\.reg\s+\.(pred|[bsuf]\d+)\s+(%?\w+)(?:<\d+>)?\s*;", body)
-    return {name: WIDTHS.get(kind) or int(kind[1:]) for kind, name in declared}
 
 
 def _statements(body: str) -> tuple[tuple[Statement, ...], dict[str, int]]:

@@ -69,7 +69,10 @@ class Registers:
         if not isinstance(operand, str):
             raise KernelFault(f"unsupported: the operand {operand} as a number.")
         if not operand.startswith("%"):
-            return self._constant(operand, kind)
+            if (operand, kind) not in self._constants:
+                constant = np.full(self.threads, self._number(operand, kind), UNSIGNED[8 * kind.itemsize])
+                self._constants[operand, kind] = (constant != 0) if kind.kind == "b" else constant.view(kind)
+            return self._constants[operand, kind]
         row = self._special.get(operand)
         row = self.target(operand) if row is None else row
         return self._as(row, operand, kind)
@@ -85,7 +88,14 @@ class Registers:
         if operand == "_":
             return np.zeros(self.threads, dtype or np.uint32)
         if operand not in self._rows:
-            self._rows[operand] = self._new(operand)
+            width = self._program.widths.get(operand.rstrip("0123456789")) or self._program.widths.get(operand)
+            if width not in UNSIGNED:
+                raise KernelFault(f"unsupported: the register {operand}, of {width} bits.")
+            if width == 1:
+                self._rows[operand] = np.zeros(self.threads, bool)
+            else:
+                bits = np.full(self.threads * width // 8, UNTOUCHED, np.uint8)
+                self._rows[operand] = bits.view(UNSIGNED[width])
         row = self._rows[operand]
         return row if dtype is None else self._as(row, operand, np.dtype(dtype))
 
@@ -121,24 +131,10 @@ class Registers:
         where = True if mask is None else mask
         return [*prelude, lambda: np.copyto(out, value(), where=where)]
 
-    def _new(self, name: str) -> Row:
-        width = self._program.widths.get(name.rstrip("0123456789")) or self._program.widths.get(name)
-        if width not in UNSIGNED:
-            raise KernelFault(f"unsupported: the register {name}, of {width} bits.")
-        if width == 1:
-            return np.zeros(self.threads, bool)
-        return np.full(self.threads * width // 8, UNTOUCHED, np.uint8).view(UNSIGNED[width])
-
     def _as(self, row: Row, name: str, kind: np.dtype[Any]) -> Row:
         if row.dtype.itemsize != kind.itemsize or (row.dtype.kind == "b") != (kind.kind == "b"):
             raise KernelFault(f"unsupported: {name}, {row.dtype.name}, taken for {kind.name}.")
         return row.view(kind)
-
-    def _constant(self, text: str, kind: np.dtype[Any]) -> Row:
-        if (text, kind) not in self._constants:
-            row = np.full(self.threads, self._number(text, kind), UNSIGNED[8 * kind.itemsize])
-            self._constants[text, kind] = (row != 0) if kind.kind == "b" else row.view(kind)
-        return self._constants[text, kind]
 
     def _number(self, text: str, kind: np.dtype[Any]) -> int:
         """The bits of a number in PTX; the shared memory begins at 0."""

@@ -12,7 +12,7 @@ from mminfer_proofs.errors import KernelFault
 from mminfer_proofs.sanitizer.access import Access, Array
 from mminfer_proofs.sanitizer.conversion import float32_of
 from mminfer_proofs.sanitizer.memory import Memories, pointer
-from mminfer_proofs.sanitizer.ptx import Operand, Statement
+from mminfer_proofs.sanitizer.ptx import Statement
 from mminfer_proofs.sanitizer.registers import Row, Step
 from mminfer_proofs.sanitizer.warp import WARP, converged
 
@@ -52,7 +52,12 @@ def multiply(statement: Statement, memories: Memories) -> list[Step]:
     shape = ("sync", "aligned", "m16n8k16", "row", "col", "f32", kind, kind, "f32")
     if statement.modifiers != shape or kind not in ("f16", "bf16"):
         raise KernelFault(f"unsupported: {statement}.")
-    target, left, right, start = (_rows(memories, operand) for operand in statement.operands)
+    fragments: list[list[Row]] = []
+    for operand in statement.operands:
+        if not isinstance(operand, tuple):
+            raise KernelFault(f"unsupported: the operand {operand} of mma.")
+        fragments.append([memories.registers.source(name, np.uint32) for name in operand])
+    target, left, right, start = fragments
     out, begin = ([row.view(np.float32) for row in rows] for rows in (target, start))
 
     def run() -> None:
@@ -64,12 +69,6 @@ def multiply(statement: Statement, memories: Memories) -> list[Step]:
             row[:] = total
 
     return converged(statement, memories.registers, run)
-
-
-def _rows(memories: Memories, operand: Operand) -> list[Row]:
-    if not isinstance(operand, tuple):
-        raise KernelFault(f"unsupported: the operand {operand} of mma.")
-    return [memories.registers.source(name, np.uint32) for name in operand]
 
 
 def _matrices(rows: list[Row], kind: str) -> Array:
