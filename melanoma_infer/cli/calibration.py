@@ -33,10 +33,11 @@ def calibration_tiles(slides: Sequence[Path], bundle: Bundle, tile_um: float | N
     from melanoma_infer.tiles.plan import plan_slide
     from melanoma_infer.tiles.reading import read_tiles
 
+    settings = checked_settings(None, tile_um=tile_um)
     pixels = []
     for path in slides:
         with open_slide(path) as slide:
-            plan = plan_slide(slide, bundle.card, checked_settings(None, tile_um=tile_um))
+            plan = plan_slide(slide, bundle.card, settings)
             wanted = min(max(1, TILES_MAX // len(slides)), len(plan.tiles))
             rows = sorted({int(row) for row in np.linspace(0, len(plan.tiles) - 1, wanted)})
             with read_tiles(slide, plan, tiles=[plan.tiles[row] for row in rows], threads=available_cores()) as reads:

@@ -346,7 +346,7 @@ def test_the_command_builds_an_engine_and_says_so(monkeypatch, tmp_path, capsys)
     run_mminfer(monkeypatch, "export", sealed, "--to", "tensorrt-rtx", "--precision", "fp32", "--target", "sm89,sm86")
     said = capsys.readouterr()
     assert said.out == "colours.fp32.sm86-sm89.engine\n"
-    assert "it was not run" in said.err
+    assert "not run" in said.err
     out = tmp_path / "b.engine"
     run_mminfer(monkeypatch, "export", sealed, "--to", "tensorrt-rtx", "--precision", "fp32", "--out", out, "--json")
     result = json.loads(capsys.readouterr().out)

@@ -335,11 +335,11 @@ def test_auto_takes_triton_where_it_gives_the_golden_outputs(demo, driver, monke
     choice = load_engine(demo)
     assert choice.engine.numerics.engine == ("triton" if taken else "openvino")
     if not taken:
-        assert choice.skipped[0] == f"triton: fp32 differs from the golden {changed} by more than the card's tolerance"
+        assert choice.skipped[0].startswith(f"triton: fp32 differs from the golden {changed}")
 
 
 @pytest.mark.parametrize("error", [MemoryExhaustedError("full"), GpuLostError("gone"), EngineUnavailableError("old")])
-def test_auto_passes_over_a_gpu_that_does_not_work_and_says_why(demo, driver, monkeypatch, error):
+def test_auto_skips_a_gpu_that_does_not_work_and_says_why(demo, driver, monkeypatch, error):
     def fails(*_):
         raise error
 
