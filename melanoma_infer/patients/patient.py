@@ -65,7 +65,11 @@ def strict_patient(given: Mapping[str, object], fields: Sequence[PatientField]) 
         if name in known:
             values[name] = _category(known[name], text)
         elif name != ULCERATION:
-            raise PatientValueError(_no_such_field(name, list(known)))
+            if not known:
+                raise PatientValueError("This model uses no patient data. Leave out the patient options.")
+            near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
+            hint = f"Did you mean {near[0]}?" if near else f"It has {', '.join(known)}."
+            raise PatientValueError(f"The model has no patient field of that name. {hint}")
     return Patient(values, ulceration)
 
 
@@ -144,32 +148,18 @@ def _category(card_field: PatientField, text: str) -> str:
 def _band(card_field: PatientField, text: str) -> str:
     """The band that holds a number, or an interval such as [34:36[ that lies in one band."""
     interval = _INTERVAL.fullmatch(text)
-    bounds = [_number(part) for part in (interval.groups() if interval else (text, text))]
+    try:
+        first, last = (float(part) for part in (interval.groups() if interval else (text, text)))
+    except ValueError:
+        first = last = math.nan
     highest = AGE_YEARS_MAX if card_field.name == AGE else math.inf
-    if any(bound is None or not 0 <= bound <= highest for bound in bounds):
+    if not all(math.isfinite(bound) and 0 <= bound <= highest for bound in (first, last)):
         limit = f" from 0 to {highest}" if highest < math.inf else ""
         raise PatientValueError(
             f"{card_field.name}: give a number{limit}, one of {', '.join(card_field.values)}, or {UNKNOWN}."
         )
-    first, last = (bound for bound in bounds if bound is not None)
     low = bisect.bisect_right(card_field.edges or (), first)
     # [38:40[ ends below 40.
     ends_below = interval is not None and text.endswith("[")
     high = (bisect.bisect_left if ends_below else bisect.bisect_right)(card_field.edges or (), last)
     return card_field.values[low] if low == high else UNKNOWN
-
-
-def _number(text: str | None) -> float | None:
-    try:
-        value = float(text or "")
-    except ValueError:
-        return None
-    return value if math.isfinite(value) else None
-
-
-def _no_such_field(name: str, known: list[str]) -> str:
-    if not known:
-        return "This model uses no patient data. Leave out the patient options."
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-    hint = f"Did you mean {near[0]}?" if near else f"It has {', '.join(known)}."
-    return f"The model has no patient field of that name. {hint}"

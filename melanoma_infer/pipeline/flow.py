@@ -56,9 +56,9 @@ def score_slide(
         plan = plan_slide(slide, bundle.card, settings or Settings(), reader=reader, watch=watch)
         ahead = scorer.engine.tiles_at_once
         with read_tiles(slide, plan, threads=scorer.threads, ahead=ahead, watch=watch) as pixels:
-            outputs = scorer.infer(pixels, progress, watch)
-            table = tile_table(outputs, bundle)
+            outputs = list(scorer.infer(pixels, progress, watch))
             with watch.timing("score"):
+                table = tile_table(outputs, bundle)
                 result = slide_result(plan, table, case, bundle, scorer.numerics, read=pixels.read)
     return result.model_copy(update={"timings_ms": watch.rounded_ms})
 

@@ -110,8 +110,13 @@ def find_regions(maps: StitchedMaps, card: ModelCard, *, size_l0: SizePx, scale:
     found = [
         _Cells.of(maps, labels[box] == label, box) for label, box in enumerate(ndimage.find_objects(labels), start=1)
     ]
-    rings = [[_to_l0(ring, maps.cell_l0, size_l0) for ring in each] for each in outlines(labels)]
-    measured = [(_area_mm2(each, scale), each, cells) for each, cells in zip(rings, found, strict=True)]
+    measured = []
+    for corners, cells in zip(outlines(labels), found, strict=True):
+        # In l0 pixels, cropped at the slide's far edges.
+        points = [np.minimum(ring * maps.cell_l0, (size_l0.width, size_l0.height)).round(2) for ring in corners]
+        outer, *holes = (abs(doubled_area(ring)) / 2 for ring in points)
+        rings: list[Ring] = [[*ring, ring[0]] for ring in (each.tolist() for each in points)]
+        measured.append(((outer - sum(holes)) * scale.pixel_mm2, rings, cells))
     measured.sort(key=lambda each: (-each[0], each[1][0]))
     return [
         Region.model_validate(
@@ -205,18 +210,6 @@ def _tissue_fractions(
     areas = np.diff(ys)[:, None] * np.diff(xs)[None, :]
     fractions: NDArray[np.float64] = TissueArea(tissue).on_grid(xs, ys) / np.maximum(areas, 1e-9)
     return fractions
-
-
-def _to_l0(ring: NDArray[np.int64], cell_l0: tuple[float, float], size_l0: SizePx) -> Ring:
-    """A closed ring in l0 pixels, cropped at the slide's far edges."""
-    points: Ring = np.minimum(ring * cell_l0, (size_l0.width, size_l0.height)).round(2).tolist()
-    return [*points, points[0]]
-
-
-def _area_mm2(rings: list[Ring], scale: Scale) -> float:
-    """The area inside the outer ring, without its holes."""
-    areas = [abs(doubled_area(np.array(ring[:-1]))) / 2 for ring in rings]
-    return (areas[0] - sum(areas[1:])) * scale.pixel_mm2
 
 
 def _diameter_mm(ring: Ring, scale: Scale) -> float:

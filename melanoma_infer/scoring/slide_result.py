@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import ModelCard
 from melanoma_infer.engines.base import Numerics
 from melanoma_infer.engines.parity_table import engine_band
 from melanoma_infer.patients.case import SlideCase
@@ -22,6 +21,10 @@ from melanoma_infer.scoring.gallery import choose
 from melanoma_infer.scoring.regions import find_regions, regions_note, stitch
 from melanoma_infer.scoring.verdict import Circumstances
 from melanoma_infer.tiles.plan import SlidePlan
+
+
+NO_THICKNESS = {False: "The model does not estimate depth.", True: "This version does not measure thickness."}
+"""Why there is no thickness, by whether the model estimates depth."""
 
 
 def slide_result(
@@ -51,18 +54,20 @@ def slide_result(
     circumstances = _circumstances(plan, table, bundle, numerics)
     size_l0, scale, tissue = plan.facts.size_l0, plan.scale.scale, plan.tissue
     maps = stitch(without_patient, card, size_l0=size_l0, scale=scale, geometry=plan.geometry, tissue=tissue)
+    patient_out = None
+    if case.patient is not None and case.patient_in_output:
+        patient_out = PatientOut(
+            values=dict(case.patient.values),
+            ulceration=case.patient.ulceration,
+            malignant_score_without=slide_score(without_patient.probabilities[ok], card, circumstances, tile_mm2),
+        )
     result = SlideResult(
         id=case.id,
         case_id=case.case_id,
         **describe(plan, table, circumstances, bundle, numerics),
         **vars(conclude(tiles.probabilities[ok], card, circumstances, tile_mm2)),
-        patient=_patient_out(case, slide_score(without_patient.probabilities[ok], card, circumstances, tile_mm2)),
-        thickness=Thickness(
-            state="not-assessable",
-            reason="This version does not measure thickness."
-            if "depth_mm" in card.outputs
-            else "The model does not estimate depth.",
-        ),
+        patient=patient_out,
+        thickness=Thickness(state="not-assessable", reason=NO_THICKNESS["depth_mm" in card.outputs]),
         regions=find_regions(maps, card, size_l0=size_l0, scale=scale, tissue=tissue),
         regions_note=regions_note(maps, scale),
         warnings=list(case.warnings),
@@ -72,7 +77,12 @@ def slide_result(
     view = None
     if tissue.thumbnail is not None:
         view = SlideView(tissue.thumbnail, tissue.px_l0, tissue.mask, tissue.ink, tissue.unread, maps.evidence)
-    return result.carrying(tiles, view, _gallery(plan, tiles, card, read) if read is not None else (), card=card)
+    gallery: list[GalleryTile] = []
+    if read is not None:
+        for choice in choose(tiles, card):
+            if (pixels := read(plan.tiles[choice.row]).pixels) is not None:
+                gallery.append(GalleryTile(choice.row, choice.role, pixels))
+    return result.carrying(tiles, view, tuple(gallery), card=card)
 
 
 def _circumstances(plan: SlidePlan, table: TileTable, bundle: Bundle, numerics: Numerics) -> Circumstances:
@@ -110,19 +120,3 @@ def _evaluable_fraction(plan: SlidePlan, table: TileTable) -> float:
         top, bottom = (round(edge / tissue.px_l0) for edge in (y, y + int(table.height[row])))
         covered[top:bottom, left:right] = True
     return int((covered & tissue.mask).sum()) / total
-
-
-def _gallery(
-    plan: SlidePlan, tiles: TileTable, card: ModelCard, read: Callable[[Tile], ReadTile]
-) -> tuple[GalleryTile, ...]:
-    """The tiles that a person should look at, those of them that can be read."""
-    shown = [(choice, read(plan.tiles[choice.row]).pixels) for choice in choose(tiles, card)]
-    return tuple(GalleryTile(choice.row, choice.role, pixels) for choice, pixels in shown if pixels is not None)
-
-
-def _patient_out(case: SlideCase, score_without: float | None) -> PatientOut | None:
-    """The patient as used, and the score without; None if nothing is known, or if it must not be written."""
-    patient = case.patient
-    if patient is None or not case.patient_in_output:
-        return None
-    return PatientOut(values=dict(patient.values), ulceration=patient.ulceration, malignant_score_without=score_without)

@@ -9,7 +9,7 @@ from typing import Literal, get_args
 import numpy as np
 
 from melanoma_infer.errors import SlideFormatError, UsageError
-from melanoma_infer.geometry import RectPx, SizePx
+from melanoma_infer.geometry import RectPx
 from melanoma_infer.records import SlideFacts
 from melanoma_infer.runtime.stopwatch import Stopwatch
 from melanoma_infer.slides.base import Closing, Opener, RegionUnreadableError, SlideReader
@@ -83,8 +83,14 @@ def choose_reader(slide: Slide, level: int, around: Iterable[tuple[int, int]], c
         cache = TileCache()
         tiff = TiffReader(slide.path, facts, cache)
         size = facts.level_sizes[level]
-        corners = (*around, (size.width, size.height))
-        if tiff.decodes(level) and all(_same_pixels(tiff, slide, level, _probe(size, x, y)) for x, y in corners):
+        probes = [
+            # Moved inside the level.
+            RectPx(
+                max(0, min(x, size.width - PROBE_PX)), max(0, min(y, size.height - PROBE_PX)), PROBE_PX, PROBE_PX
+            ).within(size)
+            for x, y in (*around, (size.width, size.height))
+        ]
+        if tiff.decodes(level) and all(_same_pixels(tiff, slide, level, probe) for probe in probes):
             source = TileSource(tiff.facts, lambda path, watch: TiffReader(path, facts, cache, watch), tiff)
             slide.owns(source)
             return source
@@ -97,12 +103,6 @@ def choose_reader(slide: Slide, level: int, around: Iterable[tuple[int, int]], c
         shared = shared_cache()
         return TileSource(facts, lambda path, _watch: OpenSlideReader(path, shared))
     return TileSource(facts, lambda path, _watch: open_reader(path))
-
-
-def _probe(size: SizePx, x: int, y: int) -> RectPx:
-    """A region of the level at (x, y), moved inside it."""
-    left, top = (max(0, min(at, side - PROBE_PX)) for at, side in ((x, size.width), (y, size.height)))
-    return RectPx(left, top, PROBE_PX, PROBE_PX).within(size)
 
 
 def _same_pixels(tiff: SlideReader, slide: Slide, level: int, region: RectPx) -> bool:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -87,8 +86,12 @@ def _facts(slide: openslide.OpenSlide) -> SlideFacts:
     sizes = tuple(SizePx(*size) for size in slide.level_dimensions)
     if len(sizes) > LEVELS_MAX or not all(0 < size.width * size.height <= PIXELS_MAX for size in sizes):
         raise SlideUnreadableError("The slide's header names impossible sizes. Copy the file again.")
-    if any(_tile_pixels(properties, level) > TILE_PIXELS_MAX for level in range(len(sizes))):
-        raise SlideUnreadableError("The slide's header names impossible tiles. Copy the file again.")
+    for level in range(len(sizes)):
+        width, height = (
+            _number(properties.get(f"openslide.level[{level}].tile-{side}")) for side in ("width", "height")
+        )
+        if (width or 0) * (height or 0) > TILE_PIXELS_MAX:
+            raise SlideUnreadableError("The slide's header names impossible tiles. Copy the file again.")
     x_um, y_um = (
         _number(properties.get(name)) for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
     )
@@ -105,12 +108,6 @@ def _facts(slide: openslide.OpenSlide) -> SlideFacts:
         quickhash=properties.get(openslide.PROPERTY_NAME_QUICKHASH1),
         is_phantom=PHANTOM_MARK in properties.get(openslide.PROPERTY_NAME_COMMENT, ""),
     )
-
-
-def _tile_pixels(properties: Mapping[str, str], level: int) -> float:
-    """Pixels in one tile of the file; 0 if the format has no tiles."""
-    width, height = (_number(properties.get(f"openslide.level[{level}].tile-{side}")) for side in ("width", "height"))
-    return (width or 0) * (height or 0)
 
 
 def _number(text: str | None) -> float | None:
