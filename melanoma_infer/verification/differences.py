@@ -87,7 +87,10 @@ def differences(bundle: Bundle, reference: Outputs, other: Outputs, slides: Sequ
     unknown = slice(None, None, len(scores))
     slide_flips = _flips(slide_scores[unknown], slide_others[unknown], threshold)
     dscore = np.abs(others - scores)
-    dmm, attention, features = (_difference(reference, other, name) for name in ("depth_mm", "attention", "features"))
+    dmm, attention, features = (
+        np.abs(np.asarray(other[name], np.float64) - reference[name]) if name in reference else None
+        for name in ("depth_mm", "attention", "features")
+    )
     rms = None if features is None else _rms(features) / max(_rms(reference["features"]), 1e-12)
     return Differences(
         max_dp=float(dp.max()),
@@ -158,12 +161,6 @@ def _slide_scores(card: ModelCard, scores: Array, slides: Sequence[SampleSlide])
 
 def _flips(before: Array, after: Array, threshold: float) -> int:
     return int(((before >= threshold) != (after >= threshold)).sum())
-
-
-def _difference(reference: Outputs, other: Outputs, name: str) -> Array | None:
-    if name not in reference:
-        return None
-    return np.abs(np.asarray(other[name], np.float64) - reference[name])
 
 
 def _rms(values: NDArray[Any]) -> float:
