@@ -146,20 +146,16 @@ def bundle_graph(
     """
     graph = wrapped(model, found, card, scores, batch=None)
     check_graph(graph, card)
-    if not _takes_two(graph, tile):
-        graph = wrapped(model, found, card, scores, batch=1)
-        check_graph(graph, card)
-    return graph
-
-
-def _takes_two(graph: bytes, tile: NDArray[np.uint8]) -> bool:
-    """Whether two tiles at once give twice what one gives."""
     try:
         run = load_onnx(graph, ["probabilities"])
         one, two = (run({"tiles": np.stack([tile] * count)})["probabilities"] for count in (1, 2))
+        twice = two.shape == (2, one.shape[1]) and np.abs(two - one).max() <= DEFAULT_TOLERANCES["fp32"].dp
     except BundleError:
-        return False
-    return two.shape == (2, one.shape[1]) and bool(np.abs(two - one).max() <= DEFAULT_TOLERANCES["fp32"].dp)
+        twice = False
+    if not twice:
+        graph = wrapped(model, found, card, scores, batch=1)
+        check_graph(graph, card)
+    return graph
 
 
 def probabilities(scores: NDArray[np.float32], kind: Scores) -> NDArray[np.float32]:

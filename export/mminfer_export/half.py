@@ -80,7 +80,7 @@ class _Conversion:
         self._stored = {tensor.name: tensor for tensor in graph.initializer}
         self._half: set[str] = set()
         """Values that are fp16."""
-        self._casts: dict[tuple[str, int], str] = {}
+        self._casts: set[tuple[str, int]] = set()
         self._nodes: list[onnx.NodeProto] = []
 
     def run(self) -> None:
@@ -106,30 +106,26 @@ class _Conversion:
         for place, name in enumerate(node.input):
             if name in self._stored:
                 if half and self._stored[name].data_type == TensorProto.FLOAT:
-                    node.input[place] = self._half_tensor(name)
+                    node.input[place] = self._as_type(name, kind)
             elif name and half != (name in self._half):
-                node.input[place] = self._cast(name, kind)
+                node.input[place] = self._as_type(name, kind)
 
-    def _half_tensor(self, name: str) -> str:
-        """The name of a stored tensor's fp16 copy."""
-        copy = f"{name}_half"
-        if (name, TensorProto.FLOAT16) not in self._casts:
+    def _as_type(self, name: str, kind: int) -> str:
+        """The name of a value in this type: a stored tensor's copy, or a cast where the value is first taken."""
+        other = f"{name}_{'half' if kind == TensorProto.FLOAT16 else 'float'}"
+        if (name, kind) in self._casts:
+            return other
+        if name in self._stored:
             values = to_array(self._stored[name])
             if (largest := float(np.abs(values).max(initial=0.0))) > LARGEST:
                 raise BundleError(
                     f"{name!r} holds {largest:.3g}, but fp16 ends at {LARGEST:g}. Keep fp32, or use int8."
                 )
-            self._graph.initializer.append(from_array(values.astype(np.float16), copy))
-            self._casts[name, TensorProto.FLOAT16] = copy
-        return copy
-
-    def _cast(self, name: str, kind: int) -> str:
-        """The name of a value in this type, cast where it is first taken."""
-        if (name, kind) not in self._casts:
-            cast = f"{name}_{'half' if kind == TensorProto.FLOAT16 else 'float'}"
-            self._nodes.append(helper.make_node("Cast", [name], [cast], name=f"cast_{cast}", to=kind))
-            self._casts[name, kind] = cast
-        return self._casts[name, kind]
+            self._graph.initializer.append(from_array(values.astype(np.float16), other))
+        else:
+            self._nodes.append(helper.make_node("Cast", [name], [other], name=f"cast_{other}", to=kind))
+        self._casts.add((name, kind))
+        return other
 
     def _restore(self, output: str) -> None:
         """Let an output of the graph be float32 again, under its own name."""

@@ -44,30 +44,29 @@ def picture_tiles(paths: Sequence[Path], card: ModelCard) -> NDArray[np.uint8]:
     Raises:
         UsageError: there is none, one cannot be read, or one has another size than the card's tiles.
     """
+    from PIL import Image, UnidentifiedImageError
+
     files: list[Path] = []
     for path in paths:
         inside = [file for file in path.iterdir() if file.suffix.lower() in PICTURES] if path.is_dir() else [path]
         files += sorted(inside)
     if not files:
         raise UsageError(f"No pictures were found among the tiles. Name files or folders of {', '.join(PICTURES)}.")
-    return np.stack([_picture(file, card.tile_px) for file in files])
-
-
-def _picture(path: Path, tile_px: int) -> NDArray[np.uint8]:
-    from PIL import Image, UnidentifiedImageError
-
-    try:
-        with Image.open(path) as image:
-            pixels = np.array(image.convert("RGB"))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UsageError(f"{path.name} cannot be read as a picture. Name PNG, JPEG or TIFF files.") from error
-    if pixels.shape != (tile_px, tile_px, 3):
-        height, width, _ = pixels.shape
-        raise UsageError(
-            f"{path.name} is {width} × {height} px, and the card's tiles are {tile_px} px square. Cut the tiles at the "
-            "card's scale: a resized picture would not be what the model sees."
-        )
-    return pixels
+    tiles = []
+    for file in files:
+        try:
+            with Image.open(file) as image:
+                pixels = np.array(image.convert("RGB"))
+        except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+            raise UsageError(f"{file.name} cannot be read as a picture. Name PNG, JPEG or TIFF files.") from error
+        if pixels.shape != (card.tile_px, card.tile_px, 3):
+            height, width, _ = pixels.shape
+            raise UsageError(
+                f"{file.name} is {width} × {height} px, and the card's tiles are {card.tile_px} px square. Cut the "
+                "tiles at the card's scale: a resized picture would not be what the model sees."
+            )
+        tiles.append(pixels)
+    return np.stack(tiles)
 
 
 def checked_tiles(tiles: object, card: ModelCard) -> NDArray[np.uint8]:

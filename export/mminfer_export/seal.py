@@ -37,21 +37,6 @@ def seal_bundle(
     Raises:
         OutputError: the folder exists, or cannot be written.
     """
-    contents = _contents(card, graphs, golden, parity, head, weights)
-    try:
-        return _write_whole(folder, {**contents, CHECKSUMS: checksum_lines(contents)})
-    except OSError as error:
-        raise OutputError(f"{folder.name} cannot be written ({error.strerror}). Choose another folder.") from error
-
-
-def _contents(
-    card: ModelCard,
-    graphs: Mapping[Precision, bytes],
-    golden: Golden,
-    parity: Sequence[ParityRow],
-    head: Tensors | None,
-    weights: Tensors | None,
-) -> dict[str, bytes]:
     entries: dict[str, Any] = {"tiles": golden.tiles, "patients": golden.patients, **golden.outputs}
     if golden.host_probabilities is not None:
         entries["host_probabilities"] = golden.host_probabilities
@@ -69,7 +54,10 @@ def _contents(
         contents["head.safetensors"] = save({name: np.ascontiguousarray(head[name]) for name in sorted(head)})
     if weights is not None:
         contents["weights.safetensors"] = save({name: np.ascontiguousarray(weights[name]) for name in sorted(weights)})
-    return contents
+    try:
+        return _write_whole(folder, {**contents, CHECKSUMS: checksum_lines(contents)})
+    except OSError as error:
+        raise OutputError(f"{folder.name} cannot be written ({error.strerror}). Choose another folder.") from error
 
 
 def _write_whole(folder: Path, contents: Mapping[str, bytes]) -> Path:

@@ -22,7 +22,7 @@ from mminfer_kernels.launch import Target, tail_plan, target_of
 from mminfer_kernels.reference import Aggregates, Attended, Classifier, Order, Projection, Tail
 
 OPERATORS = torch.ops.mminfer
-TRITON_IS_INSTALLED = find_spec("triton") is not None
+_TRITON_IS_INSTALLED = find_spec("triton") is not None
 """Triton exists for Linux only; the torch engine runs on CUDA without it."""
 
 
@@ -213,7 +213,7 @@ def _launched(name: str, arguments: tuple[Any, ...], target: Target, processors:
 def _compute_on_gpu(name: str, *flat: Any) -> Any:
     device = flat[0].device
     processors = torch.cuda.get_device_properties(device).multi_processor_count
-    target = target_of(device) if TRITON_IS_INSTALLED else None
+    target = target_of(device) if _TRITON_IS_INSTALLED else None
     return compute(name, *flat, target=target, processors=processors)
 
 

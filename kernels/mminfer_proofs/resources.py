@@ -67,7 +67,7 @@ def machine_code(cubin: bytes) -> MachineCode:
     return MachineCode(
         registers=int(match[1]),
         stack_bytes=int(match[2]),
-        spill_bytes=sum(_WORD_BITS[width[1]] // 8 if width else 4 for width in widths),
+        spill_bytes=sum((_WORD_BITS[width[1]] if width else 32) // 8 for width in widths),
         stack_in_loop=any(first <= address <= last for address, _ in stack for first, last in loops),
     )
 

@@ -65,7 +65,10 @@ def hypotheses(bundle: Bundle, plan: SlidePlan) -> list[Hypothesis]:
         *(Hypothesis(f"another resize ({name})", _resized(reading, resample)) for name, resample in filters),
         Hypothesis("another resize (bilinear without antialiasing, as OpenCV and torch do)", _resized(reading, None)),
         *(
-            Hypothesis(f"half-tile shift (your tiles lie half a tile further {words})", _shifted(reading, *by))
+            Hypothesis(
+                f"half-tile shift (your tiles lie half a tile further {words})",
+                _changed(reading, lambda tile: tile, by),
+            )
             for by, words in SHIFTS.items()
         ),
         *_levels(bundle, plan),
@@ -101,22 +104,16 @@ def _levels(bundle: Bundle, plan: SlidePlan) -> Iterator[Hypothesis]:
         yield Hypothesis(f"another pyramid level ({level} in place of {plan.reading.level})", read)
 
 
-def _changed(plan: ReadPlan, change: Callable[[Rgb], Rgb]) -> Read:
+def _changed(plan: ReadPlan, change: Callable[[Rgb], Rgb], by: tuple[int, int] = (0, 0)) -> Read:
+    """Tiles that lie `by` half tiles further right and down, read by the plan and then changed."""
+
     def read(reader: Slide, rect_l0: RectPx) -> Rgb | None:
         if rect_l0.area / plan.downsample**2 > REGION_PIXELS_MAX and plan.block_px == 1:
             return None
-        pixels = read_tile(reader, Tile(0, rect_l0, 1.0, 0.0), plan).pixels
+        dx, dy = round(by[0] * rect_l0.width / 2), round(by[1] * rect_l0.height / 2)
+        moved = replace(rect_l0, x=rect_l0.x + dx, y=rect_l0.y + dy)
+        pixels = read_tile(reader, Tile(0, moved, 1.0, 0.0), plan).pixels
         return None if pixels is None else np.ascontiguousarray(change(pixels))
-
-    return read
-
-
-def _shifted(plan: ReadPlan, across: int, down: int) -> Read:
-    whole = _changed(plan, lambda tile: tile)
-
-    def read(reader: Slide, rect_l0: RectPx) -> Rgb | None:
-        dx, dy = round(across * rect_l0.width / 2), round(down * rect_l0.height / 2)
-        return whole(reader, replace(rect_l0, x=rect_l0.x + dx, y=rect_l0.y + dy))
 
     return read
 

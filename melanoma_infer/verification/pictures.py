@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from melanoma_infer.errors import OutputError
-from melanoma_infer.verification.expected import Comparison, SideBySide
+from melanoma_infer.verification.expected import Comparison
 
 PAGE = "expected.html"
 SIDE_MAX = 512
@@ -49,7 +49,19 @@ def _page(found: Comparison, pictures: list[bytes]) -> str:
         if found.tried
         else ""
     )
-    figures = "".join(_figure(found, each, picture) for each, picture in zip(found.worst, pictures, strict=True))
+    figures = ""
+    for each, picture in zip(found.worst, pictures, strict=True):
+        rows = "".join(
+            f"<tr><td>{escape(name)}<td>{ours:.4f}<td>{theirs:.4f}"
+            for name, ours, theirs in zip(found.classes, each.ours, each.theirs, strict=True)
+        )
+        rect = each.rect_l0
+        encoded = base64.b64encode(picture).decode()
+        figures += (
+            f'<figure><img alt="the tile at {rect.x}, {rect.y}" src="data:image/png;base64,{encoded}">'
+            f"<figcaption>l0 {rect.x}, {rect.y}; {rect.width} × {rect.height} px"
+            f"<table><tr><th>class<th>toolkit<th>yours{rows}</table></figcaption></figure>"
+        )
     remarks = "".join(f"<p>{escape(remark)}" for remark in found.remarks)
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Your numbers and the toolkit</title>'
@@ -57,18 +69,4 @@ def _page(found: Comparison, pictures: list[bytes]) -> str:
         f"<p>{found.matched} of {found.given} tiles compared: mean |Δp| {found.mean_dp:.2g}, "
         f"largest {found.max_dp:.2g}.{remarks}"
         f"<h2>The tiles that differ most, as the toolkit reads them</h2>{figures}{causes}</html>\n"
-    )
-
-
-def _figure(found: Comparison, each: SideBySide, picture: bytes) -> str:
-    rows = "".join(
-        f"<tr><td>{escape(name)}<td>{ours:.4f}<td>{theirs:.4f}"
-        for name, ours, theirs in zip(found.classes, each.ours, each.theirs, strict=True)
-    )
-    rect = each.rect_l0
-    encoded = base64.b64encode(picture).decode()
-    return (
-        f'<figure><img alt="the tile at {rect.x}, {rect.y}" src="data:image/png;base64,{encoded}">'
-        f"<figcaption>l0 {rect.x}, {rect.y}; {rect.width} × {rect.height} px"
-        f"<table><tr><th>class<th>toolkit<th>yours{rows}</table></figcaption></figure>"
     )

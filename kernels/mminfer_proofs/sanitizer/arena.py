@@ -85,12 +85,21 @@ class Arena:
             if not buffer.stored:
                 sentence = f"a store to {buffer.name}, which the launch does not name among what it stores"
                 raise access.fault("memcheck", sentence, np.ones(places.size, bool), threads[chosen])
-            self._check_store(access, buffer, places, threads[chosen])
+            who = threads[chosen]
+            writer = buffer.writer.reshape(-1, access.width)
+            if self._races:
+                wrote = writer[places]
+                others = ((wrote != 0) & (wrote != self._writer)).any(axis=1)
+                self._raced(access, buffer, places, who, others, "is written by two programs")
+                mine = buffer.races.write(places, access.width, who // WARP)
+                sentence = "is written, and another warp read or wrote it since the last barrier"
+                self._raced(access, buffer, places, who, mine, sentence)
+            writer[places] = self._writer
             access.elements(buffer.memory)[places] = values[chosen]
             if self._races:
                 lost = (access.elements(buffer.memory)[places] != values[chosen]).any(axis=1)
-                self._raced(access, buffer, places, threads[chosen], lost, "is given two values at once")
-            self._costs.count_global(buffer.name, places, access.width, threads[chosen] // WARP, stored=True)
+                self._raced(access, buffer, places, who, lost, "is given two values at once")
+            self._costs.count_global(buffer.name, places, access.width, who // WARP, stored=True)
 
     def _located(self, access: Access, addresses: Array, threads: Array) -> Iterator[tuple[Buffer, Array, Array]]:
         """Yield each accessed argument, a mask of the threads that access it, and the element indices in its memory.
@@ -134,17 +143,6 @@ class Arena:
         self._raced(access, buffer, places, threads, others, "is read, and another program wrote it")
         mine = buffer.races.read(places, access.width, threads // WARP)
         self._raced(access, buffer, places, threads, mine, "is read, and another warp wrote it since the last barrier")
-
-    def _check_store(self, access: Access, buffer: Buffer, places: Array, threads: Array) -> None:
-        writer = buffer.writer.reshape(-1, access.width)
-        if self._races:
-            wrote = writer[places]
-            others = ((wrote != 0) & (wrote != self._writer)).any(axis=1)
-            self._raced(access, buffer, places, threads, others, "is written by two programs")
-            mine = buffer.races.write(places, access.width, threads // WARP)
-            sentence = "is written, and another warp read or wrote it since the last barrier"
-            self._raced(access, buffer, places, threads, mine, sentence)
-        writer[places] = self._writer
 
     def _raced(
         self, access: Access, buffer: Buffer, places: Array, threads: Array, which: Array | None, sentence: str
