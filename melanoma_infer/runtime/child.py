@@ -42,7 +42,13 @@ def run_child(module: str, *arguments: str | Path, seconds: float) -> ChildFailu
         return None
     died = -ended.returncode in set(signal.Signals)
     ending = signal.Signals(-ended.returncode).name if died else f"exit {ended.returncode}"
-    return ChildFailure(ending, _error(ended.stderr.decode(errors="replace")))
+    # The exception of the last traceback, else the last line: one line, without the paths of this machine.
+    stderr = ended.stderr.decode(errors="replace").splitlines()
+    lines = [line.strip() for line in stderr if line and not line.startswith((" ", "\t"))]
+    tracebacks = [i for i, line in enumerate(lines) if line.startswith("Traceback")]
+    told = lines[tracebacks[-1] + 1 :][:1] if tracebacks else lines[-1:]
+    error = " ".join(word for line in told for word in line.split() if os.sep not in word)
+    return ChildFailure(ending, error[:REASON_MAX].rstrip(" .:"))
 
 
 def child_command(module: str, *arguments: str | Path) -> list[str]:
@@ -54,11 +60,3 @@ def child_environment() -> dict[str, str]:
     """This process's environment and import path, for a child."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(UNSAFE)}
     return kept | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
-
-
-def _error(stderr: str) -> str:
-    """The exception of the last traceback, else the last line: one line, without the paths of this machine."""
-    lines = [line.strip() for line in stderr.splitlines() if line and not line.startswith((" ", "\t"))]
-    tracebacks = [i for i, line in enumerate(lines) if line.startswith("Traceback")]
-    told = lines[tracebacks[-1] + 1 :][:1] if tracebacks else lines[-1:]
-    return " ".join(word for line in told for word in line.split() if os.sep not in word)[:REASON_MAX].rstrip(" .:")

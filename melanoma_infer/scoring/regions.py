@@ -95,7 +95,10 @@ def stitch(
         sums[0][place.on_grid] += patch[place.on_tile]
         sums[1][place.on_grid] += patch[place.on_tile] * (p_malignant / p_lesion if p_lesion > 0 else 0.0)
         counts[place.on_grid] += 1
-    on_tissue = _tissue_fractions(tissue, cell_l0, shape, size_l0) >= CELL_TISSUE_MIN
+    xs = np.minimum(np.arange(shape[1] + 1) * cell_l0[0], size_l0.width)
+    ys = np.minimum(np.arange(shape[0] + 1) * cell_l0[1], size_l0.height)
+    areas = np.diff(ys)[:, None] * np.diff(xs)[None, :]  # of the cells' parts inside the slide
+    on_tissue = TissueArea(tissue).on_grid(xs, ys) / np.maximum(areas, 1e-9) >= CELL_TISSUE_MIN
     with np.errstate(invalid="ignore"):
         lesion, malignant = np.where((counts > 0) & on_tissue, sums / counts, np.nan)
     return StitchedMaps(lesion, malignant, cell_l0, "cam" if cells_a_tile else "tile")
@@ -199,17 +202,6 @@ class _Place:
             (slice(top, top + max(0, height)), slice(left, left + max(0, width))),
             (slice(0, max(0, height)), slice(0, max(0, width))),
         )
-
-
-def _tissue_fractions(
-    tissue: Tissue, cell_l0: tuple[float, float], shape: tuple[int, int], size_l0: SizePx
-) -> NDArray[np.float64]:
-    """The share of every cell (of its part inside the slide) that is tissue."""
-    xs = np.minimum(np.arange(shape[1] + 1) * cell_l0[0], size_l0.width)
-    ys = np.minimum(np.arange(shape[0] + 1) * cell_l0[1], size_l0.height)
-    areas = np.diff(ys)[:, None] * np.diff(xs)[None, :]
-    fractions: NDArray[np.float64] = TissueArea(tissue).on_grid(xs, ys) / np.maximum(areas, 1e-9)
-    return fractions
 
 
 def _diameter_mm(ring: Ring, scale: Scale) -> float:

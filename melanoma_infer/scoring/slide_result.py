@@ -22,7 +22,6 @@ from melanoma_infer.scoring.regions import find_regions, regions_note, stitch
 from melanoma_infer.scoring.verdict import Circumstances
 from melanoma_infer.tiles.plan import SlidePlan
 
-
 NO_THICKNESS = {False: "The model does not estimate depth.", True: "This version does not measure thickness."}
 """Why there is no thickness, by whether the model estimates depth."""
 

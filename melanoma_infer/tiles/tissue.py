@@ -89,7 +89,13 @@ class _Found:
         threshold = int(np.clip(otsu(histogram(saturation, ~self._plane.unread, 256)), *SATURATION_THRESHOLD))
         ink = _without_small(by_bands(ink_coloured, self._plane.rgb), INK_MM2 / self._px_mm2)
         mask = (saturation >= threshold) & ~ink
-        return self._record(self._cleaned(mask) & ~ink, ink, threshold, "found")
+        # Close gaps, fill small holes, remove specks.
+        steps = max(1, round(CLOSING_UM / 2 / max(self._um)))
+        closed = ndimage.binary_closing(np.pad(mask, steps), ndimage.generate_binary_structure(2, 1), steps)
+        closed = closed[steps : steps + mask.shape[0], steps : steps + mask.shape[1]]
+        filled = closed | _small_holes(closed, HOLE_MM2 / self._px_mm2)
+        cleaned = _without_small(filled, SPECK_MM2 / self._px_mm2)
+        return self._record(cleaned & ~ink, ink, threshold, "found")
 
     def with_mask(self, mask: NDArray[np.bool_], source: str) -> Tissue:
         """The tissue of a mask that was given."""
@@ -112,16 +118,6 @@ class _Found:
     @property
     def _px_mm2(self) -> float:
         return self._um[0] * self._um[1] / 1e6
-
-    def _cleaned(self, mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-        """The mask with gaps closed, small holes filled and specks removed."""
-        steps = max(1, round(CLOSING_UM / 2 / max(self._um)))
-        padded = np.pad(mask, steps)
-        closed = ndimage.binary_closing(padded, ndimage.generate_binary_structure(2, 1), steps)[
-            steps : steps + mask.shape[0], steps : steps + mask.shape[1]
-        ]
-        filled = closed | _small_holes(closed, HOLE_MM2 / self._px_mm2)
-        return _without_small(filled, SPECK_MM2 / self._px_mm2)
 
 
 def read_plane(slide: Slide, scale: Scale) -> Plane:
