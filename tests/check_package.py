@@ -95,7 +95,20 @@ def run_tests(python: Path, work: Path) -> None:
     shutil.copytree(ROOT / "tests", work / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", work)
     # The tests of the kernels import mminfer_proofs, which no wheel holds.
-    command = [python, "-m", "pytest", "-q", "-m", "wheel", "-o", "pythonpath=tests", "-p", "no:cacheprovider"]
+    command = [
+        python,
+        "-m",
+        "pytest",
+        "-q",
+        "-n",
+        "2",
+        "-m",
+        "wheel",
+        "-o",
+        "pythonpath=tests",
+        "-p",
+        "no:cacheprovider",
+    ]
     command += ["--ignore=tests/kernels", "--ignore=tests/test_architecture.py"]  # they read the sources
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"MMINFER_WHEEL": "1"}
     finished = subprocess.run(command, cwd=work, env=environment)

@@ -63,3 +63,15 @@ def cmu(real_slides: Path) -> Path:
     if not path.is_file():
         pytest.skip("no cmu-1-small-region.svs among the real slides")
     return path
+
+
+@pytest.fixture(scope="session")
+def skin(cmu: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A part of that section with tissue in it, 1024 × 1024 px at 0.499 µm/px: for what does not depend on its size."""
+    import numpy as np
+    from openslide import OpenSlide
+    from slides_for_tests import write_svs
+
+    with OpenSlide(cmu) as slide:
+        pixels = np.asarray(slide.read_region((700, 900), 0, (1024, 1024)).convert("RGB"))
+    return write_svs(tmp_path_factory.mktemp("skin") / "skin.svs", pixels, mpp="0.499", compression="jpeg")

@@ -162,16 +162,16 @@ def test_one_bad_slide_among_many_never_changes_the_others(mminfer, cmu, tmp_pat
     assert [(row["id"], row["exit_code"]) for row in summary] == [("a", "0"), ("b", "11"), ("c", "0")]
 
 
-def test_fail_fast_stops_at_the_first_failure(mminfer, cmu, tmp_path):
+def test_fail_fast_stops_at_the_first_failure(mminfer, skin, tmp_path):
     (tmp_path / "letter.svs").write_text("Dear colleague")
-    ended = mminfer("score", tmp_path / "letter.svs", cmu, "--out", tmp_path / "r", "--fail-fast")
+    ended = mminfer("score", tmp_path / "letter.svs", skin, "--out", tmp_path / "r", "--fail-fast")
     assert ended.code == 3
     assert not list((tmp_path / "r").glob("*/result.json"))
 
 
-def test_a_finished_slide_is_skipped_and_a_changed_one_is_redone(mminfer, cmu, tmp_path, colour_bundle):
+def test_a_finished_slide_is_skipped_and_a_changed_one_is_redone(mminfer, skin, tmp_path, colour_bundle):
     slide = tmp_path / "slide.svs"
-    shutil.copy2(cmu, slide)
+    shutil.copy2(skin, slide)
     argv = ["score", slide, "--out", tmp_path / "r", "--bundle", colour_bundle]
 
     def skipped(*more: object) -> bool:
@@ -191,9 +191,9 @@ def test_a_finished_slide_is_skipped_and_a_changed_one_is_redone(mminfer, cmu, t
     assert not skipped("--stride-um", "128", "--specimen", "primary")
 
 
-def test_another_bundle_in_the_same_folder_redoes_the_slide(mminfer, result_of, cmu, tmp_path, colour_bundle):
-    assert mminfer("score", cmu, "--out", tmp_path / "r", "--bundle", colour_bundle).code == 0
-    ended = mminfer("score", cmu, "--out", tmp_path / "r")
+def test_another_bundle_in_the_same_folder_redoes_the_slide(mminfer, result_of, skin, tmp_path, colour_bundle):
+    assert mminfer("score", skin, "--out", tmp_path / "r", "--bundle", colour_bundle).code == 0
+    ended = mminfer("score", skin, "--out", tmp_path / "r")
     assert "already finished" not in ended.out
     assert result_of(tmp_path / "r")["bundle"]["name"] == "demo"
 
@@ -272,15 +272,15 @@ def test_a_difference_from_the_card_makes_the_verdict_indeterminate(
     assert (result["verdict"], codes(result)) == ("indeterminate", {code})
 
 
-def test_another_aggregator_has_no_threshold(mminfer, result_of, cmu, tmp_path, colour_bundle):
-    assert mminfer("score", cmu, "--out", tmp_path / "r", "--bundle", colour_bundle, "--aggregate", "max").code == 0
+def test_another_aggregator_has_no_threshold(mminfer, result_of, skin, tmp_path, colour_bundle):
+    assert mminfer("score", skin, "--out", tmp_path / "r", "--bundle", colour_bundle, "--aggregate", "max").code == 0
     result = result_of(tmp_path / "r")
     assert (result["verdict"], codes(result)) == ("not-configured", {"aggregator-differs-from-card"})
 
 
-def test_a_scale_override_that_the_card_forbids_makes_the_verdict_indeterminate(mminfer, result_of, cmu, tmp_path):
+def test_a_scale_override_that_the_card_forbids_makes_the_verdict_indeterminate(mminfer, result_of, skin, tmp_path):
     bundle = make_bundle(tmp_path / "b.mminfer", colour_rule_card(allow_scale_override=False))
-    assert mminfer("score", cmu, "--out", tmp_path / "r", "--bundle", bundle, "--mpp", "0.499").code == 0
+    assert mminfer("score", skin, "--out", tmp_path / "r", "--bundle", bundle, "--mpp", "0.499").code == 0
     assert codes(result_of(tmp_path / "r")) == {"scale-overridden"}
 
 
@@ -291,8 +291,8 @@ def test_json_prints_the_results_and_nothing_else(mminfer, cmu, real_slides, tmp
     assert {reason["code"] for reason in lines[1]["reasons"]} >= {"no-tissue"}
 
 
-def test_a_refused_verdict_ends_with_4_and_keeps_the_result(mminfer, cmu, tmp_path):
-    ended = mminfer("score", cmu, "--out", tmp_path / "r", "--fail-on", "indeterminate")
+def test_a_refused_verdict_ends_with_4_and_keeps_the_result(mminfer, skin, tmp_path):
+    ended = mminfer("score", skin, "--out", tmp_path / "r", "--fail-on", "indeterminate")
     assert ended.code == 4
     assert list((tmp_path / "r").glob("*/result.json"))
 
@@ -319,8 +319,8 @@ def test_a_phantom_model_is_refused_where_a_tissue_model_is_required(mminfer, cm
     assert mminfer(*required, "--bundle", colour_bundle).code == 0
 
 
-def test_hidden_names_leave_the_digest_alone(mminfer, cmu, tmp_path):
-    shutil.copy2(cmu, tmp_path / "Erika Mustermann.svs")
+def test_hidden_names_leave_the_digest_alone(mminfer, skin, tmp_path):
+    shutil.copy2(skin, tmp_path / "Erika Mustermann.svs")
     (tmp_path / "letter.svs").write_text("Dear colleague")
     argv = ["score", tmp_path / "Erika Mustermann.svs", tmp_path / "letter.svs", "--out", tmp_path / "r"]
     ended = mminfer(*argv, "--hide-names")
@@ -332,9 +332,9 @@ def test_hidden_names_leave_the_digest_alone(mminfer, cmu, tmp_path):
         assert word.encode() not in written
 
 
-def test_an_output_folder_held_by_another_run_is_refused(mminfer, cmu, tmp_path):
+def test_an_output_folder_held_by_another_run_is_refused(mminfer, skin, tmp_path):
     with OutputFolder(tmp_path / "r"):
-        ended = mminfer("score", cmu, "--out", tmp_path / "r")
+        ended = mminfer("score", skin, "--out", tmp_path / "r")
     assert ended.code == 14
     assert "another" in ended.err.lower()
 
@@ -387,9 +387,9 @@ def test_no_slide_at_all_is_a_usage_error(mminfer, tmp_path):
     assert mminfer("score", tmp_path / "empty", "--out", tmp_path / "r").code == 2
 
 
-def test_patient_values_change_the_score_and_are_in_the_result(mminfer, result_of, cmu, tmp_path):
-    assert mminfer("score", cmu, "--out", tmp_path / "with", "--age", "71", "--site", "acral").code == 0
-    assert mminfer("score", cmu, "--out", tmp_path / "without").code == 0
+def test_patient_values_change_the_score_and_are_in_the_result(mminfer, result_of, skin, tmp_path):
+    assert mminfer("score", skin, "--out", tmp_path / "with", "--age", "71", "--site", "acral").code == 0
+    assert mminfer("score", skin, "--out", tmp_path / "without").code == 0
     given, unknown = result_of(tmp_path / "with"), result_of(tmp_path / "without")
     assert given["patient"]["values"]["age"] == "70_and_over"
     assert given["patient"]["values"]["sex"] == "unknown"
@@ -398,8 +398,8 @@ def test_patient_values_change_the_score_and_are_in_the_result(mminfer, result_o
     assert unknown["patient"] is None
 
 
-def test_patient_values_can_be_kept_out_of_every_file(mminfer, result_of, cmu, tmp_path):
-    argv = ["score", cmu, "--out", tmp_path / "r", "--age", "71", "--no-patient-in-output"]
+def test_patient_values_can_be_kept_out_of_every_file(mminfer, result_of, skin, tmp_path):
+    argv = ["score", skin, "--out", tmp_path / "r", "--age", "71", "--no-patient-in-output"]
     assert mminfer(*argv).code == 0
     result = result_of(tmp_path / "r")
     assert result["patient"] is None
@@ -407,8 +407,8 @@ def test_patient_values_can_be_kept_out_of_every_file(mminfer, result_of, cmu, t
     assert "already finished" not in mminfer(*argv).out
 
 
-def test_a_manifest_names_slides_patients_and_cases(mminfer, cmu, tmp_path):
-    shutil.copy2(cmu, tmp_path / "one.svs")
+def test_a_manifest_names_slides_patients_and_cases(mminfer, skin, tmp_path):
+    shutil.copy2(skin, tmp_path / "one.svs")
     manifest = tmp_path / "cohort.csv"
     manifest.write_text("id,slide,case_id,age,sex,site,mpp\nA/1,one.svs,case 7,[34:36[,F,Trunk,0.25\n")
     ended = mminfer("score", "--patients", manifest, "--out", tmp_path / "r")
@@ -496,7 +496,7 @@ def test_outputs_that_are_not_finite_make_their_tiles_unreadable(mminfer, result
 @pytest.mark.parametrize(
     ("share", "state"), [(0.9, "above-threshold"), (0.5, "between-thresholds"), (0.1, "below-threshold")]
 )
-def test_the_outcome_is_placed_between_its_thresholds(mminfer, result_of, cmu, tmp_path, share, state):
+def test_the_outcome_is_placed_between_its_thresholds(mminfer, result_of, skin, tmp_path, share, state):
     card = colour_rule_card(
         classes=["normal", "melanoma", "melanoma_metastasis"],
         malignant=["melanoma", "melanoma_metastasis"],
@@ -504,7 +504,7 @@ def test_the_outcome_is_placed_between_its_thresholds(mminfer, result_of, cmu, t
         outcome_thresholds={"low": 0.3, "high": 0.7, "how": "set by hand"},
     )
     bundle = make_bundle(tmp_path / "b.mminfer", card, outcome_graph(64, share))
-    assert mminfer("score", cmu, "--out", tmp_path / "r", "--bundle", bundle).code == 0
+    assert mminfer("score", skin, "--out", tmp_path / "r", "--bundle", bundle).code == 0
     result = result_of(tmp_path / "r")
     assert (result["verdict"], result["outcome"]) == ("suspected", state)
     assert result["outcome_score"] == pytest.approx(share, abs=1e-5)
