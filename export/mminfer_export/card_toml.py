@@ -1,4 +1,4 @@
-"""A model card written by hand: read from TOML, and a commented one to begin with."""
+"""A model card written by hand: reads TOML, and writes a commented template."""
 
 from __future__ import annotations
 
@@ -25,41 +25,41 @@ mean = [0.485, 0.456, 0.406]        # of x/255; [0, 0, 0] and [1, 1, 1] for a mo
 std = [0.229, 0.224, 0.225]
 resize = "pillow-bilinear"          # antialiased, as PIL and torchvision do; or "reduce-bilinear"
 
-# What it is. All of it is shown, none of it is computed with.
+# What it is: shown in results, not used in any computation.
 # version = ""
 # intended_use = ""
 # training_data = ""
 # limits = ""
-# domain = "tissue"                 # or "phantom": of slides that are not phantoms every verdict is then indeterminate
+# domain = "tissue"                 # or "phantom": then every verdict on other slides is indeterminate
 # trained = true                    # false: every verdict is indeterminate
 
 # How slides are read.
 # read_from = "pyramid"             # the lowest level that is fine enough; or "level0"
 # histogram_equalisation = false
-# allow_scale_override = true       # false: a scale given by hand makes the verdict indeterminate
+# allow_scale_override = true       # false: a scale entered by hand makes the verdict indeterminate
 # evaluable_floor = 0.8             # share of the tissue that must have been evaluated
-# padding_limit = 0.5               # share of the evaluated area that may be outside the slide
+# padding_limit = 0.5               # share of the evaluated area that may be unscanned
 # stain = "H&E"                     # e.g.; left out: a stated stain is not compared
 # specimen = "primary"              # e.g.; left out: a stated specimen is not compared
 
-# What the model gives beside the classes, and what the roles of the classes are.
+# What the model gives besides the classes, and the roles of the classes.
 # outputs = []                      # of "depth_mm", "attention", "cam", "features"; without depth_mm no thickness
 # no_lesion = "normal"              # e.g.; left out: the first class that is not malignant
 # precision = "fp32"                # the precision that you verified
-# region_threshold = 0.5                  # heat from which a region is drawn
-# cam_scale = 0.1                   # e.g.; evidence that counts as full heat, for models with `cam`
+# region_threshold = 0.5            # evidence from which a region is drawn
+# cam_scale = 0.1                   # e.g.; the activation that counts as full evidence, for models with `cam`
 # report_t_category = false
 # thickness_residual_quantiles_mm = [-0.3, 0.4]    # e.g.; left out: no interval, and then no T category
 
 # How tiles become the slide's score. [tables] must come last.
 # [aggregator]
-# kind = "top-area-mean"             # or "mean", "max"
+# kind = "top-area-mean"            # or "mean", "max"
 # area_mm2 = 1.0                    # e.g.; left out: the area of one tile
 
 # Without a threshold, every verdict is not-configured.
 # [threshold]
 # value = 0.5
-# low = 0.45                        # scores in [low, high) are too near to the threshold to decide
+# low = 0.45                        # scores in [low, high) are too close to the threshold to decide
 # high = 0.55
 # how = "on what data, how many cases, at which prevalence"
 
@@ -78,14 +78,14 @@ resize = "pillow-bilinear"          # antialiased, as PIL and torchvision do; or
 # trained = { normal = 0.5, tumour = 0.5 }
 # stated = { normal = 0.9, tumour = 0.1 }
 
-# Differences from the reference that an engine may show. These are the defaults.
+# How far an engine may differ from the reference. These are the defaults.
 # [tolerances]
 # fp32 = { dp = 1e-4, dmm = 0.005 }
 # bf16 = { dp = 5e-3, dmm = 0.02 }
 # fp16 = { dp = 5e-3, dmm = 0.02 }
 # int8 = { dp = 2e-2, dmm = 0.05 }
 
-# Only for our own network (--weights): its width, which the weights tell by themselves, and its patient fields.
+# Only for this project's network (--weights): its width, which the weights show, and its patient fields.
 # [network]
 # width = 64
 # [[patient_fields]]
@@ -96,7 +96,7 @@ resize = "pillow-bilinear"          # antialiased, as PIL and torchvision do; or
 
 
 def read_card(path: Path, **more: Any) -> ModelCard:
-    """The card in a TOML file, with these values for what the file leaves out.
+    """The card in a TOML file, with these values for keys that the file lacks.
 
     Raises:
         UsageError: it cannot be read, or is not a valid card.
@@ -105,7 +105,7 @@ def read_card(path: Path, **more: Any) -> ModelCard:
 
 
 def card_values(path: Path) -> dict[str, Any]:
-    """What a TOML file says of a card.
+    """The values of a card in a TOML file.
 
     Raises:
         UsageError: it cannot be read.

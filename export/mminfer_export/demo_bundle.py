@@ -36,7 +36,7 @@ def demo_card() -> ModelCard:
         trained=False,
         intended_use="To show and to test the toolkit. Its numbers mean nothing for any tissue.",
         training_data="None: the weights are random. Ranges were set on 32 drawn tiles.",
-        limits="It has learnt nothing. Every verdict is indeterminate.",
+        limits="It has not been trained. Every verdict is indeterminate.",
         classes=(
             "no_lesion",
             "benign_melanocytic",

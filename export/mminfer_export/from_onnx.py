@@ -1,4 +1,4 @@
-"""Somebody's ONNX file and a card → a bundle. What the file lacks (normalisation, softmax) is added as plain nodes."""
+"""A user's ONNX file and a card → a bundle. Missing normalisation or softmax is added as plain nodes."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from mminfer_export.wrap_graph import Interface, Scores, interface_of, wrapped
 
 ScoresOption = Literal["auto", "logits", "probabilities"]
 ONNX_BYTES_MAX = (1 << 31) - 1
-"""Protobuf's own limit: a larger model keeps its data in other files, which is refused."""
+"""Protobuf's own limit: a larger model keeps its data in other files, which are refused."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ def write_from_onnx(
         folder: that does not exist yet.
         content: the ONNX file. Its one input is float32 (N, 3, H, W), which gets (x / 255 − mean) / std with the card's
             mean and std, or uint8 (N, H, W, 3), to which nothing is added.
-        card: `outputs` names the file's outputs beside the classes' scores.
+        card: `outputs` names the file's outputs other than the classes' scores.
         samples: tiles on which engines are compared with the file as it was given.
         scores: what the file gives; "auto": probabilities when its last node is a Softmax, else logits.
 
@@ -90,7 +90,7 @@ def checked_model(content: bytes) -> onnx.ModelProto:
 
 
 def model_answers(content: bytes, found: Interface, card: ModelCard, tiles: NDArray[np.uint8]) -> Answers:
-    """What the file itself gives for these tiles, one at a time, normalised here rather than in the graph.
+    """The file's own outputs for these tiles, one at a time, normalised here and not in the graph.
 
     Raises:
         BundleError: it cannot be run with one tile.
@@ -101,7 +101,7 @@ def model_answers(content: bytes, found: Interface, card: ModelCard, tiles: NDAr
     rows = [run({found.input: each[None]}) for each in given]
     joined = {name: np.concatenate([row[name] for row in rows]) for name in names}
     if any(len(values) != len(tiles) for values in joined.values()):
-        raise BundleError("The ONNX file does not give one row for one tile. Export it with a batch axis that is open.")
+        raise BundleError("The ONNX file does not give one row for one tile. Export it with a dynamic batch axis.")
     return Answers(joined[found.scores], {name: joined[name] for name in card.outputs})
 
 
@@ -139,7 +139,7 @@ def kind_of_scores(values: NDArray[np.float32], found: Interface, card: ModelCar
 def bundle_graph(
     model: onnx.ModelProto, found: Interface, card: ModelCard, scores: Scores, *, tile: NDArray[np.uint8]
 ) -> bytes:
-    """The bundle's graph, for any number of tiles where the model allows that, else for one.
+    """The bundle's graph, for any batch size if the model allows it, else for one tile.
 
     Raises:
         BundleError: the graph is not one that engines may run.

@@ -27,7 +27,7 @@ PRODUCTS = frozenset({"Conv", "ConvTranspose", "Gemm", "MatMul"})
 FOLLOWERS = frozenset(
     {"Relu", "LeakyRelu", "Clip", "Add", "MaxPool", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"}
 )
-"""Half where all that they compute with is: one rounding more, and no sum that is longer than two."""
+"""In half precision if all their inputs are: one more rounding, and no sum of more than two values."""
 LARGEST = float(np.finfo(np.float16).max)
 
 
@@ -73,7 +73,7 @@ def check_half(model: onnx.ModelProto) -> None:
 
 
 class _Conversion:
-    """One pass over a sorted graph: each value is cast once to either type, where a node of that type takes it."""
+    """One pass over a sorted graph: each value is cast at most once to either type, where a node needs it."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._graph = graph

@@ -1,4 +1,4 @@
-"""Tiles of phantom slides, drawn one by one: what random bundles are set on and int8 is calibrated on by default."""
+"""Tiles of phantom slides, drawn one by one: for setting random bundles, and by default for calibrating int8."""
 
 from __future__ import annotations
 

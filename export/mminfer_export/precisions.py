@@ -38,7 +38,7 @@ ROOM = 0.5
 """Largest share of the tolerance that int8 may use on these tiles: on others it was seen to differ twice as much."""
 RANKING_TILES = 3
 KEPT_FLOAT = (2, 4, 8, 16, 24, 32, 40, 46, 50)
-"""How many of the worst layers stay in float, tried in turn. Wide networks need none; in narrow ones less cancels."""
+"""How many of the worst layers stay in float, tried in turn. Wide networks need none: their errors cancel."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Added:
 
 
 def calibration_tiles(card: ModelCard) -> Tiles:
-    """The drawn tiles that int8 is calibrated on where the user names no slide."""
+    """The drawn tiles that int8 is calibrated on if the user names no slide."""
     return Tiles(phantom_tiles(card, CALIBRATION_TILES, CALIBRATION_SEED), f"{CALIBRATION_TILES} drawn tiles")
 
 
@@ -77,7 +77,7 @@ def make_precision(bundle: Bundle, precision: Made, calibration: Tiles | None = 
     Args:
         bundle: with a float32 graph.
         precision: to be made.
-        calibration: tiles that int8's ranges are set on beside drawn ones, which keep room for what these tiles do
+        calibration: tiles for int8's ranges, in addition to drawn ones, which keep room for what these tiles do
             not show: the golden tiles are drawn, too. They are compared on as well.
 
     Raises:

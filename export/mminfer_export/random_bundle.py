@@ -1,4 +1,4 @@
-"""A bundle of our network with random weights, in every precision: what benchmarks and parity checks run on.
+"""A bundle of our network with random weights, in every precision, for benchmarks and parity checks.
 
 Nothing in it is trained, and its card says so. Its outputs span their ranges, so that a broken engine shows.
 """
@@ -20,7 +20,7 @@ from mminfer_export.write_net import write_net
 
 TILES = 32
 THRESHOLD_TILES, THRESHOLD_SEED = 64, 13
-"""Beside the tiles that the weights are set on: gaps between so few are chance."""
+"""Used in addition to the tiles that the weights are set on: with so few, a gap may be chance."""
 THRESHOLD_WITHIN = (0.3, 0.7)
 THRESHOLD_MARGIN = 0.05
 

@@ -1,4 +1,4 @@
-"""Our network with random weights that behaves like a trained one: what benchmarks and parity checks run on.
+"""Our network with random weights that behaves like a trained one, for benchmarks and parity checks.
 
 A network of independent random weights amplifies every rounding: with bf16 it was seen to err by 0.07 in p, because
 what differs between tiles is a small part of what is computed. Here the backbone is random, and every layer after it
@@ -29,15 +29,15 @@ from mminfer_export.calibrated_net import (
 
 RESIDUAL_GAIN = 0.1
 DIRECTIONS = 8
-"""Principal directions of the tiles that a layer looks along."""
+"""The number of principal directions of the tiles that a layer responds to."""
 DEPTH_MM = (0.1, 2.16)
 """Depth at the 5th and 95th percentile: bf16's own step is 0.016 mm from 2 mm on, and the tolerance 0.02 mm."""
 LOG_ODDS = 3.0
 """The lowest and highest malignant log-odds: p from 0.047 to 0.953."""
 WITHIN_ROLE = 0.3
-"""How far classes of one role differ, beside how far malignant ones differ from the others."""
+"""How far classes of one role differ, relative to the difference between malignant and other classes."""
 DRAWS = 24
-"""Tails that are tried: what rounding moves differs threefold between them."""
+"""The number of tails to try: the effect of rounding differs threefold between them."""
 MIDDLE_HALF = 0.2
 """The malignant scores of the middle half of the tiles reach at least this far: else one odd tile spans the range, all
 others have nearly the same answer, and other tiles do not."""
@@ -110,7 +110,7 @@ def _with_tail(net: MelanomaNet, x: Tensor, images: Tensor, seed: int) -> Melano
 
 
 def _badness(net: MelanomaNet, maps: _Maps, images: Tensor) -> tuple[bool, float]:
-    """Whether the answers part the tiles too little, and how far rounding moves them.
+    """Whether the outputs separate the tiles too little, and how far rounding moves them.
 
     The latter as a share of the bf16 or int8 tolerance; int8 rounds only the backbone.
     """
@@ -130,7 +130,7 @@ def _badness(net: MelanomaNet, maps: _Maps, images: Tensor) -> tuple[bool, float
 
 
 def _smooth_attention(net: MelanomaNet, x: Tensor) -> None:
-    """Two bumps beside the kernel's middle: a smooth kernel averages rounding away, and no flip or swap leaves it."""
+    """Two off-centre bumps: a smooth kernel averages rounding away, and no flip or swap of axes leaves it unchanged."""
     side = torch.arange(net.attention.weight.shape[-1], dtype=x.dtype) - net.attention.weight.shape[-1] // 2
     for channel, (pooled, dx, dy, share) in enumerate(((x.mean(1), 1, -1, 1.0), (x.amax(1), -1, 1, 0.5))):
         bump = torch.outer(torch.exp(-((side - dy) ** 2) / 8), torch.exp(-((side - dx) ** 2) / 8))
@@ -149,7 +149,7 @@ def _directions(inputs: Tensor) -> Tensor:
 
 
 def _fair_directions(inputs: Tensor) -> Tensor:
-    """The same, no tile counting for more than the usual one.
+    """The same, with no tile weighted more than the median tile.
 
     Along the direction of one odd tile all others would have nearly the same answer.
     """
@@ -160,7 +160,7 @@ def _fair_directions(inputs: Tensor) -> Tensor:
 
 
 def _set_depth(net: MelanomaNet, images: Tensor) -> None:
-    """Let the hidden layer look along the tiles, and the depth follow what differs most in it.
+    """Let the hidden layer respond to how the tiles differ, and the depth to what differs most in it.
 
     A random last layer was seen to give 6 mm for tiles finer than those it is set on, which bf16 then misses by 0.03.
     """
@@ -182,7 +182,7 @@ def _inputs_of(layer: nn.Module, depth: DepthModule, images: Tensor) -> Tensor:
 
 
 def _set_last_layer(net: MelanomaNet, second: Tensor) -> None:
-    """Let the direction in which tiles differ most part malignant from other classes, and lesser ones the rest.
+    """Let the direction in which tiles differ most separate malignant from other classes, and lesser ones the rest.
 
     Random rows would make one class's probability far steeper than the malignant score, whose span is what is set, and
     log-odds so large that bf16's own step moves p. The classes are then centred, and the lowest and highest malignant

@@ -1,4 +1,4 @@
-"""Tiles that a new bundle is compared on: drawn ones, or pictures that the user names."""
+"""Tiles on which a new bundle is compared with its reference: drawn ones, or the user's images."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff")
 
 @dataclass(frozen=True)
 class Samples:
-    """Tiles uint8 (N, tile_px, tile_px, 3), and what they are: "8 drawn tiles"."""
+    """Tiles uint8 (N, tile_px, tile_px, 3), and their description: "8 drawn tiles"."""
 
     tiles: NDArray[np.uint8]
     on: str
 
 
 def samples_for(card: ModelCard, pictures: Sequence[Path] = ()) -> Samples:
-    """The user's pictures, or drawn tiles where there are none.
+    """The user's images, or drawn tiles if there are none.
 
     Raises:
         UsageError: a picture cannot be read, or has another size than the card's tiles.
@@ -39,7 +39,7 @@ def samples_for(card: ModelCard, pictures: Sequence[Path] = ()) -> Samples:
 
 
 def picture_tiles(paths: Sequence[Path], card: ModelCard) -> NDArray[np.uint8]:
-    """The pictures of these files, and of the folders among them, as tiles (N, tile_px, tile_px, 3), RGB.
+    """The images in these files and folders as tiles (N, tile_px, tile_px, 3), RGB.
 
     Raises:
         UsageError: there is none, one cannot be read, or one has another size than the card's tiles.

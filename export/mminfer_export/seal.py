@@ -64,12 +64,12 @@ def _write_whole(folder: Path, contents: Mapping[str, bytes]) -> Path:
     if folder.exists():
         raise OutputError(f"{folder.name} exists. A bundle is never changed: remove it, or choose another name.")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    beside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
     try:
         for name, content in contents.items():
-            (beside / name).write_bytes(content)
-        beside.chmod(0o755)  # mkdtemp lets only its owner read; a bundle is shared
-        beside.rename(folder)
+            (aside / name).write_bytes(content)
+        aside.chmod(0o755)  # mkdtemp lets only its owner read; a bundle is shared
+        aside.rename(folder)
     finally:
-        shutil.rmtree(beside, ignore_errors=True)
+        shutil.rmtree(aside, ignore_errors=True)
     return folder

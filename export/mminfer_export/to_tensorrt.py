@@ -14,7 +14,7 @@ from melanoma_infer.errors import EngineUnavailableError
 from melanoma_infer.tolerances import Precision
 
 TIMINGS = ".timings"
-"""What the builder learnt of this GPU, kept beside the engine: the next build takes a tenth of the time."""
+"""The builder's timing cache for this GPU, next to the engine: the next build takes a tenth of the time."""
 
 
 def build_engine(

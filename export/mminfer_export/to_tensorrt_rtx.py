@@ -13,7 +13,7 @@ from melanoma_infer.errors import UsageError
 from melanoma_infer.tolerances import Precision
 
 TARGETS = ("sm86", "sm89", "sm120")
-"""What is built for where nothing is said: RTX 30, 40 and 50."""
+"""The default targets: RTX 30, 40 and 50."""
 
 
 def build_engine(

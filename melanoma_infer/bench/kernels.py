@@ -44,7 +44,7 @@ class KernelRow:
     share_of_copy: float
     """The least that has to be read and written, by what a copy moves in the same time."""
     max_error: float
-    """Of the answer, against float64."""
+    """Error of the output, compared with float64."""
     allowed_error: float
 
     @property

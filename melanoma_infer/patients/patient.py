@@ -146,7 +146,7 @@ def _category(card_field: PatientField, text: str) -> str:
 
 
 def _band(card_field: PatientField, text: str) -> str:
-    """The band that holds a number, or an interval such as [34:36[ that lies in one band."""
+    """The band that holds a number, or an interval such as [34:36[ inside one band."""
     interval = _INTERVAL.fullmatch(text)
     try:
         first, last = (float(part) for part in (interval.groups() if interval else (text, text)))

@@ -20,7 +20,7 @@ from melanoma_infer.tiles.read_plan import ReadPlan
 READERS_MAX = 4
 """More handles cost memory (each has OpenSlide's 32 MiB cache) and no CPU engine needs more."""
 KEPT_MAX = 10
-"""Of a slide with so few tiles, all pixels are kept: the gallery shows as many."""
+"""A slide with at most this many tiles keeps all their pixels: the gallery shows as many."""
 
 
 def read_tiles(

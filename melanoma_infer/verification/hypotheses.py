@@ -66,7 +66,7 @@ def hypotheses(bundle: Bundle, plan: SlidePlan) -> list[Hypothesis]:
         Hypothesis("another resize (bilinear without antialiasing, as OpenCV and torch do)", _resized(reading, None)),
         *(
             Hypothesis(
-                f"half-tile shift (your tiles lie half a tile further {words})",
+                f"half-tile shift (your tiles are half a tile further {words})",
                 _changed(reading, lambda tile: tile, by),
             )
             for by, words in SHIFTS.items()
@@ -105,7 +105,7 @@ def _levels(bundle: Bundle, plan: SlidePlan) -> Iterator[Hypothesis]:
 
 
 def _changed(plan: ReadPlan, change: Callable[[Rgb], Rgb], by: tuple[int, int] = (0, 0)) -> Read:
-    """Tiles that lie `by` half tiles further right and down, read by the plan and then changed."""
+    """Tiles that are `by` half tiles further right and down, read by the plan and then changed."""
 
     def read(reader: Slide, rect_l0: RectPx) -> Rgb | None:
         if rect_l0.area / plan.downsample**2 > REGION_PIXELS_MAX and plan.block_px == 1:
