@@ -31,7 +31,7 @@ SETTINGS = Settings(mpp_um=(0.5, 0.5))
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    """1024 × 768 px at 0.5 µm/px: glass, pale tissue, and a dark square that is the second tile of the first row."""
+    """1024 × 768 px at 0.5 µm/px: background, pale tissue, and a dark square that is the second tile of the first row."""
     pixels = np.full((768, 1024, 3), 250, np.uint8)
     pixels[:, 256:1024] = (225, 155, 195)
     pixels[0:512, 512:1024] = (120, 40, 90)
@@ -57,7 +57,7 @@ def test_every_number_of_a_result_can_be_foretold(photo, scorer):
     small = np.stack([np.asarray(Image.fromarray(c).resize((64, 64), Image.Resampling.BILINEAR)) for c in crops])
     assert tiles.probabilities[:, 1] == pytest.approx(expected_probability(small), abs=2e-6)
     assert tiles.padded_fraction.tolist() == [0, 0, 0.5, 0.5]
-    # top-area-mean: the card's area is one tile's, so the score is the hottest tile's.
+    # top-area-mean: the card's area is one tile's, so the score is the highest-scoring tile's.
     assert result.malignant_score == pytest.approx(tiles.probabilities[1, 1], abs=1e-12)
     assert result.verdict == "suspected"
 

@@ -20,7 +20,7 @@ scores = st.lists(st.floats(0, 1), min_size=1, max_size=12).map(np.array)
 kinds = st.sampled_from(["mean", "max", "top-area-mean"])
 
 
-def hottest(values, area_mm2, tile_mm2=1.0):
+def top_area(values, area_mm2, tile_mm2=1.0):
     return aggregate(np.array(values, float), "top-area-mean", tile_mm2=tile_mm2, area_mm2=area_mm2)
 
 
@@ -43,14 +43,14 @@ def test_mean_and_max_are_the_papers():
     ],
 )
 def test_top_area_weighs_the_last_tile_by_what_is_missing_and_never_fills_up(area_mm2, expected):
-    assert hottest([0.2, 0.9, 0.1, 0.5], area_mm2) == pytest.approx(expected, rel=1e-12)
+    assert top_area([0.2, 0.9, 0.1, 0.5], area_mm2) == pytest.approx(expected, rel=1e-12)
 
 
 def test_top_area_counts_mm2_and_not_tiles():
     values = [0.9, 0.7, 0.5, 0.3]
-    assert hottest(values, 9.0, tile_mm2=9.0) == 0.9
-    assert hottest(values, 9.0, tile_mm2=4.5) == pytest.approx(0.8)
-    assert hottest(values, 9.0, tile_mm2=2.25) == pytest.approx(0.6)
+    assert top_area(values, 9.0, tile_mm2=9.0) == 0.9
+    assert top_area(values, 9.0, tile_mm2=4.5) == pytest.approx(0.8)
+    assert top_area(values, 9.0, tile_mm2=2.25) == pytest.approx(0.6)
 
 
 @pytest.mark.parametrize("kind", ["mean", "max", "top-area-mean"])
@@ -71,12 +71,12 @@ def test_the_order_of_tiles_changes_no_bit(values, kind, area, seed):
 def test_cooler_tissue_changes_top_area_by_nothing_once_the_area_is_covered(values, cooler, area):
     area = min(area, float(len(values)))
     cooler = np.array(cooler) * values.min()
-    assert hottest([*values, *cooler], area) == hottest(values, area)
+    assert top_area([*values, *cooler], area) == top_area(values, area)
 
 
 @QUICK
 @given(values=scores, kind=kinds, area=st.floats(0.1, 20))
-def test_a_score_lies_between_the_coolest_and_the_hottest_tile(values, kind, area):
+def test_a_score_lies_between_the_lowest_and_the_highest_scoring_tile(values, kind, area):
     score = aggregate(values, kind, tile_mm2=1.0, area_mm2=area)
     assert values.min() - 1e-12 <= score <= values.max() + 1e-12
     assert score <= 1.0
@@ -85,7 +85,7 @@ def test_a_score_lies_between_the_coolest_and_the_hottest_tile(values, kind, are
 @QUICK
 @given(values=scores, area=st.floats(0.1, 20), factor=st.floats(0.1, 9))
 def test_top_area_depends_on_the_ratio_of_the_areas_alone(values, area, factor):
-    assert hottest(values, area * factor, tile_mm2=factor) == pytest.approx(hottest(values, area), abs=1e-9)
+    assert top_area(values, area * factor, tile_mm2=factor) == pytest.approx(top_area(values, area), abs=1e-9)
 
 
 def test_a_tiles_malignant_probability_is_the_sum_of_its_malignant_classes():

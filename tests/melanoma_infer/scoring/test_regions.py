@@ -190,6 +190,6 @@ def test_regions_geojson_gives_the_same_outlines_and_areas_to_another_reader(cmu
         assert measured["area_mm2"] == region.area_mm2
         assert feature["properties"]["classification"]["name"] == region.class_
         assert feature["properties"]["objectType"] == "annotation"
-    # The rule calls dark tiles tumour: the regions lie on dark tissue, and none over glass.
+    # The rule calls dark tiles tumour: the regions are on dark tissue, and none over background.
     dark = sum(region.area_mm2 for region in result.regions)
     assert 0 < dark < result.tissue_mm2

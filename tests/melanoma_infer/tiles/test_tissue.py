@@ -84,16 +84,16 @@ def test_the_plane_is_read_from_the_coarsest_level_that_is_fine_enough():
     assert plane.px_l0 == 16
 
 
-def test_glass_with_dust_holds_no_tissue():
-    glass = 242 + np.random.default_rng(3).integers(0, 7, (150, 220, 3), dtype=np.uint8)
-    tissue = found(glass)
+def test_background_with_dust_holds_no_tissue():
+    background = 242 + np.random.default_rng(3).integers(0, 7, (150, 220, 3), dtype=np.uint8)
+    tissue = found(background)
     assert not tissue.mask.any()
     assert tissue.saturation_threshold == SATURATION_THRESHOLD[0]
     assert tissue.is_brightfield
 
 
 @pytest.mark.parametrize("um", [0.3, 0.4, 0.5])
-def test_the_glass_of_a_small_image_is_not_taken_for_a_hole_in_tissue(um):
+def test_the_background_of_a_small_image_is_not_taken_for_a_hole_in_tissue(um):
     assert not found(solid(512, 512), scale=Scale(um, um)).mask.any()
 
 
@@ -125,9 +125,9 @@ def test_the_saturation_threshold_is_otsus_clipped_to_18_and_60(values):
         assert threshold in {min(max(threshold, 18), 60) for threshold in otsu_thresholds(values)}
 
 
-@pytest.mark.parametrize(("glass", "tissue", "threshold"), [(0, 25, 18), (30, 50, 31), (100, 250, 60)])
-def test_the_threshold_lies_between_glass_and_tissue_and_never_outside_its_limits(glass, tissue, threshold):
-    saturations = np.full((100, 100), glass, np.uint8)
+@pytest.mark.parametrize(("background", "tissue", "threshold"), [(0, 25, 18), (30, 50, 31), (100, 250, 60)])
+def test_the_threshold_is_between_background_and_tissue_and_never_outside_its_limits(background, tissue, threshold):
+    saturations = np.full((100, 100), background, np.uint8)
     saturations[20:80, 20:80] = tissue
     assert found(red_of(saturations)).saturation_threshold == threshold
 
@@ -275,7 +275,7 @@ def test_pen_is_never_tissue_and_the_mask_never_reaches_beyond_the_slide(box, um
     assert tissue.mask.shape[0] * tissue.px_l0 < 90 + tissue.px_l0
 
 
-def test_a_real_section_of_skin_is_mostly_tissue_with_glass_beside_it(cmu):
+def test_a_real_section_of_skin_is_mostly_tissue_with_background_beside_it(cmu):
     with open_slide(cmu) as reader:
         tissue = find_tissue(reader, Scale(0.499, 0.499))
         plane = read_plane(reader, Scale(0.499, 0.499))
@@ -303,7 +303,7 @@ def test_a_real_fluorescence_slide_is_not_brightfield(real_slides):
         ([(100_000, 80_000), (25_000, 20_000), (3125, 2500)], 0.25, 1),
     ],
 )
-def test_the_plane_of_a_slide_as_large_as_a_glass_is_coarser(sizes, um, factor):
+def test_the_plane_of_a_slide_as_large_as_a_background_is_coarser(sizes, um, factor):
     level, found = _plane_level(facts_of(sizes), Scale(um, um))
     assert (level, found) == (2, factor)
     assert sizes[2][0] / factor * sizes[2][1] / factor <= PLANE_PX_MAX

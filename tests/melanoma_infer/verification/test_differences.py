@@ -81,7 +81,7 @@ def test_a_flip_is_a_score_on_the_other_side_of_the_threshold(demo):
         other["probabilities"] = reference["probabilities"].copy()
         other["probabilities"][0] = row
         assert differences(bundle, reference, other).decision_flips == flips
-    # The slide's score is the mean of its hottest tiles that cover 9 mm²: one tile of 9 mm², row 2.
+    # The slide's score is the mean of its highest-scoring tiles that cover 9 mm²: one tile of 9 mm², row 2.
     slides = [SampleSlide((1, 2), 9.0)]
     other["probabilities"] = reference["probabilities"].copy()
     other["probabilities"][2] = [0.6, 0, 0.4, 0]
