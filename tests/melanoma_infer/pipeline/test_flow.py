@@ -31,7 +31,7 @@ SETTINGS = Settings(mpp_um=(0.5, 0.5))
 
 @pytest.fixture
 def photo(tmp_path: Path) -> Path:
-    """1024 × 768 px at 0.5 µm/px: background, pale tissue, and a dark square that is the second tile of the first row."""
+    """1024 × 768 px at 0.5 µm/px: background, pale tissue, and a dark square as the second tile of the first row."""
     pixels = np.full((768, 1024, 3), 250, np.uint8)
     pixels[:, 256:1024] = (225, 155, 195)
     pixels[0:512, 512:1024] = (120, 40, 90)
