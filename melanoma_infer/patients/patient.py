@@ -39,11 +39,6 @@ class Patient:
     ulceration: str = UNKNOWN
     """Kept for the T category, whether or not the model uses it."""
 
-    @property
-    def is_known(self) -> bool:
-        """Whether any field holds more than "unknown"."""
-        return any(value != UNKNOWN for value in self.values.values())
-
 
 def strict_patient(given: Mapping[str, object], fields: Sequence[PatientField]) -> Patient:
     """The patient with these values; the other fields are unknown.
