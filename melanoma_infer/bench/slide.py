@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -159,6 +160,10 @@ def picture(timing: SlideTiming) -> bytes:
 
 def peak_rss_bytes() -> int | None:
     """Peak resident memory of this process so far; None if the system does not report it."""
+    # On Linux getrusage also counts the process that started this one: its memory counts until exec.
+    status = Path("/proc/self/status")
+    if status.is_file() and (found := re.search(r"VmHWM:\s*(\d+) kB", status.read_text())):
+        return int(found[1]) * 1024
     try:
         from resource import RUSAGE_SELF, getrusage
     except ImportError:  # not on Windows

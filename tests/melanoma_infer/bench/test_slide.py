@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
+import subprocess
+import sys
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from PIL import Image
 from slides_for_tests import smooth, write_svs
@@ -113,3 +117,13 @@ def test_the_length_of_a_bar_is_proportional_to_its_value():
 
 def test_the_overhead_of_a_slide_is_all_but_waiting_for_tiles_and_inferring_them():
     assert TIMING.overhead_s == pytest.approx(0.5)  # open, tissue, score, gallery and write
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux counts a process's parent")
+def test_the_peak_memory_is_this_process_s_and_not_its_parent_s():
+    held = np.ones(500_000_000, np.uint8)
+    code = "from melanoma_infer.bench.slide import peak_rss_bytes; print(peak_rss_bytes())"
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment)
+    assert int(ended.stdout) < held.nbytes
+    assert int(ended.stdout) > 20_000_000
