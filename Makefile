@@ -85,7 +85,7 @@ report-picture: $(VENV)/.core
 
 demo-model: $(VENV)/.dev
 	rm -rf build/demo.mminfer
-	$(BIN)/python -m mminfer_export.demo_bundle build/demo.mminfer
+	OMP_NUM_THREADS=2 $(BIN)/python -m mminfer_export.demo_bundle build/demo.mminfer
 	rm -rf melanoma_infer/bundle/demo.mminfer
 	mv build/demo.mminfer melanoma_infer/bundle/
 
