@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import ast
-import copy
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import NamedTuple
 
@@ -49,7 +49,7 @@ def mutants() -> Iterator[Mutant]:
                 for fault, changed in _faults(node):
                     line = lines[node.lineno - 1].strip()
                     place = f"{function.name}: {line} [{fault} at {node.col_offset}]"
-                    yield Mutant(module, place, _replaced(tree, node, changed), fault.startswith(ONLY_COMPILED))
+                    yield Mutant(module, place, _replaced(source, node, changed), fault.startswith(ONLY_COMPILED))
 
 
 def _faults(node: ast.AST) -> Iterator[tuple[str, ast.AST]]:
@@ -80,18 +80,10 @@ def _name(operator: ast.AST) -> str:
     return type(operator).__name__
 
 
-def _replaced(tree: ast.Module, node: ast.AST, changed: ast.AST) -> str:
-    class Replace(ast.NodeTransformer):
-        def visit(self, visited: ast.AST) -> ast.AST:
-            if (visited_at(visited), type(visited)) == (visited_at(node), type(node)):
-                return ast.copy_location(changed, visited)
-            return self.generic_visit(visited)
-
-    return ast.unparse(ast.fix_missing_locations(Replace().visit(copy.deepcopy(tree))))
-
-
-def visited_at(node: ast.AST) -> tuple[int, ...]:
-    """Where a node begins and ends; an empty tuple for what has no place."""
-    if not isinstance(node, ast.expr | ast.stmt):
-        return ()
-    return (node.lineno, node.col_offset, node.end_lineno or 0, node.end_col_offset or 0)
+def _replaced(source: str, node: ast.AST, changed: ast.AST) -> str:
+    """The module's text with another expression at this node's place, in parentheses."""
+    assert isinstance(node, ast.expr)
+    starts = [0, *accumulate(len(line.encode()) for line in source.splitlines(keepends=True))]
+    first = starts[node.lineno - 1] + node.col_offset
+    last = starts[(node.end_lineno or 0) - 1] + (node.end_col_offset or 0)
+    return b"".join([source.encode()[:first], f"({ast.unparse(changed)})".encode(), source.encode()[last:]]).decode()
