@@ -51,8 +51,9 @@ types: $(VENV)/.dev
 check-package: $(VENV)/.dev
 	$(BIN)/python tests/check_package.py
 
+# The tests marked `wheel` run in check-package.
 test-fast: $(VENV)/.dev
-	$(PYTEST) -m "not slow and not interpreter and not gpu"
+	$(PYTEST) -m "not slow and not interpreter and not gpu and not wheel"
 
 test-interpreter: $(VENV)/.dev
 	TRITON_INTERPRET=1 $(PYTEST) -m "interpreter and not slow" $(INTERPRETED)

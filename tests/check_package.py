@@ -94,22 +94,9 @@ def run_tests(python: Path, work: Path) -> None:
     """Run the marked tests in a folder that holds nothing but the tests."""
     shutil.copytree(ROOT / "tests", work / "tests", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", work)
-    # The tests of the kernels import mminfer_proofs, which no wheel holds.
-    command = [
-        python,
-        "-m",
-        "pytest",
-        "-q",
-        "-n",
-        "2",
-        "-m",
-        "wheel",
-        "-o",
-        "pythonpath=tests",
-        "-p",
-        "no:cacheprovider",
-    ]
-    command += ["--ignore=tests/kernels", "--ignore=tests/test_architecture.py"]  # they read the sources
+    files = [path for path in (work / "tests").rglob("test_*.py") if "mark.wheel" in path.read_text("utf-8")]
+    command = [python, "-m", "pytest", "-q", "-n", "2", "--dist", "loadfile", "-m", "wheel", "-o", "pythonpath=tests"]
+    command += ["-p", "no:cacheprovider", *sorted(files)]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"} | {"MMINFER_WHEEL": "1"}
     finished = subprocess.run(command, cwd=work, env=environment)
     if finished.returncode:

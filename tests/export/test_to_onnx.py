@@ -24,7 +24,13 @@ WITH_PATIENT = {
 WITHOUT_PATIENT = {"classes": ("normal", "tumour"), "malignant": ("tumour",)}
 
 
-@pytest.fixture(scope="module", params=[WITH_PATIENT, WITHOUT_PATIENT], ids=["4 classes", "2 classes, no patient"])
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(WITH_PATIENT, id="4 classes"),
+        pytest.param(WITHOUT_PATIENT, id="2 classes, no patient", marks=pytest.mark.slow),
+    ],
+)
 def exported(request):
     card = ModelCard(
         name="test",

@@ -7,15 +7,17 @@ from functools import partial
 
 import pytest
 
-from melanoma_infer.bench import slide
+from melanoma_infer.bench import engines, slide
 
 
 @pytest.fixture
 def short_turns(monkeypatch):
-    """The engine alone for a twentieth of a second, not two: what is tested is what is told of a time."""
+    """An engine for a twentieth of a second: what is tested is what the command says of a time."""
+    monkeypatch.setattr(engines, "time_engines", partial(engines.time_engines, seconds=0.05))
     monkeypatch.setattr(slide, "time_slide", partial(slide.time_slide, engine_seconds=0.05))
 
 
+@pytest.mark.usefixtures("short_turns")
 def test_the_command_prints_a_table_one_sentence_and_saves_all(mminfer, tmp_path):
     saved = tmp_path / "engines.json"
     ended = mminfer("bench", "engines", "--engine", "openvino", "--precision", "fp32", "--rounds", "1", "--save", saved)

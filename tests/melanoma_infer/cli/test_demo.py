@@ -11,6 +11,8 @@ import pytest
 
 from melanoma_infer.phantom.mark import CAUTION
 
+pytestmark = pytest.mark.wheel
+
 AS_A_NEWCOMER = """
 import sys
 def hook(event, arguments):
@@ -54,7 +56,6 @@ def results(place: Path) -> dict[str, dict[str, object]]:
     }
 
 
-@pytest.mark.wheel
 def test_it_ends_well_without_a_socket_and_without_torch(first, place):
     assert first.returncode == 0, first.stderr
     assert {path.name for path in place.iterdir()} == {"mminfer-demo"}

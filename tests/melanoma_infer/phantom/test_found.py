@@ -17,7 +17,7 @@ def scorer(colour_bundle):
     return Scorer(open_bundle(str(colour_bundle)))
 
 
-@pytest.mark.parametrize("um_per_px", [0.8, 1.0])
+@pytest.mark.parametrize("um_per_px", [pytest.param(0.8, marks=pytest.mark.slow), 1.0])
 def test_the_lesion_is_found_at_its_place(scorer, tmp_path, um_per_px):
     scene = make_scene(2, "melanoma", SIZE_UM)
     write_phantom(tmp_path / "s.svs", scene, um_per_px)

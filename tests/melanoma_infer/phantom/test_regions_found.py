@@ -27,7 +27,7 @@ def raster(size_l0: tuple[int, int], rings: list[list[list[float]]]) -> np.ndarr
     return np.array(image)
 
 
-@pytest.mark.parametrize("seed", [7, 8])
+@pytest.mark.parametrize("seed", [7, pytest.param(8, marks=pytest.mark.slow)])
 def test_the_colour_rule_outlines_the_drawn_lesion(colour_bundle: Path, tmp_path: Path, seed: int):
     slide = tmp_path / "phantom.svs"
     write_phantom(slide, make_scene(seed, "melanoma", SIZE_UM), 1.0)
