@@ -15,6 +15,7 @@
     ├── ParityError             22    an engine's numbers differ from the reference by more than the tolerance
     ├── TransientIOError       104    storage failed for a moment; the same command may succeed later
     ├── MemoryExhaustedError   175    there was not enough memory, the computer's or the GPU's
+    ├── NativeCrashError       176    a native library crashed on a slide
     └── GpuLostError           177    the GPU stopped working
 
 A message says what is wrong, why, and what to do next. It names a slide by its id, never by its path.
@@ -97,6 +98,12 @@ class MemoryExhaustedError(MminferError):
     """There was not enough memory, the computer's or the GPU's."""
 
     exit_code = 175
+
+
+class NativeCrashError(MminferError):
+    """A native library crashed on a slide, also when the slide was scored alone."""
+
+    exit_code = 176
 
 
 class GpuLostError(MminferError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -52,7 +53,8 @@ def demo(
     requests = [SlideRequest(path, SlideCase(path.stem), Settings()) for path in slides]
     outcomes = score_and_record(
         requests,
-        Scorer(bundle),
+        bundle,
+        partial(Scorer, bundle),
         out / "results",
         command=["demo"],
         options=RunOptions(),

@@ -10,42 +10,56 @@ from typing import TYPE_CHECKING
 from melanoma_infer.cli.console import note, progress_bar
 
 if TYPE_CHECKING:
+    from melanoma_infer.bundle.bundle import Bundle
     from melanoma_infer.pipeline.request import RunOptions, SlideRequest
-    from melanoma_infer.pipeline.scorer import Scorer
+    from melanoma_infer.pipeline.worker import Batch, LoadScorer
     from melanoma_infer.result import SlideOutcome
 
 
 def score_and_record(
     requests: Sequence[SlideRequest],
-    scorer: Scorer,
+    bundle: Bundle,
+    load: LoadScorer,
     out: Path,
     *,
     command: Sequence[str],
     options: RunOptions,
     tell: Callable[[SlideOutcome], None],
+    tell_engine: Callable[[Batch], None] = lambda _batch: None,
     fail_fast: bool = False,
 ) -> list[SlideOutcome]:
     """Score slides into the folder `out`; returns the outcomes, up to the first failure if `fail_fast`.
 
-    `command` is stored in run.json, so it must contain no path and no patient value.
+    Args:
+        requests: the slides.
+        bundle: the model that `load` puts on an engine.
+        load: makes the scorer, in the process that scores.
+        out: the folder for the results.
+        command: stored in run.json, so it must contain no path and no patient value.
+        options: what holds for all slides.
+        tell: called with each outcome when it is known.
+        tell_engine: called once, when the engine is loaded.
+        fail_fast: stop at the first slide that fails.
     """
-    from melanoma_infer.pipeline.flow import score_slides
+    from melanoma_infer.pipeline.worker import score_batch
     from melanoma_infer.reports.output import OutputFolder
     from melanoma_infer.reports.run_files import RunFiles
 
     outcomes: list[SlideOutcome] = []
-    with (
-        OutputFolder(out) as folder,
-        RunFiles(out, scorer.bundle, scorer.numerics, command=command) as run,
-        progress_bar() as progress,
-        closing(score_slides(requests, scorer, folder, options=options, progress=progress)) as scored,
-    ):
-        for outcome in scored:
-            run.add(outcome)
-            outcomes.append(outcome)
-            tell(outcome)
-            if fail_fast and outcome.exit_code:
-                break
+    with OutputFolder(out) as folder:
+        batch = score_batch(load, requests, folder, options)
+        tell_engine(batch)
+        with (
+            RunFiles(out, bundle, batch.numerics, command=command) as run,
+            progress_bar() as progress,
+            closing(batch.outcomes(progress)) as scored,
+        ):
+            for outcome in scored:
+                run.add(outcome)
+                outcomes.append(outcome)
+                tell(outcome)
+                if fail_fast and outcome.exit_code:
+                    break
     return outcomes
 
 

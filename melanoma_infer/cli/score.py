@@ -20,6 +20,7 @@ from melanoma_infer.errors import BundleError, RefusedError, UsageError
 if TYPE_CHECKING:
     from melanoma_infer.bundle.bundle import Bundle
     from melanoma_infer.pipeline.request import RunOptions, SlideRequest
+    from melanoma_infer.pipeline.worker import Batch
     from melanoma_infer.result import SlideOutcome
 
 SOME_FAILED = 3
@@ -127,7 +128,8 @@ def _run(
         return
     from melanoma_infer.pipeline.scorer import Scorer
 
-    scorer = Scorer(
+    load = partial(
+        Scorer,
         bundle,
         compute.name,
         precision=compute.precision,
@@ -135,17 +137,22 @@ def _run(
         device=compute.device,
         engine_file=compute.file,
     )
-    if not output.json:
-        note(f"{bundle.name} on {scorer.numerics}")
-        for why in scorer.skipped:
-            note(f"skipped {why}")
+
+    def tell_engine(batch: Batch) -> None:
+        if not output.json:
+            note(f"{bundle.name} on {batch.numerics}")
+            for why in batch.skipped:
+                note(f"skipped {why}")
+
     outcomes = score_and_record(
         requests,
-        scorer,
+        bundle,
+        load,
         output.folder,
         command=output.command,
         options=run_options,
         tell=partial(_tell, json=output.json),
+        tell_engine=tell_engine,
         fail_fast=output.fail_fast,
     )
     _exit(outcomes, output.fail_on, len(requests))

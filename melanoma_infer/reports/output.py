@@ -27,6 +27,8 @@ from melanoma_infer.runtime.privacy import folder_name
 from melanoma_infer.slides.base import Closing
 
 LOCK = ".lock"
+LOCK_SECONDS = 2.0
+"""How long to wait for the lock: a run that was killed holds it until its worker process is gone too."""
 RESULT = "result.json"
 RENDERERS = 2
 """Reports drawn in parallel: on 2 cores, two took two thirds of the time of one. Each keeps a picture in memory."""
@@ -58,7 +60,7 @@ class OutputFolder(Closing):
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(path / LOCK)
-            self._lock.acquire(timeout=0)
+            self._lock.acquire(timeout=LOCK_SECONDS)
         except Timeout as error:
             raise OutputError(
                 "Another run is writing to this output folder. Wait until it ends, or choose another --out."

@@ -1,0 +1,122 @@
+"""A native library that crashes on a slide costs that slide. Every crash here is a real one."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+CRASHING = """
+import ctypes, os, sys
+from pathlib import Path
+from melanoma_infer.pipeline import slide_job
+whole = slide_job.open_slide
+def open_slide(path):
+    if path.name.startswith("crashes"): ctypes.string_at(0)
+    if path.name.startswith("once") and not Path("crashed").exists():
+        Path("crashed").touch()
+        os.abort()
+    return whole(path)
+slide_job.open_slide = open_slide
+sys.argv[0] = "mminfer"
+from melanoma_infer.cli.app import main
+main()
+"""
+ENGINE_CRASHES = """
+import os, sys
+from melanoma_infer.pipeline import scorer
+scorer.load_engine = lambda *_, **__: os.abort()
+sys.argv[0] = "mminfer"
+from melanoma_infer.cli.app import main
+main()
+"""
+
+
+def started(code, folder, *argv):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    command = [sys.executable, "-c", code, *map(str, argv)]
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+
+
+@pytest.fixture
+def place(cmu, tmp_path):
+    """A function that puts copies of a slide into a folder under these names."""
+
+    def fill(*names):
+        (tmp_path / "in").mkdir()
+        for name in names:
+            shutil.copy(cmu, tmp_path / "in" / f"{name}.svs")
+        return tmp_path
+
+    return fill
+
+
+SCORE = ("score", "in", "--out", "out", "--tile-um", "1024", "--threads", "1")
+
+
+def test_the_slide_that_crashes_is_named_and_every_other_is_scored(place):
+    folder = place("a", "crashes", "d")
+    run = started(CRASHING, folder, *SCORE)
+    out, err = run.communicate(timeout=300)
+    assert run.returncode == 3, err
+    assert "crashes: failed at 'in the worker' (exit 176): A library crashed on this slide (SIGSEGV)" in err
+    assert "Traceback" not in err
+    rows = list(csv.DictReader((folder / "out" / "summary.csv").read_text().splitlines()))
+    assert [(row["id"], row["exit_code"]) for row in rows] == [("a", "0"), ("crashes", "176"), ("d", "0")]
+    assert json.loads((folder / "out" / "run.json").read_text())["state"] == "finished"
+    assert len(list((folder / "out").glob("*/result.json"))) == 2
+    assert [line.split(":")[0] for line in out.splitlines() if not line.startswith(" ")] == ["a", "d"]
+
+
+def test_a_single_slide_that_crashes_ends_with_its_own_code(place):
+    run = started(CRASHING, place("crashes"), *SCORE)
+    assert "(exit 176)" in run.communicate(timeout=300)[1]
+    assert run.returncode == 176
+
+
+def test_a_slide_that_crashes_once_is_scored_in_the_next_worker(place):
+    folder = place("once", "z")
+    run = started(CRASHING, folder, *SCORE)
+    _, err = run.communicate(timeout=300)
+    assert (run.returncode, (folder / "crashed").exists()) == (0, True), err
+    assert len(list((folder / "out").glob("*/result.json"))) == 2
+
+
+def test_an_engine_that_crashes_when_it_is_loaded_is_an_engine_that_is_not_available(place):
+    run = started(ENGINE_CRASHES, place("a"), *SCORE)
+    assert "The engine crashed when it was loaded (SIGABRT)" in run.communicate(timeout=300)[1]
+    assert run.returncode == 21
+
+
+def workers_of(process_id):
+    return [int(child) for child in Path(f"/proc/{process_id}/task/{process_id}/children").read_text().split()]
+
+
+def alive(process_id):
+    try:
+        return Path(f"/proc/{process_id}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except FileNotFoundError:
+        return False
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a batch has a worker process on Linux alone")
+@pytest.mark.parametrize("ended_by", [signal.SIGKILL, signal.SIGTERM])
+def test_no_worker_outlives_its_run(place, ended_by):
+    run = started(CRASHING, place("a", "b"), *SCORE)
+    while not (found := workers_of(run.pid)):
+        assert run.poll() is None
+        time.sleep(0.01)
+    run.send_signal(ended_by)
+    run.communicate(timeout=60)
+    deadline = time.monotonic() + 60
+    while any(alive(worker) for worker in found):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
