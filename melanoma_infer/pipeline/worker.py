@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import multiprocessing
+import os
 import signal
 import sys
 import threading
@@ -116,7 +117,9 @@ class _Workers:
         context = multiprocessing.get_context("fork")
         self._messages, sender = context.Pipe(duplex=False)
         # A daemon is stopped, not waited for, when this process ends.
-        self._process = context.Process(target=_work, args=(self._work, sender), daemon=True)
+        self._process = context.Process(
+            target=_work, args=(self._work, self._messages, sender, os.getpid()), daemon=True
+        )
         self._process.start()
         sender.close()  # the end of the worker is then the end of its messages
 
@@ -188,9 +191,10 @@ class _Workers:
         self._messages.close()
 
 
-def _work(work: _Work, messages: Connection) -> None:
+def _work(work: _Work, received: Connection, messages: Connection, parent: int) -> None:
     """The worker: scores what is left, and says what it takes, how far it is, and how each slide ended."""
-    _end_with_parent()
+    received.close()  # with it open, a message that nobody reads would block for ever
+    _end_with(parent)
     try:
         scorer = work.load()
         messages.send(("loaded", (scorer.numerics, scorer.skipped)))
@@ -219,6 +223,8 @@ def _announced(requests: Sequence[SlideRequest], messages: Connection) -> Iterat
         yield request
 
 
-def _end_with_parent() -> None:
+def _end_with(parent: int) -> None:
     """Have the kernel kill this process when its parent ends: nothing would read its messages."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended already
+        os._exit(1)
