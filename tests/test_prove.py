@@ -82,7 +82,7 @@ def test_killed_at_any_moment_and_run_again_gives_the_same_files(cmu, tmp_path):
 
 
 def test_no_damage_to_a_slide_gives_a_clean_result_that_differs(cmu, tmp_path):
-    """Cut short, zeroed, or with flipped bits: the same numbers, an error, or tiles that are told to be unreadable.
+    """Cut short, zeroed, or with flipped bits: the same numbers, an error, or tiles that are marked unreadable.
 
     Flipped bits inside a JPEG stream may decode without complaint to other pixels, which no reader of the format can
     tell; they are left out here, and so is what lies in the label and macro images, which are never opened.

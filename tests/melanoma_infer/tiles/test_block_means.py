@@ -1,4 +1,4 @@
-"""Box means against exact integer arithmetic, and their independence of how the pixels arrive."""
+"""Block means against exact integer arithmetic, and their independence of how the pixels arrive."""
 
 import numpy as np
 import pytest
