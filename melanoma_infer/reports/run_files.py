@@ -23,7 +23,7 @@ from melanoma_infer.runtime.provenance import machine, versions
 COLUMNS = (
     "id", "case_id", "exit_code", "verdict", "reasons", "malignant_score", "outcome", "outcome_score",
     "thickness_state", "thickness_mm", "thickness_low_mm", "thickness_high_mm", "evaluable_fraction", "bundle",
-    "numerics", "seconds",
+    "numerics", "seconds", "folder",
 )  # fmt: skip
 
 
@@ -70,6 +70,7 @@ class RunFiles:
             "bundle": f"{self._bundle.name} {self._bundle.digest[:12]}",
             "numerics": str(self._numerics),
             "seconds": round(outcome.seconds, 3),
+            "folder": outcome.folder.name if outcome.folder else "",
         }
         if (result := outcome.result) is not None:
             row |= {

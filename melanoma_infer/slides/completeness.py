@@ -49,6 +49,15 @@ def require_complete(path: Path) -> None:
         )
 
 
+def is_whole_tiff(path: Path) -> bool:
+    """Whether the structure of a TIFF file can be read, and all of it is there."""
+    try:
+        require_complete(path)
+    except SlideUnreadableError:
+        return False
+    return True
+
+
 @contextmanager
 def _complaints() -> Iterator[list[str]]:
     """Messages that tifffile logs in the block; they do not reach the terminal."""

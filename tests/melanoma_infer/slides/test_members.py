@@ -10,8 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melanoma_infer.errors import SlideUnreadableError, UsageError
-from melanoma_infer.slides.formats import SLIDE_SUFFIXES
-from melanoma_infer.slides.members import MEBIBYTE, dicom_series, find_slides, identify, members
+from melanoma_infer.slides.dicom import dicom_series
+from melanoma_infer.slides.members import MEBIBYTE, identify, members
+from melanoma_infer.slides.search import find_slides
+from melanoma_infer.slides.suffixes import SLIDE_SUFFIXES
 
 SIZE = 3 * MEBIBYTE + 1234
 QUICK = settings(deadline=None, max_examples=25, derandomize=True)
