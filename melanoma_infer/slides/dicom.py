@@ -16,6 +16,7 @@ HEAD_BYTES = 132
 """So many bytes of a file show whether it is DICOM: 128 of any content, then DICM."""
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """The SOP class of whole-slide images: VL Whole Slide Microscopy Image Storage."""
+IMAGE_TYPE, SOP_CLASS, SERIES = 0x00080008, 0x00080016, 0x0020000E
 PER_FRAME = 0x52009230
 """Per-frame Functional Groups Sequence: one item per tile, and nothing that is asked for comes after it."""
 PICTURES = {"LABEL": "a label", "OVERVIEW": "an overview", "LOCALIZER": "an overview", "THUMBNAIL": "a thumbnail"}
@@ -79,14 +80,14 @@ def _facts(path: Path, mtime_ns: int, size: int) -> DicomFacts | None:
         if not begins_as_dicom(file.read(HEAD_BYTES)):
             return None
         from pydicom.filereader import read_partial
-        from pydicom.tag import Tag
 
         file.seek(0)
-        tags = [Tag(name) for name in ("SOPClassUID", "ImageType", "SeriesInstanceUID")]
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of values that break the standard, which does not help the user
-                data = read_partial(file, lambda tag, *_: int(tag) >= PER_FRAME, specific_tags=tags)
+                data = read_partial(
+                    file, lambda tag, *_: int(tag) >= PER_FRAME, specific_tags=[IMAGE_TYPE, SOP_CLASS, SERIES]
+                )
                 image_type = data.get("ImageType") or ""
                 series = data.get("SeriesInstanceUID")
                 kind = data.get("SOPClassUID") or data.file_meta.get("MediaStorageSOPClassUID")

@@ -35,16 +35,16 @@ def open_reader(path: Path) -> SlideReader:
             "The link leads to no file that you can reach. Restore the file, or remove the link."
         )
     try:
-        require_companions(path)
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
+        require_companions(path)
     except OSError as error:
         raise storage_error(error) from error
     if openslide_reader.knows(path):
         return openslide_reader.OpenSlideReader(path)
     if path.suffix.lower() in IMAGE_SUFFIXES and not begins_as_dicom(head):
         return image_reader.ImageReader(path)
-    raise refusal(path, head)
+    raise refusal(path)
 
 
 def _folder_error(folder: Path) -> MminferError:

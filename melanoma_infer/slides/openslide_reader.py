@@ -13,7 +13,6 @@ from melanoma_infer.errors import SlideUnreadableError
 from melanoma_infer.geometry import RectPx, Scale, SizePx
 from melanoma_infer.records import SlideFacts
 from melanoma_infer.slides.base import Closing, RegionUnreadableError
-from melanoma_infer.slides.dicom import HEAD_BYTES
 from melanoma_infer.slides.phantom_mark import PHANTOM_MARK
 from melanoma_infer.slides.refusal import refusal
 
@@ -39,9 +38,9 @@ class OpenSlideReader(Closing):
         try:
             self._slide = openslide.OpenSlide(path)
         except openslide.OpenSlideUnsupportedFormatError as error:
-            raise refusal(path, _head(path)) from error
+            raise refusal(path) from error
         except openslide.OpenSlideError as error:
-            raise refusal(path, _head(path), str(error)) from error
+            raise refusal(path, str(error)) from error
         if cache is not None:
             self._slide.set_cache(cache)
         try:
@@ -79,14 +78,6 @@ def shared_cache() -> openslide.OpenSlideCache:
 def knows(path: Path) -> bool:
     """Whether OpenSlide recognises the file."""
     return openslide.OpenSlide.detect_format(path) is not None
-
-
-def _head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(HEAD_BYTES)
-    except OSError:
-        return b""
 
 
 def _facts(slide: openslide.OpenSlide) -> SlideFacts:

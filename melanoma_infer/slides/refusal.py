@@ -14,6 +14,7 @@ from melanoma_infer.runtime.privacy import without_paths
 from melanoma_infer.slides.companions import MIRAX
 from melanoma_infer.slides.completeness import TIFF_MAGIC, is_whole_tiff
 from melanoma_infer.slides.dicom import (
+    HEAD_BYTES,
     PICTURES,
     WHOLE_SLIDE,
     DicomFacts,
@@ -31,14 +32,14 @@ CONVERT = "Convert it to a tiled, pyramidal TIFF with JPEG compression."
 COPY_AGAIN = "Copy it again, and wait until the scanner has finished writing."
 
 
-def refusal(path: Path, head: bytes, said: str = "") -> MminferError:
-    """The error to raise for a file that OpenSlide cannot open.
+def refusal(path: Path, said: str = "") -> MminferError:
+    """The error to raise for a file that no reader can open.
 
     Args:
         path: the file.
-        head: its first HEAD_BYTES bytes.
         said: OpenSlide's message; empty if it does not recognise the file.
     """
+    head = _head(path)
     if begins_as_dicom(head):
         why = _no_slide_in(dicom_facts(path), series_files(path))
         if why is not None:
@@ -61,6 +62,14 @@ def refusal(path: Path, head: bytes, said: str = "") -> MminferError:
         f"No reader knows this format. Slides that OpenSlide reads ({', '.join(SLIDE_SUFFIXES)}) and plain images "
         f"({', '.join(IMAGE_SUFFIXES)}) can be scored; convert others to a pyramidal TIFF."
     )
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(HEAD_BYTES)
+    except OSError:
+        return b""
 
 
 def _no_slide_in(facts: DicomFacts | None, files: Iterable[Path]) -> str | None:
