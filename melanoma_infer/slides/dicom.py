@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import os
 import stat
+import struct
 import warnings
+import zlib
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -19,6 +21,11 @@ WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 IMAGE_TYPE, SOP_CLASS, SERIES = 0x00080008, 0x00080016, 0x0020000E
 PER_FRAME = 0x52009230
 """Per-frame Functional Groups Sequence: one item per tile, and nothing that is asked for comes after it."""
+DAMAGED = (
+    EOFError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError, NotImplementedError, RecursionError,
+    struct.error, zlib.error,
+)  # fmt: skip
+"""What pydicom raises on damaged tags, beside its own two errors."""
 PICTURES = {"LABEL": "a label", "OVERVIEW": "an overview", "LOCALIZER": "an overview", "THUMBNAIL": "a thumbnail"}
 """Pictures of a slide that are not the scan: the third value of ImageType, and how to name it."""
 
@@ -79,6 +86,7 @@ def _facts(path: Path, mtime_ns: int, size: int) -> DicomFacts | None:
     with path.open("rb") as file:
         if not begins_as_dicom(file.read(HEAD_BYTES)):
             return None
+        from pydicom.errors import BytesLengthException, InvalidDicomError
         from pydicom.filereader import read_partial
 
         file.seek(0)
@@ -91,7 +99,7 @@ def _facts(path: Path, mtime_ns: int, size: int) -> DicomFacts | None:
                 image_type = data.get("ImageType") or ""
                 series = data.get("SeriesInstanceUID")
                 kind = data.get("SOPClassUID") or data.file_meta.get("MediaStorageSOPClassUID")
-        except Exception:  # noqa: BLE001 - pydicom raises errors of many kinds on damaged tags
+        except (BytesLengthException, InvalidDicomError, *DAMAGED):
             return None
     shows = "" if isinstance(image_type, str) or len(image_type) < 3 else str(image_type[2])
     return DicomFacts(str(series) if series else None, str(kind or ""), shows.upper())
