@@ -6,7 +6,7 @@
     ├── UsageError               2    the command line or a setting contradicts itself
     ├── RefusedError             4    the verdict is one that --fail-on names
     ├── SlideUnreadableError    10    the slide is damaged, incomplete, or none of its tiles can be read
-    ├── SlideFormatError        11    no reader knows this format
+    ├── SlideFormatError        11    no reader knows this format or its encoding, or it holds no slide image
     ├── ScaleUnknownError       12    µm per pixel are missing or implausible
     ├── PatientValueError       13    a patient or manifest value is not in the vocabulary, or impossible
     ├── OutputError             14    the output folder is full, read-only, or locked by another run
@@ -21,11 +21,22 @@
 A message says what is wrong, why, and what to do next. It names a slide by its id, never by its path.
 """
 
+from collections.abc import Sequence
+
 
 class MminferError(Exception):
-    """Base of every error that a user can cause or must act on."""
+    """Base of every error that a user can cause or must act on.
+
+    Args:
+        message: what is wrong, why, and what to do next.
+        names: names of files in the message, which are left out of it where a slide's name is hidden.
+    """
 
     exit_code = 1
+
+    def __init__(self, message: str = "", *, names: Sequence[str] = ()) -> None:
+        super().__init__(message)
+        self.names = tuple(names)
 
 
 class UsageError(MminferError):
@@ -47,7 +58,7 @@ class SlideUnreadableError(MminferError):
 
 
 class SlideFormatError(MminferError):
-    """No reader knows this format."""
+    """No reader knows this format or its encoding, or the file holds no slide image."""
 
     exit_code = 11
 

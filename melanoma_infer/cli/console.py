@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from melanoma_infer.errors import UsageError
+from melanoma_infer.runtime.privacy import readable
 
 if TYPE_CHECKING:
     from melanoma_infer.pipeline.request import Progress
@@ -78,4 +79,4 @@ def progress_bar() -> Iterator[Progress]:
 
 def _printable(text: str) -> str:
     """The text without control characters: a file name may contain them, and a terminal would obey them."""
-    return "".join(char if char.isprintable() or char == "\n" else "�" for char in text)
+    return "".join(char if char.isprintable() or char == "\n" else "�" for char in readable(text))

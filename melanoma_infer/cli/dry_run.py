@@ -31,7 +31,9 @@ def draw_grids(requests: Sequence[SlideRequest], bundle: Bundle, out: Path, *, h
                 picture = grid_picture.render(plan)
             except MminferError as error:
                 failures.append(error)
-                note(f"{'a slide' if hide_names else request.case.id}: failed (exit {error.exit_code}): {error}")
+                name = "a slide" if hide_names else request.case.id
+                message = request.message(error, hide_names=hide_names)
+                note(f"{name}: failed (exit {error.exit_code}): {message}")
                 continue
             digest = plan.identity.digest
             name = digest[:DIGEST_CHARS] if hide_names else request.case.id

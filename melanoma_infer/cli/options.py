@@ -60,7 +60,10 @@ PatientOption = Annotated[
 ]
 
 # What `score` scores.
-SlidesArgument = Annotated[list[Path] | None, typer.Argument(help="Slides, or folders that contain slides.")]
+SlidesArgument = Annotated[
+    # Typer must not check them: one that may not be read is a slide that fails, and the others are scored.
+    list[Path] | None, typer.Argument(readable=False, help="Slides, or folders that contain slides.")
+]
 PatientsOption = Annotated[Path | None, typer.Option(metavar="FILE.csv", help="A manifest with one row per slide.")]
 StrideUmOption = Annotated[
     float | None, typer.Option(help="Distance between neighbouring tiles in µm.  [default: the side of a tile]")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +93,8 @@ def slide_requests(slides: SlideOptions, patient: PatientOptions, bundle: Bundle
     from melanoma_infer.patients.manifest import read_manifest
     from melanoma_infer.patients.patient import strict_patient
     from melanoma_infer.pipeline.request import SlideRequest
-    from melanoma_infer.slides.members import find_slides
+    from melanoma_infer.runtime.privacy import slide_name
+    from melanoma_infer.slides.search import find_slides
 
     if slides.manifest is not None and patient.values:
         raise UsageError("Give patient values either in a manifest (--patients) or as options, not both.")
@@ -100,13 +102,14 @@ def slide_requests(slides: SlideOptions, patient: PatientOptions, bundle: Bundle
     if not slides.paths and manifest is None:
         raise UsageError("No slide was given. Give a slide, a folder or a manifest (--patients): mminfer score SLIDE")
     found = find_slides(slides.paths or [row.path for row in manifest.rows] if manifest else slides.paths)
-    if any(path.is_dir() for path in slides.paths):
-        note(f"{plural(len(found.paths), 'slide')} in {plural(found.files, 'file')}")
+    if any(os.path.isdir(path) for path in slides.paths):
+        unread = f", and {plural(found.unread, 'path')} that cannot be read" if found.unread else ""
+        note(f"{plural(len(found.paths) - found.unread, 'slide')} in {plural(found.files, 'file')}{unread}")
     if manifest is not None:
         return _from_manifest(found.paths, manifest, slides, patient, bundle)
     stated = strict_patient(patient.values, bundle.card.patient_fields) if patient.values else None
     settings = slides.settings()
-    cases = [SlideCase(path.stem, None, stated, patient.in_output) for path in found.paths]
+    cases = [SlideCase(slide_name(path), None, stated, patient.in_output) for path in found.paths]
     return [SlideRequest(path, case, settings, slides.reader) for path, case in zip(found.paths, cases, strict=True)]
 
 
@@ -117,6 +120,7 @@ def _from_manifest(
     from melanoma_infer.patients.case import SlideCase
     from melanoma_infer.patients.patient import lenient_patient
     from melanoma_infer.pipeline.request import SlideRequest
+    from melanoma_infer.runtime.privacy import slide_name
 
     for column, count in sorted(manifest.misread.items()):
         note(f"manifest: column {column}: {plural(count, 'value')} not understood and treated as unknown")
@@ -125,7 +129,7 @@ def _from_manifest(
     for path in paths:
         row = manifest.row_of(path)
         if row is None:
-            case = SlideCase(path.stem, None, unknown, patient.in_output, ("not in the manifest",))
+            case = SlideCase(slide_name(path), None, unknown, patient.in_output, ("not in the manifest",))
         else:
             warnings = tuple(f"{column} was not understood and is treated as unknown" for column in row.misread)
             case = SlideCase(row.id, row.case_id, row.patient, patient.in_output, warnings)

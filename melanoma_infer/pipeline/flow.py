@@ -15,6 +15,7 @@ from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.pipeline.slide_job import SlideJob
 from melanoma_infer.reports.output import OutputFolder
 from melanoma_infer.result import SlideOutcome, SlideResult
+from melanoma_infer.runtime.privacy import slide_name
 from melanoma_infer.runtime.stopwatch import Stopwatch
 from melanoma_infer.scoring.slide_result import slide_result
 from melanoma_infer.scoring.tile_table import tile_table
@@ -49,7 +50,7 @@ def score_slide(
     """
     bundle, watch = scorer.bundle, Stopwatch()
     known = strict_patient(patient, bundle.card.patient_fields) if patient is not None else None
-    case = SlideCase(Path(path).stem, patient=known)
+    case = SlideCase(slide_name(Path(path)), patient=known)
     with watch.timing("open"):
         slide = open_slide(path)
     with slide:

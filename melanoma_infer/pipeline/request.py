@@ -6,7 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from melanoma_infer.errors import MminferError
 from melanoma_infer.patients.case import SlideCase
+from melanoma_infer.runtime.privacy import REDACTED, readable, slide_name
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides.choice import ReaderChoice
 
@@ -23,6 +25,14 @@ class SlideRequest:
     settings: Settings
     reader: ReaderChoice = "auto"
     """Who decodes the tiles. No number depends on it."""
+
+    def message(self, error: MminferError, *, hide_names: bool) -> str:
+        """What to say about an error of this slide: without names of files, where its id is not its file's name."""
+        text = str(error)
+        if hide_names or self.case.id != slide_name(self.path):
+            for name in error.names:
+                text = text.replace(name, REDACTED)
+        return readable(text)
 
 
 @dataclass(frozen=True)

@@ -146,9 +146,9 @@ class SlideJob:
         )
 
     def _fail(self, failure: MminferError) -> None:
-        case = self._case
+        case, message = self._case, self._request.message(failure, hide_names=self._options.hide_names)
         self._outcome = SlideOutcome(
-            case.id, case.case_id, failure.exit_code, str(failure), self._watch.stage, self._seconds
+            case.id, case.case_id, failure.exit_code, message, self._watch.stage, self._seconds
         )
 
 

@@ -23,7 +23,7 @@ from melanoma_infer.runtime.provenance import machine, versions
 COLUMNS = (
     "id", "case_id", "exit_code", "verdict", "reasons", "malignant_score", "outcome", "outcome_score",
     "thickness_state", "thickness_mm", "thickness_low_mm", "thickness_high_mm", "evaluable_fraction", "bundle",
-    "numerics", "seconds",
+    "numerics", "folder", "seconds",
 )  # fmt: skip
 
 
@@ -69,6 +69,7 @@ class RunFiles:
             "exit_code": outcome.exit_code,
             "bundle": f"{self._bundle.name} {self._bundle.digest[:12]}",
             "numerics": str(self._numerics),
+            "folder": outcome.folder.name if outcome.folder else "",
             "seconds": round(outcome.seconds, 3),
         }
         if (result := outcome.result) is not None:

@@ -6,6 +6,7 @@ terminal. Paths and option values appear nowhere, patient values only in result.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Collection, Sequence
 from pathlib import Path
@@ -20,6 +21,19 @@ SHOWN_VALUES = frozenset(
     }
 )  # fmt: skip
 """Options whose values reveal no patient, file or folder."""
+
+
+def slide_name(path: Path) -> str:
+    """The id of a slide that was given none: its file's name without the suffix.
+
+    A number is no suffix: the files of an archive are called 1.2.840.113619.2.5.1 and 1.2.840.113619.2.5.2.
+    """
+    return readable(path.name if path.suffix[1:].isdecimal() else path.stem)
+
+
+def readable(text: str) -> str:
+    r"""The text as valid Unicode: bytes of a file's name that are not UTF-8 are written as in Pr\xe9l\xe8vement."""
+    return text.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
 def folder_name(slide_id: str, digest: str) -> str:
@@ -59,7 +73,8 @@ def redacted_argv(argv: Sequence[str], options: Collection[str]) -> list[str]:
 
 def without_paths(message: str, path: Path) -> str:
     """A library's message with a path, its folders and its name taken out."""
-    for part in sorted({str(path), str(path.resolve()), *map(str, path.resolve().parents), path.name}, key=len)[::-1]:
+    real = Path(os.path.realpath(path))
+    for part in sorted({str(path), str(real), *map(str, real.parents), path.name}, key=len)[::-1]:
         if len(part) > 1:
             message = message.replace(part, REDACTED)
     return message

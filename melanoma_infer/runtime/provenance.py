@@ -17,6 +17,7 @@ RUNTIMES = (
     "pillow",
     "openslide-python",
     "openslide-bin",
+    "pydicom",
     "tifffile",
     "imagecodecs",
     "simplejpeg",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from melanoma_infer.slides.companions import beside_companions
 from melanoma_infer.slides.completeness import require_complete
 from melanoma_infer.slides.formats import open_reader
 from melanoma_infer.slides.slide import Slide
@@ -13,11 +14,12 @@ def open_slide(path: str | Path) -> Slide:
     """The slide in that file: a whole-slide image that OpenSlide reads, or a plain image.
 
     Raises:
-        SlideUnreadableError: it is missing, damaged or incomplete.
-        SlideFormatError: no reader knows the format.
+        SlideUnreadableError: it is missing, damaged or incomplete, or a file that belongs to it is missing.
+        SlideFormatError: no reader knows the format or the encoding, or the file holds no slide image.
         TransientIOError: the storage failed.
     """
-    slide = Slide(Path(path), open_reader(Path(path)), lambda path, _watch: open_reader(path))
+    path = beside_companions(Path(path))
+    slide = Slide(path, open_reader(path), lambda path, _watch: open_reader(path))
     try:
         require_complete(slide.path)
     except BaseException:

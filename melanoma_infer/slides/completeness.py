@@ -39,7 +39,7 @@ def require_complete(path: Path) -> None:
                     for page in tiff.pages
                     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)
                 )
-                ends_early = any(end > size for end in ends)
+                ends_early = not len(tiff.pages) or any(end > size for end in ends)
         except (TiffFileError, ValueError, TypeError, KeyError, IndexError, OverflowError, struct.error):
             ends_early = True
     if ends_early or any(_BEYOND.search(text) for text in complaints):
@@ -47,6 +47,15 @@ def require_complete(path: Path) -> None:
             "The file ends before its last part: it is incomplete. Copy it again, and wait until the scanner has "
             "finished writing."
         )
+
+
+def is_whole_tiff(path: Path) -> bool:
+    """Whether the structure of a TIFF file can be read, and all of it is there."""
+    try:
+        require_complete(path)
+    except SlideUnreadableError:
+        return False
+    return True
 
 
 @contextmanager

@@ -3,54 +3,72 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 
-from melanoma_infer.errors import SlideFormatError, SlideUnreadableError, TransientIOError
+from melanoma_infer.errors import MminferError, SlideUnreadableError, TransientIOError
 from melanoma_infer.slides.base import SlideReader
+from melanoma_infer.slides.companions import require_companions
+from melanoma_infer.slides.dicom import HEAD_BYTES, begins_as_dicom
+from melanoma_infer.slides.refusal import refusal
+from melanoma_infer.slides.suffixes import IMAGE_SUFFIXES
 
 TRANSIENT = {errno.EIO, errno.ETIMEDOUT, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EAGAIN}
 """Failures of a network share, not of the slide. ESTALE is added where the platform defines it."""
 TRANSIENT |= {errno.ESTALE} if hasattr(errno, "ESTALE") else set()
-
-SLIDE_SUFFIXES = (
-    ".svs", ".ndpi", ".vms", ".vmu", ".scn", ".mrxs", ".tif", ".tiff", ".svslide", ".bif", ".czi", ".dcm",
-)  # fmt: skip
-"""Suffixes of the formats that OpenSlide reads."""
-IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
-"""Suffixes of files that are opened as plain images if OpenSlide does not recognise them."""
-
-MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"ZISRAWFILE")
-"""The first bytes of TIFF, BigTIFF and CZI files."""
 
 
 def open_reader(path: Path) -> SlideReader:
     """A reader of the slide in that file: the first one that knows its format.
 
     Raises:
-        SlideUnreadableError: it is missing, damaged or incomplete.
-        SlideFormatError: no reader knows it.
+        SlideUnreadableError: it is missing, damaged or incomplete, or a file that belongs to it is missing.
+        SlideFormatError: no reader knows its format or its encoding, or it holds no slide image.
         TransientIOError: the storage failed.
     """
     from melanoma_infer.slides import image_reader, openslide_reader
 
+    if os.path.isdir(path):
+        raise _folder_error(path)
+    if os.path.islink(path) and not os.path.exists(path):
+        raise SlideUnreadableError(
+            "The link leads to no file that you can reach. Restore the file, or remove the link."
+        )
     try:
         with path.open("rb") as file:
-            head = file.read(132)
+            head = file.read(HEAD_BYTES)
+        require_companions(path)
     except OSError as error:
         raise storage_error(error) from error
     if openslide_reader.knows(path):
         return openslide_reader.OpenSlideReader(path)
-    if path.suffix.lower() in IMAGE_SUFFIXES:
+    if path.suffix.lower() in IMAGE_SUFFIXES and not begins_as_dicom(head):
         return image_reader.ImageReader(path)
-    if head.startswith(MAGIC) or head[128:132] == b"DICM":
-        raise SlideUnreadableError(
-            "The file begins like a slide, but its structure cannot be read: it is damaged or incomplete. Copy it "
-            "again, and wait until the scanner has finished writing."
+    raise refusal(path)
+
+
+def _folder_error(folder: Path) -> MminferError:
+    """The error to raise for a folder in place of a slide. The search for slides names the folders it cannot enter."""
+    try:
+        require_searchable(folder)
+    except OSError as error:
+        if error.errno in TRANSIENT:
+            return storage_error(error)
+        return SlideUnreadableError(
+            f"The folder cannot be searched for slides ({error.strerror}). Get the right to list and to enter it, or "
+            "leave it out."
         )
-    raise SlideFormatError(
-        f"No reader knows this format. Slides that OpenSlide reads ({', '.join(SLIDE_SUFFIXES)}) and plain images "
-        f"({', '.join(IMAGE_SUFFIXES)}) can be scored; convert others to a pyramidal TIFF."
-    )
+    return SlideUnreadableError("This is a folder. Check that it exists as a file, or give it to `mminfer score`.")
+
+
+def require_searchable(folder: Path) -> None:
+    """Require that a folder can be listed and entered.
+
+    Raises:
+        OSError: it cannot.
+    """
+    with os.scandir(folder):
+        os.stat(os.path.join(folder, "."))  # needs the right to enter, which listing does not
 
 
 def storage_error(error: OSError) -> SlideUnreadableError | TransientIOError:

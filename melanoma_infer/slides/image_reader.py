@@ -16,6 +16,7 @@ from melanoma_infer.errors import SlideFormatError, SlideUnreadableError
 from melanoma_infer.geometry import RectPx, SizePx
 from melanoma_infer.records import SlideFacts
 from melanoma_infer.slides.base import Closing
+from melanoma_infer.slides.refusal import refusal
 
 EIGHT_BIT_MODES = ("L", "P", "RGB", "RGBA")
 DAMAGED = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error)
@@ -62,7 +63,7 @@ def _pixels(path: Path, mtime_ns: int) -> NDArray[np.uint8]:
                     )
                 return np.asarray(image.convert("RGBA"))
     except UnidentifiedImageError as error:
-        raise SlideFormatError("The file is not an image that Pillow knows.") from error
+        raise refusal(path) from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise SlideFormatError(
             f"The image has more than {Image.MAX_IMAGE_PIXELS} pixels. Save it as a tiled, pyramidal TIFF."

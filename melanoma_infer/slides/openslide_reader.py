@@ -9,11 +9,12 @@ import numpy as np
 import openslide
 from numpy.typing import NDArray
 
-from melanoma_infer.errors import SlideFormatError, SlideUnreadableError
+from melanoma_infer.errors import SlideUnreadableError
 from melanoma_infer.geometry import RectPx, Scale, SizePx
 from melanoma_infer.records import SlideFacts
 from melanoma_infer.slides.base import Closing, RegionUnreadableError
 from melanoma_infer.slides.phantom_mark import PHANTOM_MARK
+from melanoma_infer.slides.refusal import refusal
 
 LEVELS_MAX = 64
 PIXELS_MAX = 1 << 40
@@ -37,11 +38,9 @@ class OpenSlideReader(Closing):
         try:
             self._slide = openslide.OpenSlide(path)
         except openslide.OpenSlideUnsupportedFormatError as error:
-            raise SlideFormatError("OpenSlide does not know this format.") from error
+            raise refusal(path) from error
         except openslide.OpenSlideError as error:
-            raise SlideUnreadableError(
-                "OpenSlide knows the format but cannot open the file: it is damaged or incomplete. Copy it again."
-            ) from error
+            raise refusal(path, str(error)) from error
         if cache is not None:
             self._slide.set_cache(cache)
         try:

@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 from bundles_for_tests import colour_rule_card, make_bundle, outcome_graph, sometimes_nan_graph
+from dicom_for_tests import write_dicom
+from slides_for_tests import smooth, write_tiff
 
 from melanoma_infer.reports.output import OutputFolder
 
@@ -528,3 +530,74 @@ def test_a_bundle_with_one_flipped_byte_ends_with_20(mminfer, tmp_path):
         ended = mminfer(*command, copy)
         assert ended.code == 20
         assert "SHA256SUMS" in ended.err
+
+
+def small_slide(path: Path, seed: int = 0) -> Path:
+    """A slide of one tile, 256 × 256 px at 0.5 µm/px."""
+    return write_tiff(path, smooth(256, 256, seed))
+
+
+@pytest.mark.parametrize("options", [(), ("--json",), ("--hide-names",), ("--dry-run",)])
+def test_a_name_that_is_not_utf8_is_scored_and_named_readably(mminfer, tmp_path, options):
+    folder = tmp_path / "share"
+    folder.mkdir()
+    small_slide(Path(os.fsdecode(os.fsencode(folder) + b"/Pr\xe9l\xe8vement.tif")))
+    (Path(os.fsdecode(os.fsencode(folder) + b"/d\xe9faut.svs"))).write_bytes(b"x")
+    ended = mminfer("score", folder, "--out", tmp_path / "r", "--tile-um", "128", "--tissue", "all", *options)
+    assert ended.code == 3
+    (ended.out + ended.err).encode()
+    if "--hide-names" not in options:
+        assert r"d\xe9faut: failed" in ended.err
+        assert "Pr\\xe9l\\xe8vement" in ended.out.replace("\\\\", "\\")
+    if "--dry-run" not in options:
+        run = json.loads((tmp_path / "r" / "run.json").read_text(encoding="utf-8"))
+        assert run["state"] == "finished"
+        assert [slide["exit_code"] for slide in run["slides"]] == [0, 11]
+        with (tmp_path / "r" / "summary.csv").open(encoding="utf-8", newline="") as file:
+            assert [row["id"] for row in csv.DictReader(file)] == [slide["id"] for slide in run["slides"]]
+
+
+def test_rows_of_slides_with_the_same_name_name_their_folders(mminfer, tmp_path):
+    for number, patient in enumerate(("patientA", "patientB")):
+        (tmp_path / "in" / patient).mkdir(parents=True)
+        small_slide(tmp_path / "in" / patient / "1.tif", seed=number)
+    mminfer("score", tmp_path / "in", "--out", tmp_path / "r", "--tile-um", "128", "--tissue", "all")
+    with (tmp_path / "r" / "summary.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    folders = [row["folder"] for row in rows]
+    assert [row["id"] for row in rows] == ["1", "1"]
+    assert sorted(folders) == sorted(path.name for path in (tmp_path / "r").iterdir() if path.is_dir())
+    assert [slide["folder"] for slide in json.loads((tmp_path / "r" / "run.json").read_text())["slides"]] == folders
+
+
+def test_what_cannot_be_read_in_a_folder_is_named_and_counts_as_failed(mminfer, tmp_path):
+    (tmp_path / "in").mkdir()
+    small_slide(tmp_path / "in" / "good.tif")
+    (tmp_path / "in" / "gone.svs").symlink_to("/nonexistent/gone.svs")
+    ended = mminfer("score", tmp_path / "in", "--out", tmp_path / "r", "--tile-um", "128", "--tissue", "all")
+    assert ended.code == 3
+    assert "1 slide in 1 file, and 1 path that cannot be read" in ended.err
+    assert "gone: failed at 'open' (exit 10): The link leads to no file" in ended.err
+    assert len(list((tmp_path / "r").glob("good-*/result.json"))) == 1
+
+
+@pytest.mark.parametrize(("identified", "named"), [(False, True), (True, False)])
+def test_a_missing_companion_is_named_unless_the_slide_goes_by_another_id(mminfer, tmp_path, identified, named):
+    (tmp_path / "Zebrastein.mrxs").write_bytes(b"x")
+    (tmp_path / "cohort.csv").write_text("slide,id\nZebrastein.mrxs,S1\n")
+    given = ("--patients", tmp_path / "cohort.csv") if identified else (tmp_path / "Zebrastein.mrxs",)
+    for options in ((), ("--dry-run",)):
+        ended = mminfer("score", *given, "--out", tmp_path / "r", *options)
+        assert ended.code == 10
+        assert ("The folder Zebrastein/ is missing" in ended.err) == named
+        assert ("Zebrastein" in ended.err) == named
+
+
+def test_two_dicom_slides_that_refer_to_the_same_series_are_two(mminfer, tmp_path):
+    (tmp_path / "in").mkdir()
+    for number in (1, 2):
+        write_dicom(tmp_path / "in" / f"I{number}", smooth(256, 256, number), series=f"1.2.{number}", refers="1.2.9")
+    ended = mminfer("score", tmp_path / "in", "--out", tmp_path / "r", "--tile-um", "128", "--tissue", "all")
+    assert ended.code == 0
+    assert "2 slides in 2 files" in ended.err
+    assert len(list((tmp_path / "r").glob("I*/result.json"))) == 2

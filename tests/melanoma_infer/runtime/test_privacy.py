@@ -1,12 +1,22 @@
 """What may leave: no name, no path, no typed value but those that say nothing of a patient."""
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from melanoma_infer.runtime.privacy import ID_BYTES_MAX, REDACTED, folder_name, redacted_argv, safe_name, without_paths
+from melanoma_infer.runtime.privacy import (
+    ID_BYTES_MAX,
+    REDACTED,
+    folder_name,
+    readable,
+    redacted_argv,
+    safe_name,
+    slide_name,
+    without_paths,
+)
 
 QUICK = settings(deadline=None, max_examples=150, derandomize=True)
 CANARY = "Zebrastein"
@@ -115,3 +125,31 @@ def test_a_librarys_message_loses_the_path_its_folders_and_its_name(tmp_path, mo
 
 def test_a_message_without_a_path_stays_as_it_is():
     assert without_paths("division by zero", Path("/data/a.svs")) == "division by zero"
+
+
+@given(name=st.binary(min_size=1, max_size=40))
+@QUICK
+def test_any_bytes_of_a_name_become_text_that_can_be_written(name):
+    text = readable(os.fsdecode(name))
+    text.encode()
+    assert text == name.decode(errors="backslashreplace")
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("case.svs", "case"),
+        ("case.ome.tif", "case.ome"),
+        ("I0001", "I0001"),
+        ("1.2.840.113619.2", "1.2.840.113619.2"),
+        ("Pr\udce9l\udce8vement 12.svs", r"Pr\xe9l\xe8vement 12"),
+    ],
+)
+def test_a_slide_is_called_after_its_file_without_the_suffix(name, shown):
+    assert slide_name(Path("folder", name)) == shown
+
+
+def test_a_link_to_itself_has_no_paths_to_show(tmp_path):
+    loop = tmp_path / "loop.svs"
+    loop.symlink_to(loop)
+    assert without_paths(f"cannot read {loop}", loop) == f"cannot read {REDACTED}"

@@ -2,16 +2,17 @@
 
 import os
 import shutil
-import struct
 from pathlib import Path
 
 import pytest
+from dicom_for_tests import write_header
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melanoma_infer.errors import SlideUnreadableError, UsageError
-from melanoma_infer.slides.formats import SLIDE_SUFFIXES
-from melanoma_infer.slides.members import MEBIBYTE, dicom_series, find_slides, identify, members
+from melanoma_infer.slides.members import MEBIBYTE, identify, members
+from melanoma_infer.slides.search import find_slides
+from melanoma_infer.slides.suffixes import SLIDE_SUFFIXES
 
 SIZE = 3 * MEBIBYTE + 1234
 QUICK = settings(deadline=None, max_examples=25, derandomize=True)
@@ -91,13 +92,6 @@ def mrxs(folder, name, files=("Slidedat.ini", "Index.dat", "Data0000.dat")):
     return folder / f"{name}.mrxs"
 
 
-def dicom(path, uid):
-    """The start of a DICOM file with this SeriesInstanceUID."""
-    value = uid + b"\0" * (len(uid) % 2)
-    path.write_bytes(bytes(128) + b"DICM" + b"\x20\x00\x0e\x00UI" + struct.pack("<H", len(value)) + value + b"rest")
-    return path
-
-
 def test_an_mrxs_is_its_file_and_all_of_its_folder(tmp_path):
     slide = mrxs(tmp_path, "case")
     names = [file.relative_to(tmp_path).as_posix() for file in members(slide)]
@@ -108,21 +102,12 @@ def test_an_mrxs_is_its_file_and_all_of_its_folder(tmp_path):
     assert identify(slide, "quick").digest != before.digest
 
 
-def test_a_dicom_series_is_the_files_of_its_folder_with_its_uid(tmp_path):
-    one, two = dicom(tmp_path / "a.dcm", b"1.2.3"), dicom(tmp_path / "b.dcm", b"1.2.3")
-    other = dicom(tmp_path / "c.dcm", b"1.2.34")
-    assert [dicom_series(path) for path in (one, two, other)] == [b"1.2.3", b"1.2.3", b"1.2.34"]
+def test_every_file_of_a_dicom_series_has_the_identity_of_the_slide(tmp_path):
+    one, two = (write_header(tmp_path / name, "1.2.3") for name in ("a.dcm", "b.dcm"))
+    other = write_header(tmp_path / "c.dcm", "1.2.34")
     assert members(one) == members(two) == [one, two]
     assert members(other) == [other]
-    assert identify(one, "quick").digest == identify(two, "quick").digest
-
-
-@pytest.mark.parametrize("content", [b"", b"no dicom", bytes(200) + b"\x20\x00\x0e\x00UI"])
-def test_a_dicom_file_without_a_series_is_a_slide_of_its_own(tmp_path, content):
-    path = tmp_path / "a.dcm"
-    path.write_bytes(content)
-    dicom(tmp_path / "b.dcm", b"1.2.3")
-    assert members(path) == [path]
+    assert identify(one, "quick").digest == identify(two, "quick").digest != identify(other, "quick").digest
 
 
 def test_the_real_dicom_files_are_one_slide(real_slides, tmp_path):
@@ -138,7 +123,7 @@ def test_a_folder_of_a_plain_slide_an_mrxs_and_a_series_is_three_slides_in_21_fi
     (tmp_path / "z.svs").write_bytes(b"svs")
     slide = mrxs(tmp_path / "deep" / "er", "m", [f"Data{i:04}.dat" for i in range(14)])
     for i in range(5):
-        dicom(tmp_path / f"{i}.dcm", b"1.2.3")
+        write_header(tmp_path / f"{i}.dcm", "1.2.3")
     found = find_slides([tmp_path])
     assert found.paths == (tmp_path / "0.dcm", slide, tmp_path / "z.svs")
     assert (len(found.paths), found.files) == (3, 1 + 15 + 5)

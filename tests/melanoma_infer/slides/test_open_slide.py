@@ -8,6 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tifffile
+from dicom_for_tests import write_ct, write_dicom
 from slides_for_tests import encoded, noise, smooth, solid, write_image, write_svs, write_tiff
 
 from melanoma_infer.errors import MminferError, SlideFormatError, SlideUnreadableError, TransientIOError
@@ -22,7 +24,6 @@ HOSTILE = {
     "random.svs": (RANDOM, SlideFormatError),
     "random.png": (RANDOM, SlideFormatError),
     "random.dcm": (RANDOM, SlideFormatError),
-    "random.mrxs": (RANDOM, SlideFormatError),
     "random.unknown": (RANDOM, SlideFormatError),
     "magic.svs": (b"II*\0" + RANDOM, SlideUnreadableError),
     "magic.ndpi": (b"MM\0*" + RANDOM, SlideUnreadableError),
@@ -60,11 +61,46 @@ def test_a_missing_file_and_a_folder_are_unreadable(tmp_path, suffix):
             open_slide(tmp_path / name)
 
 
-def test_an_mrxs_without_its_folder_is_refused(tmp_path):
-    path = tmp_path / "a.mrxs"
-    path.write_bytes(encoded(solid(20, 20), "JPEG"))
-    with pytest.raises((SlideUnreadableError, SlideFormatError)):
+@pytest.mark.parametrize(("shows", "named"), [("LABEL", "a label"), ("OVERVIEW", "an overview")])
+def test_a_dicom_series_without_a_slide_image_is_no_damaged_one(tmp_path, shows, named):
+    write_dicom(tmp_path / "a", solid(256, 256), series="1.2.3", shows=shows)
+    with pytest.raises(SlideFormatError, match=f"holds {named} but no slide image"):
+        open_slide(tmp_path / "a")
+    write_dicom(tmp_path / "b", smooth(512, 256), series="1.2.3")
+    with open_slide(tmp_path / "a") as slide:
+        assert (slide.facts.vendor, slide.facts.size_l0.width) == ("dicom", 512)
+
+
+def test_a_dicom_file_of_another_kind_is_named(tmp_path):
+    with pytest.raises(SlideFormatError, match="CT Image Storage"):
+        open_slide(write_ct(tmp_path / "a.dcm"))
+
+
+def test_a_damaged_dicom_slide_is_unreadable(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", noise(512, 256), series="1.2.3")
+    path.write_bytes(path.read_bytes()[:900])
+    with pytest.raises(SlideUnreadableError, match="damaged or incomplete"):
         open_slide(path)
+
+
+def test_a_whole_tiff_in_an_encoding_that_openslide_lacks_is_no_damaged_one(tmp_path):
+    path = tmp_path / "s.tif"
+    tile = {"tile": (256, 256), "photometric": "rgb", "metadata": None}
+    tifffile.imwrite(path, noise(512, 256), compression="lzma", **tile)
+    with pytest.raises(SlideFormatError, match=r"its compression is LZMA \(TIFF compression 34925\)"):
+        open_slide(path)
+
+
+def test_a_whole_tiff_that_is_no_slide_and_a_cut_one_are_told_apart(tmp_path):
+    whole = tmp_path / "whole.svs"
+    tifffile.imwrite(whole, noise(300, 200), photometric="rgb", rowsperstrip=16, metadata=None)
+    with pytest.raises(SlideFormatError, match="TIFF, but of no kind of slide"):
+        open_slide(whole)
+    for suffix in (".svs", ".tif"):
+        cut = tmp_path / f"cut{suffix}"
+        cut.write_bytes(whole.read_bytes()[:9000])
+        with pytest.raises(SlideUnreadableError, match="damaged or incomplete"):
+            open_slide(cut)
 
 
 @pytest.mark.parametrize("share", [0.0002, 0.01, 0.5, 0.9])

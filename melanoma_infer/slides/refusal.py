@@ -1,0 +1,99 @@
+"""Why a file cannot be opened as a slide: unsupported (11), or damaged (10). The one place that tells them apart.
+
+A missing part is found before a file is opened (`companions.py`), and an unfinished copy after it (`completeness.py`).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+
+from melanoma_infer.errors import MminferError, SlideFormatError, SlideUnreadableError
+from melanoma_infer.runtime.privacy import without_paths
+from melanoma_infer.slides.companions import MIRAX
+from melanoma_infer.slides.completeness import TIFF_MAGIC, is_whole_tiff
+from melanoma_infer.slides.dicom import (
+    HEAD_BYTES,
+    PICTURES,
+    WHOLE_SLIDE,
+    DicomFacts,
+    begins_as_dicom,
+    dicom_facts,
+    series_files,
+)
+from melanoma_infer.slides.suffixes import IMAGE_SUFFIXES, SLIDE_SUFFIXES
+
+CZI_MAGIC = b"ZISRAWFILE"
+_UNSUPPORTED = re.compile(r"unsupported|not supported|unrecogni[sz]ed|cannot recogni[sz]e|unknown compression", re.I)
+"""In OpenSlide's messages about whole files that it cannot decode."""
+_COMPRESSION = re.compile(r"TIFF compression: (\d+)")
+CONVERT = "Convert it to a tiled, pyramidal TIFF with JPEG compression."
+COPY_AGAIN = "Copy it again, and wait until the scanner has finished writing."
+
+
+def refusal(path: Path, said: str = "") -> MminferError:
+    """The error to raise for a file that no reader can open.
+
+    Args:
+        path: the file.
+        said: OpenSlide's message; empty if it does not recognise the file.
+    """
+    head = _head(path)
+    if begins_as_dicom(head):
+        why = _no_slide_in(dicom_facts(path), series_files(path))
+        if why is not None:
+            return SlideFormatError(why)
+    if _UNSUPPORTED.search(said):
+        return SlideFormatError(f"OpenSlide cannot decode the slide: {_encoding(without_paths(said, path))}. {CONVERT}")
+    if said:
+        return SlideUnreadableError(
+            f"OpenSlide knows the format but cannot open the file: it is damaged or incomplete. {COPY_AGAIN}"
+        )
+    if path.suffix.lower() == MIRAX != path.suffix:
+        return SlideFormatError(f"OpenSlide opens this format only under a name that ends in {MIRAX}. Rename the file.")
+    if head.startswith(TIFF_MAGIC) and is_whole_tiff(path):
+        return SlideFormatError(f"The file is a TIFF, but of no kind of slide that OpenSlide knows. {CONVERT}")
+    if head.startswith((*TIFF_MAGIC, CZI_MAGIC)) or begins_as_dicom(head):
+        return SlideUnreadableError(
+            f"The file begins like a slide, but its structure cannot be read: it is damaged or incomplete. {COPY_AGAIN}"
+        )
+    return SlideFormatError(
+        f"No reader knows this format. Slides that OpenSlide reads ({', '.join(SLIDE_SUFFIXES)}) and plain images "
+        f"({', '.join(IMAGE_SUFFIXES)}) can be scored; convert others to a pyramidal TIFF."
+    )
+
+
+def _head(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return file.read(HEAD_BYTES)
+    except OSError:
+        return b""
+
+
+def _no_slide_in(facts: DicomFacts | None, files: Iterable[Path]) -> str | None:
+    """Why a whole DICOM series is no slide; None if it has a slide image, or its tags cannot be read."""
+    if facts is None or not facts.kind:
+        return None
+    if facts.kind != WHOLE_SLIDE:
+        return f"The DICOM file is no whole-slide image but of the kind {facts.kind_name}. Leave it out."
+    shown = [each.shows for each in map(dicom_facts, files) if each is not None]
+    if any(each not in PICTURES for each in shown):
+        return None
+    pictures = " and ".join(sorted({PICTURES[each] for each in shown}))
+    return f"The DICOM series holds {pictures} but no slide image. Put the files of the slide image beside it."
+
+
+def _encoding(said: str) -> str:
+    """What OpenSlide says of an encoding, with the name of a TIFF compression beside its number."""
+    number = _COMPRESSION.search(said)
+    if number is None:
+        return said.rstrip(".")
+    from tifffile import COMPRESSION
+
+    try:
+        name = COMPRESSION(int(number[1])).name
+    except ValueError:
+        name = "unknown"
+    return f"its compression is {name} (TIFF compression {number[1]})"
