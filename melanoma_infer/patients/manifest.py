@@ -114,8 +114,8 @@ def _row(folder: Path, row: Row, card: ModelCard, *, decimal_comma: bool) -> Man
 
 
 def _says_nothing(column: str, cell: str) -> bool:
-    """Whether a cell of ours is empty or says that nothing is known; a card's field may have such a word."""
-    return cell == "" or (column in ("id", "case_id", "mpp") and is_missing(cell))
+    """Whether a cell is empty, or an id says that nothing is known. A card may have a word such as "none"."""
+    return cell == "" or (column in ("id", "case_id") and is_missing(cell))
 
 
 def _lenient(parse: Callable[[str], str | None], text: str | None, column: str, misread: dict[str, str]) -> str | None:
