@@ -133,7 +133,7 @@ def card_of(values: Mapping[str, Any]) -> ModelCard:
         problem = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in problem["loc"]) or "card"
         raise UsageError(
-            f"The card is not valid: {where}: {problem['msg']}. `mminfer bundle init` writes one with every field."
+            f"The card is not valid: {where}: {problem['msg'].removeprefix('Value error, ')}. `mminfer bundle init` writes one with every field."
         ) from error
 
 

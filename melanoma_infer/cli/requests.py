@@ -157,6 +157,7 @@ def _from_manifest(
 ) -> list[SlideRequest]:
     """Requests with the values of the manifest; a slide without a row gets an unknown patient and a warning."""
     from melanoma_infer.patients.case import SlideCase
+    from melanoma_infer.patients.manifest import numbered
     from melanoma_infer.patients.patient import lenient_patient
     from melanoma_infer.pipeline.cohort import match_rows
     from melanoma_infer.pipeline.request import SlideRequest
@@ -165,7 +166,8 @@ def _from_manifest(
     taken = {row.id for row in manifest.rows}
     requests: list[SlideRequest] = []
     unlisted: list[str] = []
-    for path, match in zip(paths, match_rows(paths, manifest), strict=True):
+    matches = match_rows(paths, manifest)
+    for path, match in zip(paths, matches, strict=True):
         if match is None:
             # The id of a row is its slide's alone.
             own_id = f"{path.stem}-not-in-manifest" if path.stem in taken else path.stem
@@ -181,6 +183,9 @@ def _from_manifest(
     if unlisted:
         names = "" if patient.hide_names else f": {', '.join(unlisted)}"
         note(f"{plural(len(unlisted), 'slide')} not in the manifest, with all patient values unknown{names}")
+    used = {match.row.line for match in matches if match}
+    if left := [row.line for row in manifest.rows if row.line not in used]:
+        note(f"manifest: no slide of this run belongs to {numbered(left)}")
     return requests
 
 

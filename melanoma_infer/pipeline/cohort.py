@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
@@ -61,22 +60,16 @@ def _by_name(slides: Sequence[Path], absent: Sequence[ManifestRow]) -> dict[Path
     """The slides that share a file name with exactly one of the absent rows, and with no other slide."""
     if not absent:
         return {}
-    row_names = Counter(_file_name(row) for row in absent)
     of_name: dict[str, list[Path]] = {}
     for slide in slides:
         for name in {slide.name, *(member.name for member in members(slide))}:
             of_name.setdefault(name, []).append(slide)
     found: dict[Path, list[ManifestRow]] = {}
     for row in absent:
-        same = of_name.get(_file_name(row), [])
-        if len(same) == row_names[_file_name(row)] == 1:
+        same = of_name.get(PureWindowsPath(row.path).name, [])  # manifests come from Windows, too
+        if len(same) == 1:
             found.setdefault(same[0], []).append(row)
     return {slide: rows[0] for slide, rows in found.items() if len(rows) == 1}
-
-
-def _file_name(row: ManifestRow) -> str:
-    """The last part of a path as written on any system: manifests come from Windows, too."""
-    return PureWindowsPath(row.path).name
 
 
 def _is_absent(path: Path) -> bool:

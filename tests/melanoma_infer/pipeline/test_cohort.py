@@ -45,6 +45,11 @@ def test_a_slide_of_the_same_name_never_gets_the_row_of_a_slide_that_exists(coho
     assert matched([other], manifest) == [None]
 
 
+def test_a_slides_own_row_comes_before_one_that_has_lost_its_slide(cohort):
+    manifest, (slide,) = cohort("slide,id\nold/1.svs,B\na/1.svs,A\n", "a/1.svs")
+    assert matched([slide], manifest) == [("A", False)]
+
+
 def test_a_link_to_nowhere_is_still_the_path_of_its_row(cohort, tmp_path):
     manifest, (other,) = cohort("slide,id\na/1.svs,A\n", "b/1.svs")
     (tmp_path / "a").mkdir()
