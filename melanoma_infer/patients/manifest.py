@@ -85,6 +85,8 @@ def read_manifest(path: Path, card: ModelCard) -> Manifest:
     table = read_table(path, "slide")
     columns = tuple(dict.fromkeys((*FIXED_COLUMNS, *(field.name for field in card.patient_fields))))
     unused = tuple(name for name in table.columns if name.casefold() not in columns)
+    if not table.rows:
+        raise PatientValueError("The manifest has no row below its header. Add a row for each slide.")
     rows = tuple(_row(path.parent, row, card, decimal_comma=table.separator != ",") for row in table.rows)
     return Manifest(rows, SEPARATORS[table.separator], columns, unused)
 

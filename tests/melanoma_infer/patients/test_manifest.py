@@ -87,6 +87,7 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path):
         ('slide\n"a.svs\n', "Line 2 of the manifest is not valid CSV"),
         ("slide,age,age\na.svs,1,2\n", "the column age more than once"),
         ("slide,AGE,age \na.svs,1,2\n", "the column age more than once"),
+        ("slide,age\n,\n", "no row below its header"),
         ("slide|age\na.svs|1\n", "separated by commas, semicolons or tabs"),
         ("slide,age\na.svs,1953-04-01\n", "Line 2 of the manifest: age: '1953-04-01' is a date"),
     ],
