@@ -29,8 +29,8 @@ def require_distinct_rows(manifest: Manifest) -> None:
     for row in manifest.rows:
         if os.path.isdir(row.path):
             raise PatientValueError(f"Line {row.line} of the manifest names a folder. Name the slide's file.")
-    _require_own(manifest, lambda row: slide_key(row.path), "name the same slide. Keep one row for each slide.")
-    _require_own(manifest, lambda row: row.id, "have the same id. Give every slide its own id.")
+    _require_own(manifest, lambda row: slide_keys(row.path), "name the same slide. Keep one row for each slide.")
+    _require_own(manifest, lambda row: {row.id}, "have the same id. Give every slide its own id.")
 
 
 def match_rows(slides: Sequence[Path], manifest: Manifest) -> list[Match | None]:
@@ -39,21 +39,23 @@ def match_rows(slides: Sequence[Path], manifest: Manifest) -> list[Match | None]
     A slide's row names its file, or any file of its DICOM series. A row whose path does not exist belongs to the slide
     of that file name, if there is exactly one such slide and exactly one such row.
     """
-    by_key = {slide_key(row.path): row for row in manifest.rows}
+    by_key = {key: row for row in manifest.rows for key in slide_keys(row.path)}
     by_name = _by_name(slides, [row for row in manifest.rows if _is_absent(row.path)])
     matches: list[Match | None] = []
     for slide in slides:
-        own, named = by_key.get(slide_key(slide)), by_name.get(slide)
-        row = own or named
+        own = next((by_key[key] for key in slide_keys(slide) if key in by_key), None)
+        row = own or by_name.get(slide)
         matches.append(Match(row, by_name=own is None) if row else None)
     return matches
 
 
-def slide_key(path: Path) -> tuple[str, object]:
-    """The same for all files and all spellings of one slide: its place without links, and its DICOM series."""
+def slide_keys(path: Path) -> set[object]:
+    """What two paths of the same slide have in common: the file, or the DICOM series in the folder of either."""
     real = os.path.realpath(path)
-    series = dicom_series(Path(real))
-    return (os.path.dirname(real), series) if series else (real, None)
+    series = dicom_series(path)
+    if series is None:
+        return {real}
+    return {(os.path.dirname(real), series), (os.path.realpath(path.parent), series)}
 
 
 def _by_name(slides: Sequence[Path], absent: Sequence[ManifestRow]) -> dict[Path, ManifestRow]:
@@ -83,10 +85,11 @@ def _is_absent(path: Path) -> bool:
     return False
 
 
-def _require_own(manifest: Manifest, key: Callable[[ManifestRow], object], says: str) -> None:
+def _require_own(manifest: Manifest, keys: Callable[[ManifestRow], set[object]], says: str) -> None:
     lines: dict[object, list[int]] = {}
     for row in manifest.rows:
-        lines.setdefault(key(row), []).append(row.line)
+        for key in keys(row):
+            lines.setdefault(key, []).append(row.line)
     for shared in lines.values():
         if len(shared) > 1:
             raise PatientValueError(f"{numbered(shared).capitalize()} of the manifest {says}")

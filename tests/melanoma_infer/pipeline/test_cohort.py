@@ -81,6 +81,20 @@ def test_a_row_may_name_any_file_of_a_dicom_series(cohort, real_slides, tmp_path
     assert matched([tmp_path / "boxes_0.dcm"], both_moved) == [None]
 
 
+def test_a_series_of_links_into_a_store_is_one_slide(cohort, real_slides, tmp_path):
+    for number, name in enumerate(("boxes_0.dcm", "boxes_1.dcm")):
+        stored = tmp_path / f"store{number}" / name
+        stored.parent.mkdir()
+        shutil.copy(real_slides / name, stored)
+        (tmp_path / name).symlink_to(stored)
+    manifest, _ = cohort("slide,id\nboxes_1.dcm,S\n")
+    assert matched([tmp_path / "boxes_0.dcm"], manifest) == [("S", False)]
+    for second in ("boxes_0.dcm", "store1/boxes_1.dcm"):
+        twice, _ = cohort(f"slide,id\nboxes_1.dcm,S\n{second},T\n")
+        with pytest.raises(PatientValueError, match="Lines 2 and 3 of the manifest name the same slide"):
+            require_distinct_rows(twice)
+
+
 def test_two_files_of_a_dicom_series_are_one_slide_in_two_rows(cohort, real_slides, tmp_path):
     for name in ("boxes_0.dcm", "boxes_1.dcm"):
         shutil.copy(real_slides / name, tmp_path)
