@@ -212,9 +212,10 @@ class ModelCard(Frozen):
         if len(known) != len(self.classes):
             raise ValueError("classes must differ")
         if not set(self.malignant) < known:
-            raise ValueError("malignant must name some, not all, of the classes")
+            raise ValueError(f"malignant must name some, not all, of the classes ({', '.join(self.classes)})")
         if self.no_lesion is not None and self.no_lesion not in known - set(self.malignant):
-            raise ValueError("no_lesion must be a class that is not malignant")
+            benign = ", ".join(name for name in self.classes if name not in self.malignant)
+            raise ValueError(f"no_lesion must be a class that is not malignant ({benign})")
         if self.outcome is not None and not set(self.outcome.classes) <= set(self.malignant):
             raise ValueError("outcome classes must be malignant classes")
         priors = self.class_priors

@@ -132,8 +132,9 @@ def card_of(values: Mapping[str, Any]) -> ModelCard:
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in problem["loc"]) or "card"
+        why = problem["msg"].removeprefix("Value error, ")
         raise UsageError(
-            f"The card is not valid: {where}: {problem['msg']}. `mminfer bundle init` writes one with every field."
+            f"The card is not valid: {where}: {why}. `mminfer bundle init` writes one with every field."
         ) from error
 
 

@@ -152,6 +152,12 @@ def card_of_config(config: Config, *, name: str, malignant: Sequence[str]) -> Mo
     classes = config.class_names if config.num_classes > 1 else (f"not {config.class_names[0]}", config.class_names[0])
     if not malignant:
         raise UsageError(f"WSInfer does not say which classes are malignant. Add --malignant: one of {list(classes)}.")
+    if unknown := [name for name in malignant if name not in classes]:
+        raise UsageError(
+            f"--malignant {unknown[0]}: the model has no such class. Its classes are {', '.join(classes)}."
+        )
+    if set(malignant) == set(classes):
+        raise UsageError("--malignant names all classes of the model. Leave out those that are not malignant.")
     step = preprocessing_of(config)
     return card_of(
         {

@@ -203,7 +203,7 @@ def _scored_once(
         started = perf_counter()
         result = score_slide(path, scorer, settings=settings, reader=reader)
         scored = perf_counter()
-        out.write(out.folder_of(result.id, result.slide.digest), result)
+        out.write(out.path / "slide", result)
         written = perf_counter()
     spent = dict.fromkeys((*IN_TURN, *BESIDE), 0.0) | {"write": written - scored}
     for stage, ms in result.timings_ms.items():

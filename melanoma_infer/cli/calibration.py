@@ -47,4 +47,4 @@ def calibration_tiles(slides: Sequence[Path], bundle: Bundle, tile_um: float | N
                 f"The calibration slide {path.stem} has no readable tile with tissue. Give another --calibration."
             )
         pixels += found
-    return np.stack(pixels), f"{len(pixels)} tiles of {plural(len(slides), 'slide')}"
+    return np.stack(pixels), f"{plural(len(pixels), 'tile')} of {plural(len(slides), 'slide')}"

@@ -44,14 +44,17 @@ def patient_values(pairs: Sequence[str], **typed: str | None) -> dict[str, str]:
     """The patient options as one mapping from field to value.
 
     Raises:
-        UsageError: a pair is not KEY=VALUE.
+        UsageError: a pair is not KEY=VALUE, or a field is given twice.
     """
     values = {name: value for name, value in typed.items() if value is not None}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals:
             raise UsageError("--patient needs KEY=VALUE, and no = was given. An example: --patient braf=mutated")
-        values[name.strip()] = value
+        field = name.strip().lower()
+        if field in values:
+            raise UsageError(f"The patient field {field} is given more than once. Give it once.")
+        values[field] = value
     return values
 
 

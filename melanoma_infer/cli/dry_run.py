@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -37,7 +38,7 @@ def draw_grids(requests: Sequence[SlideRequest], bundle: Bundle, out: Path, *, h
                 continue
             digest = plan.identity.digest
             name = digest[:DIGEST_CHARS] if hide_names else request.case.id
-            place = folder.folder_of(name, digest)
+            place = folder.folder_of(request.path, replace(request.case, id=name), digest)
             place.mkdir(exist_ok=True)
             write_atomically(place / "grid.png", picture)
             say(

@@ -65,6 +65,12 @@ SlidesArgument = Annotated[
     list[Path] | None, typer.Argument(readable=False, help="Slides, or folders that contain slides.")
 ]
 PatientsOption = Annotated[Path | None, typer.Option(metavar="FILE.csv", help="A manifest with one row per slide.")]
+StrictOption = Annotated[
+    bool,
+    typer.Option(
+        "--strict", help="Refuse a manifest with a column that is not used or a value that is not understood."
+    ),
+]
 StrideUmOption = Annotated[
     float | None, typer.Option(help="Distance between neighbouring tiles in µm.  [default: the side of a tile]")
 ]

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from melanoma_infer.cli.console import note, plural
-from melanoma_infer.errors import UsageError
+from melanoma_infer.errors import PatientValueError, UsageError
 
 if TYPE_CHECKING:
     from melanoma_infer.bundle.bundle import Bundle
+    from melanoma_infer.card import ModelCard
     from melanoma_infer.patients.manifest import Manifest, ManifestRow
+    from melanoma_infer.pipeline.cohort import Match
     from melanoma_infer.pipeline.request import SlideRequest
     from melanoma_infer.settings import Settings
     from melanoma_infer.slides.choice import ReaderChoice
@@ -27,7 +29,7 @@ def checked_settings(mpp: str | tuple[float, float] | None, **values: Any) -> Se
     """
     from pydantic import ValidationError
 
-    from melanoma_infer.patients.manifest import parse_scale
+    from melanoma_infer.patients.numbers import parse_scale
     from melanoma_infer.settings import Settings
 
     try:
@@ -38,12 +40,15 @@ def checked_settings(mpp: str | tuple[float, float] | None, **values: Any) -> Se
         raise UsageError(f"{option} {problem['input']} {problem['msg'].removeprefix('Input ')}.") from error
 
 
+SAME_BYTES = "another slide of this run holds the same bytes: check that each is filed for the right patient"
+"""The warning in both results; with --hide-names it must not name the other slide, so it never does."""
+
+
 @dataclass(frozen=True)
 class SlideOptions:
     """Which slides to score, and what the options say about all of them."""
 
     paths: Sequence[Path]
-    manifest: Path | None
     reader: ReaderChoice
     mpp: str | None
     tile_um: float | None
@@ -69,17 +74,30 @@ class SlideOptions:
             stride_um=self.stride_um,
             tissue=self.tissue,
             aggregate=self.aggregate,
-            stain=stain or (stated_stain(self.stain) if self.stain else None),
-            specimen=specimen or (stated_specimen(self.specimen) if self.specimen else None),
+            stain=stain or _stated("--stain", self.stain, stated_stain),
+            specimen=specimen or _stated("--specimen", self.specimen, stated_specimen),
         )
+
+
+def _stated(option: str, text: str | None, parse: Callable[[str], str | None]) -> str | None:
+    """The word that an option states; the error of an unknown word names the option."""
+    try:
+        return parse(text) if text is not None else None
+    except PatientValueError as error:
+        raise PatientValueError(f"{option}: {error}") from error
 
 
 @dataclass(frozen=True)
 class PatientOptions:
-    """The patient values given as options, and whether they may be written to files."""
+    """What is said about the patients, as options or in a manifest, and what may be shown of it."""
 
     values: dict[str, str]
+    manifest: Path | None
+    strict: bool
+    """Refuse a manifest of which something is not used or not understood."""
     in_output: bool
+    """Whether patient values may be written to files."""
+    hide_names: bool
 
 
 def slide_requests(slides: SlideOptions, patient: PatientOptions, bundle: Bundle) -> list[SlideRequest]:
@@ -87,18 +105,19 @@ def slide_requests(slides: SlideOptions, patient: PatientOptions, bundle: Bundle
 
     Raises:
         UsageError: there is no slide, or the options contradict each other.
-        PatientValueError: a patient value is not in the card's vocabulary.
+        PatientValueError: a patient value is not in the card's vocabulary, or the manifest cannot be trusted.
     """
     from melanoma_infer.patients.case import SlideCase
-    from melanoma_infer.patients.manifest import read_manifest
     from melanoma_infer.patients.patient import strict_patient
     from melanoma_infer.pipeline.request import SlideRequest
     from melanoma_infer.runtime.privacy import slide_name
     from melanoma_infer.slides.search import find_slides
 
-    if slides.manifest is not None and patient.values:
+    if patient.manifest is not None and patient.values:
         raise UsageError("Give patient values either in a manifest (--patients) or as options, not both.")
-    manifest = read_manifest(slides.manifest, bundle.card) if slides.manifest else None
+    if patient.strict and patient.manifest is None:
+        raise UsageError("--strict checks a manifest, and none was given. Add --patients FILE.csv, or leave it out.")
+    manifest = _manifest(patient, bundle.card) if patient.manifest else None
     if not slides.paths and manifest is None:
         raise UsageError("No slide was given. Give a slide, a folder or a manifest (--patients): mminfer score SLIDE")
     found = find_slides(slides.paths or [row.path for row in manifest.rows] if manifest else slides.paths)
@@ -106,11 +125,34 @@ def slide_requests(slides: SlideOptions, patient: PatientOptions, bundle: Bundle
         unread = f", and {plural(found.unread, 'path')} that cannot be read" if found.unread else ""
         note(f"{plural(len(found.paths) - found.unread, 'slide')} in {plural(found.files, 'file')}{unread}")
     if manifest is not None:
-        return _from_manifest(found.paths, manifest, slides, patient, bundle)
-    stated = strict_patient(patient.values, bundle.card.patient_fields) if patient.values else None
-    settings = slides.settings()
-    cases = [SlideCase(slide_name(path), None, stated, patient.in_output) for path in found.paths]
-    return [SlideRequest(path, case, settings, slides.reader) for path, case in zip(found.paths, cases, strict=True)]
+        requests = _from_manifest(found.paths, manifest, slides, patient, bundle)
+    else:
+        stated = strict_patient(patient.values, bundle.card.patient_fields) if patient.values else None
+        settings = slides.settings()
+        requests = [
+            SlideRequest(path, SlideCase(slide_name(path), None, stated, patient.in_output), settings, slides.reader)
+            for path in found.paths
+        ]
+    return _with_duplicates_named(requests, hide_names=patient.hide_names)
+
+
+def _manifest(patient: PatientOptions, card: ModelCard) -> Manifest:
+    """The manifest; what of it is not used is told, or with --strict refused."""
+    from melanoma_infer.patients.manifest import read_manifest
+    from melanoma_infer.pipeline.cohort import require_distinct_rows
+
+    assert patient.manifest is not None
+    manifest = read_manifest(patient.manifest, card)
+    require_distinct_rows(manifest)
+    if manifest.separator != "commas":
+        note(f"manifest: its columns are separated by {manifest.separator}")
+    if manifest.doubts and patient.strict:
+        raise PatientValueError(
+            "--strict: the manifest is refused.\n" + "\n".join(f"  {doubt}" for doubt in manifest.doubts)
+        )
+    for doubt in manifest.doubts:
+        note(f"manifest: {doubt}")
+    return manifest
 
 
 def _from_manifest(
@@ -118,22 +160,61 @@ def _from_manifest(
 ) -> list[SlideRequest]:
     """Requests with the values of the manifest; a slide without a row gets an unknown patient and a warning."""
     from melanoma_infer.patients.case import SlideCase
+    from melanoma_infer.patients.manifest import numbered
     from melanoma_infer.patients.patient import lenient_patient
+    from melanoma_infer.pipeline.cohort import match_rows
     from melanoma_infer.pipeline.request import SlideRequest
     from melanoma_infer.runtime.privacy import slide_name
 
-    for column, count in sorted(manifest.misread.items()):
-        note(f"manifest: column {column}: {plural(count, 'value')} not understood and treated as unknown")
     unknown, _ = lenient_patient({}, bundle.card.patient_fields)
+    taken = {row.id for row in manifest.rows}
     requests: list[SlideRequest] = []
-    for path in paths:
-        row = manifest.row_of(path)
-        if row is None:
-            case = SlideCase(slide_name(path), None, unknown, patient.in_output, ("not in the manifest",))
+    unlisted: list[str] = []
+    matches = match_rows(paths, manifest)
+    for path, match in zip(paths, matches, strict=True):
+        if match is None:
+            # The id of a row is its slide's alone.
+            name = slide_name(path)
+            own_id = f"{name}-not-in-manifest" if name in taken else name
+            case = SlideCase(own_id, None, unknown, patient.in_output, ("not in the manifest",))
+            unlisted.append(own_id)
         else:
-            warnings = tuple(f"{column} was not understood and is treated as unknown" for column in row.misread)
-            case = SlideCase(row.id, row.case_id, row.patient, patient.in_output, warnings)
-        requests.append(SlideRequest(path, case, slides.settings(row), slides.reader))
-    if missing := sum(manifest.row_of(path) is None for path in paths):
-        note(f"manifest: {plural(missing, 'slide')} without a row; their patients are treated as unknown")
+            if match.by_name:
+                note(f"manifest: the path on line {match.row.line} does not exist; a slide of that file name is used")
+            case = SlideCase(
+                match.row.id, match.row.case_id, match.row.patient, patient.in_output, tuple(_warnings(match))
+            )
+        requests.append(SlideRequest(path, case, slides.settings(match.row if match else None), slides.reader))
+    if unlisted:
+        names = "" if patient.hide_names else f": {', '.join(unlisted)}"
+        note(f"{plural(len(unlisted), 'slide')} not in the manifest, with all patient values unknown{names}")
+    used = {match.row.line for match in matches if match}
+    if left := [row.line for row in manifest.rows if row.line not in used]:
+        note(f"manifest: no slide of this run belongs to {numbered(left)}")
     return requests
+
+
+def _warnings(match: Match) -> Iterator[str]:
+    """What a reader of the result must know about its manifest row."""
+    if match.by_name:
+        yield "found in the manifest by file name only: the path in the manifest does not exist"
+    for column in match.row.misread:
+        yield f"{column} was not understood and is treated as unknown"
+
+
+def _with_duplicates_named(requests: Sequence[SlideRequest], *, hide_names: bool) -> list[SlideRequest]:
+    """The requests; those whose slides hold the same bytes are told, and have a warning."""
+    from melanoma_infer.slides.duplicates import same_bytes
+
+    warned: set[Path] = set()
+    for group in same_bytes([request.path for request in requests]):
+        ids = [request.case.id for request in requests if request.path in group]
+        names = plural(len(ids), "slide") if hide_names else ", ".join(ids)
+        note(f"warning: the same bytes are in {names}. Check that each slide is filed for the right patient.")
+        warned.update(group)
+    return [
+        replace(request, case=replace(request.case, warnings=(*request.case.warnings, SAME_BYTES)))
+        if request.path in warned
+        else request
+        for request in requests
+    ]

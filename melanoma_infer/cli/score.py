@@ -74,6 +74,7 @@ def score(
     specimen: opt.SpecimenOption = None,
     stain: opt.StainOption = None,
     patients: opt.PatientsOption = None,
+    strict: opt.StrictOption = False,
     aggregate: opt.AggregateOption = None,
     overwrite: opt.OverwriteOption = False,
     json: opt.JsonLinesOption = False,
@@ -98,15 +99,16 @@ def score(
     output = OutputOptions(out, json, dry_run, fail_fast, verdicts, command)
     values = patient_values(patient or [], age=age, sex=sex, site=site, ulceration=ulceration)
     wanted = SlideOptions(
-        slides or [], patients, reader_choice(reader), mpp, tile_um, stride_um, tissue, aggregate, stain, specimen
+        slides or [], reader_choice(reader), mpp, tile_um, stride_um, tissue, aggregate, stain, specimen
     )
+    told = PatientOptions(values, patients, strict=strict, in_output=not no_patient_in_output, hide_names=hide_names)
     opened = open_bundle(bundle)
     if require_tissue_model and opened.card.domain != "tissue":
         raise BundleError(
             f"The bundle {opened.name} was trained on phantoms only, and --require-tissue-model was given. "
             "Choose another --bundle."
         )
-    requests = slide_requests(wanted, PatientOptions(values, in_output=not no_patient_in_output), opened)
+    requests = slide_requests(wanted, told, opened)
     compute = EngineOptions(engine, precision, threads, device, engine_file)
     _run(requests, opened, compute, output, RunOptions(hide_names, overwrite, full_digest))
 

@@ -2,28 +2,34 @@
 
 Columns: id, slide, case_id, age, sex, site, ulceration, specimen, stain, mpp, and the card's other patient fields. Only
 `slide` is required; its paths are relative to the manifest. Values are read leniently: one that the model does not know
-becomes "unknown" and is counted. The exception is `mpp`, which changes millimetres: a bad scale is an error.
+becomes "unknown" and is named. The exceptions are errors: `mpp`, which changes millimetres, and a date in place of an
+age. Which row belongs to which slide is decided in `pipeline/cohort.py`, which can look at the slides.
 """
 
 from __future__ import annotations
 
-import csv
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 
 from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import PatientValueError, UsageError
-from melanoma_infer.patients.patient import Patient, lenient_patient, stated_specimen, stated_stain
+from melanoma_infer.patients.numbers import parse_scale
+from melanoma_infer.patients.patient import ULCERATION, Patient, lenient_patient, stated_specimen, stated_stain
+from melanoma_infer.patients.table import SEPARATORS, Row, read_table
+from melanoma_infer.patients.vocabulary import is_missing
 
-COLUMNS = ("id", "slide", "case_id", "age", "sex", "site", "ulceration", "specimen", "stain", "mpp")
+FIXED_COLUMNS = ("slide", "id", "case_id", ULCERATION, "specimen", "stain", "mpp")
+"""The columns that every manifest may have, whatever the model; the card's patient fields are added to them."""
+LINES_SHOWN = 3
 
 
 @dataclass(frozen=True)
 class ManifestRow:
     """One slide of a manifest."""
 
+    line: int
+    """Where it is in the file, from 1."""
     path: Path
     id: str
     case_id: str | None
@@ -31,8 +37,8 @@ class ManifestRow:
     specimen: str | None
     stain: str | None
     mpp_um: tuple[float, float] | None
-    misread: tuple[str, ...]
-    """Columns whose value was not understood and counts as unknown."""
+    misread: dict[str, str]
+    """By column, why its value was not understood; it counts as unknown."""
 
 
 @dataclass(frozen=True)
@@ -40,90 +46,84 @@ class Manifest:
     """The rows of a manifest, in its order."""
 
     rows: tuple[ManifestRow, ...]
-
-    def row_of(self, slide: Path) -> ManifestRow | None:
-        """The row of a slide, by its path, or by its file name if that is unique."""
-        wanted = slide.resolve()
-        by_path = [row for row in self.rows if row.path.resolve() == wanted]
-        by_name = [row for row in self.rows if row.path.name == slide.name]
-        found = by_path or by_name
-        return found[0] if len(found) == 1 else None
+    separator: str
+    """What separates its columns, as a word: commas, semicolons or tabs."""
+    columns: tuple[str, ...]
+    """The columns that it may have for this model."""
+    unused: tuple[str, ...]
+    """The columns that it has and that nothing reads, as written."""
 
     @property
-    def misread(self) -> Counter[str]:
-        """How often each column was not understood."""
-        return Counter(name for row in self.rows for name in row.misread)
+    def doubts(self) -> list[str]:
+        """What of the manifest is not used, in sentences: columns, and values with their lines."""
+        found = [f"not used: {', '.join(self.unused)}. Its columns can be {', '.join(self.columns)}."] * bool(
+            self.unused
+        )
+        lines: dict[str, list[int]] = {}
+        for row in self.rows:
+            for column, why in row.misread.items():
+                lines.setdefault(f"column {column}: {why}", []).append(row.line)
+        return found + [f"{numbered(where)}, {what}" for what, where in lines.items()]
+
+
+def numbered(lines: list[int]) -> str:
+    """Line numbers as words: "line 2", "lines 2 and 3", "lines 2, 3, 4 and 96 more"."""
+    if len(lines) == 1:
+        return f"line {lines[0]}"
+    more = len(lines) - LINES_SHOWN
+    *first, last = map(str, lines) if more <= 0 else (*lines[:LINES_SHOWN], f"{more} more")
+    return f"lines {', '.join(map(str, first))} and {last}"
 
 
 def read_manifest(path: Path, card: ModelCard) -> Manifest:
     """The manifest in a CSV file.
 
     Raises:
-        PatientValueError: it cannot be read, has no column `slide`, repeats an id, or holds a bad scale.
+        PatientValueError: it cannot be read, has no column `slide` or one column twice, or holds a bad scale or a date
+            in place of an age.
     """
-    try:
-        with path.open(newline="", encoding="utf-8-sig") as file:
-            reader = csv.DictReader(file, strict=True)
-            if "slide" not in (reader.fieldnames or ()):
-                raise PatientValueError(f"The manifest has no column `slide`. Its columns may be {', '.join(COLUMNS)}.")
-            rows = [_row(path.parent, reader.line_num, cells, card) for cells in reader]
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        raise PatientValueError("The manifest cannot be read. Save it as CSV with commas, in UTF-8.") from error
-    twice = [name for name, count in Counter(row.id for row in rows).items() if count > 1]
-    if twice:
-        raise PatientValueError(f"The manifest repeats {len(twice)} ids. Give every slide its own id.")
-    return Manifest(tuple(rows))
+    table = read_table(path, "slide")
+    columns = tuple(dict.fromkeys((*FIXED_COLUMNS, *(field.name for field in card.patient_fields))))
+    unused = tuple(name for name in table.columns if name.casefold() not in columns)
+    if not table.rows:
+        raise PatientValueError("The manifest has no row below its header. Add a row for each slide.")
+    rows = tuple(_row(path.parent, row, card, decimal_comma=table.separator != ",") for row in table.rows)
+    return Manifest(rows, SEPARATORS[table.separator], columns, unused)
 
 
-def _row(folder: Path, line: int, cells: dict[str | None, str | None], card: ModelCard) -> ManifestRow:
-    if None in cells or None in cells.values():
-        found = len(cells) - (None in cells) - list(cells.values()).count(None) + len(cells.get(None) or ())
-        header = len(cells) - (None in cells)
-        raise PatientValueError(
-            f"Line {line} of the manifest has {found} column{'s' * (found != 1)}; the header has {header}. Correct it."
-        )
-    given = {str(name).strip(): (value or "").strip() for name, value in cells.items()}
+def _row(folder: Path, row: Row, card: ModelCard, *, decimal_comma: bool) -> ManifestRow:
+    given = {column: cell for column, cell in row.cells.items() if column == "slide" or not _says_nothing(column, cell)}
     if not given["slide"]:
         raise PatientValueError(
-            f"Line {line} of the manifest names no slide. Fill in the column `slide`, or remove the line."
+            f"Line {row.line} of the manifest names no slide. Fill in the column `slide`, or remove the line."
         )
-    slide = folder / given["slide"]
-    patient, misread = lenient_patient(given, card.patient_fields)
     try:
-        mpp_um = parse_scale(given["mpp"]) if given.get("mpp") else None
-    except UsageError as error:
-        raise PatientValueError(f"Line {line} of the manifest: {error}") from error
+        patient, misread = lenient_patient(given, card.patient_fields)
+        mpp_um = parse_scale(given["mpp"], decimal_comma=decimal_comma) if "mpp" in given else None
+    except (UsageError, PatientValueError) as error:
+        raise PatientValueError(f"Line {row.line} of the manifest: {error}") from error
     return ManifestRow(
-        path=slide,
-        id=given.get("id") or slide.stem,
-        case_id=given.get("case_id") or None,
+        line=row.line,
+        path=folder / given["slide"],
+        id=given.get("id", PureWindowsPath(given["slide"]).stem),
+        case_id=given.get("case_id"),
         patient=patient,
         specimen=_lenient(stated_specimen, given.get("specimen"), "specimen", misread),
         stain=_lenient(stated_stain, given.get("stain"), "stain", misread),
         mpp_um=mpp_um,
-        misread=tuple(misread),
+        misread=misread,
     )
 
 
-def _lenient(parse: Callable[[str], str], text: str | None, column: str, misread: list[str]) -> str | None:
-    """The stated word; None if it is unknown, and its column is then added to `misread`."""
+def _says_nothing(column: str, cell: str) -> bool:
+    """Whether a cell is empty, or an id says that nothing is known. A card may have a word such as "none"."""
+    return cell == "" or (column in ("id", "case_id") and is_missing(cell))
+
+
+def _lenient(parse: Callable[[str], str | None], text: str | None, column: str, misread: dict[str, str]) -> str | None:
+    """The stated word; None if it is unknown, and why it was not understood is then added to `misread`."""
     try:
         return parse(text) if text else None
-    except PatientValueError:
-        misread.append(column)
+    except PatientValueError as error:
+        misread[column] = str(error)
         return None
-
-
-def parse_scale(text: str) -> tuple[float, float]:
-    """µm per pixel (x, y) of "X" or "X,Y".
-
-    Raises:
-        UsageError: it has neither form.
-    """
-    try:
-        numbers = [float(part) for part in text.replace("x", ",").split(",")]
-    except ValueError:
-        numbers = []
-    if len(numbers) not in (1, 2) or not all(0 < number < 1e6 for number in numbers):
-        raise UsageError("A scale is X or X,Y in µm per pixel, for example 0.25 or 0.25,0.25.")
-    return numbers[0], numbers[-1]

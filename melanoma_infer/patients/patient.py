@@ -1,8 +1,7 @@
 """Patient values, typed or from a manifest → the model's one-hot vector.
 
-The command line and the API are strict: a value outside the model's vocabulary, or an impossible one, is an error
-that names the nearest valid words. Manifests are lenient: such a value becomes "unknown" and is reported. Identity,
-file name, scanner and resolution are never features.
+Both are read by the same rules. On the command line and in the API a value that is not understood is an error; in a
+manifest it becomes "unknown" and is reported. Identity, file name, scanner and resolution are never features.
 """
 
 from __future__ import annotations
@@ -19,15 +18,17 @@ from numpy.typing import NDArray
 
 from melanoma_infer.card import UNKNOWN, PatientField
 from melanoma_infer.errors import PatientValueError
+from melanoma_infer.patients.numbers import is_date, number
+from melanoma_infer.patients.vocabulary import is_missing, word_of
 
 AGE_YEARS_MAX = 120
 AGE = "age"
 ULCERATION = "ulceration"
-ULCERATION_VALUES = ("yes", "no", UNKNOWN)
 STAINS = ("H&E", "IHC", "fluorescence", "other")
 SPECIMENS = ("primary", "re-excision", "metastasis", "other")
-_INTERVAL = re.compile(r"[\[\]]\s*(\d+)\s*[:;,-]\s*(\d+)\s*[\[\]]")
-_MISSING = {"", "na", "n/a", "nan", "none", "not reported", "[not available]", "[unknown]", UNKNOWN}
+SHOWN_CHARS = 60
+"""A message shows no more of a value: a cell may hold a page."""
+_INTERVAL = re.compile(r"[\[\]]\s*(\d+)\s*[:;,-]\s*(\d+)\s*[\[\]]", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -46,70 +47,82 @@ def strict_patient(given: Mapping[str, object], fields: Sequence[PatientField]) 
     Raises:
         PatientValueError: the model has no such field, or the value is impossible or outside its vocabulary.
     """
-    known = {field.name: field for field in fields}
-    values = dict.fromkeys(known, UNKNOWN)
-    ulceration = UNKNOWN
-    for name, value in given.items():
-        if value is None:
-            continue
-        text = str(value).strip().lower()
-        if name == ULCERATION:
-            if text not in ULCERATION_VALUES:
-                raise PatientValueError(f"{ULCERATION}: give {', '.join(ULCERATION_VALUES[:-1])} or {UNKNOWN}.")
-            ulceration = text
-        if name in known:
-            values[name] = _category(known[name], text)
-        elif name != ULCERATION:
+    texts = {name: str(value) for name, value in given.items() if value is not None}
+    known = [field.name for field in fields]
+    for name in texts:
+        if name not in (*known, ULCERATION):
             if not known:
                 raise PatientValueError("This model uses no patient data. Leave out the patient options.")
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
-            hint = f"Did you mean {near[0]}?" if near else f"It has {', '.join(known)}."
-            raise PatientValueError(f"The model has no patient field of that name. {hint}")
-    return Patient(values, ulceration)
+            hint = f" Did you mean {near[0]}?" if near else ""
+            raise PatientValueError(f"The model has no patient field of that name. It has {', '.join(known)}.{hint}")
+    patient, misread = lenient_patient(texts, fields)
+    for name, why in misread.items():
+        raise PatientValueError(f"{name}: {why}")
+    return patient
 
 
-def lenient_patient(given: Mapping[str, str], fields: Sequence[PatientField]) -> tuple[Patient, list[str]]:
-    """The patient of a manifest row, and the names of the columns whose value was not understood."""
+def lenient_patient(given: Mapping[str, str], fields: Sequence[PatientField]) -> tuple[Patient, dict[str, str]]:
+    """The patient with these values, and by field name why a value was not understood: it is then unknown.
+
+    Names that are no field are ignored.
+
+    Raises:
+        PatientValueError: the age is a date; no age is computed from a date of birth.
+    """
+    if any(card_field.name == AGE and card_field.edges for card_field in fields):
+        _require_no_date(given.get(AGE, ""))
     values: dict[str, str] = {}
-    misread: list[str] = []
+    misread: dict[str, str] = {}
     for card_field in fields:
-        text = given.get(card_field.name, "").strip().lower()
         try:
-            values[card_field.name] = _category(card_field, text)
-        except PatientValueError:
+            values[card_field.name] = _category(card_field, given.get(card_field.name, ""))
+        except PatientValueError as error:
             values[card_field.name] = UNKNOWN
-            misread.append(card_field.name)
-    ulceration = given.get(ULCERATION, "").strip().lower()
-    if ulceration not in ULCERATION_VALUES:
-        misread.extend([ULCERATION] if ulceration not in _MISSING and ULCERATION not in misread else [])
+            misread[card_field.name] = str(error)
+    try:
+        ulceration = _one_of(given.get(ULCERATION, ""), ("yes", "no")) or UNKNOWN
+    except PatientValueError as error:
         ulceration = UNKNOWN
+        if values.get(ULCERATION, UNKNOWN) == UNKNOWN:  # else the card has words of its own for it
+            misread.setdefault(ULCERATION, str(error))
     return Patient(values, ulceration), misread
 
 
-def stated_stain(text: str) -> str:
-    """The stain in the spelling that results use.
+def _require_no_date(age: str) -> None:
+    """Raise PatientValueError if an age is a date of birth: on which day the age counts is not known here."""
+    if is_date(age):
+        raise PatientValueError(f"age: {_shown(age)} is a date. Give the age in years at the time of the specimen.")
+
+
+def stated_stain(text: str) -> str | None:
+    """The stain in the spelling that results use; None if it is not known.
 
     Raises:
         PatientValueError: it is not one of STAINS.
     """
-    return _one_of("stain", text, STAINS)
+    return _one_of(text, STAINS)
 
 
-def stated_specimen(text: str) -> str:
-    """The kind of specimen in the spelling that results use.
+def stated_specimen(text: str) -> str | None:
+    """The kind of specimen in the spelling that results use; None if it is not known.
 
     Raises:
         PatientValueError: it is not one of SPECIMENS.
     """
-    return _one_of("specimen", text, SPECIMENS)
+    return _one_of(text, SPECIMENS)
 
 
-def _one_of(name: str, text: str, words: Sequence[str]) -> str:
-    plain = text.strip().casefold().replace("&amp;", "&").replace(" ", "")
-    found = [word for word in words if plain == word.casefold() or plain == word.casefold().replace("&", "")]
-    if not found:
-        raise PatientValueError(f"{name}: give one of {', '.join(words)}.")
-    return found[0]
+def _one_of(text: str, words: Sequence[str]) -> str | None:
+    """The word of the list; None if the value is missing."""
+    word = word_of(text, words)
+    if word is None and not is_missing(text):
+        raise PatientValueError(f"{_shown(text)} is not allowed. Give {', '.join(words)} or {UNKNOWN}.")
+    return word
+
+
+def _shown(text: str) -> str:
+    return repr(text.strip()[:SHOWN_CHARS])
 
 
 def one_hot(patient: Patient, fields: Sequence[PatientField]) -> NDArray[np.float64]:
@@ -127,31 +140,21 @@ def _category(card_field: PatientField, text: str) -> str:
     Raises:
         PatientValueError: there is none.
     """
-    words = {word.lower(): word for word in card_field.values}
-    if text in words:
-        return words[text]
-    if text in _MISSING:
-        return UNKNOWN
-    if card_field.edges is not None:
-        return _band(card_field, text)
-    near = difflib.get_close_matches(text, card_field.values, n=2, cutoff=0.4) or list(card_field.values)
-    raise PatientValueError(
-        f"{card_field.name}: this value is not in the model's vocabulary. Nearest: {', '.join(near)}; or {UNKNOWN}."
-    )
+    if card_field.edges is None:
+        return _one_of(text, card_field.values) or UNKNOWN
+    word = word_of(text, card_field.values)
+    return word or (UNKNOWN if is_missing(text) else _band(card_field, text.strip()))
 
 
 def _band(card_field: PatientField, text: str) -> str:
     """The band that holds a number, or an interval such as [34:36[ inside one band."""
     interval = _INTERVAL.fullmatch(text)
-    try:
-        first, last = (float(part) for part in (interval.groups() if interval else (text, text)))
-    except ValueError:
-        first = last = math.nan
+    first, last = (number(part) for part in (interval.groups() if interval else (text, text)))
     highest = AGE_YEARS_MAX if card_field.name == AGE else math.inf
     if not all(math.isfinite(bound) and 0 <= bound <= highest for bound in (first, last)):
         limit = f" from 0 to {highest}" if highest < math.inf else ""
         raise PatientValueError(
-            f"{card_field.name}: give a number{limit}, one of {', '.join(card_field.values)}, or {UNKNOWN}."
+            f"{_shown(text)} is not allowed. Give a number{limit}, {', '.join(card_field.values)} or {UNKNOWN}."
         )
     low = bisect.bisect_right(card_field.edges or (), first)
     # [38:40[ ends below 40.

@@ -54,6 +54,7 @@ class SlideJob:
         self._seconds = 0.0
         self._open = ExitStack()
         self._settings_digest: str | None = None
+        self._folder = out.path
         self._plan: SlidePlan | None = None
         self._pixels: TileStream | None = None
         self._results: list[TileResult] = []
@@ -68,10 +69,11 @@ class SlideJob:
             if self._options.hide_names:
                 self._case = replace(self._case, id=identity.digest[:DIGEST_CHARS])
             self._settings_digest = _settings_digest(self._request, self._scorer, identity)
-            folder = self._out.folder_of(self._case.id, identity.digest)
-            if not self._options.overwrite and (old := self._out.finished(folder, identity, self._settings_digest)):
+            self._folder = self._out.folder_of(self._request.path, self._case, identity.digest)
+            old = self._out.finished(self._folder, identity, self._settings_digest)
+            if old is not None and not self._options.overwrite:
                 self._outcome = SlideOutcome(
-                    old.id, old.case_id, 0, "finished before", "", 0.0, folder, old, skipped=True
+                    old.id, old.case_id, 0, "finished before", "", 0.0, self._folder, old, skipped=True
                 )
             else:
                 self._read(slide, identity)
@@ -103,10 +105,9 @@ class SlideJob:
         if self._outcome is None:
             with self._bounded():
                 result = self._result()
-                folder = self._out.folder_of(self._case.id, result.slide.digest)
                 with self._watch.timing("write"):
-                    self._out.write(folder, result)
-                self._outcome = SlideOutcome(self._case.id, self._case.case_id, 0, "", "", 0.0, folder, result)
+                    self._out.write(self._folder, result)
+                self._outcome = SlideOutcome(self._case.id, self._case.case_id, 0, "", "", 0.0, self._folder, result)
         assert self._outcome is not None  # what was not written has failed
         self.close()
         return replace(self._outcome, seconds=self._seconds)

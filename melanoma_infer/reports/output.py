@@ -10,6 +10,8 @@ from typing import Self
 from filelock import FileLock, Timeout
 
 from melanoma_infer.errors import OutputError
+from melanoma_infer.patients.case import SlideCase
+from melanoma_infer.patients.patient import Patient
 from melanoma_infer.records import Identity
 from melanoma_infer.reports import (
     heatmap,
@@ -57,6 +59,7 @@ class OutputFolder(Closing):
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self._slide_of: dict[Path, Path] = {}
         try:
             path.mkdir(parents=True, exist_ok=True)
             self._lock = FileLock(path / LOCK)
@@ -75,9 +78,23 @@ class OutputFolder(Closing):
     def __enter__(self) -> Self:
         return self
 
-    def folder_of(self, slide_id: str, digest: str) -> Path:
-        """The folder for the files of one slide."""
-        return self.path / folder_name(slide_id, digest)
+    def folder_of(self, slide: Path, case: SlideCase, digest: str) -> Path:
+        """The folder for the files of one slide: `<id>-<digest8>`, or the first of -2, -3, … that can be its own.
+
+        The same bytes may be filed for two patients, so a folder is not used by a second slide of this run, and not
+        where it holds the result of another case or patient.
+        """
+        name = folder_name(case.id, digest)
+        folder, number = self.path / name, 1
+        while not self._may_use(folder, slide, case):
+            number += 1
+            folder = self.path / f"{name}-{number}"
+        self._slide_of[folder] = slide
+        return folder
+
+    def _may_use(self, folder: Path, slide: Path, case: SlideCase) -> bool:
+        old = result_json.read(folder / RESULT)
+        return self._slide_of.get(folder, slide) == slide and (old is None or _is_of(old, case))
 
     def finished(self, folder: Path, identity: Identity, settings_digest: str | None) -> SlideResult | None:
         """The result in the folder if it is complete and for the same slide, bundle and settings; else None."""
@@ -120,6 +137,13 @@ def write_atomically(path: Path, content: bytes) -> None:
         files.write_atomically(path, content)
     except OSError as error:
         raise _output_error(error) from error
+
+
+def _is_of(result: SlideResult, case: SlideCase) -> bool:
+    """Whether a result is of that case and patient, as far as the case may be written."""
+    written = case.patient if case.patient_in_output else None
+    old = result.patient and Patient(result.patient.values, result.patient.ulceration)
+    return (result.id, result.case_id, old) == (case.id, case.case_id, written)
 
 
 def _output_error(error: OSError) -> OutputError:

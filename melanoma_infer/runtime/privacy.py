@@ -1,7 +1,8 @@
 """What outputs may show: ids in place of names, option names in place of their values.
 
 A slide's name appears only as its id: in the folder's name, result.json, summary.csv, the report and the user's
-terminal. Paths and option values appear nowhere, patient values only in result.json and the report.
+terminal. Paths and option values appear nowhere, patient values only in result.json and the report; one that is not
+understood is also named on the terminal.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def find_slides(paths: Iterable[Path]) -> FoundSlides:
         if not inside:
             raise UsageError(f"The folder holds no slide ({', '.join(SLIDE_SUFFIXES)}). Give a folder with slides.")
         for slide in inside:
-            keys = _keys(slide)
+            keys = slide_keys(slide)
             if seen.isdisjoint(keys):
                 found.append(slide)
             seen |= keys
@@ -52,7 +52,7 @@ def find_slides(paths: Iterable[Path]) -> FoundSlides:
     return FoundSlides(tuple(found), sum(len(members(path)) for path in readable), len(found) - len(readable))
 
 
-def _keys(slide: Path) -> set[object]:
+def slide_keys(slide: Path) -> set[object]:
     """What two paths of the same slide have in common: the file, or the series in the folder of either."""
     real = os.path.realpath(slide)
     series = dicom_series(slide)

@@ -195,8 +195,11 @@ def test_which_classes_are_malignant_is_never_guessed(tmp_path):
     config = read_config(wsinfer_folder(tmp_path / "zoo", None))
     with pytest.raises(UsageError, match=r"--malignant: one of \['notumor', 'tumor'\]"):
         card_of_config(config, name="zoo", malignant=())
-    with pytest.raises(UsageError, match="malignant must name"):
-        card_of_config(config, name="zoo", malignant=("cancer",))
+    for misspelt in ("cancer", "Tumor"):
+        with pytest.raises(UsageError, match=rf"^--malignant {misspelt}: .*Its classes are notumor, tumor\.$"):
+            card_of_config(config, name="zoo", malignant=("tumor", misspelt))
+    with pytest.raises(UsageError, match="--malignant names all classes"):
+        card_of_config(config, name="zoo", malignant=("tumor", "notumor"))
 
 
 def test_a_folder_without_weights_that_can_be_read_is_refused(tmp_path):

@@ -412,10 +412,10 @@ def test_patient_values_can_be_kept_out_of_every_file(mminfer, result_of, skin, 
 def test_a_manifest_names_slides_patients_and_cases(mminfer, skin, tmp_path):
     shutil.copy2(skin, tmp_path / "one.svs")
     manifest = tmp_path / "cohort.csv"
-    manifest.write_text("id,slide,case_id,age,sex,site,mpp\nA/1,one.svs,case 7,[34:36[,F,Trunk,0.25\n")
+    manifest.write_text("id,slide,case_id,age,sex,site,mpp\nA/1,one.svs,case 7,[34:36[,x,Trunk,0.25\n")
     ended = mminfer("score", "--patients", manifest, "--out", tmp_path / "r")
     assert ended.code == 0
-    assert "column sex: 1 value not understood and treated as unknown" in ended.err
+    assert "manifest: line 2, column sex: 'x' is not allowed. Give female, male or unknown." in ended.err
     (folder,) = (path for path in (tmp_path / "r").iterdir() if path.is_dir())
     result = json.loads((folder / "result.json").read_text())
     assert folder.name.startswith("A_1-")
@@ -424,6 +424,64 @@ def test_a_manifest_names_slides_patients_and_cases(mminfer, skin, tmp_path):
         "age": "under_40", "sex": "unknown", "site": "trunk", "ulceration": "",
     }  # fmt: skip
     assert result["scale"]["x_um_per_px"] == 0.25
+
+
+def test_a_slide_that_is_not_in_the_manifest_gets_nothing_of_a_slide_of_the_same_name(mminfer, skin, tmp_path):
+    for folder in ("patientA", "patientB"):
+        (tmp_path / folder).mkdir()
+    shutil.copy2(skin, tmp_path / "patientA" / "1.svs")
+    (tmp_path / "patientB" / "1.svs").write_bytes(skin.read_bytes() + b"another scan")
+    manifest = tmp_path / "cohort.csv"
+    manifest.write_text("slide,id,case_id,age,stain,mpp\npatientA/1.svs,1,CASE-A,82,IHC,0.25\n")
+    ended = mminfer("score", tmp_path, "--patients", manifest, "--out", tmp_path / "r", "--tile-um", "256")
+    assert ended.code == 0
+    assert "1 slide not in the manifest, with all patient values unknown: 1-not-in-manifest" in ended.err
+    results = {d["id"]: d for d in (json.loads(p.read_text()) for p in (tmp_path / "r").glob("*/result.json"))}
+    listed, other = results["1"], results["1-not-in-manifest"]
+    assert (listed["case_id"], listed["patient"]["values"]["age"], listed["stain"]) == ("CASE-A", "70_and_over", "IHC")
+    assert set(other["patient"]["values"].values()) == {"unknown"}
+    assert (other["case_id"], other["stain"], other["scale"]["x_um_per_px"]) == (None, None, pytest.approx(0.499))
+    assert other["warnings"] == ["not in the manifest"]
+
+
+def test_one_slide_filed_for_two_patients_gives_two_results_and_a_warning(mminfer, skin, tmp_path):
+    for name in ("a.svs", "b.svs"):
+        shutil.copy2(skin, tmp_path / name)
+    manifest = tmp_path / "cohort.csv"
+    manifest.write_text("slide,id,case_id,age\na.svs,S1,C1,82\nb.svs,S2,C2,30\n")
+    argv = ["score", "--patients", manifest, "--hide-names", "--out", tmp_path / "r", "--tile-um", "512"]
+    ended = mminfer(*argv)
+    assert ended.code == 0
+    assert "the same bytes are in 2 slides" in ended.err
+    assert "S1" not in ended.out + ended.err
+    found = [json.loads(path.read_text()) for path in sorted((tmp_path / "r").glob("*/result.json"))]
+    ages = {result["case_id"]: result["patient"]["values"]["age"] for result in found}
+    assert ages == {"C1": "70_and_over", "C2": "under_40"}
+    assert all("the same bytes" in result["warnings"][0] for result in found)
+    assert mminfer(*argv).out.count("already finished") == 2
+
+
+def test_a_strict_manifest_is_refused_with_all_that_is_not_used(mminfer, skin, tmp_path):
+    manifest = tmp_path / "cohort.csv"
+    manifest.write_text(f"slide,age_years,sex\n{skin},82,x\n")
+    ended = mminfer("score", "--patients", manifest, "--strict", "--out", tmp_path / "r")
+    assert ended.code == 13
+    assert "not used: age_years" in ended.err
+    assert "line 2, column sex: 'x'" in ended.err
+    assert not (tmp_path / "r").exists()
+    assert mminfer("score", skin, "--strict").code == 2
+
+
+def test_an_options_value_is_read_as_a_manifests(mminfer, skin, tmp_path):
+    argv = ["score", skin, "--out", tmp_path / "r", "--tile-um", "512"]
+    refused = mminfer(*argv, "--site", "left arm")
+    assert refused.code == 13
+    assert "Give head_neck, trunk, upper_limb, lower_limb, acral, mucosal or unknown" in refused.err
+    assert mminfer(*argv, "--stain", "pink").err.strip().endswith("Give H&E, IHC, fluorescence, other or unknown.")
+    assert mminfer(*argv, "--patient", "age=30", "--age", "82").code == 2
+    assert mminfer(*argv, "--sex", "f", "--stain", "unknown").code == 0
+    (result,) = (json.loads(path.read_text()) for path in (tmp_path / "r").glob("*/result.json"))
+    assert (result["patient"]["values"]["sex"], result["stain"]) == ("female", None)
 
 
 def test_a_plain_image_needs_its_scale(mminfer, result_of, tmp_path, colour_bundle):

@@ -1,11 +1,11 @@
-"""Manifests: what a CSV says of each slide, and what it must not get wrong."""
+"""Manifests: what a CSV says about each slide, and what it must not get wrong."""
 
 import pytest
 from bundles_for_tests import colour_rule_card
 
 from melanoma_infer.card import UNKNOWN
-from melanoma_infer.errors import PatientValueError, UsageError
-from melanoma_infer.patients.manifest import parse_scale, read_manifest
+from melanoma_infer.errors import PatientValueError
+from melanoma_infer.patients.manifest import numbered, read_manifest
 
 CARD = colour_rule_card(
     outputs=("features",),
@@ -34,7 +34,7 @@ def test_a_full_row_is_read_into_what_the_pipeline_uses(tmp_path):
     assert row.mpp_um == (0.25, 0.26)
     assert row.patient.values == {"age": "old", "sex": "female", "braf": "V600E"}
     assert row.patient.ulceration == "yes"
-    assert row.misread == ()
+    assert row.misread == {}
 
 
 def test_a_column_of_slides_is_enough(tmp_path):
@@ -44,10 +44,17 @@ def test_a_column_of_slides_is_enough(tmp_path):
     assert set(one.patient.values.values()) == {UNKNOWN}
 
 
-def test_what_is_not_understood_is_unknown_and_counted_by_column(tmp_path):
-    text = "slide,age,sex,stain,specimen\na.svs,200,male,blue,primary\nb.svs,old one,female,H&E,leg\nc.svs,,,,\n"
+def test_what_is_not_understood_is_unknown_and_named_with_its_line_column_and_value(tmp_path):
+    text = "slide,age,sex,stain,specimen\na.svs,200,M,blue,primary\nb.svs,200,F,H&E,leg\nc.svs,old one,,n/a,\n"
     found = manifest(tmp_path, text)
-    assert found.misread == {"age": 2, "stain": 1, "specimen": 1}
+    ages = "Give a number from 0 to 120, young, old or unknown."
+    assert found.doubts == [
+        f"lines 2 and 3, column age: '200' is not allowed. {ages}",
+        "line 2, column stain: 'blue' is not allowed. Give H&E, IHC, fluorescence, other or unknown.",
+        "line 3, column specimen: 'leg' is not allowed. Give primary, re-excision, metastasis, other or unknown.",
+        f"line 4, column age: 'old one' is not allowed. {ages}",
+    ]
+    assert [row.patient.values["sex"] for row in found.rows] == ["male", "female", UNKNOWN]
     assert [row.patient.values["age"] for row in found.rows] == [UNKNOWN] * 3
     assert [(row.stain, row.specimen) for row in found.rows] == [(None, "primary"), ("H&E", None), (None, None)]
 
@@ -60,7 +67,7 @@ def test_a_byte_order_mark_and_windows_line_ends_change_nothing(tmp_path, encodi
 
 @pytest.mark.parametrize("mpp", ["nearly", "0", "-0.25", "0.25,0.25,0.25", "nan", "inf"])
 def test_a_scale_that_is_none_is_refused_with_its_line_and_never_unknown(tmp_path, mpp):
-    with pytest.raises(PatientValueError, match=r"Line 3 of the manifest: A scale is X or X,Y"):
+    with pytest.raises(PatientValueError, match=r"Line 3 of the manifest: '.*' is no scale. Give X or X,Y"):
         manifest(tmp_path, f'slide,mpp\na.svs,0.5\nb.svs,"{mpp}"\n')
 
 
@@ -77,9 +84,12 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path):
         ("slide,age\na.svs\n", "Line 2 of the manifest has 1 column; the header has 2"),
         ("slide,age\na.svs,1,2\n", "Line 2 of the manifest has 3 columns; the header has 2"),
         ("slide,age\n ,1\n", "Line 2 of the manifest names no slide"),
-        ('slide\n"a.svs\n', "cannot be read"),
-        ("slide,id\na.svs,1\nb.svs,1\n", "repeats 1 ids"),
-        ("slide\na/x.svs\nb/x.svs\n", "repeats 1 ids"),
+        ('slide\n"a.svs\n', "Line 2 of the manifest is not valid CSV"),
+        ("slide,age,age\na.svs,1,2\n", "the column age more than once"),
+        ("slide,AGE,age \na.svs,1,2\n", "the column age more than once"),
+        ("slide,age\n,\n", "no row below its header"),
+        ("slide|age\na.svs|1\n", "separated by commas, semicolons or tabs"),
+        ("slide,age\na.svs,1953-04-01\n", "Line 2 of the manifest: age: '1953-04-01' is a date"),
     ],
 )
 def test_a_manifest_that_cannot_be_trusted_is_refused(tmp_path, text, says):
@@ -88,29 +98,68 @@ def test_a_manifest_that_cannot_be_trusted_is_refused(tmp_path, text, says):
 
 
 def test_a_manifest_that_is_missing_or_not_utf_8_is_refused(tmp_path):
-    with pytest.raises(PatientValueError, match="Save it as CSV"):
+    with pytest.raises(PatientValueError, match=r"cannot be read .No such file"):
         read_manifest(tmp_path / "none.csv", CARD)
     with pytest.raises(PatientValueError, match="Save it as CSV"):
         manifest(tmp_path, "slide\nMüller.svs\n", encoding="latin-1")
 
 
-def test_a_row_is_found_by_path_and_else_by_a_name_that_is_unique(tmp_path):
-    found = manifest(tmp_path, "id,slide\n1,a/x.svs\n2,b/x.svs\n3,b/y.svs\n")
-    assert found.row_of(tmp_path / "b" / "x.svs").id == "2"
-    assert found.row_of(tmp_path / "b" / ".." / "a" / "x.svs").id == "1"
-    assert found.row_of(tmp_path / "elsewhere" / "y.svs").id == "3"
-    assert found.row_of(tmp_path / "elsewhere" / "x.svs") is None
-    assert found.row_of(tmp_path / "z.svs") is None
+@pytest.mark.parametrize(("separator", "word"), [(",", "commas"), (";", "semicolons"), ("\t", "tabs")])
+@pytest.mark.parametrize("header", ["slide,id,age,sex", "SLIDE,Id,Age,Sex", " slide , id , age , sex "])
+def test_separators_capitals_and_spaces_in_the_header_change_nothing(tmp_path, separator, word, header):
+    found = manifest(tmp_path, f"{header}\n a.svs , S1 , 72.0 , F \n".replace(",", separator))
+    (row,) = found.rows
+    assert (row.path, row.id) == (tmp_path / "a.svs", "S1")
+    assert row.patient.values == {"age": "old", "sex": "female", "braf": UNKNOWN}
+    assert (found.separator, found.doubts) == (word, [])
+
+
+def test_a_spreadsheets_unicode_text_is_read(tmp_path):
+    (row,) = manifest(tmp_path, "slide\tid\r\nMüller.svs\tÄ1\r\n", encoding="utf-16").rows
+    assert (row.path.name, row.id) == ("Müller.svs", "Ä1")
+
+
+def test_decimal_commas_are_read_where_they_have_one_meaning(tmp_path):
+    one, two = manifest(tmp_path, "slide;age;mpp\na.svs;49,5;0,25\nb.svs;50,0;0.25,0.5\n").rows
+    assert [row.patient.values["age"] for row in (one, two)] == ["young", "old"]
+    assert (one.mpp_um, two.mpp_um) == ((0.25, 0.25), (0.25, 0.5))
+    with pytest.raises(PatientValueError, match=r"Line 2 .*'1,2' may mean 1\.2 or two scales"):
+        manifest(tmp_path, "slide;mpp\na.svs;1,2\n")
+
+
+def test_columns_that_nothing_reads_are_named_as_they_are_written_and_never_guessed(tmp_path):
+    found = manifest(tmp_path, "slide,Age_Years,gender,site,,\na.svs,82,male,trunk,note,\n")
+    assert found.unused == ("Age_Years", "gender", "site", "number 5 (no name)")
+    assert found.doubts == [
+        "not used: Age_Years, gender, site, number 5 (no name). "
+        "Its columns can be slide, id, case_id, ulceration, specimen, stain, mpp, age, sex, braf."
+    ]
+    assert set(found.rows[0].patient.values.values()) == {UNKNOWN}
+
+
+def test_rows_and_columns_that_are_empty_are_left_out(tmp_path):
+    found = manifest(tmp_path, "slide,id,,\n,,,\na.svs,S1,,\n\n,,,\n")
+    assert ([(row.line, row.id) for row in found.rows], found.doubts) == ([(3, "S1")], [])
+
+
+def test_words_for_missing_are_no_id_and_no_case(tmp_path):
+    (row,) = manifest(tmp_path, "slide,id,case_id\na.svs,NaN,n/a\n").rows
+    assert (row.id, row.case_id) == ("a", None)
+
+
+def test_the_id_of_a_windows_path_is_its_file_name(tmp_path):
+    (row,) = manifest(tmp_path, "slide\nC:\\patients\\Meier\\7.svs\n").rows
+    assert row.id == "7"
 
 
 @pytest.mark.parametrize(
-    ("text", "scale"), [("0.25", (0.25, 0.25)), ("0.25,0.5", (0.25, 0.5)), ("0.25x0.5", (0.25, 0.5)), ("1", (1.0, 1.0))]
+    ("lines", "words"),
+    [
+        ([2], "line 2"),
+        ([2, 3], "lines 2 and 3"),
+        ([2, 3, 9], "lines 2, 3 and 9"),
+        ([2, 3, 4, 5, 6], "lines 2, 3, 4 and 2 more"),
+    ],
 )
-def test_a_scale_is_one_number_or_two(text, scale):
-    assert parse_scale(text) == scale
-
-
-@pytest.mark.parametrize("text", ["", ",", "0.25,", "a", "0", "0.25;0.25", "1,2,3"])
-def test_anything_else_is_no_scale(text):
-    with pytest.raises(UsageError, match=r"0\.25"):
-        parse_scale(text)
+def test_lines_are_listed_and_many_are_counted(lines, words):
+    assert numbered(lines) == words

@@ -11,12 +11,14 @@ from PIL import Image
 
 from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.errors import OutputError
+from melanoma_infer.patients.case import SlideCase
+from melanoma_infer.patients.patient import Patient
 from melanoma_infer.pipeline.flow import score_slide
 from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.records import Identity
 from melanoma_infer.reports import output
 from melanoma_infer.reports.output import REPORTS, OutputFolder, write_atomically
-from melanoma_infer.result import SlideResult
+from melanoma_infer.result import PatientOut, SlideResult
 from melanoma_infer.runtime import files
 from melanoma_infer.settings import Settings
 
@@ -36,7 +38,7 @@ def test_result_json_is_written_last():
 @pytest.mark.parametrize("broken", list(REPORTS))
 def test_a_failure_at_any_file_leaves_no_commit_record(result, tmp_path, monkeypatch, broken):
     with OutputFolder(tmp_path / "out") as out:
-        folder = out.folder_of("a", result.slide.digest)
+        folder = out.folder_of(Path("a.svs"), SlideCase("a"), result.slide.digest)
         out.write(folder, result)
         before = (folder / "tiles.csv").read_bytes()
         write = output.write_atomically
@@ -75,7 +77,7 @@ def test_a_slide_is_finished_only_if_slide_bundle_settings_and_files_match(resul
     same = Identity(result.slide.digest, result.slide.size_bytes, result.slide.mtime_ns, 1)
     known = result.model_copy(update={"settings_digest": "d"}).carrying(result.tiles)
     with OutputFolder(tmp_path / "out") as out:
-        folder = out.folder_of("a", same.digest)
+        folder = out.folder_of(Path("a.svs"), SlideCase("a"), same.digest)
         assert out.finished(folder, same, "d") is None
         out.write(folder, known)
         assert out.finished(folder, same, "d") is not None
@@ -85,6 +87,34 @@ def test_a_slide_is_finished_only_if_slide_bundle_settings_and_files_match(resul
         assert out.finished(folder, Identity(same.digest, 1, same.mtime_ns + 1, 1), "d") is None
         (folder / "tiles.geojson").unlink()
         assert out.finished(folder, same, "d") is None
+
+
+def test_the_same_bytes_of_two_patients_have_two_folders_in_one_run_and_in_the_next(result, tmp_path):
+    digest, known = result.slide.digest, Patient({"age": "old"}, "unknown")
+    first, second = SlideCase("a", "C1", known), SlideCase("a", "C2", known)
+    with OutputFolder(tmp_path / "out") as out:
+        one, two = (out.folder_of(Path(f"{n}.svs"), case, digest) for n, case in enumerate((first, second)))
+        assert (one.name, two.name) == (f"a-{digest[:8]}", f"a-{digest[:8]}-2")
+        assert out.folder_of(Path("0.svs"), first, digest) == one
+        written = PatientOut(values={"age": "old"}, ulceration="unknown", malignant_score_without=None)
+        for folder, case in ((one, first), (two, second)):
+            out.write(folder, _of(result, id="a", case_id=case.case_id, patient=written))
+    with OutputFolder(tmp_path / "out") as out:
+        assert out.folder_of(Path("1.svs"), second, digest) == two
+        assert out.folder_of(Path("0.svs"), first, digest) == one
+        assert out.folder_of(Path("2.svs"), SlideCase("a", "C1", Patient()), digest).name == f"a-{digest[:8]}-3"
+
+
+def test_patient_values_that_are_not_written_do_not_choose_the_folder(result, tmp_path):
+    case = SlideCase("a", "C1", Patient({"age": "old"}, "unknown"), patient_in_output=False)
+    with OutputFolder(tmp_path / "out") as out:
+        folder = out.folder_of(Path("a.svs"), case, result.slide.digest)
+        out.write(folder, _of(result, id="a", case_id="C1", patient=None))
+        assert out.folder_of(Path("a.svs"), case, result.slide.digest) == folder
+
+
+def _of(result: SlideResult, **of: object) -> SlideResult:
+    return result.model_copy(update=of).carrying(result.tiles)
 
 
 def test_the_lock_is_free_again_after_the_run(tmp_path):
