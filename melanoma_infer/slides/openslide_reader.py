@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from melanoma_infer.errors import SlideFormatError, SlideUnreadableError
 from melanoma_infer.geometry import RectPx, Scale, SizePx
 from melanoma_infer.records import SlideFacts
 from melanoma_infer.slides.base import Closing, RegionUnreadableError
+from melanoma_infer.slides.levels import Level, usable_levels
 from melanoma_infer.slides.phantom_mark import PHANTOM_MARK
 
 LEVELS_MAX = 64
@@ -45,7 +47,10 @@ class OpenSlideReader(Closing):
         if cache is not None:
             self._slide.set_cache(cache)
         try:
-            self.facts = _facts(self._slide)
+            levels = _levels(self._slide)
+            own = self._slide.level_downsamples  # also where it is not the true one
+            self._addressed = [(level.number, own[level.number]) for level in levels]
+            self.facts = _facts(self._slide, levels)
         except openslide.OpenSlideError as error:
             self._slide.close()
             raise SlideUnreadableError("The slide's header is damaged. Copy the file again.") from error
@@ -56,12 +61,12 @@ class OpenSlideReader(Closing):
         Raises:
             RegionUnreadableError: the file is damaged there; OpenSlide then refuses every later read of this handle.
         """
-        downsample = self.facts.level_downsamples[level]
+        number, downsample = self._addressed[level]
         # OpenSlide takes whole level-0 pixels, so at fractional downsamples a level is read up to half a level-0 pixel
         # off; at whole ones this is exact.
         location_l0 = (round(rect_level.x * downsample), round(rect_level.y * downsample))
         try:
-            image = self._slide.read_region(location_l0, level, (rect_level.width, rect_level.height))
+            image = self._slide.read_region(location_l0, number, (rect_level.width, rect_level.height))
         except openslide.OpenSlideError as error:
             raise RegionUnreadableError from error
         return np.asarray(image)
@@ -81,17 +86,32 @@ def knows(path: Path) -> bool:
     return openslide.OpenSlide.detect_format(path) is not None
 
 
-def _facts(slide: openslide.OpenSlide) -> SlideFacts:
-    properties = slide.properties
-    sizes = tuple(SizePx(*size) for size in slide.level_dimensions)
+def _levels(slide: openslide.OpenSlide) -> list[Level]:
+    """The levels that can be used, level 0 first.
+
+    Raises:
+        SlideUnreadableError: the header names impossible sizes.
+    """
+    sizes = [SizePx(*size) for size in slide.level_dimensions]
     if len(sizes) > LEVELS_MAX or not all(0 < size.width * size.height <= PIXELS_MAX for size in sizes):
         raise SlideUnreadableError("The slide's header names impossible sizes. Copy the file again.")
-    for level in range(len(sizes)):
-        width, height = (
-            _number(properties.get(f"openslide.level[{level}].tile-{side}")) for side in ("width", "height")
-        )
-        if (width or 0) * (height or 0) > TILE_PIXELS_MAX:
-            raise SlideUnreadableError("The slide's header names impossible tiles. Copy the file again.")
+    tiles = [_tile_size(slide, level) for level in range(len(sizes))]
+    if any(tile.width * tile.height > TILE_PIXELS_MAX for tile in tiles):
+        raise SlideUnreadableError("The slide's header names impossible tiles. Copy the file again.")
+    levels = zip(sizes, tiles, slide.level_downsamples, strict=True)
+    return usable_levels([Level(number, *level) for number, level in enumerate(levels)])
+
+
+def _tile_size(slide: openslide.OpenSlide, level: int) -> SizePx:
+    """The size of a level's tiles in the file; 0 × 0 if OpenSlide does not say it."""
+    stated = (
+        _number(slide.properties.get(f"openslide.level[{level}].tile-{side}")) or 0 for side in ("width", "height")
+    )
+    return SizePx(*(int(side) for side in stated))
+
+
+def _facts(slide: openslide.OpenSlide, levels: Sequence[Level]) -> SlideFacts:
+    properties = slide.properties
     x_um, y_um = (
         _number(properties.get(name)) for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
     )
@@ -99,9 +119,9 @@ def _facts(slide: openslide.OpenSlide) -> SlideFacts:
         reader="openslide",
         reader_version=f"{openslide.__library_version__}",
         vendor=properties.get(openslide.PROPERTY_NAME_VENDOR, "")[:40],
-        size_l0=sizes[0],
-        level_downsamples=tuple(slide.level_downsamples),
-        level_sizes=sizes,
+        size_l0=levels[0].size,
+        level_downsamples=tuple(level.downsample for level in levels),
+        level_sizes=tuple(level.size for level in levels),
         scale=Scale(x_um, y_um) if x_um is not None and y_um is not None else None,
         objective_power=_number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
         background=_background(properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR)),
