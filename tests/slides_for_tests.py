@@ -165,10 +165,12 @@ def facts_of(
         level_downsamples=tuple(downsamples or (sizes[0][0] / width for width, _ in sizes)),
         level_sizes=tuple(SizePx(*size) for size in sizes),
         scale=scale,
+        stated_scales=(),
         objective_power=None,
         background=background,
         quickhash=None,
         is_phantom=is_phantom,
+        bounds=None,
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,11 +12,15 @@ from numpy.typing import NDArray
 
 from melanoma_infer.errors import SlideFormatError, SlideUnreadableError
 from melanoma_infer.geometry import RectPx, Scale, SizePx
-from melanoma_infer.records import SlideFacts
+from melanoma_infer.records import SlideFacts, StatedScale
 from melanoma_infer.slides.base import Closing, RegionUnreadableError
 from melanoma_infer.slides.levels import Level, usable_levels
+from melanoma_infer.slides.ome_xml import ome_scale
 from melanoma_infer.slides.phantom_mark import PHANTOM_MARK
 
+GENERIC = "generic-tiff"
+"""OpenSlide's vendor of a TIFF that no scanner's mark is in: its scale is that of the TIFF tag."""
+TAG = "TIFF tag"
 LEVELS_MAX = 64
 PIXELS_MAX = 1 << 40
 """A slide of 75 × 25 mm at 0.1 µm/px has 2^37.4 pixels; a header with more is wrong."""
@@ -112,22 +116,55 @@ def _tile_size(slide: openslide.OpenSlide, level: int) -> SizePx:
 
 def _facts(slide: openslide.OpenSlide, levels: Sequence[Level]) -> SlideFacts:
     properties = slide.properties
-    x_um, y_um = (
-        _number(properties.get(name)) for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
-    )
+    vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "")[:40]
+    stated = _stated_scales(properties, vendor, levels[0].size)
     return SlideFacts(
         reader="openslide",
         reader_version=f"{openslide.__library_version__}",
-        vendor=properties.get(openslide.PROPERTY_NAME_VENDOR, "")[:40],
+        vendor=vendor,
         size_l0=levels[0].size,
         level_downsamples=tuple(level.downsample for level in levels),
         level_sizes=tuple(level.size for level in levels),
-        scale=Scale(x_um, y_um) if x_um is not None and y_um is not None else None,
+        scale=stated[0].scale if stated else None,
+        stated_scales=stated,
         objective_power=_number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
         background=_background(properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR)),
         quickhash=properties.get(openslide.PROPERTY_NAME_QUICKHASH1),
         is_phantom=PHANTOM_MARK in properties.get(openslide.PROPERTY_NAME_COMMENT, ""),
+        bounds=_bounds(properties, levels[0].size),
     )
+
+
+def _stated_scales(properties: Mapping[str, str], vendor: str, size_l0: SizePx) -> tuple[StatedScale, ...]:
+    """The scales that the file states, the one to use first.
+
+    A scanner's TIFF tag only confirms or contradicts it; one for printing (72 dots an inch) says nothing.
+    """
+    um_per_unit = {"inch": 25_400.0, "centimeter": 10_000.0}.get(properties.get("tiff.ResolutionUnit", ""))
+    per_unit = [_number(properties.get(f"tiff.{axis}Resolution")) or math.nan for axis in "XY"]
+    own = [_number(properties.get(name)) for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)]
+    found = []
+    if own[0] is not None and own[1] is not None:
+        found.append(StatedScale(TAG if vendor == GENERIC else "the scanner's properties", Scale(own[0], own[1])))
+    if (ome := ome_scale(properties.get(openslide.PROPERTY_NAME_COMMENT, ""), size_l0)) is not None:
+        found.append(StatedScale("OME-XML", ome))
+    if found and vendor != GENERIC and um_per_unit:
+        tag = Scale(um_per_unit / per_unit[0], um_per_unit / per_unit[1])
+        found += [] if tag.implausible else [StatedScale(TAG, tag)]
+    return tuple(found)
+
+
+def _bounds(properties: Mapping[str, str], size_l0: SizePx) -> RectPx | None:
+    """The scanned part of level 0; None if the file does not name one inside the slide."""
+    names = (
+        openslide.PROPERTY_NAME_BOUNDS_X,
+        openslide.PROPERTY_NAME_BOUNDS_Y,
+        openslide.PROPERTY_NAME_BOUNDS_WIDTH,
+        openslide.PROPERTY_NAME_BOUNDS_HEIGHT,
+    )
+    values = [_number(properties.get(name)) for name in names]
+    bounds = RectPx(*(int(value) for value in values if value is not None)) if None not in values else None
+    return bounds if bounds is not None and bounds.area > 0 and bounds == bounds.within(size_l0) else None
 
 
 def _number(text: str | None) -> float | None:
