@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from melanoma_infer.slides.completeness import require_complete
-from melanoma_infer.slides.formats import open_reader
+from melanoma_infer.slides.formats import is_plain_tiff, open_reader
 from melanoma_infer.slides.slide import Slide
+from melanoma_infer.slides.tiff_pages import require_known_encoding, require_whole_picture
 
 
 def open_slide(path: str | Path) -> Slide:
@@ -14,12 +15,17 @@ def open_slide(path: str | Path) -> Slide:
 
     Raises:
         SlideUnreadableError: it is missing, damaged or incomplete.
-        SlideFormatError: no reader knows the format.
+        SlideFormatError: no reader knows the format, or what would be read is not the whole slide in its colours.
         TransientIOError: the storage failed.
     """
-    slide = Slide(Path(path), open_reader(Path(path)), lambda path, _watch: open_reader(path))
+    path = Path(path)
+    if plain := is_plain_tiff(path):
+        require_known_encoding(path)
+    slide = Slide(path, open_reader(path), lambda path, _watch: open_reader(path))
     try:
-        require_complete(slide.path)
+        require_complete(path)
+        if plain:
+            require_whole_picture(path, slide.facts.size_l0)
     except BaseException:
         slide.close()
         raise

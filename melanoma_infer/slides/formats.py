@@ -7,6 +7,7 @@ from pathlib import Path
 
 from melanoma_infer.errors import SlideFormatError, SlideUnreadableError, TransientIOError
 from melanoma_infer.slides.base import SlideReader
+from melanoma_infer.slides.completeness import TIFF_MAGIC
 
 TRANSIENT = {errno.EIO, errno.ETIMEDOUT, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EAGAIN}
 """Failures of a network share, not of the slide. ESTALE is added where the platform defines it."""
@@ -19,7 +20,7 @@ SLIDE_SUFFIXES = (
 IMAGE_SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 """Suffixes of files that are opened as plain images if OpenSlide does not recognise them."""
 
-MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+", b"ZISRAWFILE")
+MAGIC = (*TIFF_MAGIC, b"ZISRAWFILE")
 """The first bytes of TIFF, BigTIFF and CZI files."""
 
 
@@ -51,6 +52,18 @@ def open_reader(path: Path) -> SlideReader:
         f"No reader knows this format. Slides that OpenSlide reads ({', '.join(SLIDE_SUFFIXES)}) and plain images "
         f"({', '.join(IMAGE_SUFFIXES)}) can be scored; convert others to a pyramidal TIFF."
     )
+
+
+def is_plain_tiff(path: Path) -> bool:
+    """Whether a file is a TIFF that bears no scanner's mark; False if it cannot be opened."""
+    from melanoma_infer.slides.openslide_reader import GENERIC, vendor_of
+
+    try:
+        with path.open("rb") as file:
+            is_tiff = file.read(4).startswith(TIFF_MAGIC)
+    except OSError:
+        return False
+    return is_tiff and vendor_of(path) in (None, GENERIC)
 
 
 def storage_error(error: OSError) -> SlideUnreadableError | TransientIOError:

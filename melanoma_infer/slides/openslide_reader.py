@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from melanoma_infer.slides.base import Closing, RegionUnreadableError
 from melanoma_infer.slides.levels import Level, usable_levels
 from melanoma_infer.slides.ome_xml import ome_scale
 from melanoma_infer.slides.phantom_mark import PHANTOM_MARK
+from melanoma_infer.slides.tiff_pages import NEXT_STEP, compression_name
 
 GENERIC = "generic-tiff"
 """OpenSlide's vendor of a TIFF that no scanner's mark is in: its scale is that of the TIFF tag."""
@@ -45,9 +47,7 @@ class OpenSlideReader(Closing):
         except openslide.OpenSlideUnsupportedFormatError as error:
             raise SlideFormatError("OpenSlide does not know this format.") from error
         except openslide.OpenSlideError as error:
-            raise SlideUnreadableError(
-                "OpenSlide knows the format but cannot open the file: it is damaged or incomplete. Copy it again."
-            ) from error
+            raise _opening_error(str(error)) from error
         if cache is not None:
             self._slide.set_cache(cache)
         try:
@@ -80,14 +80,33 @@ class OpenSlideReader(Closing):
         self._slide.close()
 
 
+def _opening_error(message: str) -> SlideFormatError | SlideUnreadableError:
+    """What an error of OpenSlide on opening means: an encoding that it lacks, or damage."""
+    if compression := re.search(r"Unsupported TIFF compression: (\d+)", message):
+        what = f"compressed with {compression_name(int(compression[1]))}"
+    elif re.search(r"unsupported|not supported", message, re.IGNORECASE):
+        what = f"in an encoding that OpenSlide lacks ({message[:200]})"
+    else:
+        return SlideUnreadableError(
+            "OpenSlide knows the format but cannot open the file: it is damaged or incomplete. Copy it again."
+        )
+    return SlideFormatError(f"The slide's pixels are {what}, which cannot be read. {NEXT_STEP}")
+
+
 def shared_cache() -> openslide.OpenSlideCache:
     """A cache of decoded tiles for several readers of one slide."""
     return openslide.OpenSlideCache(CACHE_BYTES)
 
 
+def vendor_of(path: Path) -> str | None:
+    """The vendor of the format that OpenSlide recognises; None if it does not know the file."""
+    vendor: str | None = openslide.OpenSlide.detect_format(path)
+    return vendor
+
+
 def knows(path: Path) -> bool:
     """Whether OpenSlide recognises the file."""
-    return openslide.OpenSlide.detect_format(path) is not None
+    return vendor_of(path) is not None
 
 
 def _levels(slide: openslide.OpenSlide) -> list[Level]:
