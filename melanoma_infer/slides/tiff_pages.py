@@ -86,7 +86,8 @@ def require_whole_picture(path: Path, size_l0: SizePx) -> None:
             if page.size.width * page.size.height > size_l0.width * size_l0.height:
                 raise SlideFormatError(
                     f"The first page has {size_l0.width} × {size_l0.height} px, but page {number} is larger, "
-                    f"{page.size.width} × {page.size.height} px: the first one may be a thumbnail. Save page {number} as a TIFF of its own."
+                    f"{page.size.width} × {page.size.height} px: the first one may be a thumbnail. "
+                    f"Save page {number} as a TIFF of its own."
                 )
         grey = sum(page.is_grey and page.size == size_l0 for page in pages)
         planes = max(grey, _planes_stated(tiff)) if grey else 1
@@ -100,7 +101,8 @@ def require_whole_picture(path: Path, size_l0: SizePx) -> None:
 def _planes_stated(tiff: TiffFile) -> int:
     """The planes that OME-XML or ImageJ state, which may be in other files or behind one page."""
     channels = [int(number) for number in re.findall(r'\bSizeC="(\d{1,6})"', tiff.ome_metadata or "")]
-    return max([1, int((tiff.imagej_metadata or {}).get("images", 1)), *channels])
+    images = (tiff.imagej_metadata or {}).get("images")
+    return max([1, *channels, *([images] if isinstance(images, int) else [])])
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,9 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from scipy import ndimage
 
-from melanoma_infer.errors import UsageError
-from melanoma_infer.geometry import RectPx, Scale, SizePx
+from melanoma_infer.geometry import RectPx, Scale
 from melanoma_infer.records import SlideFacts, Tissue
 from melanoma_infer.slides.slide import Slide
 from melanoma_infer.tiles.block_means import block_means
@@ -31,6 +29,7 @@ from melanoma_infer.tiles.colour import (
     saturation_of,
 )
 from melanoma_infer.tiles.dark_fill import dark_fill
+from melanoma_infer.tiles.mask_image import read_mask
 
 PLANE_UM_PER_PX = 8.0
 PLANE_PX_MAX = 1 << 23
@@ -66,10 +65,10 @@ def find_tissue(slide: Slide, scale: Scale, source: str = "auto") -> Tissue:
         slide: the open slide.
         scale: µm per level-0 pixel.
         source: "auto", "all" (everything that the slide covers), or the path of a mask image: any size, the slide's
-            aspect ratio, tissue where it is not black.
+            aspect ratio, tissue where it is neither black nor transparent.
 
     Raises:
-        UsageError: the mask cannot be read, or its aspect ratio is not the slide's.
+        UsageError: the mask cannot be read, or its aspect ratio is not the slide's, or it does not say what is tissue.
     """
     plane = read_plane(slide, scale)
     found = _Found(plane, scale)
@@ -77,7 +76,7 @@ def find_tissue(slide: Slide, scale: Scale, source: str = "auto") -> Tissue:
         return found.tissue()
     if source == "all":
         return found.with_mask(np.ones_like(plane.unread), "all")
-    return found.with_mask(_read_mask(Path(source), plane.unread.shape, slide.facts.size_l0), "mask")
+    return found.with_mask(read_mask(Path(source), plane.unread.shape, slide.facts.size_l0), "mask")
 
 
 class _Found:
@@ -230,18 +229,3 @@ def _parts(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64
     """Each pixel's connected part, 0 outside, and the parts' sizes."""
     labels, count = ndimage.label(mask)
     return labels, histogram(labels, np.ones_like(mask), count + 1)
-
-
-def _read_mask(path: Path, shape: tuple[int, ...], size_l0: SizePx) -> NDArray[np.bool_]:
-    """The mask image resized to the plane, nearest pixel."""
-    try:
-        with Image.open(path) as image:
-            mask = image.convert("L")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UsageError("The image given with --tissue cannot be read. Give a PNG mask, `auto` or `all`.") from error
-    if abs(math.log(mask.width * size_l0.height / (mask.height * size_l0.width))) > math.log(1.02):
-        raise UsageError(
-            f"The mask given with --tissue has {mask.width} × {mask.height} px; its aspect ratio is not that of "
-            f"the slide, {size_l0.width} × {size_l0.height} px. Give a mask of the whole slide."
-        )
-    return np.asarray(mask.resize((shape[1], shape[0]), Image.Resampling.NEAREST)) > 0
