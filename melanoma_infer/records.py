@@ -15,6 +15,14 @@ UnreadableCause = Literal["", "read-failed", "non-finite-output"]
 
 
 @dataclass(frozen=True)
+class StatedScale:
+    """A scale that a slide states, and where: for example "OME-XML"."""
+
+    source: str
+    scale: Scale
+
+
+@dataclass(frozen=True)
 class SlideFacts:
     """What may be known about a slide outside the hospital's archive: an allow-list, never all its properties."""
 
@@ -27,11 +35,15 @@ class SlideFacts:
     level_sizes: tuple[SizePx, ...]
     scale: Scale | None
     """As stated in the file; None if it is not."""
+    stated_scales: tuple[StatedScale, ...]
+    """Every scale that the file states; they may contradict each other."""
     objective_power: float | None
     background: tuple[int, int, int]
     """Colour of what is outside the slide or transparent: the slide's background colour, else white."""
     quickhash: str | None
     is_phantom: bool
+    bounds: RectPx | None
+    """The scanned part of level 0, which viewers show alone; None if the file does not name one."""
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,7 @@ ReasonCode = Literal[
     "near-threshold",
     "engine-band",
     "scale-overridden",
+    "scale-contradicted",
     "geometry-differs-from-card",
     "model-knows-only-phantoms",
     "model-untrained",
@@ -49,6 +50,15 @@ class Reason(Frozen):
     limit: float | str | None = None
 
 
+class BoundsOut(Frozen):
+    """A rectangle in l0 pixels."""
+
+    x: int
+    y: int
+    width: int
+    height: int
+
+
 class SlideOut(Frozen):
     """The slide: only what may be known outside the archive."""
 
@@ -62,6 +72,8 @@ class SlideOut(Frozen):
     size_bytes: int
     mtime_ns: int
     is_phantom: bool
+    bounds: BoundsOut | None = None
+    """The scanned part of the slide, where the file names one (`openslide.bounds-*`); viewers show it alone."""
 
 
 class ScaleOut(Frozen):
@@ -72,6 +84,8 @@ class ScaleOut(Frozen):
     source: Literal["slide", "override"]
     slide_x_um_per_px: float | None
     slide_y_um_per_px: float | None
+    contradiction: str | None = None
+    """The scales that the slide states, with their sources, if two of them cannot both be right."""
 
 
 class GeometryOut(Frozen):

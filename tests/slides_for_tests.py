@@ -125,13 +125,13 @@ def with_damaged_tile(source: Path, target: Path, *, tile: int = 0, level: int =
     return target
 
 
-def with_tile_left_out(source: Path, target: Path, *, tile: int = 0) -> Path:
-    """A copy of a classic little-endian TIFF in which one tile of the first page has the length 0."""
+def with_tile_left_out(source: Path, target: Path, *, tile: int = 0, level: int = 0) -> Path:
+    """A copy of a classic little-endian TIFF in which one tile of a page has the offset and the length 0."""
     target.write_bytes(source.read_bytes())
     with tifffile.TiffFile(target, mode="r+") as tiff:
-        counts = list(tiff.pages[0].databytecounts)
-        counts[tile] = 0
-        tiff.pages[0].tags["TileByteCounts"].overwrite(counts)
+        page = tiff.pages[level]
+        for tag, values in (("TileOffsets", page.dataoffsets), ("TileByteCounts", page.databytecounts)):
+            page.tags[tag].overwrite([0 if i == tile else value for i, value in enumerate(values)])
     return target
 
 
@@ -165,10 +165,12 @@ def facts_of(
         level_downsamples=tuple(downsamples or (sizes[0][0] / width for width, _ in sizes)),
         level_sizes=tuple(SizePx(*size) for size in sizes),
         scale=scale,
+        stated_scales=(),
         objective_power=None,
         background=background,
         quickhash=None,
         is_phantom=is_phantom,
+        bounds=None,
     )
 
 

@@ -77,6 +77,7 @@ def circumstances_of(result: SlideResult) -> Circumstances:
         tissue_mm2=result.tissue_mm2,
         is_phantom=result.slide.is_phantom,
         scale_source=result.scale.source,
+        scale_contradiction=result.scale.contradiction,
         geometry_matches=result.geometry.matches_card,
         stain=result.stain,
         specimen=result.specimen,

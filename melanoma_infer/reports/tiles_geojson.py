@@ -1,4 +1,7 @@
-"""tiles.geojson: the tiles for QuPath 0.4 and newer: UUIDs as ids, measurements as a map, NaN as text."""
+"""tiles.geojson: the tiles for QuPath 0.4 and newer: UUIDs as ids, measurements as a map, NaN as text.
+
+QuPath shows the scanned part of a slide alone, so its frame begins at the bounds that the file names.
+"""
 
 from __future__ import annotations
 
@@ -24,6 +27,12 @@ def collection(features: Iterable[dict[str, object]]) -> bytes:
     return f'{{"type": "FeatureCollection", "features": [\n{lines}\n]}}\n'.encode()
 
 
+def viewer_origin(result: SlideResult) -> tuple[int, int]:
+    """Where QuPath's frame begins, in l0 pixels."""
+    bounds = result.slide.bounds
+    return (bounds.x, bounds.y) if bounds is not None else (0, 0)
+
+
 def _feature(result: SlideResult, row: int) -> dict[str, object]:
     tiles = result.tiles
     values = {f"prob_{name}": float(p) for name, p in zip(tiles.classes, tiles.probabilities[row], strict=True)}
@@ -33,9 +42,12 @@ def _feature(result: SlideResult, row: int) -> dict[str, object]:
     values["padded_fraction"] = float(tiles.padded_fraction[row])
     x, y = int(tiles.minx[row]), int(tiles.miny[row])
     right, bottom = x + int(tiles.width[row]), y + int(tiles.height[row])
+    identity = f"{result.slide.digest}/{x}/{y}/{right}/{bottom}"
+    origin = viewer_origin(result)
+    x, y, right, bottom = x - origin[0], y - origin[1], right - origin[0], bottom - origin[1]
     return {
         "type": "Feature",
-        "id": str(uuid.uuid5(NAMESPACE, f"{result.slide.digest}/{x}/{y}/{right}/{bottom}")),
+        "id": str(uuid.uuid5(NAMESPACE, identity)),
         "geometry": {"type": "Polygon", "coordinates": [[[x, y], [right, y], [right, bottom], [x, bottom], [x, y]]]},
         "properties": {
             "objectType": "tile",

@@ -9,6 +9,7 @@ from melanoma_infer.card import AggregatorKind, ModelCard
 from melanoma_infer.engines.base import Numerics
 from melanoma_infer.records import TileTable
 from melanoma_infer.result import (
+    BoundsOut,
     BundleOut,
     EvaluationOut,
     GeometryOut,
@@ -72,6 +73,7 @@ def _slide(
         size_bytes=identity.size_bytes,
         mtime_ns=identity.mtime_ns,
         is_phantom=facts.is_phantom,
+        bounds=BoundsOut(**vars(facts.bounds)) if facts.bounds else None,
     )
     scale = ScaleOut(
         x_um_per_px=known.scale.x_um,
@@ -79,6 +81,7 @@ def _slide(
         source=known.source,
         slide_x_um_per_px=own.x_um if own else None,
         slide_y_um_per_px=own.y_um if own else None,
+        contradiction=known.contradiction,
     )
     tiles = GeometryOut(
         tile_um=geometry.tile_um,

@@ -19,7 +19,7 @@ from melanoma_infer.scoring.description import describe
 from melanoma_infer.scoring.fusion import fused
 from melanoma_infer.scoring.gallery import choose
 from melanoma_infer.scoring.regions import find_regions, regions_note, stitch
-from melanoma_infer.scoring.verdict import Circumstances
+from melanoma_infer.scoring.verdict import Circumstances, scale_warning
 from melanoma_infer.tiles.plan import SlidePlan
 
 NO_THICKNESS = {False: "The model does not estimate depth.", True: "This version does not measure thickness."}
@@ -69,7 +69,7 @@ def slide_result(
         thickness=Thickness(state="not-assessable", reason=NO_THICKNESS["depth_mm" in card.outputs]),
         regions=find_regions(maps, card, size_l0=size_l0, scale=scale, tissue=tissue),
         regions_note=regions_note(maps, scale),
-        warnings=list(case.warnings),
+        warnings=[*case.warnings, *([scale_warning(plan.scale.contradiction)] if plan.scale.contradiction else [])],
         settings_digest=None,
         timings_ms={},
     )
@@ -100,6 +100,7 @@ def _circumstances(plan: SlidePlan, table: TileTable, bundle: Bundle, numerics: 
         luminance_p95=plan.tissue.luminance_p95,
         is_phantom=plan.facts.is_phantom,
         scale_source=plan.scale.source,
+        scale_contradiction=plan.scale.contradiction,
         geometry_matches=plan.geometry.matches_card,
         stain=plan.settings.stain,
         specimen=plan.settings.specimen,

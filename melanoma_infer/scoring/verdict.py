@@ -35,6 +35,8 @@ class Circumstances:
     luminance_p95: float
     is_phantom: bool
     scale_source: Literal["slide", "override"]
+    scale_contradiction: str | None
+    """The scales that the slide states, if two of them cannot both be right."""
     geometry_matches: bool
     stain: str | None
     specimen: str | None
@@ -78,6 +80,11 @@ def outcome_state(verdict: Verdict, score: float | None, card: ModelCard) -> Out
     return "below-threshold" if score < thresholds.low else "between-thresholds"
 
 
+def scale_warning(contradiction: str) -> str:
+    """That a slide contradicts itself about its scale, in a sentence."""
+    return f"The slide contradicts itself about its scale ({contradiction})."
+
+
 def _about_model(circumstances: Circumstances, card: ModelCard) -> Iterator[Reason]:
     if not card.trained:
         yield Reason(code="model-untrained", text="The model is untrained: its numbers mean nothing.")
@@ -113,6 +120,12 @@ def _about_slide(circumstances: Circumstances, card: ModelCard) -> Iterator[Reas
     if circumstances.scale_source == "override" and not card.allow_scale_override:
         yield Reason(
             code="scale-overridden", text="The scale was entered by hand, which the model card does not allow."
+        )
+    if circumstances.scale_contradiction is not None:
+        yield Reason(
+            code="scale-contradicted",
+            text=f"{scale_warning(circumstances.scale_contradiction)} Find out which is right, and give it with --mpp.",
+            value=circumstances.scale_contradiction,
         )
     if not circumstances.geometry_matches:
         yield Reason(

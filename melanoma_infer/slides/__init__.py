@@ -6,8 +6,9 @@ from pathlib import Path
 
 from melanoma_infer.slides.companions import beside_companions
 from melanoma_infer.slides.completeness import require_complete
-from melanoma_infer.slides.formats import open_reader
+from melanoma_infer.slides.formats import is_plain_tiff, open_reader
 from melanoma_infer.slides.slide import Slide
+from melanoma_infer.slides.tiff_pages import require_known_encoding, require_whole_picture
 
 
 def open_slide(path: str | Path) -> Slide:
@@ -15,13 +16,18 @@ def open_slide(path: str | Path) -> Slide:
 
     Raises:
         SlideUnreadableError: it is missing, damaged or incomplete, or a file that belongs to it is missing.
-        SlideFormatError: no reader knows the format or the encoding, or the file holds no slide image.
+        SlideFormatError: no reader knows the format or the encoding, the file holds no slide image, or what would be
+            read is not the whole slide in its colours.
         TransientIOError: the storage failed.
     """
     path = beside_companions(Path(path))
+    if plain := is_plain_tiff(path):
+        require_known_encoding(path)
     slide = Slide(path, open_reader(path), lambda path, _watch: open_reader(path))
     try:
-        require_complete(slide.path)
+        require_complete(path)
+        if plain:
+            require_whole_picture(path, slide.facts.size_l0)
     except BaseException:
         slide.close()
         raise

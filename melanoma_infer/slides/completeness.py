@@ -30,7 +30,7 @@ def require_complete(path: Path) -> None:
             return
     from tifffile import TiffFile, TiffFileError
 
-    with _complaints() as complaints:
+    with complaints() as heard:
         try:
             with TiffFile(path) as tiff:
                 size = tiff.filehandle.size
@@ -42,7 +42,7 @@ def require_complete(path: Path) -> None:
                 ends_early = not len(tiff.pages) or any(end > size for end in ends)
         except (TiffFileError, ValueError, TypeError, KeyError, IndexError, OverflowError, struct.error):
             ends_early = True
-    if ends_early or any(_BEYOND.search(text) for text in complaints):
+    if ends_early or any(_BEYOND.search(text) for text in heard):
         raise SlideUnreadableError(
             "The file ends before its last part: it is incomplete. Copy it again, and wait until the scanner has "
             "finished writing."
@@ -59,7 +59,7 @@ def is_whole_tiff(path: Path) -> bool:
 
 
 @contextmanager
-def _complaints() -> Iterator[list[str]]:
+def complaints() -> Iterator[list[str]]:
     """Messages that tifffile logs in the block; they do not reach the terminal."""
     kept: list[str] = []
 

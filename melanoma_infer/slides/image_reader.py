@@ -38,10 +38,12 @@ class ImageReader(Closing):
             level_downsamples=(1.0,),
             level_sizes=(size,),
             scale=None,
+            stated_scales=(),
             objective_power=None,
             background=(255, 255, 255),
             quickhash=None,
             is_phantom=False,
+            bounds=None,
         )
 
     def read_region(self, level: int, rect_level: RectPx) -> NDArray[np.uint8]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,16 @@ from numpy.typing import NDArray
 
 from melanoma_infer.errors import SlideUnreadableError
 from melanoma_infer.geometry import RectPx, Scale, SizePx
-from melanoma_infer.records import SlideFacts
+from melanoma_infer.records import SlideFacts, StatedScale
 from melanoma_infer.slides.base import Closing, RegionUnreadableError
+from melanoma_infer.slides.levels import Level, usable_levels
+from melanoma_infer.slides.ome_xml import ome_scale
 from melanoma_infer.slides.phantom_mark import PHANTOM_MARK
 from melanoma_infer.slides.refusal import refusal
 
+GENERIC = "generic-tiff"
+"""OpenSlide's vendor of a TIFF that no scanner's mark is in: its scale is that of the TIFF tag."""
+TAG = "TIFF tag"
 LEVELS_MAX = 64
 PIXELS_MAX = 1 << 40
 """A slide of 75 × 25 mm at 0.1 µm/px has 2^37.4 pixels; a header with more is wrong."""
@@ -44,7 +50,10 @@ class OpenSlideReader(Closing):
         if cache is not None:
             self._slide.set_cache(cache)
         try:
-            self.facts = _facts(self._slide)
+            levels = _levels(self._slide)
+            own = self._slide.level_downsamples  # also where it is not the true one
+            self._addressed = [(level.number, own[level.number]) for level in levels]
+            self.facts = _facts(self._slide, levels)
         except openslide.OpenSlideError as error:
             self._slide.close()
             raise SlideUnreadableError("The slide's header is damaged. Copy the file again.") from error
@@ -55,12 +64,12 @@ class OpenSlideReader(Closing):
         Raises:
             RegionUnreadableError: the file is damaged there; OpenSlide then refuses every later read of this handle.
         """
-        downsample = self.facts.level_downsamples[level]
+        number, downsample = self._addressed[level]
         # OpenSlide takes whole level-0 pixels, so at fractional downsamples a level is read up to half a level-0 pixel
         # off; at whole ones this is exact.
         location_l0 = (round(rect_level.x * downsample), round(rect_level.y * downsample))
         try:
-            image = self._slide.read_region(location_l0, level, (rect_level.width, rect_level.height))
+            image = self._slide.read_region(location_l0, number, (rect_level.width, rect_level.height))
         except openslide.OpenSlideError as error:
             raise RegionUnreadableError from error
         return np.asarray(image)
@@ -75,38 +84,92 @@ def shared_cache() -> openslide.OpenSlideCache:
     return openslide.OpenSlideCache(CACHE_BYTES)
 
 
+def vendor_of(path: Path) -> str | None:
+    """The vendor of the format that OpenSlide recognises; None if it does not know the file."""
+    vendor: str | None = openslide.OpenSlide.detect_format(path)
+    return vendor
+
+
 def knows(path: Path) -> bool:
     """Whether OpenSlide recognises the file."""
-    return openslide.OpenSlide.detect_format(path) is not None
+    return vendor_of(path) is not None
 
 
-def _facts(slide: openslide.OpenSlide) -> SlideFacts:
-    properties = slide.properties
-    sizes = tuple(SizePx(*size) for size in slide.level_dimensions)
+def _levels(slide: openslide.OpenSlide) -> list[Level]:
+    """The levels that can be used, level 0 first.
+
+    Raises:
+        SlideUnreadableError: the header names impossible sizes.
+    """
+    sizes = [SizePx(*size) for size in slide.level_dimensions]
     if len(sizes) > LEVELS_MAX or not all(0 < size.width * size.height <= PIXELS_MAX for size in sizes):
         raise SlideUnreadableError("The slide's header names impossible sizes. Copy the file again.")
-    for level in range(len(sizes)):
-        width, height = (
-            _number(properties.get(f"openslide.level[{level}].tile-{side}")) for side in ("width", "height")
-        )
-        if (width or 0) * (height or 0) > TILE_PIXELS_MAX:
-            raise SlideUnreadableError("The slide's header names impossible tiles. Copy the file again.")
-    x_um, y_um = (
-        _number(properties.get(name)) for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)
+    tiles = [_tile_size(slide, level) for level in range(len(sizes))]
+    if any(tile.width * tile.height > TILE_PIXELS_MAX for tile in tiles):
+        raise SlideUnreadableError("The slide's header names impossible tiles. Copy the file again.")
+    levels = zip(sizes, tiles, slide.level_downsamples, strict=True)
+    return usable_levels([Level(number, *level) for number, level in enumerate(levels)])
+
+
+def _tile_size(slide: openslide.OpenSlide, level: int) -> SizePx:
+    """The size of a level's tiles in the file; 0 × 0 if OpenSlide does not say it."""
+    stated = (
+        _number(slide.properties.get(f"openslide.level[{level}].tile-{side}")) or 0 for side in ("width", "height")
     )
+    return SizePx(*(int(side) for side in stated))
+
+
+def _facts(slide: openslide.OpenSlide, levels: Sequence[Level]) -> SlideFacts:
+    properties = slide.properties
+    vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "")[:40]
+    stated = _stated_scales(properties, vendor, levels[0].size)
     return SlideFacts(
         reader="openslide",
         reader_version=f"{openslide.__library_version__}",
-        vendor=properties.get(openslide.PROPERTY_NAME_VENDOR, "")[:40],
-        size_l0=sizes[0],
-        level_downsamples=tuple(slide.level_downsamples),
-        level_sizes=sizes,
-        scale=Scale(x_um, y_um) if x_um is not None and y_um is not None else None,
+        vendor=vendor,
+        size_l0=levels[0].size,
+        level_downsamples=tuple(level.downsample for level in levels),
+        level_sizes=tuple(level.size for level in levels),
+        scale=stated[0].scale if stated else None,
+        stated_scales=stated,
         objective_power=_number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
         background=_background(properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR)),
         quickhash=properties.get(openslide.PROPERTY_NAME_QUICKHASH1),
         is_phantom=PHANTOM_MARK in properties.get(openslide.PROPERTY_NAME_COMMENT, ""),
+        bounds=_bounds(properties, levels[0].size),
     )
+
+
+def _stated_scales(properties: Mapping[str, str], vendor: str, size_l0: SizePx) -> tuple[StatedScale, ...]:
+    """The scales that the file states, the one to use first.
+
+    A scanner's TIFF tag only confirms or contradicts it; one for printing (72 dots an inch) says nothing.
+    """
+    um_per_unit = {"inch": 25_400.0, "centimeter": 10_000.0}.get(properties.get("tiff.ResolutionUnit", ""))
+    per_unit = [_number(properties.get(f"tiff.{axis}Resolution")) or math.nan for axis in "XY"]
+    own = [_number(properties.get(name)) for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)]
+    found = []
+    if own[0] is not None and own[1] is not None:
+        found.append(StatedScale(TAG if vendor == GENERIC else "the scanner's properties", Scale(own[0], own[1])))
+    if (ome := ome_scale(properties.get(openslide.PROPERTY_NAME_COMMENT, ""), size_l0)) is not None:
+        found.append(StatedScale("OME-XML", ome))
+    if found and vendor != GENERIC and um_per_unit:
+        tag = Scale(um_per_unit / per_unit[0], um_per_unit / per_unit[1])
+        found += [] if tag.implausible else [StatedScale(TAG, tag)]
+    return tuple(found)
+
+
+def _bounds(properties: Mapping[str, str], size_l0: SizePx) -> RectPx | None:
+    """The scanned part of level 0; None if the file does not name one inside the slide."""
+    names = (
+        openslide.PROPERTY_NAME_BOUNDS_X,
+        openslide.PROPERTY_NAME_BOUNDS_Y,
+        openslide.PROPERTY_NAME_BOUNDS_WIDTH,
+        openslide.PROPERTY_NAME_BOUNDS_HEIGHT,
+    )
+    values = [_number(properties.get(name)) for name in names]
+    bounds = RectPx(*(int(value) for value in values if value is not None)) if None not in values else None
+    return bounds if bounds is not None and bounds.area > 0 and bounds == bounds.within(size_l0) else None
 
 
 def _number(text: str | None) -> float | None:

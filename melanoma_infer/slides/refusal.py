@@ -23,12 +23,12 @@ from melanoma_infer.slides.dicom import (
     series_files,
 )
 from melanoma_infer.slides.suffixes import IMAGE_SUFFIXES, SLIDE_SUFFIXES
+from melanoma_infer.slides.tiff_pages import CONVERT, compression_name
 
 CZI_MAGIC = b"ZISRAWFILE"
 _UNSUPPORTED = re.compile(r"unsupported|not supported|unrecogni[sz]ed|cannot recogni[sz]e|unknown compression", re.I)
 """In OpenSlide's messages about whole files that it cannot decode."""
 _COMPRESSION = re.compile(r"TIFF compression: (\d+)")
-CONVERT = "Convert it to a tiled, pyramidal TIFF with JPEG compression."
 COPY_AGAIN = "Copy it again, and wait until the scanner has finished writing."
 
 
@@ -90,10 +90,4 @@ def _encoding(said: str) -> str:
     number = _COMPRESSION.search(said)
     if number is None:
         return said.rstrip(".")
-    from tifffile import COMPRESSION
-
-    try:
-        name = COMPRESSION(int(number[1])).name
-    except ValueError:
-        name = "unknown"
-    return f"its compression is {name} (TIFF compression {number[1]})"
+    return f"its compression is {compression_name(int(number[1]))} (TIFF compression {number[1]})"

@@ -7,11 +7,18 @@ from typing import Literal
 
 from melanoma_infer.errors import ScaleUnknownError
 from melanoma_infer.geometry import Scale
-from melanoma_infer.records import SlideFacts
+from melanoma_infer.records import SlideFacts, StatedScale
 
 NEXT_STEP = (
     "If you know the true scale of level 0, give it: --mpp X or --mpp X,Y (µm per pixel, for example --mpp 0.25)."
 )
+
+
+CONTRADICTION_MIN = 1.8
+"""Two scales that are this far apart contradict each other. Scanners differ from the nominal 10 µm over magnification
+by up to 1.5; the next magnification is a factor of 2 away."""
+OBJECTIVE_ONLY = ("mirax", "zeiss", "dicom")
+"""Vendors whose magnification is the objective's: their cameras sample at up to twice its nominal scale."""
 
 
 @dataclass(frozen=True)
@@ -20,6 +27,8 @@ class KnownScale:
 
     scale: Scale
     source: Literal["slide", "override"]
+    contradiction: str | None = None
+    """The scales that the slide states, with their sources, if two of them cannot both be right."""
 
 
 def known_scale(facts: SlideFacts, override_um: tuple[float, float] | None) -> KnownScale:
@@ -37,4 +46,20 @@ def known_scale(facts: SlideFacts, override_um: tuple[float, float] | None) -> K
         raise ScaleUnknownError(f"The slide does not say its scale. {NEXT_STEP}")
     if facts.scale.implausible:
         raise ScaleUnknownError(f"The slide's scale cannot be right: {facts.scale.implausible}. {NEXT_STEP}")
-    return KnownScale(facts.scale, "slide")
+    return KnownScale(facts.scale, "slide", _contradiction(facts))
+
+
+def _contradiction(facts: SlideFacts) -> str | None:
+    """The stated scales in words, if two of them contradict each other."""
+    stated = list(facts.stated_scales)
+    if facts.objective_power and facts.objective_power > 0 and facts.vendor not in OBJECTIVE_ONLY:
+        nominal = 10 / facts.objective_power
+        stated.append(StatedScale(f"magnification {facts.objective_power:g}×, nominally", Scale(nominal, nominal)))
+    for sides in ([each.scale.x_um for each in stated], [each.scale.y_um for each in stated]):
+        if sides and max(sides) >= CONTRADICTION_MIN * min(sides):
+            return "; ".join(f"{each.source} {_words(each.scale)}" for each in stated)
+    return None
+
+
+def _words(scale: Scale) -> str:
+    return f"{scale.x_um:.4g}" + (f" × {scale.y_um:.4g}" if scale.y_um != scale.x_um else "") + " µm/px"

@@ -1,7 +1,7 @@
 """A slide's own JPEG and JPEG 2000 tiles, decoded directly: OpenSlide's pixels at several times its rate.
 
 OpenSlide gives the facts, reads levels that are not stored as such tiles, and decides about tiles that cannot be
-decoded here. Tiles missing from the file are transparent; OpenSlide fills them from other levels.
+decoded here or that the file leaves out: it fills them from finer levels, or they are transparent.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class TiffReader(Closing):
         return level in self._pages
 
     def read_region(self, level: int, rect_level: RectPx) -> NDArray[np.uint8]:
-        """Pixels of a rectangle in level pixels: (h, w, 3), or (h, w, 4) if the file lacks some of its tiles.
+        """Pixels of a rectangle in level pixels: (h, w, 3), or OpenSlide's (h, w, 4) where a tile is not decoded here.
 
         Raises:
             RegionUnreadableError: the file is damaged there.
@@ -81,28 +81,19 @@ class TiffReader(Closing):
         if page is None:
             return self._by_openslide(level, rect_level)
         pixels = np.empty((rect_level.height, rect_level.width, 3), np.uint8)
-        left_out = []
         for index, within_tile, within_region in page.tiles_of(rect_level):
             try:
                 tile = self._cache.get((level, index), partial(self._decoded, page, index))
             except _FAILED:
                 return self._by_openslide(level, rect_level)
-            if tile is None:
-                left_out.append(within_region)
-            else:
-                pixels[within_region] = tile[within_tile]
-        if not left_out:
-            return pixels
-        rgba = np.dstack([pixels, np.full(pixels.shape[:2], 255, np.uint8)])
-        for part in left_out:
-            rgba[part] = 0
-        return rgba
+            pixels[within_region] = tile[within_tile]
+        return pixels
 
-    def _decoded(self, page: _TiledPage, index: int) -> NDArray[np.uint8] | None:
-        """The pixels (h, w, 3) of a tile; None if it is missing from the file. Raises one of `_FAILED`."""
+    def _decoded(self, page: _TiledPage, index: int) -> NDArray[np.uint8]:
+        """The pixels (h, w, 3) of a tile. Raises one of `_FAILED`, also if it is missing from the file."""
         data = page.data(self._tiff, index)
         with self.watch.timing("decode"):
-            return page.decoded(data) if data else None
+            return page.decoded(data)
 
     def _by_openslide(self, level: int, rect_level: RectPx) -> NDArray[np.uint8]:
         """The region as OpenSlide reads it, opened the first time that it is needed."""
@@ -135,7 +126,13 @@ class _TiledPage:
                 yield row * across + column, (in_tile_y, in_tile_x), (in_rect_y, in_rect_x)
 
     def data(self, tiff: tifffile.TiffFile, index: int) -> bytes:
-        """The bytes of a tile; empty if it is missing from the file."""
+        """The bytes of a tile.
+
+        Raises:
+            ValueError: the file leaves it out.
+        """
+        if not self.page.databytecounts[index]:
+            raise ValueError("the file leaves this tile out")
         tiff.filehandle.seek(self.page.dataoffsets[index])
         return bytes(tiff.filehandle.read(self.page.databytecounts[index]))
 

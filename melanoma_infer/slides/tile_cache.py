@@ -11,10 +11,8 @@ from numpy.typing import NDArray
 
 CACHE_BYTES = 1 << 26
 """64 MiB: a row of 256 px tiles across a slide of 87,000 px."""
-LEFT_OUT_BYTES = 64
-"""Size counted for a tile without pixels."""
 
-Pixels = NDArray[np.uint8] | None
+Pixels = NDArray[np.uint8]
 
 
 class TileCache:
@@ -36,16 +34,12 @@ class TileCache:
         with self._lock:
             if key not in self._tiles:
                 self._tiles[key] = tile
-                self._held_bytes += _bytes_of(tile)
+                self._held_bytes += tile.nbytes
             while self._held_bytes > self._limit_bytes:
-                self._held_bytes -= _bytes_of(self._tiles.popitem(last=False)[1])
+                self._held_bytes -= self._tiles.popitem(last=False)[1].nbytes
         return tile
 
     @property
     def held_bytes(self) -> int:
         """Bytes of the cached tiles."""
         return self._held_bytes
-
-
-def _bytes_of(tile: Pixels) -> int:
-    return LEFT_OUT_BYTES if tile is None else tile.nbytes

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 BAND_ROWS = 256
 """Rows of the plane whose colours are computed at once in floating point."""
+LUMINANCE_PER_MILLE = (299, 587, 114)
+"""Shares of red, green and blue in a pixel's luminance."""
 
 
 def bands(height: int) -> Iterator[slice]:

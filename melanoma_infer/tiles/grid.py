@@ -6,6 +6,7 @@ slide and reach beyond its edge where they must. A tile is kept if at least 10 %
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,12 +14,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.card import ModelCard
+from melanoma_infer.errors import UsageError
 from melanoma_infer.geometry import RectPx, Scale, SizePx, l0_from_um
 from melanoma_infer.records import Tile, Tissue
 from melanoma_infer.settings import Settings
 
 TISSUE_FRACTION_MIN = 0.10
 TISSUE_MM2_MIN = 0.1
+TILE_L0_MIN = 16
+"""A narrower tile shows no cell; it is a mistyped unit."""
+PLACES_MAX = 500_000
+"""Places of the grid on the scanned area: 25 × 60 mm in tiles of 55 µm. More is a mistyped unit, too."""
+TILES_MAX = 200_000
+"""With tissue. At 100 tiles a second they take half an hour."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +59,42 @@ def tile_geometry(card: ModelCard, settings: Settings) -> Geometry:
         tile_px=card.tile_px,
         matches_card=abs(tile_um - card.tile_side_um) <= 1e-6 * card.tile_side_um and stride_um <= tile_um,
     )
+
+
+def require_sensible_tiles(geometry: Geometry, scanned: SizePx, scale: Scale) -> None:
+    """Require that tiles chosen by the user are wider than a few pixels, and not too many to score.
+
+    Raises:
+        UsageError: they are not.
+    """
+    width, height = (l0_from_um(geometry.tile_um, um) for um in (scale.x_um, scale.y_um))
+    if min(width, height) < TILE_L0_MIN:
+        raise UsageError(
+            f"--tile-um {geometry.tile_um:g} is too small for this slide: a tile would have {width} × {height} of its "
+            f"pixels, and at least {TILE_L0_MIN} × {TILE_L0_MIN} are needed. Give the side in µm, {TILE_L0_MIN * scale.mean_um:.3g} or more."
+        )
+    across, down = (
+        min(side, math.ceil(side * um / geometry.stride_um))
+        for side, um in ((scanned.width, scale.x_um), (scanned.height, scale.y_um))
+    )
+    _require_at_most(across * down, PLACES_MAX, geometry, "places for tiles on this slide")
+
+
+def require_few_enough(tiles: int, geometry: Geometry) -> None:
+    """Require that tiles chosen by the user are not too many to score.
+
+    Raises:
+        UsageError: there are more than TILES_MAX.
+    """
+    _require_at_most(tiles, TILES_MAX, geometry, "tiles with tissue")
+
+
+def _require_at_most(count: int, limit: int, geometry: Geometry, what: str) -> None:
+    if count > limit:
+        raise UsageError(
+            f"--tile-um {geometry.tile_um:g} every --stride-um {geometry.stride_um:g} makes {count:,} {what}; the "
+            f"limit is {limit:,}. Choose larger ones."
+        )
 
 
 def place_tiles(size_l0: SizePx, scale: Scale, tissue: Tissue, geometry: Geometry) -> list[Tile]:

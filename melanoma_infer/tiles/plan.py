@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.card import ModelCard
+from melanoma_infer.geometry import SizePx
 from melanoma_infer.records import Identity, SlideFacts, Tile, Tissue
 from melanoma_infer.runtime.stopwatch import Stopwatch
 from melanoma_infer.settings import Settings
@@ -15,7 +16,7 @@ from melanoma_infer.slides.choice import ReaderChoice, TileSource, choose_reader
 from melanoma_infer.slides.members import identify
 from melanoma_infer.slides.scale import KnownScale, known_scale
 from melanoma_infer.slides.slide import Slide
-from melanoma_infer.tiles.grid import Geometry, place_tiles, tile_geometry
+from melanoma_infer.tiles.grid import Geometry, place_tiles, require_few_enough, require_sensible_tiles, tile_geometry
 from melanoma_infer.tiles.read_plan import ReadPlan, read_plan
 from melanoma_infer.tiles.tissue import find_tissue
 
@@ -73,16 +74,24 @@ def plan_slide(
         watch: gets the time of each stage.
 
     Raises:
-        MminferError: the slide has no known scale, a mask does not fit it, or the reader cannot read it.
+        MminferError: the slide has no known scale, the tiles asked for are too small or too many, a mask does not fit
+            it, or the reader cannot read it.
     """
     watch = watch or Stopwatch()
     with watch.timing("open"):
         identity = identity or identify(slide.path, slide.facts.quickhash)
         known = known_scale(slide.facts, settings.mpp_um)
     geometry = tile_geometry(card, settings)
+    chosen_by_user = settings.tile_um is not None or settings.stride_um is not None
+    if chosen_by_user:
+        bounds = slide.facts.bounds
+        scanned = SizePx(bounds.width, bounds.height) if bounds else slide.facts.size_l0
+        require_sensible_tiles(geometry, scanned, known.scale)
     with watch.timing("tissue"):
         tissue = find_tissue(slide, known.scale, settings.tissue)
         tiles = tuple(place_tiles(slide.facts.size_l0, known.scale, tissue, geometry))
+    if chosen_by_user:
+        require_few_enough(len(tiles), geometry)
     reading = read_plan(slide.facts, known.scale, geometry, card)
     rows = sorted({round(share * (len(tiles) - 1)) for share in PROBED} if tiles else ())
     corners = [tuple(int(at / reading.downsample) for at in (tiles[i].rect_l0.x, tiles[i].rect_l0.y)) for i in rows]

@@ -1,6 +1,7 @@
 """Where the tissue is: slide → mask on a plane of at most 8 µm/px, or of at most PLANE_PX_MAX pixels.
 
-Brightfield only: stained tissue is saturated, the background is not. Pen ink in colours that no stain has is excluded.
+Brightfield only: stained tissue is saturated, the background is not. Pen ink in colours that no stain has is excluded,
+and so is dark fill.
 Blocks that cannot be read count as tissue, so that they are reported as unreadable instead of taken for background.
 """
 
@@ -12,15 +13,23 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
 from scipy import ndimage
 
-from melanoma_infer.errors import UsageError
-from melanoma_infer.geometry import RectPx, Scale, SizePx
+from melanoma_infer.geometry import RectPx, Scale
 from melanoma_infer.records import SlideFacts, Tissue
 from melanoma_infer.slides.slide import Slide
 from melanoma_infer.tiles.block_means import block_means
-from melanoma_infer.tiles.colour import bands, by_bands, histogram, ink_coloured, otsu, saturation_of
+from melanoma_infer.tiles.colour import (
+    LUMINANCE_PER_MILLE,
+    bands,
+    by_bands,
+    histogram,
+    ink_coloured,
+    otsu,
+    saturation_of,
+)
+from melanoma_infer.tiles.dark_fill import dark_fill
+from melanoma_infer.tiles.mask_image import read_mask
 
 PLANE_UM_PER_PX = 8.0
 PLANE_PX_MAX = 1 << 23
@@ -31,7 +40,6 @@ BLOCK_MIN_PX = 8
 """A block that cannot be read is halved down to this side, so that a damaged JPEG tile costs little around it."""
 SATURATION_THRESHOLD = (18, 60)
 """Otsu's threshold on 8-bit saturation is clipped to this: below is dust, above pale eosin is lost."""
-LUMINANCE_PER_MILLE = (299, 587, 114)
 LUMINANCE_P95_MIN = 150
 """The background of a brightfield slide is bright; that of fluorescence is not."""
 CLOSING_UM = 24.0
@@ -57,28 +65,29 @@ def find_tissue(slide: Slide, scale: Scale, source: str = "auto") -> Tissue:
         slide: the open slide.
         scale: µm per level-0 pixel.
         source: "auto", "all" (everything that the slide covers), or the path of a mask image: any size, the slide's
-            aspect ratio, tissue where it is not black.
+            aspect ratio, tissue where it is neither black nor transparent.
 
     Raises:
-        UsageError: the mask cannot be read, or its aspect ratio is not the slide's.
+        UsageError: the mask cannot be read, or its aspect ratio is not the slide's, or it does not say what is tissue.
     """
     plane = read_plane(slide, scale)
-    found = _Found(plane, scale, _luminance_p95(plane))
+    found = _Found(plane, scale)
     if source == "auto":
         return found.tissue()
     if source == "all":
         return found.with_mask(np.ones_like(plane.unread), "all")
-    return found.with_mask(_read_mask(Path(source), plane.unread.shape, slide.facts.size_l0), "mask")
+    return found.with_mask(read_mask(Path(source), plane.unread.shape, slide.facts.size_l0), "mask")
 
 
 class _Found:
     """The plane, and the tissue found on it."""
 
-    def __init__(self, plane: Plane, scale: Scale, luminance_p95: float) -> None:
+    def __init__(self, plane: Plane, scale: Scale) -> None:
         self._plane = plane
-        self._is_brightfield = luminance_p95 >= LUMINANCE_P95_MIN
         self._um = (plane.px_l0 * scale.x_um, plane.px_l0 * scale.y_um)
-        self._luminance_p95 = luminance_p95
+        self._fill = dark_fill(plane.rgb, plane.unread, max(self._um))
+        self._luminance_p95 = _luminance_p95(plane, ~self._fill & ~plane.unread)
+        self._is_brightfield = self._luminance_p95 >= LUMINANCE_P95_MIN
 
     def tissue(self) -> Tissue:
         """The tissue found by colour; none if the slide is not brightfield."""
@@ -86,8 +95,9 @@ class _Found:
         if not self._is_brightfield:
             return self._record(nothing, nothing, None, "found")
         saturation = by_bands(saturation_of, self._plane.rgb)
+        saturation[self._fill] = 0  # like a white background
         threshold = int(np.clip(otsu(histogram(saturation, ~self._plane.unread, 256)), *SATURATION_THRESHOLD))
-        ink = _without_small(by_bands(ink_coloured, self._plane.rgb), INK_MM2 / self._px_mm2)
+        ink = _without_small(by_bands(ink_coloured, self._plane.rgb) & ~self._fill, INK_MM2 / self._px_mm2)
         mask = (saturation >= threshold) & ~ink
         # Close gaps, fill small holes, remove specks.
         steps = max(1, round(CLOSING_UM / 2 / max(self._um)))
@@ -182,10 +192,10 @@ def _halves(block: RectPx) -> list[RectPx]:
     ]
 
 
-def _luminance_p95(plane: Plane) -> float:
-    """The 95th percentile of what could be read, rounded down to a thousandth; 255 if nothing could."""
+def _luminance_p95(plane: Plane, counted_px: NDArray[np.bool_]) -> float:
+    """The 95th percentile of the counted pixels, rounded down to a thousandth; 255 if there are none."""
     counts = sum(
-        histogram(plane.rgb[rows] @ np.array(LUMINANCE_PER_MILLE), ~plane.unread[rows], 255_001)
+        histogram(plane.rgb[rows] @ np.array(LUMINANCE_PER_MILLE), counted_px[rows], 255_001)
         for rows in bands(len(plane.rgb))
     )
     counted = np.cumsum(counts)
@@ -219,18 +229,3 @@ def _parts(mask: NDArray[np.bool_]) -> tuple[NDArray[np.int32], NDArray[np.int64
     """Each pixel's connected part, 0 outside, and the parts' sizes."""
     labels, count = ndimage.label(mask)
     return labels, histogram(labels, np.ones_like(mask), count + 1)
-
-
-def _read_mask(path: Path, shape: tuple[int, ...], size_l0: SizePx) -> NDArray[np.bool_]:
-    """The mask image resized to the plane, nearest pixel."""
-    try:
-        with Image.open(path) as image:
-            mask = image.convert("L")
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise UsageError("The image given with --tissue cannot be read. Give a PNG mask, `auto` or `all`.") from error
-    if abs(math.log(mask.width * size_l0.height / (mask.height * size_l0.width))) > math.log(1.02):
-        raise UsageError(
-            f"The mask given with --tissue has {mask.width} × {mask.height} px; its aspect ratio is not that of "
-            f"the slide, {size_l0.width} × {size_l0.height} px. Give a mask of the whole slide."
-        )
-    return np.asarray(mask.resize((shape[1], shape[0]), Image.Resampling.NEAREST)) > 0

@@ -39,9 +39,7 @@ def small() -> SmallNet:
     card = random_card(SEED, WIDTH).model_copy(update={"tile_px": TILE_PX})
     set_on = phantom_tiles(card, 32, SEED)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "mminfer_export.random_net.DRAWS", 6
-        )  # a quarter of the time: it may be a rough net
+        patch.setattr("mminfer_export.random_net.DRAWS", 6)  # a quarter of the time: it may be a rough net
         net = random_net(card, torch.from_numpy(set_on), SEED)
     reference = reference_outputs(net, set_on)
     bundle = Bundle(

@@ -16,8 +16,8 @@ from PIL import Image
 from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.pipeline.flow import score_slide
 from melanoma_infer.pipeline.scorer import Scorer
-from melanoma_infer.reports import result_json, tiles_csv, tiles_geojson, tiles_npz, words
-from melanoma_infer.result import Region, SlideResult
+from melanoma_infer.reports import regions_geojson, result_json, tiles_csv, tiles_geojson, tiles_npz, words
+from melanoma_infer.result import BoundsOut, Region, SlideResult
 from melanoma_infer.settings import Settings
 
 FORBIDDEN = ("negative", "clear", "safe", "low risk", "diagnos", "confiden", "✓", "✔", "✅")
@@ -91,6 +91,27 @@ def test_tiles_geojson_follows_qupath_s_rules(result):
         assert feature["properties"]["measurements"]["prob_no_lesion"] == result.tiles.probabilities[i, 0]
     assert len({feature["id"] for feature in collection["features"]}) == len(result.tiles)
     assert tiles_geojson.render(result) == tiles_geojson.render(result)
+
+
+def test_both_geojson_files_begin_at_the_bounds_that_the_slide_names(result):
+    slide = result.slide.model_copy(update={"bounds": BoundsOut(x=40, y=25, width=600, height=450)})
+    region = Region(
+        id="R1", area_mm2=0.1, diameter_mm=0.1, score=0.5, malignant_share=0.9, tissue_section=1,
+        outline=[[140.25, 130.0], [240.0, 130.0], [240.0, 230.0], [140.25, 130.0]],
+        holes=[[[200.0, 150.0], [210.0, 150.0], [210.0, 160.0], [200.0, 150.0]]], **{"class": "malignant"},
+    )  # fmt: skip
+    placed = result.model_copy(update={"slide": slide, "regions": [region]})
+    shown = placed.carrying(result.tiles)
+    features = [json.loads(tiles_geojson.render(each))["features"] for each in (result, shown)]
+    for before, after in zip(*features, strict=True):
+        moved = np.array(before["geometry"]["coordinates"]) - (40, 25)
+        assert after["geometry"]["coordinates"] == moved.tolist()
+        assert after["id"] == before["id"]
+    (drawn,) = json.loads(regions_geojson.render(shown))["features"]
+    outline, hole = drawn["geometry"]["coordinates"]
+    assert outline == [[100.25, 105.0], [200.0, 105.0], [200.0, 205.0], [100.25, 105.0]]
+    assert hole[0] == [160.0, 125.0]
+    assert tiles_csv.render(shown) == tiles_csv.render(result)
 
 
 def test_nan_is_written_as_text(result):

@@ -8,7 +8,7 @@ from slides_for_tests import noise, smooth, solid, with_damaged_tile, write_svs,
 from melanoma_infer.errors import SlideFormatError, SlideUnreadableError
 from melanoma_infer.geometry import RectPx, Scale, SizePx
 from melanoma_infer.slides.base import RegionUnreadableError
-from melanoma_infer.slides.openslide_reader import OpenSlideReader, knows
+from melanoma_infer.slides.openslide_reader import OpenSlideReader, _bounds, knows
 
 
 def test_facts_of_an_aperio_slide_are_those_of_its_description(tmp_path):
@@ -121,3 +121,12 @@ def test_both_files_of_a_dicom_series_open_as_the_same_slide(real_slides):
         np.testing.assert_array_equal(
             one.read_region(0, RectPx(0, 0, 16, 16)), two.read_region(0, RectPx(0, 0, 16, 16))
         )
+
+
+def test_bounds_inside_the_slide_are_kept_and_others_are_not():
+    size, named = SizePx(5000, 4000), {"x": "800", "y": "1500", "width": "1536", "height": "1024"}
+    bounds = {f"openslide.bounds-{key}": value for key, value in named.items()}
+    assert _bounds(bounds, size) == RectPx(800, 1500, 1536, 1024)
+    for key, value in (("width", "9000"), ("height", "0"), ("x", "-3"), ("y", "many")):
+        assert _bounds(bounds | {f"openslide.bounds-{key}": value}, size) is None
+    assert _bounds({}, size) is None

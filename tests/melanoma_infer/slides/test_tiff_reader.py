@@ -102,6 +102,18 @@ def test_a_tile_that_the_file_leaves_out_is_transparent_and_the_others_are_as_be
     np.testing.assert_array_equal(seen[held][:, :3], expected[held])
 
 
+def test_tiles_left_out_of_a_lower_level_are_filled_as_openslide_fills_them(tmp_path):
+    whole = write_svs(tmp_path / "s.svs", smooth(1408, 1152), levels=2, compression="jpeg")
+    path = with_tile_left_out(whole, tmp_path / "out.svs", tile=1, level=1)
+    rects = [RectPx(0, 0, 704, 576), RectPx(200, 100, 400, 300), RectPx(300, 10, 20, 20)]
+    assert_like_openslide(path, 1, [RectPx(0, 256, 200, 200)])
+    with tiff_reader(path) as tiff, OpenSlideReader(path) as openslide:
+        for rect in rects:
+            expected = openslide.read_region(1, rect)
+            assert (expected[..., 3] == 255).all()
+            np.testing.assert_array_equal(tiff.read_region(1, rect), expected)
+
+
 def test_a_damaged_tile_cannot_be_read_and_the_others_can(tmp_path):
     whole = write_svs(tmp_path / "s.svs", smooth(WIDTH, HEIGHT), compression="jpeg")
     with tiff_reader(with_damaged_tile(whole, tmp_path / "d.svs", tile=1)) as tiff, tiff_reader(whole) as before:

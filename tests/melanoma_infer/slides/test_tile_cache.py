@@ -26,13 +26,6 @@ def test_the_tiles_used_last_are_kept_within_the_limit():
     assert cache.held_bytes <= 2 * TILE.nbytes
 
 
-def test_a_tile_that_the_file_leaves_out_is_remembered_too():
-    cache, log = TileCache(), []
-    assert cache.get(1, decodes(log, 1, None)) is None
-    assert cache.get(1, decodes(log, 1, None)) is None
-    assert log == [1]
-
-
 def test_what_cannot_be_decoded_is_not_kept():
     cache, log = TileCache(), []
 

@@ -6,10 +6,18 @@ from bundles_for_tests import colour_rule_card
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from melanoma_infer.errors import UsageError
 from melanoma_infer.geometry import RectPx, Scale, SizePx
 from melanoma_infer.records import Tissue
 from melanoma_infer.settings import Settings
-from melanoma_infer.tiles.grid import Geometry, TissueArea, place_tiles, tile_geometry
+from melanoma_infer.tiles.grid import (
+    Geometry,
+    TissueArea,
+    place_tiles,
+    require_few_enough,
+    require_sensible_tiles,
+    tile_geometry,
+)
 
 QUICK = settings(deadline=None, max_examples=60, derandomize=True)
 
@@ -211,3 +219,25 @@ def test_a_finer_stride_is_still_the_cards_geometry_and_another_tile_is_not(chan
     geometry = tile_geometry(colour_rule_card(tile_um=256.0), Settings(**changes))
     assert geometry.matches_card == matches
     assert geometry.tile_mm2 == pytest.approx(tile_mm2)
+
+
+@pytest.mark.parametrize(
+    ("tile_um", "stride_um", "message"),
+    [
+        (1.0, 1.0, r"--tile-um 1 is too small.* 2 × 2 of its pixels.*8 or more"),
+        (7.0, 7.0, r"14 × 14"),
+        (256.0, 1.0, r"1,647,240 places"),
+        (256.0, 0.01, r"6,586,740 places"),
+    ],
+)
+def test_tiles_of_a_few_pixels_or_by_the_hundred_thousand_are_refused(tile_um, stride_um, message):
+    with pytest.raises(UsageError, match=message):
+        require_sensible_tiles(geometry_of(tile_um, stride_um), SizePx(2220, 2967), HALF)
+
+
+def test_small_and_many_tiles_within_reason_are_allowed():
+    require_sensible_tiles(geometry_of(8.0), SizePx(2220, 2967), HALF)
+    require_sensible_tiles(geometry_of(64.0), SizePx(120_000, 50_000), HALF)
+    require_few_enough(200_000, geometry_of(64.0))
+    with pytest.raises(UsageError, match="200,001 tiles with tissue"):
+        require_few_enough(200_001, geometry_of(64.0))

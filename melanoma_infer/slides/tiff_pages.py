@@ -1,0 +1,148 @@
+"""What the pages of a TIFF without a scanner's mark hold: such a file may be anything.
+
+Readers take the first page for the slide. It may be a thumbnail of a later one, one colour of several, or in an
+encoding that they cannot read.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from melanoma_infer.errors import SlideFormatError
+from melanoma_infer.geometry import SizePx
+from melanoma_infer.slides.completeness import complaints
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile
+
+DECODED = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000}
+"""Compressions that OpenSlide or Pillow decodes in such files: none, fax, LZW, JPEG, deflate, PackBits, LZMA, ZSTD."""
+NAMES = {
+    33003: "JPEG 2000",
+    33004: "JPEG 2000",
+    33005: "JPEG 2000",
+    34712: "JPEG 2000",
+    50001: "WebP",
+    50002: "JPEG XL",
+}
+GREY = (0, 1)
+"""TIFF's codes for grey pictures: white is zero, black is zero."""
+ALPHA = (1, 2)
+"""TIFF's codes for extra samples that are alpha."""
+CONVERT = "Convert it to a tiled, pyramidal TIFF in 8-bit RGB with JPEG, LZW or deflate compression."
+_DAMAGED = (ValueError, TypeError, KeyError, IndexError, OverflowError, OSError, struct.error)
+"""What tifffile raises on a damaged file: completeness and the readers say so."""
+
+
+def compression_name(code: int) -> str:
+    """The name of a TIFF compression, for people."""
+    from tifffile import COMPRESSION
+
+    if code in NAMES:
+        return NAMES[code]
+    return COMPRESSION(code).name if code in set(COMPRESSION) else f"TIFF compression {code}"
+
+
+def require_known_encoding(path: Path) -> None:
+    """Require that the first page of a TIFF is in an encoding that the readers turn into the colours it means.
+
+    Raises:
+        SlideFormatError: it is not.
+    """
+    with _pages(path) as (_, pages):
+        if not pages:
+            return
+        page = pages[0]
+        if page.compression not in DECODED:
+            what = f"compressed with {compression_name(page.compression)}"
+        elif page.number_format != 1 or page.bits > 16:
+            kind = {2: "signed integers", 3: "floating-point numbers"}.get(page.number_format, "integers")
+            what = f"{page.bits}-bit {kind}"
+        elif page.is_grey and page.channels > 1:
+            what = f"{page.channels} channels without a colour"
+        else:
+            return
+    raise SlideFormatError(f"The slide's pixels are {what}, which cannot be read. {CONVERT}")
+
+
+def require_whole_picture(path: Path, size_l0: SizePx) -> None:
+    """Require that what was opened is the file's largest picture, and all its colours.
+
+    Args:
+        path: a TIFF.
+        size_l0: of what was opened.
+
+    Raises:
+        SlideFormatError: a page is larger, or several grey pages are one picture.
+    """
+    with _pages(path) as (tiff, pages):
+        for number, page in enumerate(pages, start=1):
+            if page.size.width * page.size.height > size_l0.width * size_l0.height:
+                raise SlideFormatError(
+                    f"The first page has {size_l0.width} × {size_l0.height} px, but page {number} is larger, "
+                    f"{page.size.width} × {page.size.height} px: the first one may be a thumbnail. "
+                    f"Save page {number} as a TIFF of its own."
+                )
+        grey = sum(page.is_grey and page.size == size_l0 for page in pages)
+        planes = max(grey, _planes_stated(tiff)) if grey else 1
+        if planes > 1:
+            raise SlideFormatError(
+                f"The file holds {planes} grey pages of {size_l0.width} × {size_l0.height} px: each page holds one "
+                "colour, not the slide. Save them together as one RGB picture, a tiled, pyramidal TIFF."
+            )
+
+
+def _planes_stated(tiff: TiffFile) -> int:
+    """The planes that OME-XML or ImageJ state, which may be in other files or behind one page."""
+    channels = [int(number) for number in re.findall(r'\bSizeC="(\d{1,6})"', tiff.ome_metadata or "")]
+    images = (tiff.imagej_metadata or {}).get("images")
+    return max([1, *channels, *([images] if isinstance(images, int) else [])])
+
+
+@dataclass(frozen=True)
+class _Page:
+    """What a page says of its pixels; `channels` leaves alpha out."""
+
+    size: SizePx
+    compression: int
+    number_format: int
+    bits: int
+    channels: int
+    is_grey: bool
+
+
+def _described(page: Any) -> _Page:
+    """The page as a record. Raises TypeError where its tags make no sense, such as another depth for each channel."""
+    return _Page(
+        size=SizePx(int(page.imagewidth), int(page.imagelength)),
+        compression=int(page.compression),
+        number_format=int(page.sampleformat),
+        bits=int(page.bitspersample),
+        channels=int(page.samplesperpixel) - sum(kind in ALPHA for kind in page.extrasamples),
+        is_grey=page.photometric in GREY,
+    )
+
+
+@contextmanager
+def _pages(path: Path) -> Iterator[tuple[Any, list[_Page]]]:
+    """The open TIFF and its pages, those in SubIFDs after their own page; none if it is damaged."""
+    from tifffile import TiffFile
+
+    with complaints():
+        try:
+            tiff = TiffFile(path)
+        except _DAMAGED:
+            yield None, []
+            return
+        with tiff:
+            try:
+                pages = [_described(each) for page in tiff.pages for each in (page, *(page.pages or ()))]
+            except _DAMAGED:
+                pages = []
+            yield tiff, pages

@@ -1,0 +1,60 @@
+"""A mask image that a user brings: where it shows something other than black is tissue."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, UnidentifiedImageError
+
+from melanoma_infer.errors import UsageError
+from melanoma_infer.geometry import SizePx
+
+ASPECT_TOLERANCE = 1.02
+NUMBERS = ("1", "L", "I", "F", "I;16", "I;16B")
+"""Pillow's modes of one number a pixel. Converted to 8 bits, a label of 1 or a share of 0.9 would be lost."""
+NEXT_STEP = "Give a mask that is white (or a label) on tissue and black elsewhere, without transparency."
+
+
+def read_mask(path: Path, shape: tuple[int, ...], size_l0: SizePx) -> NDArray[np.bool_]:
+    """The mask resized to a plane of this shape (h, w), nearest pixel.
+
+    Tissue is where any colour, or the number, is not zero and alpha is not zero.
+
+    Raises:
+        UsageError: it cannot be read, its aspect ratio is not the slide's, or it shows no tissue.
+    """
+    try:
+        with Image.open(path) as image:
+            tissue = _is_tissue(image)
+    except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+        raise UsageError("The image given with --tissue cannot be read. Give a PNG mask, `auto` or `all`.") from error
+    if not tissue.any():  # perhaps drawn in black on transparent, or in 16-bit colours that were lost
+        raise UsageError(
+            f"The mask given with --tissue marks no tissue: all of it is black or transparent. {NEXT_STEP}"
+        )
+    height, width = tissue.shape
+    if abs(math.log(width * size_l0.height / (height * size_l0.width))) > math.log(ASPECT_TOLERANCE):
+        raise UsageError(
+            f"The mask given with --tissue has {width} × {height} px; its aspect ratio is not that of "
+            f"the slide, {size_l0.width} × {size_l0.height} px. Give a mask of the whole slide."
+        )
+    return np.asarray(Image.fromarray(tissue).resize((shape[1], shape[0]), Image.Resampling.NEAREST))
+
+
+def _is_tissue(image: Image.Image) -> NDArray[np.bool_]:
+    """Where an image shows tissue: bool (h, w).
+
+    Raises:
+        UsageError: it holds numbers that are no mask.
+    """
+    if image.mode in NUMBERS and "transparency" not in image.info:
+        values = np.asarray(image)
+        if not np.isfinite(values).all() or values.min() < 0:
+            raise UsageError(f"The mask given with --tissue holds numbers below 0, or none at all (NaN). {NEXT_STEP}")
+        return values != 0
+    rgba = np.asarray(image.convert("RGBA"))
+    tissue: NDArray[np.bool_] = (rgba[..., 3] > 0) & (rgba[..., :3] > 0).any(axis=2)
+    return tissue

@@ -1,0 +1,93 @@
+"""Masks as other programs write them: the same tissue whatever the file's pixels are, or a refusal."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import tifffile
+from PIL import Image
+
+from melanoma_infer.errors import UsageError
+from melanoma_infer.geometry import SizePx
+from melanoma_infer.tiles.mask_image import read_mask
+
+SHAPE = np.zeros((40, 60), bool)
+SHAPE[10:30, 20:50] = True
+COLOURED = np.where(SHAPE[..., None], (200, 30, 90), 0).astype(np.uint8)
+
+
+def read(path):
+    return read_mask(path, SHAPE.shape, SizePx(600, 400))
+
+
+def with_alpha(colours, alpha):
+    return np.dstack([colours, alpha]).astype(np.uint8)
+
+
+def palette(path):
+    image = Image.fromarray(SHAPE.astype(np.uint8) * 3)
+    image.putpalette([0, 0, 0, 9, 9, 9, 9, 9, 9, 0, 0, 1])
+    image.save(path)
+
+
+WHITE = np.full((*SHAPE.shape, 3), 255)
+PNG = {
+    "8-bit label": SHAPE.astype(np.uint8),
+    "16-bit label": SHAPE.astype(np.uint16),
+    "16-bit white": SHAPE * np.uint16(65535),
+    "coloured": COLOURED,
+    "dark blue": SHAPE[..., None] * np.array((0, 0, 1), np.uint8),
+    "white on transparent": with_alpha(WHITE, SHAPE * 255),
+    "half transparent": with_alpha(WHITE, SHAPE * 90),
+    "coloured, opaque": with_alpha(COLOURED, np.full(SHAPE.shape, 255)),
+    "grey with alpha": np.dstack([np.full(SHAPE.shape, 255), SHAPE * 255]).astype(np.uint8),
+}
+TIFF = {
+    "shares": SHAPE * np.float32(0.9),
+    "small shares": SHAPE * np.float32(0.004),
+    "0 to 255": SHAPE * np.float32(255),
+    "16-bit": SHAPE.astype(np.uint16),
+    "32-bit label": SHAPE * np.int32(70_000),
+}
+
+
+@pytest.mark.parametrize("pixels", PNG.values(), ids=PNG)
+def test_a_png_mask_is_the_tissue(tmp_path, pixels):
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    np.testing.assert_array_equal(read(tmp_path / "mask.png"), SHAPE)
+
+
+@pytest.mark.parametrize("pixels", TIFF.values(), ids=TIFF)
+def test_a_tiff_mask_is_the_tissue(tmp_path, pixels):
+    tifffile.imwrite(tmp_path / "mask.tif", pixels)
+    np.testing.assert_array_equal(read(tmp_path / "mask.tif"), SHAPE)
+
+
+def test_labels_with_a_palette_and_one_bit_a_pixel_are_the_tissue(tmp_path):
+    palette(tmp_path / "palette.png")
+    Image.fromarray(SHAPE).save(tmp_path / "bits.png")
+    Image.fromarray(np.where(SHAPE, 1, 7).astype(np.uint8)).save(tmp_path / "index.png", transparency=7)
+    for name in ("palette.png", "bits.png", "index.png"):
+        np.testing.assert_array_equal(read(tmp_path / name), SHAPE)
+
+
+@pytest.mark.parametrize(
+    "pixels",
+    [
+        with_alpha(np.zeros_like(WHITE), SHAPE * 255),
+        with_alpha(WHITE, np.zeros(SHAPE.shape)),
+        np.zeros(SHAPE.shape, np.uint8),
+    ],
+    ids=["black on transparent", "all transparent", "all black"],
+)
+def test_a_mask_that_shows_no_tissue_is_refused(tmp_path, pixels):
+    Image.fromarray(pixels).save(tmp_path / "mask.png")
+    with pytest.raises(UsageError, match="marks no tissue"):
+        read(tmp_path / "mask.png")
+
+
+@pytest.mark.parametrize("odd", [np.nan, -1.0, np.inf])
+def test_numbers_that_are_no_mask_are_refused(tmp_path, odd):
+    tifffile.imwrite(tmp_path / "mask.tif", np.where(SHAPE, 1.0, odd).astype(np.float32))
+    with pytest.raises(UsageError, match="NaN"):
+        read(tmp_path / "mask.tif")
