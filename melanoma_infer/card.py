@@ -237,10 +237,10 @@ class ModelCard(Frozen):
         if max(map(abs, (*self.mean, *self.std))) <= 1:
             return
         unscaled = max(map(abs, self.mean)) > 1
-        mean = [round(value / 255, 4) if unscaled else value for value in self.mean]
+        mean = [float(f"{value / 255:.6g}") if unscaled else value for value in self.mean]
         # A mean of 0 to 255 beside a deviation of 1: only the mean is subtracted from x, which is (x − mean) / 1.
         scaled = max(self.std) > 1 or (unscaled and set(self.std) == {1.0})
-        std = [round(value / 255, 4) if scaled else value for value in self.std]
+        std = [float(f"{value / 255:.6g}") if scaled else value for value in self.std]
         raise ValueError(
             f"mean and std are those of x / 255, from 0 to 1, but mean is {list(self.mean)} and std {list(self.std)}: "
             f"values of 0 to 255. Write mean = {mean} and std = {std}"

@@ -85,10 +85,11 @@ def _read(location: str, folder: Path, offset: int, length: int) -> bytes:
         raise BundleError(f"{location} is missing: copy it into the folder of the ONNX file. {INSIDE}") from error
     except OSError as error:
         raise BundleError(f"{location} is a link or cannot be read. Copy the file itself. {INSIDE}") from error
+    facts = os.fstat(descriptor)
+    if not stat.S_ISREG(facts.st_mode):
+        os.close(descriptor)
+        raise BundleError(f"{location} is not a plain file. Copy the file itself. {INSIDE}")
     with os.fdopen(descriptor, "rb") as file:
-        facts = os.fstat(file.fileno())
-        if not stat.S_ISREG(facts.st_mode):
-            raise BundleError(f"{location} is not a plain file. Copy the file itself. {INSIDE}")
         if offset + length > facts.st_size:
             raise BundleError(
                 f"{location} has {facts.st_size} bytes; the ONNX file needs {offset + length}. Copy it again."
