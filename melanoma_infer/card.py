@@ -200,6 +200,7 @@ class ModelCard(Frozen):
     def _consistent(self) -> Self:
         self._check_classes()
         self._check_scale()
+        self._check_normalisation()
         if self.patient_fields and "features" not in self.outputs:
             raise ValueError("patient fields need the output `features`: patient data is added on the host")
         names = [field.name for field in self.patient_fields]
@@ -231,6 +232,20 @@ class ModelCard(Frozen):
             and not math.isclose(self.um_per_px * self.tile_px, self.tile_um, rel_tol=1e-6)
         ):
             raise ValueError("um_per_px × tile_px differs from tile_um: give one of them")
+
+    def _check_normalisation(self) -> None:
+        """Values of 0 to 255 would make every tile look alike, and no engine would differ from another."""
+        if max(map(abs, (*self.mean, *self.std))) <= 1:
+            return
+        unscaled = max(map(abs, self.mean)) > 1
+        mean = [float(f"{value / 255:.6g}") if unscaled else value for value in self.mean]
+        # A mean of 0 to 255 beside a deviation of 1: only the mean is subtracted from x, which is (x − mean) / 1.
+        scaled = max(self.std) > 1 or (unscaled and set(self.std) == {1.0})
+        std = [float(f"{value / 255:.6g}") if scaled else value for value in self.std]
+        raise ValueError(
+            f"mean and std are those of x / 255, from 0 to 1, but mean is {list(self.mean)} and std {list(self.std)}: "
+            f"values of 0 to 255. Write mean = {mean} and std = {std}"
+        )
 
     def tolerance_of(self, precision: Precision) -> Tolerance:
         """The tolerance of a precision, with defaults for the bounds that the card leaves out."""

@@ -22,6 +22,7 @@ from melanoma_infer.patients.patient import Patient, one_hot
 from melanoma_infer.tolerances import Precision
 from melanoma_infer.verification.differences import differences
 from mminfer_export.parity import parity_row
+from mminfer_export.scores import are_probabilities
 from mminfer_export.seal import seal_bundle
 
 Outputs = Mapping[str, NDArray[Any]]
@@ -112,11 +113,6 @@ def check_probabilities(values: NDArray[Any], card: ModelCard) -> None:
             "The model's outputs are not probabilities: each row must be within 0 and 1 and sum to 1. "
             "Say that they are logits, so that a softmax is added."
         )
-
-
-def are_probabilities(values: NDArray[Any]) -> bool:
-    """Whether every row (N, K) is within 0 and 1 and sums to 1, to 1e-3."""
-    return bool((values >= 0).all() and (values <= 1).all() and np.abs(values.sum(1) - 1).max() <= 1e-3)
 
 
 def golden_of(model: Model, reference: Reference) -> Golden:

@@ -3,52 +3,64 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import onnx
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from melanoma_infer.bundle.graph_checks import self_contained_model
 from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import BundleError, ParityError, UsageError
 from melanoma_infer.verification.intermediate import every_value
 from melanoma_infer.verification.steps import Step, first_missing, recording
+from mminfer_export.batches import MIXED, batches_of
 from mminfer_export.card_toml import card_of
-from mminfer_export.checked_bundle import (
-    Model,
-    Reference,
-    are_probabilities,
-    check_probabilities,
-    require_new,
-    write_checked_bundle,
-)
+from mminfer_export.checked_bundle import Model, Reference, require_new, write_checked_bundle
+from mminfer_export.ending import Ending, ending_of
 from mminfer_export.run_onnx import load_onnx
 from mminfer_export.sample_tiles import checked_tiles
+from mminfer_export.scores import Kind, Said, check_scores, kind_of, probabilities
 from mminfer_export.to_onnx import to_onnx
 from mminfer_kernels import reference as kernels
 
 DP_MAX = 1e-4
 """The largest |Δp| between the module and its graph: the tolerance of fp32."""
 
-Output = Literal["logits", "probabilities"]
-
 
 class TileModule(nn.Module):
     """A user's module from tiles to probabilities: tiles ─ normalisation ─ module ─ softmax."""
 
-    def __init__(self, module: nn.Module, output: Output, card: ModelCard) -> None:
+    def __init__(self, module: nn.Module, kind: Kind, card: ModelCard) -> None:
         super().__init__()
         self.normalisation = _Normalisation(card)
         self.module = module
-        self.softmax = nn.Softmax(dim=1) if output == "logits" else nn.Identity()
+        self.softmax = FINISHES[kind]()
 
     def forward(self, tiles: Tensor) -> Tensor:
         """Return probabilities (N, K) for tiles uint8 (N, tile_px, tile_px, 3)."""
         probabilities: Tensor = self.softmax(self.module(self.normalisation(tiles)))
         return probabilities
+
+
+class _Complement(nn.Module):
+    """P(second class) (N, 1) → probabilities (N, 2)."""
+
+    def forward(self, second: Tensor) -> Tensor:
+        return torch.cat([1 - second, second], 1)
+
+
+FINISHES: Mapping[Kind, Callable[[], nn.Module]] = {
+    "logits": lambda: nn.Softmax(dim=1),
+    "one-logit": lambda: nn.Sequential(nn.Sigmoid(), _Complement()),
+    "probabilities": nn.Identity,
+    "one-probability": _Complement,
+}
+"""What is added to a module's output."""
 
 
 class _Normalisation(nn.Module):
@@ -61,14 +73,15 @@ class _Normalisation(nn.Module):
         self.register_buffer("std", torch.tensor(card.std))
 
     def forward(self, tiles: Tensor) -> Tensor:
-        return kernels.normalize_tiles(tiles, self.mean, self.std, torch.float32)
+        # Contiguous (NCHW), as in training: `x.view(x.size(0), -1)` fails on channels-last memory.
+        return kernels.normalize_tiles(tiles, self.mean, self.std, torch.float32).contiguous()
 
 
 def write_bundle(
     path: str | Path,
     *,
     module: nn.Module,
-    output: Output,
+    output: Said,
     classes: Sequence[str],
     malignant: Sequence[str],
     tile_px: int,
@@ -86,8 +99,9 @@ def write_bundle(
 
     Args:
         path: the folder to make, NAME.mminfer.
-        module: normalised images float32 (N, 3, tile_px, tile_px) → (N, K).
-        output: whether the module gives logits, which then get a softmax, or probabilities.
+        module: normalised images float32 (N, 3, tile_px, tile_px), contiguous → (N, K), or (N, 1) for the second of two
+            classes.
+        output: whether the module gives logits, which then get a softmax (one column: a sigmoid), or probabilities.
         classes: K names, in the order of the module's outputs.
         malignant: which of them are malignant: some, not all.
         tile_px: side of the module's input.
@@ -100,8 +114,8 @@ def write_bundle(
         card: further fields of `ModelCard`, such as threshold, stain, intended_use.
 
     Raises:
-        UsageError: the arguments contradict each other or the module's output.
-        BundleError: PyTorch cannot export the module.
+        UsageError: the arguments contradict each other, the module's output or its last operators.
+        BundleError: PyTorch cannot export the module, or a tile's output depends on chance or on the rest of its batch.
         ParityError: the graph differs from the module by more than 1e-4 in a probability; the first step that differs
             is named.
         OutputError: the path exists, or cannot be written.
@@ -115,10 +129,14 @@ def write_bundle(
     if made.outputs:
         raise UsageError("write_bundle takes modules that give the classes alone: leave `outputs` out.")
     tiles = checked_tiles(sample_tiles, made)
-    net = TileModule(_ready(module), output, made).eval()
-    expected = _answers(net, tiles)
-    check_probabilities(expected, made)
-    graph = _exported(net, tile_px, tiles, expected)
+    ready = _ready(module)
+    scores = _scores(ready, made, tiles)
+    kind = kind_of(scores, len(made.classes), output)
+    net = TileModule(ready, kind, made).eval()
+    graph = _exported(net, tiles)
+    check_scores(scores, kind, _ending(graph, output), lambda said: f"output={said!r}")
+    expected = probabilities(scores, kind)
+    _require_same(net, graph, tiles, expected)
     reference = Reference(tiles, {"probabilities": expected}, "the module")
     return write_checked_bundle(folder, Model(made, graph), reference, on=f"{len(tiles)} of the author's tiles")
 
@@ -132,15 +150,16 @@ def _ready(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).cpu().float().eval()
 
 
-def _answers(net: TileModule, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The module's probabilities (N, K), one tile a pass.
+def _scores(module: nn.Module, card: ModelCard, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """The module's own output (N, columns), one tile a pass.
 
     Raises:
-        UsageError: the module fails, or its output contradicts `output`.
+        UsageError: the module fails, or returns something else.
     """
+    normalisation = _Normalisation(card)
     try:
         with torch.inference_mode():
-            raw = [net.module(net.normalisation(torch.from_numpy(tile[None]))) for tile in tiles]
+            raw = [module(normalisation(torch.from_numpy(tile[None]))) for tile in tiles]
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
         first = (str(error).splitlines() or [""])[0]
         raise UsageError(
@@ -148,32 +167,51 @@ def _answers(net: TileModule, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
         ) from error
     if not all(isinstance(scores, Tensor) and scores.dim() == 2 and len(scores) == 1 for scores in raw):
         raise UsageError("The module must return one tensor (N, K). Wrap it in a module that does.")
-    scores = torch.cat(raw)
-    if isinstance(net.softmax, nn.Softmax) and scores.shape[1] > 1 and are_probabilities(scores.numpy()):
-        raise UsageError(
-            "output='logits' was given, but for every sample tile the module already returns probabilities. "
-            "Use output='probabilities': a second softmax would flatten them."
-        )
-    answers: NDArray[np.float32] = net.softmax(scores).numpy()
-    return answers
+    values: NDArray[np.float32] = torch.cat(raw).numpy()
+    return values
 
 
-def _exported(net: TileModule, tile_px: int, tiles: NDArray[np.uint8], expected: NDArray[np.float32]) -> bytes:
-    """The module's graph.
+def _exported(net: TileModule, tiles: NDArray[np.uint8]) -> bytes:
+    """The module's graph: for any batch size if the module allows it, else for one tile.
 
     Raises:
-        BundleError: PyTorch cannot export the module.
-        ParityError: the graph does not give the expected probabilities; the first step that differs is named.
+        BundleError: PyTorch cannot export the module, or it is not one that computes each tile alone.
     """
     try:
-        graph = to_onnx(net, tile_px, ["probabilities"])
+        graph = to_onnx(net, tiles.shape[1], ["probabilities"])
+    except RuntimeError:
+        return _for_one_tile(net, tiles)
+    self_contained_model(graph)
+    batches = batches_of(graph, tiles, ["probabilities"])
+    if batches == "mixed":
+        raise BundleError(MIXED)
+    return graph if batches == "open" else _for_one_tile(net, tiles)
+
+
+def _for_one_tile(net: TileModule, tiles: NDArray[np.uint8]) -> bytes:
+    """The graph for one tile."""
+    try:
+        return to_onnx(net, tiles.shape[1], ["probabilities"], batch=1)
     except RuntimeError as error:  # the exporter's and Dynamo's own are all RuntimeErrors
         cause = error.__cause__ or error
         first = (str(cause).strip().splitlines() or [""])[0]
         raise BundleError(
             f"PyTorch cannot export this module: {first[:300]} Run torch.export.export on it to see where; control "
-            "flow that depends on pixels, and shapes that depend on the batch, are the usual causes."
+            "flow that depends on pixels is the usual cause."
         ) from error
+
+
+def _ending(graph: bytes, output: Said) -> Ending:
+    """How the module itself ends: before the softmax or sigmoid that was added to logits."""
+    inner = onnx.load_model_from_string(graph).graph
+    ending = ending_of(inner, "probabilities")
+    if output == "logits" and ending.node is not None:
+        return ending_of(inner, ending.node.input[0])
+    return ending
+
+
+def _require_same(net: TileModule, graph: bytes, tiles: NDArray[np.uint8], expected: NDArray[np.float32]) -> None:
+    """Raise ParityError, with the first step that differs, unless the graph gives the expected probabilities."""
     run = load_onnx(graph, ["probabilities"])
     rows = [run({"tiles": tile[None]})["probabilities"] for tile in tiles]
     dp = np.abs(np.concatenate(rows) - expected).max(axis=1)
@@ -186,7 +224,6 @@ def _exported(net: TileModule, tile_px: int, tiles: NDArray[np.uint8], expected:
             f"The exported graph differs from the module by up to {dp.max():.2g} in a probability; {DP_MAX:g} is "
             f"accepted. {where} No bundle was written. Is that step deterministic, and in evaluation mode?"
         )
-    return graph
 
 
 def named_steps(net: TileModule, tile: NDArray[np.uint8]) -> list[Step]:
@@ -194,5 +231,5 @@ def named_steps(net: TileModule, tile: NDArray[np.uint8]) -> list[Step]:
     with torch.no_grad(), recording(net) as steps:
         net(torch.from_numpy(tile[None].copy()))
     # The output of the whole net, and of a softmax that is the identity, repeat the step before.
-    repeated = {"", *([] if isinstance(net.softmax, nn.Softmax) else ["softmax"])}
+    repeated = {"", *(["softmax"] if isinstance(net.softmax, nn.Identity) else [])}
     return [Step(step.name.removeprefix("module."), step.value) for step in steps if step.name not in repeated]

@@ -12,14 +12,16 @@ import onnx
 from numpy.typing import NDArray
 
 from melanoma_infer.bundle.graph_checks import check_graph, check_valid, self_contained_model
-from melanoma_infer.bundle.head import softmax
 from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import BundleError, UsageError
-from melanoma_infer.tolerances import DEFAULT_TOLERANCES
-from mminfer_export.checked_bundle import Model, Reference, are_probabilities, require_new, write_checked_bundle
+from mminfer_export.batches import MIXED, batches_of
+from mminfer_export.checked_bundle import Model, Reference, require_new, write_checked_bundle
+from mminfer_export.external_data import with_data_inside
+from mminfer_export.interface import TO_NCHW, Interface, interface_of, with_float32_outputs
 from mminfer_export.run_onnx import load_onnx
 from mminfer_export.sample_tiles import Samples
-from mminfer_export.wrap_graph import Interface, Scores, interface_of, wrapped
+from mminfer_export.scores import Kind, check_scores, kind_of, probabilities, said_by
+from mminfer_export.wrap_graph import wrapped
 
 ScoresOption = Literal["auto", "logits", "probabilities"]
 ONNX_BYTES_MAX = (1 << 31) - 1
@@ -28,7 +30,7 @@ ONNX_BYTES_MAX = (1 << 31) - 1
 
 @dataclass(frozen=True)
 class Answers:
-    """What the model itself gives for the sample tiles: scores (N, K or 1), and the card's other outputs."""
+    """What the model itself gives for the sample tiles: scores (N, columns), and the card's other outputs."""
 
     scores: NDArray[np.float32]
     others: Mapping[str, NDArray[Any]]
@@ -41,41 +43,49 @@ def write_from_onnx(
 
     Args:
         folder: that does not exist yet.
-        content: the ONNX file. Its one input is float32 (N, 3, H, W), which gets (x / 255 − mean) / std with the card's
-            mean and std, or uint8 (N, H, W, 3), to which nothing is added.
+        content: the ONNX file. Its one input is float32 (N, 3, H, W) or (N, H, W, 3), which gets (x / 255 − mean) / std
+            with the card's mean and std, or uint8 (N, H, W, 3), to which nothing is added.
         card: `outputs` names the file's outputs other than the classes' scores.
         samples: tiles on which engines are compared with the file as it was given.
-        scores: what the file gives; "auto": probabilities when its last node is a Softmax, else logits.
+        scores: what the file gives; "auto": what its last operators say.
 
     Raises:
         BundleError: the file keeps data elsewhere, uses another domain, or has another interface than the card says.
-        UsageError: card and file contradict each other.
+        UsageError: card, `scores` and file contradict each other, or "auto" is not enough.
         ParityError: an engine gives other probabilities than the file.
         OutputError: the folder exists, or cannot be written.
     """
     require_new(folder)
     model = checked_model(content)
     found = interface_of(model, card)
-    answers = model_answers(content, found, card, samples.tiles)
-    kind = kind_of_scores(answers.scores, found, card, scores)
-    graph = bundle_graph(model, found, card, kind, tile=samples.tiles[0])
+    answers = model_answers(model, found, card, samples.tiles)
+    said = said_by(found.ending, _option) if scores == "auto" else scores
+    kind = kind_of(answers.scores, len(card.classes), said)
+    check_scores(answers.scores, kind, found.ending, _option)
+    graph = bundle_graph(model, found, card, kind, tiles=samples.tiles)
     outputs = {"probabilities": probabilities(answers.scores, kind), **answers.others}
     reference = Reference(samples.tiles, outputs, "the ONNX file as it was given")
     return write_checked_bundle(folder, Model(card, graph), reference, on=samples.on)
 
 
+def _option(said: str) -> str:
+    return f"--scores {said}"
+
+
 def read_onnx(path: Path) -> bytes:
-    """The bytes of an ONNX file.
+    """The bytes of an ONNX file, with the data that it keeps in files beside it.
 
     Raises:
         UsageError: it cannot be read, or is larger than one ONNX file can be.
+        BundleError: its data beside it is missing, elsewhere or incomplete.
     """
     try:
         if path.stat().st_size > ONNX_BYTES_MAX:
             raise UsageError(f"{path.name} is larger than 2 GiB. Export a smaller model.")
-        return path.read_bytes()
+        content = path.read_bytes()
     except OSError as error:
         raise UsageError(f"{path.name} cannot be read ({error.strerror}). Give the path of an ONNX file.") from error
+    return with_data_inside(content, path.parent)
 
 
 def checked_model(content: bytes) -> onnx.ModelProto:
@@ -86,58 +96,39 @@ def checked_model(content: bytes) -> onnx.ModelProto:
     """
     model = self_contained_model(content)
     check_valid(content)
+    with_float32_outputs(model)
     return model
 
 
-def model_answers(content: bytes, found: Interface, card: ModelCard, tiles: NDArray[np.uint8]) -> Answers:
+def model_answers(model: onnx.ModelProto, found: Interface, card: ModelCard, tiles: NDArray[np.uint8]) -> Answers:
     """The file's own outputs for these tiles, one at a time, normalised here and not in the graph.
 
     Raises:
         BundleError: it cannot be run with one tile.
     """
     names = [found.scores, *card.outputs]
-    given = tiles if found.layout == "uint8-nhwc" else normalised(tiles, card)
-    run = load_onnx(content, names)
+    given: NDArray[Any] = tiles if found.layout == "uint8-nhwc" else normalised(tiles, card)
+    if found.layout == "float-nchw":
+        given = np.ascontiguousarray(given.transpose(TO_NCHW))
+    run = load_onnx(model.SerializeToString(), names)
     rows = [run({found.input: each[None]}) for each in given]
-    joined = {name: np.concatenate([row[name] for row in rows]) for name in names}
-    if any(len(values) != len(tiles) for values in joined.values()):
+    if any(values.shape[:1] != (1,) for row in rows for values in row.values()):
         raise BundleError("The ONNX file does not give one row for one tile. Export it with a dynamic batch axis.")
-    return Answers(joined[found.scores], {name: joined[name] for name in card.outputs})
+    joined = {name: np.concatenate([row[name] for row in rows]) for name in names}
+    scores = joined[found.scores].reshape(len(tiles), -1)
+    return Answers(scores, {name: joined[name] for name in card.outputs})
 
 
 def normalised(tiles: NDArray[np.uint8], card: ModelCard) -> NDArray[np.float32]:
-    """Return (tiles / 255 − mean) / std, float32 (N, 3, H, W), for tiles (N, H, W, 3)."""
+    """Return (tiles / 255 − mean) / std, float32 (N, H, W, 3), for tiles uint8 of that shape."""
     images = tiles.astype(np.float32) / np.float32(255)
     images -= np.array(card.mean, np.float32)
     images /= np.array(card.std, np.float32)
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
-
-
-def kind_of_scores(values: NDArray[np.float32], found: Interface, card: ModelCard, asked: ScoresOption) -> Scores:
-    """What the model's scores (N, K) are.
-
-    Raises:
-        UsageError: their number is not the classes', or what they look like contradicts what is known of them.
-    """
-    if values.ndim == 2 and values.shape[1] == 1 and len(card.classes) == 2 and asked != "probabilities":
-        return "one-logit"
-    if values.ndim != 2 or values.shape[1] != len(card.classes):
-        raise UsageError(
-            f"The ONNX file gives scores {['N', *values.shape[1:]]}; the card names {len(card.classes)} classes. "
-            "Correct the card's `classes`."
-        )
-    if asked == "auto" and not found.ends_with_softmax and are_probabilities(values):
-        raise UsageError(
-            "The ONNX file's scores look like probabilities, but it does not end with a Softmax. Say which they are: "
-            "--scores probabilities, or --scores logits."
-        )
-    if asked == "auto":
-        return "probabilities" if found.ends_with_softmax else "logits"
-    return asked
+    return images
 
 
 def bundle_graph(
-    model: onnx.ModelProto, found: Interface, card: ModelCard, scores: Scores, *, tile: NDArray[np.uint8]
+    model: onnx.ModelProto, found: Interface, card: ModelCard, scores: Kind, *, tiles: NDArray[np.uint8]
 ) -> bytes:
     """The bundle's graph, for any batch size if the model allows it, else for one tile.
 
@@ -146,24 +137,10 @@ def bundle_graph(
     """
     graph = wrapped(model, found, card, scores, batch=None)
     check_graph(graph, card)
-    try:
-        run = load_onnx(graph, ["probabilities"])
-        one, two = (run({"tiles": np.stack([tile] * count)})["probabilities"] for count in (1, 2))
-        twice = two.shape == (2, one.shape[1]) and np.abs(two - one).max() <= DEFAULT_TOLERANCES["fp32"].dp
-    except BundleError:
-        twice = False
-    if not twice:
+    batches = batches_of(graph, tiles, ["probabilities", *card.outputs])
+    if batches == "mixed" and found.batch is None:
+        raise BundleError(MIXED)
+    if batches != "open":
         graph = wrapped(model, found, card, scores, batch=1)
         check_graph(graph, card)
     return graph
-
-
-def probabilities(scores: NDArray[np.float32], kind: Scores) -> NDArray[np.float32]:
-    """Probabilities (N, K) of the model's scores, computed in float64."""
-    values: NDArray[np.float64] = scores.astype(np.float64)
-    match kind:
-        case "logits":
-            values = softmax(values)
-        case "one-logit":
-            values = softmax(np.concatenate([np.zeros_like(values), values], axis=1))
-    return values.astype(np.float32)

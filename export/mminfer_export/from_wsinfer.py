@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from melanoma_infer.card import ModelCard
@@ -19,10 +20,11 @@ from melanoma_infer.errors import BundleError, UsageError
 from melanoma_infer.tolerances import Positive
 from mminfer_export.card_toml import card_of
 from mminfer_export.checked_bundle import Model, Reference, require_new, write_checked_bundle
-from mminfer_export.from_onnx import bundle_graph, checked_model, kind_of_scores, normalised, probabilities
+from mminfer_export.from_onnx import bundle_graph, checked_model, normalised
+from mminfer_export.interface import TO_NCHW, interface_of
 from mminfer_export.sample_tiles import Samples
+from mminfer_export.scores import check_scores, kind_of, probabilities
 from mminfer_export.untrusted import converted_torchscript
-from mminfer_export.wrap_graph import interface_of
 
 CONFIG, TORCHSCRIPT, SAFETENSORS = "config.json", "torchscript_model.pt", "model.safetensors"
 CODE = (
@@ -208,10 +210,12 @@ def write_from_wsinfer(
             f"({architecture}). Load it in Python, and use mminfer_export.write_bundle."
         )
     tell(CODE)
-    content, scores = converted_torchscript(folder / TORCHSCRIPT, normalised(samples.tiles, card))
+    images = np.ascontiguousarray(normalised(samples.tiles, card).transpose(TO_NCHW))
+    content, scores = converted_torchscript(folder / TORCHSCRIPT, images)
     model = checked_model(content)
     found = interface_of(model, card)
-    kind = kind_of_scores(scores, found, card, "logits")  # WSInfer always adds the softmax itself
-    graph = bundle_graph(model, found, card, kind, tile=samples.tiles[0])
+    kind = kind_of(scores, len(card.classes), "logits")  # WSInfer always adds the softmax itself
+    check_scores(scores, kind, found.ending, lambda said: f"mminfer_export.write_bundle with output={said!r}")
+    graph = bundle_graph(model, found, card, kind, tiles=samples.tiles)
     reference = Reference(samples.tiles, {"probabilities": probabilities(scores, kind)}, "the TorchScript itself")
     return write_checked_bundle(out, Model(card, graph), reference, on=samples.on)

@@ -53,7 +53,7 @@ def to_half(content: bytes) -> bytes:
 
 
 def check_half(model: onnx.ModelProto) -> None:
-    """Raise unless every matrix product is fp16, the outputs are float32, and Cast and Transpose come first.
+    """Raise unless every matrix product is fp16 and the outputs are float32.
 
     Raises:
         BundleError: it is not so, with the node that breaks the rule.
@@ -68,8 +68,6 @@ def check_half(model: onnx.ModelProto) -> None:
     for value in graph.output:
         if value.type.tensor_type.elem_type != TensorProto.FLOAT:
             raise BundleError(f"The output {value.name!r} is not float32.")
-    if [node.op_type for node in graph.node[:2]] != ["Cast", "Transpose"]:
-        raise BundleError("The graph must begin with Cast, then Transpose: TensorRT-RTX cannot transpose uint8.")
 
 
 class _Conversion:

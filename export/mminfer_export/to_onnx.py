@@ -14,21 +14,31 @@ from torch import nn
 
 from melanoma_infer.errors import BundleError
 from melanoma_infer.model.melanoma_net import TileOutputs
+from mminfer_export.cast_first import cast_first
 from mminfer_export.wrap_graph import forget_origin
 
 OPSET = 18
 
 
-def to_onnx(net: nn.Module, tile_px: int, outputs: Sequence[str] = TileOutputs._fields) -> bytes:
+def to_onnx(
+    net: nn.Module, tile_px: int, outputs: Sequence[str] = TileOutputs._fields, *, batch: int | None = None
+) -> bytes:
     """Return the network as a float32 ONNX file.
 
-    Input `tiles`, uint8 (batch, tile_px, tile_px, 3); outputs named as given, those of our own network by default. Only
-    operators of the default domain, no local functions, no data outside the file, nothing that tells where it was made.
+    Input `tiles`, uint8 (batch, tile_px, tile_px, 3), cast first; outputs named as given, those of our own
+    network by default. Only operators of the default domain, no local functions, no data outside the file, nothing that
+    tells where it was made.
+
+    Args:
+        net: from tiles to the outputs.
+        tile_px: side of a tile.
+        outputs: their names.
+        batch: None for any number of tiles, or the number that the graph is fixed to.
 
     Raises:
         BundleError: the exported graph is not one that every engine reads.
     """
-    example = torch.zeros(2, tile_px, tile_px, 3, dtype=torch.uint8)
+    example = torch.zeros(batch or 2, tile_px, tile_px, 3, dtype=torch.uint8)
     with _quietly():
         program = torch.onnx.export(
             net.eval(),
@@ -37,7 +47,7 @@ def to_onnx(net: nn.Module, tile_px: int, outputs: Sequence[str] = TileOutputs._
             opset_version=OPSET,
             input_names=["tiles"],
             output_names=list(outputs),
-            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            dynamic_shapes=None if batch else ({0: torch.export.Dim("batch")},),
             external_data=False,
             verbose=False,
         )
@@ -45,12 +55,11 @@ def to_onnx(net: nn.Module, tile_px: int, outputs: Sequence[str] = TileOutputs._
         raise BundleError("PyTorch exported nothing. Install the versions that the extra `export` names.")
     model = program.model_proto
     forget_origin(model)
+    cast_first(model.graph)
     onnx.checker.check_model(infer_shapes(model, strict_mode=True))
     foreign = {node.domain for node in model.graph.node} | {opset.domain for opset in model.opset_import}
     if foreign - {"", "ai.onnx"} or model.functions:
         raise BundleError(f"The graph uses more than plain ONNX operators ({sorted(foreign)}); no engine reads that.")
-    if [node.op_type for node in model.graph.node[:2]] != ["Cast", "Transpose"]:
-        raise BundleError("The graph must begin with Cast, then Transpose: TensorRT-RTX cannot transpose uint8.")
     return bytes(model.SerializeToString(deterministic=True))
 
 

@@ -2,7 +2,8 @@
 
 One input ``tiles`` uint8 (N, tile_px, tile_px, 3); ``probabilities`` float32 (N, K); the card's optional outputs. Only
 operators of the default domain, all data inside the file (runtimes read external data from the current folder even
-when they are given bytes), finite weights.
+when they are given bytes), finite weights, and no operator that draws random numbers or trains: its answer for a tile
+would change from run to run, or with the rest of the batch.
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from melanoma_infer.errors import BundleError
 if TYPE_CHECKING:
     import onnx
 
+RANDOM = frozenset(
+    {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Bernoulli", "Multinomial"}
+)
 AGAIN = "Export the model again with `plain` operators, as docs/bundle.md describes."
 
 
@@ -33,7 +37,7 @@ def check_graph(content: bytes, card: ModelCard) -> None:
 
 
 def self_contained_model(content: bytes) -> onnx.ModelProto:
-    """The ONNX model in these bytes, of any interface: plain operators, all data inside, finite weights.
+    """The ONNX model in these bytes, of any interface: plain operators for inference, all data inside, finite weights.
 
     Raises:
         BundleError: it is not; the message gives the first reason found.
@@ -50,8 +54,9 @@ def self_contained_model(content: bytes) -> onnx.ModelProto:
         raise BundleError(f"The ONNX file uses operators of another domain ({foreign[0]!r}). {AGAIN}")
     if model.functions or model.training_info:
         raise BundleError(f"The ONNX file holds local functions or training information. {AGAIN}")
-    for tensor in _tensors(model.graph):
+    for tensor in stored_tensors(model.graph):
         _check_tensor(tensor)
+    _check_inference_only(model.graph)
     return model
 
 
@@ -83,7 +88,7 @@ def _inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
         yield from attribute.graphs
 
 
-def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
+def stored_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
     """Every tensor that is stored in the graph, in its attributes and in the graphs within."""
     yield from graph.initializer
     for sparse in graph.sparse_initializer:
@@ -99,7 +104,7 @@ def _tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             ):
                 yield from (sparse.values, sparse.indices)
         for inner in _inner_graphs(node):
-            yield from _tensors(inner)
+            yield from stored_tensors(inner)
 
 
 def _check_tensor(tensor: onnx.TensorProto) -> None:
@@ -113,6 +118,47 @@ def _check_tensor(tensor: onnx.TensorProto) -> None:
         raise BundleError(f"The ONNX file: tensor {tensor.name!r} is damaged. {AGAIN}") from error
     if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
         raise BundleError(f"The ONNX file: {tensor.name!r} holds NaN or infinite values. The model cannot be trusted.")
+
+
+def _check_inference_only(graph: onnx.GraphProto) -> None:
+    nodes = list(_nodes(graph))
+    makers = {name: node for node in nodes for name in node.output if name}
+    stored = {tensor.name: tensor for tensor in stored_tensors(graph)}
+    for node in nodes:
+        if node.op_type in RANDOM:
+            raise BundleError(
+                f"The ONNX file draws random numbers ({node.op_type}). Call model.eval() and export again."
+            )
+        if _trains(node, makers, stored):
+            raise BundleError(
+                f"The ONNX file holds {node.op_type} in training mode. Call model.eval() before the export; functional "
+                "calls, such as F.dropout, need training=self.training."
+            )
+
+
+def _trains(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto], stored: dict[str, onnx.TensorProto]) -> bool:
+    """Whether a BatchNormalization or Dropout is in training mode, or may be."""
+    if node.op_type == "BatchNormalization":
+        asked = any(attribute.name == "training_mode" and attribute.i for attribute in node.attribute)
+        return asked or len([name for name in node.output if name]) > 1  # the running statistics
+    if node.op_type != "Dropout" or len(node.input) < 3 or not node.input[2]:
+        return False
+    flag = node.input[2]
+    while flag in makers and makers[flag].op_type in ("Identity", "Cast"):
+        flag = makers[flag].input[0]
+    if flag in makers and makers[flag].op_type == "Constant":
+        return any(_holds_true(attribute) for attribute in makers[flag].attribute)
+    return flag not in stored or _is_true(stored[flag])
+
+
+def _holds_true(constant: onnx.AttributeProto) -> bool:
+    return _is_true(constant.t) if constant.HasField("t") else bool(constant.i or constant.f)
+
+
+def _is_true(tensor: onnx.TensorProto) -> bool:
+    from onnx import numpy_helper
+
+    return bool(numpy_helper.to_array(tensor).any())
 
 
 def _check_interface(graph: onnx.GraphProto, card: ModelCard) -> None:

@@ -43,7 +43,7 @@ CardOption = Annotated[
 ]
 ScoresOption = Annotated[
     Scores,
-    typer.Option(help="What the ONNX file outputs; auto: probabilities if it ends with Softmax, else logits."),
+    typer.Option(help="What the ONNX file outputs; auto: what its last operators tell, such as Softmax or Gemm."),
 ]
 
 

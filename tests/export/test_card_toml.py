@@ -80,6 +80,31 @@ def test_a_card_that_is_not_valid_is_refused_with_the_place(tmp_path, change, wo
         read_card(path)
 
 
+@pytest.mark.parametrize(
+    ("mean", "std", "written"),
+    [
+        (
+            [178.5, 135.15, 163.2],
+            [47.0, 59.0, 44.0],
+            r"mean = \[0.7, 0.53, 0.64\] and std = \[0.184314, 0.231373, 0.172549\]",
+        ),
+        ([0.7, 0.5, 0.6], [58.395, 57.12, 57.375], r"mean = \[0.7, 0.5, 0.6\] and std = \[0.229, 0.224, 0.225\]"),
+        (
+            [123.675, 116.28, 103.53],
+            [1, 1, 1],
+            r"mean = \[0.485, 0.456, 0.406\] and std = \[0.00392157, 0.00392157, 0.00392157\]",
+        ),
+        ([0, 0, 0], [255, 255, 255], r"mean = \[0.0, 0.0, 0.0\] and std = \[1.0, 1.0, 1.0\]"),
+    ],
+)
+def test_a_mean_or_std_of_0_to_255_is_refused_with_the_values_to_write(tmp_path, mean, std, written):
+    path = tmp_path / "card.toml"
+    given = TEMPLATE.replace("[0.485, 0.456, 0.406]", str(mean)).replace("[0.229, 0.224, 0.225]", str(std))
+    path.write_text(given)
+    with pytest.raises(UsageError, match=rf"those of x / 255.*Write {written}"):
+        read_card(path)
+
+
 def test_a_card_that_is_missing_is_refused_with_the_command_that_writes_one(tmp_path):
     with pytest.raises(UsageError, match="bundle init"):
         read_card(tmp_path / "card.toml")

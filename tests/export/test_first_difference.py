@@ -13,7 +13,7 @@ from melanoma_infer.verification.intermediate import every_value
 from melanoma_infer.verification.steps import Step, first_missing
 from mminfer_export.from_module import TileModule, named_steps
 from mminfer_export.from_onnx import bundle_graph
-from mminfer_export.wrap_graph import interface_of
+from mminfer_export.interface import interface_of
 
 TILE = random_tiles(1)
 
@@ -22,7 +22,7 @@ TILE = random_tiles(1)
 def graph():
     """Tiles ─ normalisation ─ mean colour ─ linear ─ softmax."""
     model = linear_onnx()
-    return bundle_graph(model, interface_of(model, card()), card(), "logits", tile=TILE[0])
+    return bundle_graph(model, interface_of(model, card()), card(), "logits", tiles=TILE)
 
 
 @pytest.fixture(scope="module")

@@ -110,6 +110,130 @@ def test_logits_called_probabilities_are_refused(tmp_path):
         write(tmp_path / "x.mminfer", SmallNet(), output="probabilities")
 
 
+@pytest.mark.parametrize(
+    ("ending", "output"),
+    [
+        pytest.param([nn.Flatten()], "logits", marks=pytest.mark.slow),
+        ([nn.Sigmoid(), nn.Identity()], "probabilities"),
+    ],
+)
+def test_one_column_is_the_second_class(tmp_path, ending, output):
+    net = SmallNet(1).eval()
+    with torch.no_grad():
+        net.head.bias += 5.7  # or every tile would be close to 0
+    made = open_bundle(write(tmp_path / "one.mminfer", nn.Sequential(net, *ending), output=output))
+    images = (random_tiles(3) / 255 - np.array(MEAN)) / np.array(STD)
+    with torch.no_grad():
+        second = net(torch.from_numpy(images).permute(0, 3, 1, 2).float()).sigmoid().numpy()
+    actual = load_engine(made, "openvino").engine.infer(random_tiles(3))["probabilities"]
+    assert np.ptp(second) > 0.1
+    np.testing.assert_allclose(actual, np.concatenate([1 - second, second], 1), rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("module", "output", "words"),
+    [
+        (nn.Sequential(SmallNet(1), nn.Sigmoid()), "logits", "a second sigmoid would flatten them"),
+        pytest.param(SmallNet(1), "probabilities", "it ends with Gemm. Use output=", marks=pytest.mark.slow),
+        (nn.Sequential(SmallNet(), nn.Sigmoid()), "probabilities", "a Sigmoid for each of 2 classes: independent"),
+        pytest.param(
+            nn.Sequential(SmallNet(), nn.Sigmoid()), "logits", "a Sigmoid for each of 2 classes", marks=pytest.mark.slow
+        ),
+    ],
+)
+def test_an_output_that_contradicts_the_module_s_last_operators_is_refused(tmp_path, module, output, words):
+    with pytest.raises(UsageError, match=words):
+        write(tmp_path / "x.mminfer", module, output=output)
+    assert list(tmp_path.iterdir()) == []
+
+
+class ClassToken(nn.Module):
+    """Patches, a class token for each tile of the batch, attention; VGG's view of a map beside it."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(1)
+        self.patches, self.token = nn.Conv2d(3, 16, 8, 8), nn.Parameter(torch.randn(1, 1, 16))
+        self.norm, self.attention = nn.LayerNorm(16), nn.MultiheadAttention(16, 2, batch_first=True)
+        self.head, self.beside = nn.Linear(16, 2), nn.Linear(256, 2)
+
+    def forward(self, x):
+        maps = self.patches(x)
+        tokens = torch.cat([self.token.expand(x.shape[0], -1, -1), maps.flatten(2).transpose(1, 2)], dim=1)
+        shifted = torch.roll(self.norm(tokens), 1, 1)
+        y = self.attention(shifted, shifted, shifted, need_weights=False)[0]
+        return 4 * self.head(y[:, 0]) + self.beside(maps.view(x.size(0), -1))
+
+
+class OneAtATime(SmallNet):
+    """Its loop over the batch fits no open batch size."""
+
+    def forward(self, images):
+        return torch.stack([super(OneAtATime, self).forward(images[i : i + 1])[0] for i in range(len(images))])
+
+
+@pytest.mark.parametrize("kind", [ClassToken, pytest.param(OneAtATime, marks=pytest.mark.slow)])
+def test_a_module_that_reads_the_batch_size_is_taken(tmp_path, kind):
+    """Its memory is contiguous as in training, or `view` would fail."""
+    net = kind().eval()
+    made = open_bundle(write(tmp_path / "x.mminfer", net))
+    images = torch.from_numpy((random_tiles(5) / 255 - np.array(MEAN)) / np.array(STD)).permute(0, 3, 1, 2)
+    with torch.no_grad():
+        wanted = torch.cat([net(image) for image in images.contiguous().float().split(1)]).softmax(1).numpy()
+    assert np.ptp(wanted[:, 1]) > 0.05
+    for engine in ("openvino", "onnxruntime"):
+        actual = load_engine(made, engine).engine.infer(random_tiles(5))["probabilities"]
+        np.testing.assert_allclose(actual, wanted, rtol=0, atol=1e-5)
+
+
+class DropsAlways(SmallNet):
+    """Dropout that evaluation mode does not reach."""
+
+    def forward(self, images):
+        return nn.functional.dropout(super().forward(images), 0.5)
+
+
+class CentresBatch(SmallNet):
+    """Takes the mean of the batch off."""
+
+    def forward(self, images):
+        return super().forward(images - 0.5 * images.mean(0, keepdim=True))
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (CentresBatch, "the other tiles of its batch"),
+        pytest.param(DropsAlways, "training=self.training", marks=pytest.mark.slow),
+    ],
+)
+def test_a_module_whose_answer_changes_from_run_to_run_is_refused(tmp_path, module, words):
+    with pytest.raises(BundleError, match=words):
+        write(tmp_path / "x.mminfer", module())
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "name",
+    ["torchvision/mobilenet_v3_small", "torchvision/resnet18", "timm/mobilevitv2_050", "timm/vit_tiny_patch16_224"],
+)
+def test_networks_of_others_are_taken_as_they_are(tmp_path, name):
+    library, model = name.split("/")
+    package = pytest.importorskip(library, reason=f"{library} is not among the locked packages: install it to run this")
+    torch.manual_seed(0)
+    make = package.models.get_model if library == "torchvision" else package.create_model
+    net = make(model, num_classes=2).eval()
+    tiles = random_tiles(2, 224)
+    made = open_bundle(write(tmp_path / "x.mminfer", net, tile_px=224, sample_tiles=tiles))
+    images = torch.from_numpy((tiles / 255 - np.array(MEAN)) / np.array(STD)).permute(0, 3, 1, 2).contiguous().float()
+    with torch.no_grad():
+        wanted = net(images).softmax(1).numpy()
+    for engine in ("openvino", "onnxruntime"):
+        actual = load_engine(made, engine).engine.infer(tiles)["probabilities"]
+        np.testing.assert_allclose(actual, wanted, rtol=0, atol=1e-4)
+
+
 class GivesMore(SmallNet):
     """Returns its features as well."""
 

@@ -84,18 +84,24 @@ def uint8_onnx(*, transposes_first=False):
     return model
 
 
-def test_uint8_tiles_get_nothing_but_a_softmax(tmp_path):
-    write(tmp_path / "m.mminfer", uint8_onnx())
+def uint8_probabilities():
+    """What `uint8_onnx` must give behind a softmax, in float64."""
     rng = np.random.default_rng(4)
     weight, bias = rng.normal(size=(3, 2)), rng.normal(size=2)
     logits = np.exp(TILES.mean((1, 2)) / 255 @ weight + bias)
-    wanted = logits / logits.sum(1, keepdims=True)
-    np.testing.assert_allclose(answers(tmp_path / "m.mminfer")["probabilities"], wanted, rtol=0, atol=1e-5)
+    return logits / logits.sum(1, keepdims=True)
 
 
-def test_uint8_tiles_that_are_transposed_before_the_cast_are_refused(tmp_path):
-    with pytest.raises(BundleError, match="begin with Cast"):
-        write(tmp_path / "m.mminfer", uint8_onnx(transposes_first=True))
+def test_uint8_tiles_get_nothing_but_a_softmax(tmp_path):
+    write(tmp_path / "m.mminfer", uint8_onnx())
+    np.testing.assert_allclose(answers(tmp_path / "m.mminfer")["probabilities"], uint8_probabilities(), atol=1e-5)
+
+
+def test_uint8_tiles_that_are_transposed_are_cast_before(tmp_path):
+    write(tmp_path / "m.mminfer", uint8_onnx(transposes_first=True))
+    graph = onnx.load_from_string(open_bundle(tmp_path / "m.mminfer").graphs["fp32"]).graph
+    assert [node.op_type for node in graph.node[:2]] == ["Cast", "Transpose"]
+    np.testing.assert_allclose(answers(tmp_path / "m.mminfer")["probabilities"], uint8_probabilities(), atol=1e-5)
 
 
 def test_one_logit_for_two_classes_gets_a_sigmoid(tmp_path):
@@ -150,7 +156,7 @@ def test_what_the_exporter_noted_about_its_machine_is_gone(tmp_path):
         (linear_onnx(classes=3), {}, "the card names 2 classes"),
         (linear_onnx(opset=12), {}, "opset"),
         (linear_onnx(side=64), {}, "takes float .* tile_px"),
-        (linear_onnx(batch=4), {}, "cannot run the ONNX file|one row for one tile"),
+        (linear_onnx(batch=4), {}, "fixed at 4. .* dynamic_shapes"),
         (linear_onnx(), {"outputs": ("depth_mm",)}, "the ONNX file lacks"),
         (linear_onnx(outputs=("depth_mm",)), {}, "Export it with one, the classes' scores"),
     ],
@@ -161,20 +167,78 @@ def test_a_card_that_does_not_fit_is_refused_and_nothing_is_written(tmp_path, mo
     assert list(tmp_path.iterdir()) == []
 
 
-def test_scores_that_only_look_like_probabilities_must_be_named(tmp_path):
-    model = linear_onnx(ending="Softmax")
-    model.graph.node[-1].output[0] = "before"
-    model.graph.node.append(helper.make_node("Identity", ["before"], ["scores"]))
-    with pytest.raises(UsageError, match="--scores probabilities"):
-        write(tmp_path / "m.mminfer", model)
-    write(tmp_path / "m.mminfer", model, scores="probabilities")
+def channels_last(model, *, declared=True):
+    """The model with float tiles (N, H, W, 3), as Keras has them."""
+    model.graph.node.insert(0, helper.make_node("Transpose", ["given"], ["images"], perm=[0, 3, 1, 2]))
+    sides = [SIDE, SIDE, 3] if declared else ["h", "w", "c"]
+    model.graph.input[0].CopyFrom(helper.make_tensor_value_info("given", TensorProto.FLOAT, ["n", *sides]))
+    return model
+
+
+@pytest.mark.parametrize("declared", [True, False])
+def test_channels_last_tiles_are_normalised_in_that_order(tmp_path, declared):
+    write(tmp_path / "m.mminfer", channels_last(linear_onnx(), declared=declared))
     wanted = linear_probabilities(TILES)
     np.testing.assert_allclose(answers(tmp_path / "m.mminfer")["probabilities"], wanted, rtol=0, atol=1e-6)
 
 
-def test_logits_called_probabilities_are_refused(tmp_path):
-    with pytest.raises(UsageError, match="are not probabilities"):
-        write(tmp_path / "m.mminfer", linear_onnx(), scores="probabilities")
+def in_half(model, *, cast=True):
+    """The model with float16 scores."""
+    if cast:
+        model.graph.node[-1].output[0] = "single"
+        model.graph.node.append(helper.make_node("Cast", ["single"], ["scores"], to=TensorProto.FLOAT16))
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.FLOAT16
+    return model
+
+
+def test_scores_that_were_rounded_to_half_precision_are_taken_before_that(tmp_path):
+    write(tmp_path / "m.mminfer", in_half(linear_onnx()))
+    wanted = linear_probabilities(TILES)
+    np.testing.assert_allclose(answers(tmp_path / "m.mminfer")["probabilities"], wanted, rtol=0, atol=1e-6)
+
+
+def class_numbers():
+    """A model that gives the number of the class."""
+    model = linear_onnx()
+    model.graph.node[-1].output[0] = "logits"
+    model.graph.node.append(helper.make_node("ArgMax", ["logits"], ["scores"], axis=1))
+    model.graph.output[0].type.tensor_type.elem_type = TensorProto.INT64
+    return model
+
+
+@pytest.mark.parametrize(("model", "words"), [(class_numbers, "is int64.* not class numbers")])
+def test_outputs_of_another_type_are_refused(tmp_path, model, words):
+    with pytest.raises(BundleError, match=words):
+        write(tmp_path / "m.mminfer", model())
+
+
+def minus_the_batch_s_mean(batch="batch"):
+    """The colour of a tile less that of its batch, plus its own: 0 difference where all tiles are equal."""
+    model = linear_onnx(batch=batch)
+    model.graph.node[2].input[0] = "centred"
+    model.graph.initializer.append(numpy_helper.from_array(np.array([0], np.int64), "rows"))
+    more = [
+        helper.make_node("ReduceMean", ["colour", "rows"], ["mean"]),
+        helper.make_node("Sub", ["colour", "mean"], ["difference"]),
+        helper.make_node("Add", ["difference", "colour"], ["centred"]),
+    ]
+    for place, node in enumerate(more):
+        model.graph.node.insert(2 + place, node)
+    return model
+
+
+def test_a_model_that_mixes_the_tiles_of_a_batch_is_refused(tmp_path):
+    with pytest.raises(BundleError, match="depends on the other tiles of its batch"):
+        write(tmp_path / "m.mminfer", minus_the_batch_s_mean())
+    one = Samples(TILES[:1], "1 tile")
+    with pytest.raises(BundleError, match="depends on the other tiles of its batch"):
+        write_from_onnx(tmp_path / "m.mminfer", minus_the_batch_s_mean().SerializeToString(), card(), samples=one)
+
+
+def test_a_model_that_would_mix_a_batch_but_is_fixed_to_one_tile_stays_so(tmp_path):
+    write(tmp_path / "m.mminfer", minus_the_batch_s_mean(batch=1))
+    wanted = linear_probabilities(TILES)
+    np.testing.assert_allclose(answers(tmp_path / "m.mminfer")["probabilities"], wanted, rtol=0, atol=1e-6)
 
 
 def test_a_wrapped_graph_that_differs_from_the_file_is_refused(tmp_path, monkeypatch):
@@ -256,6 +320,74 @@ def test_what_no_engine_may_run_is_refused_before_a_runtime_opens(tmp_path, wher
     with pytest.raises(BundleError):
         write_from_onnx(tmp_path / "m.mminfer", content, card(), samples=SAMPLES)
     assert list(tmp_path.iterdir()) == []
+
+
+def batch_norm(training, opset=18, outputs=1):
+    """The linear model with a batch normalisation of mean 0 and variance 1 after the first operator."""
+    model = linear_onnx(opset=opset)
+    for name, value in (("g", 1), ("b", 0), ("m", 0), ("v", 1)):
+        model.graph.initializer.append(numpy_helper.from_array(np.full(3, value, np.float32), name))
+    mode = {"training_mode": training} if opset > 13 else {}
+    names = ["normal", "new_m", "new_v"][:outputs]
+    model.graph.node.insert(1, helper.make_node("BatchNormalization", ["pooled", *"gbmv"], names, epsilon=0.0, **mode))
+    model.graph.node[2].input[0] = "normal"
+    return model
+
+
+def dropout(flag):
+    """The linear model with a Dropout; `flag` makes the nodes that give its training flag, the last one `training`."""
+    model = linear_onnx()
+    model.graph.initializer.append(numpy_helper.from_array(np.float32(0.5), "ratio"))
+    nodes, stored = flag
+    model.graph.initializer.extend(stored)
+    drop = helper.make_node("Dropout", ["pooled", "ratio", "training"], ["dropped"])
+    for place, node in enumerate([*nodes, drop]):
+        model.graph.node.insert(1 + place, node)
+    model.graph.node[2 + len(nodes)].input[0] = "dropped"
+    return model
+
+
+def stored_flag(value):
+    return [], [numpy_helper.from_array(np.array(value), "training")]
+
+
+def constant_flag(value):
+    constant = helper.make_node("Constant", [], ["c"], value=numpy_helper.from_array(np.array(value)))
+    return [constant, helper.make_node("Identity", ["c"], ["training"])], []
+
+
+def noise():
+    """The linear model with noise on its input."""
+    model = linear_onnx()
+    model.graph.node.insert(0, helper.make_node("RandomNormalLike", ["images"], ["noise"]))
+    model.graph.node.insert(1, helper.make_node("Add", ["images", "noise"], ["noisy"]))
+    model.graph.node[2].input[0] = "noisy"
+    return model
+
+
+@pytest.mark.parametrize(
+    ("model", "words"),
+    [
+        (batch_norm(1, outputs=3), "BatchNormalization in training mode"),
+        (batch_norm(1), "BatchNormalization in training mode"),
+        (batch_norm(0, opset=13, outputs=3), "BatchNormalization in training mode"),
+        (dropout(stored_flag(True)), "Dropout in training mode"),
+        (dropout(constant_flag(True)), "Dropout in training mode"),
+        (noise(), "RandomNormalLike"),
+    ],
+)
+@pytest.mark.usefixtures("no_runtime")
+def test_a_model_in_training_mode_is_refused_before_a_runtime_opens(tmp_path, model, words):
+    with pytest.raises(BundleError, match=rf"{words}.* model\.eval\(\)"):
+        write(tmp_path / "m.mminfer", model)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("model", [batch_norm(0), dropout(stored_flag(False)), dropout(constant_flag(False))])
+def test_the_same_operators_in_evaluation_mode_are_taken(tmp_path, model):
+    write(tmp_path / "m.mminfer", model)
+    wanted = linear_probabilities(TILES)
+    np.testing.assert_allclose(answers(tmp_path / "m.mminfer")["probabilities"], wanted, rtol=0, atol=1e-6)
 
 
 def test_without_onnx_runtime_openvino_is_the_reference(tmp_path, monkeypatch):

@@ -9,7 +9,6 @@ import torch
 
 from melanoma_infer.bundle.graph_checks import check_graph
 from melanoma_infer.card import ModelCard, NetworkShape, Outcome, PatientField
-from melanoma_infer.errors import BundleError
 from melanoma_infer.model.melanoma_net import MelanomaNet
 from mminfer_export.to_onnx import to_onnx
 
@@ -126,13 +125,17 @@ def run(runtime, content, tiles):
 
 
 class TransposesFirst(torch.nn.Module):
-    """A network that would transpose uint8."""
+    """A network that transposes uint8, and reads the batch size."""
 
     def forward(self, tiles):
-        x = tiles.permute(0, 3, 1, 2).float().mean((2, 3))
-        return x.softmax(1), x[:, 0], x[:, None], x[:, None, None], x
+        return tiles.permute(0, 3, 1, 2).float().reshape(tiles.shape[0], 3, -1).mean(2)
 
 
-def test_a_graph_that_transposes_uint8_is_refused():
-    with pytest.raises(BundleError, match="begin with Cast, then Transpose"):
-        to_onnx(TransposesFirst(), 32)
+def test_uint8_is_cast_before_anything_else():
+    """TensorRT-RTX cannot transpose uint8."""
+    content = to_onnx(TransposesFirst(), 8, ["colour"])
+    nodes = onnx.load_from_string(content).graph.node
+    assert [node.op_type for node in nodes if "tiles" in node.input] == [nodes[0].op_type] == ["Cast"]
+    tiles = np.random.default_rng(0).integers(0, 256, (3, 8, 8, 3), dtype=np.uint8)
+    (colour,) = onnxruntime.InferenceSession(content, providers=["CPUExecutionProvider"]).run(None, {"tiles": tiles})
+    np.testing.assert_allclose(colour, tiles.mean((1, 2)), rtol=1e-6)

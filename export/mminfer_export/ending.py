@@ -1,0 +1,119 @@
+"""How a graph ends: its scores are followed backwards to the operator that tells whether they are probabilities."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx
+from onnx import helper
+from onnx.numpy_helper import to_array
+
+from mminfer_export.graph_edit import producers
+
+KEEPS = frozenset({
+    "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Dropout", "Concat", "Slice",
+    "Gather", "Split", "Pad", "Expand", "QuantizeLinear", "DequantizeLinear", "GlobalAveragePool", "AveragePool",
+    "ReduceMean", "Mean",
+})  # fmt: skip
+"""Their result is of the same kind as their inputs: moved, rounded or averaged."""
+ARITHMETIC = frozenset(
+    {
+        "Add",
+        "Sub",
+        "Mul",
+        "Div",
+        "Sum",
+        "Neg",
+        "BatchNormalization",
+        "ReduceSum",
+        "GlobalMaxPool",
+        "MaxPool",
+        "ReduceMax",
+    }
+)
+"""Logits stay logits; a probability that is scaled or shifted is no longer known to be one."""
+PRODUCTS = frozenset(
+    {"Gemm", "MatMul", "Conv", "Einsum", "QLinearConv", "QLinearMatMul", "MatMulInteger", "ConvInteger"}
+)
+SQUASHES: dict[str, Literal["softmax", "sigmoid"]] = {
+    "Softmax": "softmax",
+    "Sigmoid": "sigmoid",
+    "HardSigmoid": "sigmoid",
+}
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a graph makes its scores, and the operator that tells: `unknown` where none of the known ones does."""
+
+    kind: Literal["logits", "softmax", "sigmoid", "unknown"]
+    node: onnx.NodeProto | None = None
+
+
+UNKNOWN = Ending("unknown")
+
+
+def ending_of(graph: onnx.GraphProto, value: str) -> Ending:
+    """How this value of the graph is made."""
+    return _Trace(graph).ending(value)
+
+
+class _Trace:
+    """Follows values backwards, to the operator that tells what they are."""
+
+    def __init__(self, graph: onnx.GraphProto) -> None:
+        self._makers = producers(graph)
+        self._stored = {tensor.name: tensor for tensor in graph.initializer}
+        self._computed = {value.name for value in graph.input} - self._stored.keys()
+        for node in graph.node:
+            if self._computed.intersection(node.input):
+                self._computed.update(node.output)
+
+    def ending(self, value: str) -> Ending:
+        node = self._makers.get(value)
+        if node is None:
+            return UNKNOWN
+        if node.op_type in SQUASHES:
+            return Ending(SQUASHES[node.op_type], node)
+        if node.op_type == "LogSoftmax":
+            return Ending("logits", node)  # their softmax is the same probabilities again
+        if node.op_type in PRODUCTS:
+            return Ending("logits", node) if not self._mixes_probabilities(node) else UNKNOWN
+        if node.op_type in KEEPS | ARITHMETIC | {"Clip", "Log"}:
+            return self._through(node)
+        return UNKNOWN
+
+    def _through(self, node: onnx.NodeProto) -> Ending:
+        """The ending after a node that keeps the kind of its inputs, or does so for some kinds."""
+        several = node.op_type in ARITHMETIC | {"Concat", "Mean"}
+        data = [name for name in (node.input if several else node.input[:1]) if name in self._computed]
+        sources = [self.ending(name) for name in data]
+        if not sources or any(source.kind != sources[0].kind for source in sources):
+            return UNKNOWN
+        squashed = sources[0].kind in ("softmax", "sigmoid")
+        if node.op_type in KEEPS or (squashed and (node.op_type == "Clip" or self._is_complement(node))):
+            return sources[0]
+        if node.op_type == "Log" and sources[0].kind == "softmax":
+            return Ending("logits", node)
+        return sources[0] if node.op_type in ARITHMETIC and sources[0].kind == "logits" else UNKNOWN
+
+    def _mixes_probabilities(self, node: onnx.NodeProto) -> bool:
+        """Whether a product's input may be probabilities, as where classes are merged after a softmax."""
+        for name in node.input:
+            maker = self._makers.get(name)
+            while maker is not None and maker.op_type in KEEPS:
+                maker = self._makers.get(maker.input[0])
+            if maker is not None and maker.op_type in SQUASHES:
+                return True
+        return False
+
+    def _is_complement(self, node: onnx.NodeProto) -> bool:
+        """Whether the node is 1 − x."""
+        if node.op_type != "Sub" or node.input[0] in self._computed:
+            return False
+        tensor = self._stored.get(node.input[0])
+        if tensor is None:
+            values = [helper.get_attribute_value(each) for each in self._makers[node.input[0]].attribute]
+            tensor = next((value for value in values if isinstance(value, onnx.TensorProto)), None)
+        return tensor is not None and bool((to_array(tensor) == 1).all())

@@ -1,0 +1,129 @@
+"""What a user's ONNX file takes and gives, or why it cannot be fed with tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import onnx
+from onnx import TensorProto
+
+from melanoma_infer.card import ModelCard
+from melanoma_infer.errors import BundleError
+from mminfer_export.ending import Ending, ending_of
+from mminfer_export.graph_edit import producers
+
+Layout = Literal["float-nchw", "float-nhwc", "uint8-nhwc"]
+TO_NCHW = [0, 3, 1, 2]
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a model's graph takes and gives, by the names in its file."""
+
+    input: str
+    layout: Layout
+    scores: str
+    has_rank_2: bool
+    """Whether the scores are declared as (N, K); others are reshaped."""
+    ending: Ending
+    batch: int | None
+    """1 where the file is fixed to one tile; None where it takes any number."""
+
+
+def interface_of(model: onnx.ModelProto, card: ModelCard) -> Interface:
+    """The model's one image input, and the output that holds the classes.
+
+    Raises:
+        BundleError: it has another interface than one of the three layouts, or does not fit the card.
+    """
+    graph = model.graph
+    stored = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in stored]
+    if len(inputs) != 1:
+        raise BundleError(f"The ONNX file has {len(inputs)} inputs; only tiles can be fed. Export it with one.")
+    outputs = {value.name: value for value in graph.output}
+    if missing := sorted(set(card.outputs) - outputs.keys()):
+        raise BundleError(f"The card names the output {missing[0]!r}, which the ONNX file lacks. Correct the card.")
+    scores = [name for name in outputs if name not in card.outputs]
+    if len(scores) != 1:
+        raise BundleError(
+            f"The ONNX file has the outputs {sorted(outputs)}. Export it with one, the classes' scores (N, K), beside "
+            "those that the card's `outputs` names."
+        )
+    for value in graph.output:
+        _require_float32(value)
+    shape = outputs[scores[0]].type.tensor_type.shape
+    return Interface(
+        input=inputs[0].name,
+        layout=_layout(inputs[0], graph, card),
+        scores=scores[0],
+        has_rank_2=len(shape.dim) == 2,
+        ending=ending_of(graph, scores[0]),
+        batch=_batch(inputs[0]),
+    )
+
+
+def with_float32_outputs(model: onnx.ModelProto) -> None:
+    """Let a last Cast to another floating-point type give float32: the cast only rounds what was computed."""
+    makers = producers(model.graph)
+    for value in model.graph.output:
+        maker, kind = makers.get(value.name), value.type.tensor_type
+        if maker is not None and maker.op_type == "Cast" and kind.elem_type in (
+            TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE,
+        ):  # fmt: skip
+            (to,) = (attribute for attribute in maker.attribute if attribute.name == "to")
+            to.i = kind.elem_type = TensorProto.FLOAT
+
+
+def _require_float32(value: onnx.ValueInfoProto) -> None:
+    kind = value.type.tensor_type.elem_type
+    if kind != TensorProto.FLOAT:
+        name = TensorProto.DataType.Name(kind).lower()
+        raise BundleError(
+            f"The ONNX file's output {value.name!r} is {name}; it must be float32. Export the model in float32, with "
+            "scores and not class numbers; `mminfer export` makes fp16 and int8 from a float32 bundle."
+        )
+
+
+def _batch(value: onnx.ValueInfoProto) -> int | None:
+    first = value.type.tensor_type.shape.dim[0]
+    if not first.HasField("dim_value"):
+        return None
+    if first.dim_value != 1:
+        raise BundleError(
+            f"The ONNX file's batch size is fixed at {first.dim_value}. Export it with an open one: "
+            'torch.onnx.export(…, dynamic_shapes=({0: torch.export.Dim("batch")},)), or '
+            f'dynamic_axes={{"{value.name}": {{0: "batch"}}}} with dynamo=False.'
+        )
+    return 1
+
+
+def _layout(value: onnx.ValueInfoProto, graph: onnx.GraphProto, card: ModelCard) -> Layout:
+    kind = value.type.tensor_type
+    sides = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
+    side = card.tile_px
+
+    def fits(*wanted: int) -> bool:
+        return len(sides) == 4 and all(found in (None, want) for found, want in zip(sides[1:], wanted, strict=True))
+
+    if kind.elem_type == TensorProto.UINT8 and fits(side, side, 3):
+        return "uint8-nhwc"
+    if kind.elem_type == TensorProto.FLOAT:
+        last, first = fits(side, side, 3), fits(3, side, side)
+        if last and (not first or _turns(value.name, graph)):
+            return "float-nhwc"
+        if first:
+            return "float-nchw"
+    name = TensorProto.DataType.Name(kind.elem_type).lower()
+    raise BundleError(
+        f"The ONNX file takes {name} {['N', *sides[1:]]}; with this card's tile_px it must be float32 "
+        f"(N, 3, {side}, {side}) or (N, {side}, {side}, 3), or uint8 (N, {side}, {side}, 3). Correct tile_px, or "
+        "export it again in float32."
+    )
+
+
+def _turns(name: str, graph: onnx.GraphProto) -> bool:
+    """Whether the first operator moves channels from the last place to the second, where no dimension tells."""
+    first = next((node for node in graph.node if name in node.input), None)
+    return first is not None and any(list(attribute.ints) == TO_NCHW for attribute in first.attribute)

@@ -1,0 +1,149 @@
+"""What a model's scores are is known from its last operators, asked for, or refused; nothing is squashed twice."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from own_models_for_tests import MEAN, STD, card, linear_onnx, linear_probabilities, random_tiles
+
+from melanoma_infer.bundle.bundle import open_bundle
+from melanoma_infer.errors import UsageError
+from mminfer_export.from_onnx import write_from_onnx
+from mminfer_export.sample_tiles import Samples
+
+TILES = random_tiles(4)
+ONE = np.float32(1)
+
+
+def ending_with(*nodes, classes=2, shape=None, **constants):
+    """`linear_onnx` and these nodes, from `logits` to `scores`."""
+    model = linear_onnx(classes=classes)
+    model.graph.node[-1].output[0] = "logits"
+    model.graph.node.extend(helper.make_node(kind, takes, gives, **more) for kind, takes, gives, more in nodes)
+    model.graph.initializer.extend(numpy_helper.from_array(np.asarray(v), name) for name, v in constants.items())
+    if shape is not None:
+        model.graph.output[0].CopyFrom(helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["batch", *shape]))
+    return model
+
+
+def chain(*kinds, classes=2, shape=None, **constants):
+    """Nodes one behind the other; each is (operator, further inputs, attributes) or an operator."""
+    steps = [(kind, [], {}) if isinstance(kind, str) else kind for kind in kinds]
+    names = ["logits", *(f"v{i}" for i in range(1, len(steps))), "scores"]
+    nodes = [(k, [names[i], *more], [names[i + 1]], attributes) for i, (k, more, attributes) in enumerate(steps)]
+    return ending_with(*nodes, classes=classes, shape=shape, **constants)
+
+
+def complement(classes=1):
+    """P(first) and P(second) of one sigmoid."""
+    return ending_with(
+        ("Sigmoid", ["logits"], ["p"], {}), ("Sub", ["one", "p"], ["q"], {}),
+        ("Concat", ["q", "p"], ["scores"], {"axis": 1}), classes=classes, shape=[2], one=ONE,
+    )  # fmt: skip
+
+
+def golden(folder, model, **changes):
+    """The bundle's probabilities of the second class, sorted, and those of a sigmoid of one logit."""
+    write_from_onnx(folder, model.SerializeToString(), card(), samples=Samples(TILES, "4 tiles"), **changes)
+    return np.sort(open_bundle(folder).golden.outputs["probabilities"][:, 1])
+
+
+def one_column():
+    """P(second class) of `linear_onnx(classes=1)`, in float64."""
+    rng = np.random.default_rng(4)
+    weight, bias = rng.normal(size=(3, 1)), rng.normal(size=1)
+    colour = ((TILES / 255 - np.array(MEAN)) / np.array(STD)).mean((1, 2))
+    return np.sort(1 / (1 + np.exp(-(colour @ weight + bias)))[:, 0])
+
+
+def softmax_of(logits):
+    values = np.exp(logits)
+    return values / values.sum(1, keepdims=True)
+
+
+SOFTMAX = ("Softmax", [], {"axis": 1})
+MAP = {"shape": [2, 1, 1], "sides": np.array([2, 3])}
+
+
+@pytest.mark.parametrize(
+    "model",
+    [
+        chain(SOFTMAX),
+        chain(SOFTMAX, "Identity"),
+        chain(SOFTMAX, ("Clip", ["low", "high"], {}), low=np.float32(1e-7), high=ONE),
+        chain(("LogSoftmax", [], {"axis": 1})),
+        chain(SOFTMAX, "Log"),
+        chain(("Unsqueeze", ["sides"], {}), **MAP),
+        chain(("Unsqueeze", ["sides"], {}), SOFTMAX, **MAP),
+        chain(("Unsqueeze", ["sides"], {}), "GlobalAveragePool", ("Squeeze", ["sides"], {}), sides=np.array([2, 3])),
+        chain(("Div", ["two"], {}), ("Add", ["shift"], {}), ("Mul", ["two"], {}), two=ONE * 2, shift=ONE),
+    ],
+)
+def test_scores_of_each_class_are_known_from_the_last_operators(tmp_path, model):
+    wanted = np.sort(linear_probabilities(TILES)[:, 1])
+    assert np.ptp(wanted) > 0.2
+    np.testing.assert_allclose(golden(tmp_path / "m.mminfer", model), wanted, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize("scores", ["auto", "probabilities"])
+@pytest.mark.parametrize(
+    "model",
+    [
+        chain("Sigmoid", classes=1),
+        chain("Sigmoid", "Identity", classes=1),
+        chain("Sigmoid", ("Squeeze", ["side"], {}), classes=1, shape=[], side=np.array([1])),
+        complement(),
+    ],
+)
+def test_one_sigmoid_is_the_probability_of_the_second_class(tmp_path, model, scores):
+    np.testing.assert_allclose(golden(tmp_path / "m.mminfer", model, scores=scores), one_column(), rtol=0, atol=1e-5)
+
+
+TANH = chain("Tanh", classes=1)
+BY_HAND = ending_with(
+    ("Neg", ["logits"], ["n"], {}), ("Exp", ["n"], ["e"], {}), ("Add", ["e", "one"], ["d"], {}),
+    ("Div", ["one", "d"], ["scores"], {}), classes=1, one=ONE,
+)  # fmt: skip
+"""A sigmoid that no operator names."""
+MERGED = chain(SOFTMAX, ("MatMul", ["merge"], {}), classes=3, shape=[2], merge=np.float32([[1, 0], [0, 1], [0, 1]]))
+"""Three classes become two after the softmax."""
+
+
+@pytest.mark.parametrize(
+    "model", [TANH, BY_HAND, MERGED, chain("Relu"), chain("Sigmoid", ("Mul", ["two"], {}), two=ONE * 2)]
+)
+def test_scores_that_the_file_does_not_explain_are_asked_for(tmp_path, model):
+    with pytest.raises(UsageError, match=r"Say it: --scores logits .* --scores probabilities"):
+        golden(tmp_path / "m.mminfer", model)
+
+
+def test_scores_that_were_asked_for_are_what_the_user_says(tmp_path):
+    np.testing.assert_allclose(
+        golden(tmp_path / "one.mminfer", BY_HAND, scores="probabilities"), one_column(), rtol=0, atol=1e-5
+    )
+    np.testing.assert_allclose(
+        golden(tmp_path / "three.mminfer", MERGED, scores="probabilities"),
+        np.sort(linear_probabilities(TILES, 3)[:, 1:].sum(1)), rtol=0, atol=1e-5,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "scores", "words"),
+    [
+        (chain("Sigmoid"), "auto", "a Sigmoid for each of 2 classes: independent"),
+        (chain("Sigmoid"), "logits", "a Sigmoid for each of 2 classes: independent"),
+        (chain("Sigmoid"), "probabilities", "a Sigmoid for each of 2 classes: independent"),
+        (chain("Sigmoid", classes=1), "logits", "second sigmoid would flatten them. Use --scores probabilities"),
+        (chain(SOFTMAX, "Identity"), "logits", "second softmax would flatten them. Use --scores probabilities"),
+        (linear_onnx(), "probabilities", "are not probabilities: it ends with Gemm. Use --scores logits"),
+        (linear_onnx(classes=1), "probabilities", "are not probabilities: it ends with Gemm. Use --scores logits"),
+        (TANH, "probabilities", "must be within 0 and 1"),
+        (chain(SOFTMAX, classes=1), "auto", "over one column, which is always 1"),
+        (chain(("Softmax", [], {"axis": 0})), "auto", "each row must .* sum to 1"),
+    ],
+)
+def test_what_contradicts_the_file_is_refused_and_nothing_is_written(tmp_path, model, scores, words):
+    with pytest.raises(UsageError, match=words):
+        golden(tmp_path / "m.mminfer", model, scores=scores)
+    assert list(tmp_path.iterdir()) == []
