@@ -6,6 +6,7 @@ A file is DICOM by its content, whatever its name: archives store files without 
 from __future__ import annotations
 
 import os
+import re
 import stat
 import struct
 import warnings
@@ -37,7 +38,7 @@ class DicomFacts:
     series: str | None
     """SeriesInstanceUID of the file itself, not of one that it refers to."""
     kind: str
-    """SOPClassUID, such as WHOLE_SLIDE."""
+    """SOPClassUID, such as WHOLE_SLIDE; empty if it is none."""
     shows: str
     """What a whole-slide image shows: VOLUME (the scan), LABEL, OVERVIEW, …: the third value of ImageType."""
 
@@ -102,4 +103,5 @@ def _facts(path: Path, mtime_ns: int, size: int) -> DicomFacts | None:
         except (BytesLengthException, InvalidDicomError, *DAMAGED):
             return None
     shows = "" if isinstance(image_type, str) or len(image_type) < 3 else str(image_type[2])
-    return DicomFacts(str(series) if series else None, str(kind or ""), shows.upper())
+    kind = str(kind) if re.fullmatch(r"[\d.]{1,64}", str(kind)) else ""
+    return DicomFacts(str(series) if series else None, kind, shows.upper())
