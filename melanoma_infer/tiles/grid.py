@@ -71,7 +71,8 @@ def require_sensible_tiles(geometry: Geometry, scanned: SizePx, scale: Scale) ->
     if min(width, height) < TILE_L0_MIN:
         raise UsageError(
             f"--tile-um {geometry.tile_um:g} is too small for this slide: a tile would have {width} × {height} of its "
-            f"pixels, and at least {TILE_L0_MIN} × {TILE_L0_MIN} are needed. Give the side in µm, {TILE_L0_MIN * scale.mean_um:.3g} or more."
+            f"pixels, and at least {TILE_L0_MIN} × {TILE_L0_MIN} are needed. "
+            f"Give the side in µm, {TILE_L0_MIN * scale.mean_um:.3g} or more."
         )
     across, down = (
         min(side, math.ceil(side * um / geometry.stride_um))
