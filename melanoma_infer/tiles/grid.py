@@ -69,11 +69,10 @@ def require_sensible_tiles(geometry: Geometry, scanned: SizePx, scale: Scale) ->
     """
     width, height = (l0_from_um(geometry.tile_um, um) for um in (scale.x_um, scale.y_um))
     if min(width, height) < TILE_L0_MIN:
-        smallest_um = TILE_L0_MIN * scale.mean_um
         raise UsageError(
             f"--tile-um {geometry.tile_um:g} is too small for this slide: a tile would have {width} × {height} of its "
-            f"pixels, and at least {TILE_L0_MIN} × {TILE_L0_MIN} are needed. Give the side in µm, {smallest_um:.3g} or "
-            "more."
+            f"pixels, and at least {TILE_L0_MIN} × {TILE_L0_MIN} are needed. "
+            f"Give the side in µm, {TILE_L0_MIN * scale.mean_um:.3g} or more."
         )
     across, down = (
         min(side, math.ceil(side * um / geometry.stride_um))

@@ -54,8 +54,8 @@ def _is_tissue(image: Image.Image) -> NDArray[np.bool_]:
         values = np.asarray(image)
         if not np.isfinite(values).all() or values.min() < 0:
             raise UsageError(f"The mask given with --tissue holds numbers below 0, or none at all (NaN). {NEXT_STEP}")
-        above: NDArray[np.bool_] = values != 0
-        return above
+        labelled: NDArray[np.bool_] = values != 0
+        return labelled
     rgba = np.asarray(image.convert("RGBA"))
     tissue: NDArray[np.bool_] = (rgba[..., 3] > 0) & (rgba[..., :3] > 0).any(axis=2)
     return tissue
