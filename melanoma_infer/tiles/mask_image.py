@@ -24,17 +24,13 @@ def read_mask(path: Path, shape: tuple[int, ...], size_l0: SizePx) -> NDArray[np
     Tissue is where any colour, or the number, is not zero and alpha is not zero.
 
     Raises:
-        UsageError: it cannot be read, its aspect ratio is not the slide's, or it shows no tissue.
+        UsageError: it cannot be read, its aspect ratio is not the slide's, or it does not say what is tissue.
     """
     try:
         with Image.open(path) as image:
             tissue = _is_tissue(image)
     except (OSError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise UsageError("The image given with --tissue cannot be read. Give a PNG mask, `auto` or `all`.") from error
-    if not tissue.any():  # perhaps drawn in black on transparent, or in 16-bit colours that were lost
-        raise UsageError(
-            f"The mask given with --tissue marks no tissue: all of it is black or transparent. {NEXT_STEP}"
-        )
     height, width = tissue.shape
     if abs(math.log(width * size_l0.height / (height * size_l0.width))) > math.log(ASPECT_TOLERANCE):
         raise UsageError(
@@ -48,7 +44,7 @@ def _is_tissue(image: Image.Image) -> NDArray[np.bool_]:
     """Where an image shows tissue: bool (h, w).
 
     Raises:
-        UsageError: it holds numbers that are no mask.
+        UsageError: it holds numbers that are no mask, or is black and transparent throughout.
     """
     if image.mode in NUMBERS and "transparency" not in image.info:
         values = np.asarray(image)
@@ -57,5 +53,8 @@ def _is_tissue(image: Image.Image) -> NDArray[np.bool_]:
         labelled: NDArray[np.bool_] = values != 0
         return labelled
     rgba = np.asarray(image.convert("RGBA"))
-    tissue: NDArray[np.bool_] = (rgba[..., 3] > 0) & (rgba[..., :3] > 0).any(axis=2)
+    visible = rgba[..., 3] > 0
+    tissue: NDArray[np.bool_] = visible & (rgba[..., :3] > 0).any(axis=2)
+    if not visible.all() and not tissue.any():  # perhaps tissue is what is drawn, in black on transparent
+        raise UsageError(f"All that the mask given with --tissue shows is black or transparent. {NEXT_STEP}")
     return tissue

@@ -76,14 +76,18 @@ def test_labels_with_a_palette_and_one_bit_a_pixel_are_the_tissue(tmp_path):
     [
         with_alpha(np.zeros_like(WHITE), SHAPE * 255),
         with_alpha(WHITE, np.zeros(SHAPE.shape)),
-        np.zeros(SHAPE.shape, np.uint8),
     ],
-    ids=["black on transparent", "all transparent", "all black"],
+    ids=["black on transparent", "all transparent"],
 )
-def test_a_mask_that_shows_no_tissue_is_refused(tmp_path, pixels):
+def test_a_mask_that_is_black_and_transparent_throughout_is_refused(tmp_path, pixels):
     Image.fromarray(pixels).save(tmp_path / "mask.png")
-    with pytest.raises(UsageError, match="marks no tissue"):
+    with pytest.raises(UsageError, match="black or transparent"):
         read(tmp_path / "mask.png")
+
+
+def test_an_opaque_black_mask_says_that_there_is_no_tissue(tmp_path):
+    Image.fromarray(np.zeros(SHAPE.shape, np.uint8)).save(tmp_path / "mask.png")
+    assert not read(tmp_path / "mask.png").any()
 
 
 @pytest.mark.parametrize("odd", [np.nan, -1.0, np.inf])
