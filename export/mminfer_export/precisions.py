@@ -117,10 +117,11 @@ def _compared(bundle: Bundle, added: Added, reference: Outputs, tiles: Tiles) ->
     rows: list[ParityRow] = []
     excess: list[Excess] = []
     graphs = {**bundle.graphs, added.precision: added.graph}
+    tolerance = bundle.card.tolerance_of(added.precision)
     for engine, outputs in _each_engine(replace(bundle, graphs=graphs), added.precision, tiles):
-        seen = differences(bundle, reference, outputs)
+        seen = differences(bundle, reference, outputs, band=tolerance.dp)
         rows.append(parity_row(seen, engine.numerics, tiles=len(tiles.pixels), on=tiles.on))
-        excess += beyond(seen, bundle.card.tolerance_of(added.precision))
+        excess += beyond(seen, tolerance)
     return rows, max(excess, key=_ratio)
 
 
