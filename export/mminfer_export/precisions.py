@@ -107,7 +107,8 @@ def make_precision(bundle: Bundle, precision: Made, calibration: Tiles | None = 
     if not _ratio(worst) <= 1:
         raise ParityError(
             f"The {precision} graph differs from fp32 by more than the card's tolerance: {worst}. No bundle was "
-            "written. Calibrate on slides like those to be scored (--calibration), or keep the precisions that exist."
+            "written. Calibrate on tiles like those to be scored (--calibration SLIDE, --tiles FOLDER), or keep the "
+            "precisions that exist."
         )
     return best
 
