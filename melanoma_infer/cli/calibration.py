@@ -44,24 +44,27 @@ class CalibrationOptions:
             )
 
 
-def calibration_tiles(options: CalibrationOptions, bundle: Bundle) -> tuple[NDArray[np.uint8], str] | None:
+def calibration_tiles(
+    options: CalibrationOptions, bundle: Bundle, images: NDArray[np.uint8] | None
+) -> tuple[NDArray[np.uint8], str] | None:
     """The tiles uint8 (N, px, px, 3), and their number in words; None if no option names any.
+
+    Args:
+        options: which slides, and how to read them.
+        bundle: the tiles are of its card.
+        images: the pixels of `options.images`.
 
     Raises:
         SlideUnreadableError: a slide has no readable tile with tissue.
         ScaleUnknownError: a slide's scale is not known.
-        UsageError: an image cannot be read, or has another size than the card's tiles.
     """
     import numpy as np
-
-    from mminfer_export.sample_tiles import picture_tiles
 
     parts, words = [], []
     if options.slides:
         parts.append(_of_slides(options, bundle))
         words.append(f"{len(parts[-1])} tiles of {plural(len(options.slides), 'slide')}")
-    if options.images:
-        images = picture_tiles(options.images, bundle.card)
+    if images is not None:
         parts.append(images[_spread(len(images), TILES_MAX)])
         words.append(f"{len(parts[-1])} of the author's tiles")
     return (np.concatenate(parts), ", ".join(words)) if parts else None

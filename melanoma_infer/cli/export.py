@@ -152,12 +152,14 @@ def _export_onnx(bundle: Bundle, out: Path, precision: Precision, ranges: Calibr
 
     try:
         from mminfer_export.precisions import Tiles, make_precision, write_with
+        from mminfer_export.sample_tiles import picture_tiles
     except ImportError as error:
         raise EngineUnavailableError(
             f"Exporting needs {error.name or 'a package'}, which cannot be imported here. "
             "Install it: pip install 'mminfer[export]'"
         ) from error
-    given = calibration_tiles(ranges, bundle)
+    images = picture_tiles(ranges.images, bundle.card) if ranges.images else None
+    given = calibration_tiles(ranges, bundle, images)
     added = make_precision(bundle, precision.value, None if given is None else Tiles(*given))
     write_with(bundle, [added], out)
     if json:
