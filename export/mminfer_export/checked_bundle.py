@@ -159,7 +159,7 @@ def engine_rows(bundle: Bundle, reference: Reference, *, on: str) -> list[Parity
         except EngineUnavailableError as error:
             skipped.append(f"{name} {precision}: {error}")
             continue
-        seen = differences(bundle, reference.outputs, outputs)
+        seen = differences(bundle, reference.outputs, outputs, band=bundle.card.tolerance_of(precision).dp)
         rows.append(parity_row(seen, engine.numerics, tiles=len(reference.tiles), on=on))
     if not rows:
         raise EngineUnavailableError("No engine on this machine can run this graph. " + " ".join(skipped))

@@ -17,6 +17,8 @@ from onnx import TensorProto, helper
 from melanoma_infer.bundle.graph_checks import AGAIN, stored_tensors
 from melanoma_infer.errors import BundleError
 
+ONNX_BYTES_MAX = (1 << 31) - 1
+"""Protobuf's own limit; a bundle holds one file."""
 INSIDE = "Or export with external_data=False, which keeps the data inside."
 
 
@@ -35,6 +37,8 @@ def with_data_inside(content: bytes, folder: Path) -> bytes:
     except (DecodeError, ValueError) as error:
         raise BundleError(f"The ONNX file cannot be parsed. {AGAIN}") from error
     outside = [each for each in stored_tensors(model.graph) if each.data_location == TensorProto.EXTERNAL]
+    if sum(map(_bytes_of, outside)) + len(content) > ONNX_BYTES_MAX:
+        raise BundleError("The ONNX file and its data are larger than 2 GiB. Export a smaller model.")
     for tensor in outside:
         _take_in(tensor, folder)
     return bytes(model.SerializeToString()) if outside else content

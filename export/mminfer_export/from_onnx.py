@@ -16,7 +16,7 @@ from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import BundleError, UsageError
 from mminfer_export.batches import MIXED, batches_of
 from mminfer_export.checked_bundle import Model, Reference, require_new, write_checked_bundle
-from mminfer_export.external_data import with_data_inside
+from mminfer_export.external_data import ONNX_BYTES_MAX, with_data_inside
 from mminfer_export.interface import TO_NCHW, Interface, interface_of, with_float32_outputs
 from mminfer_export.run_onnx import load_onnx
 from mminfer_export.sample_tiles import Samples
@@ -24,8 +24,6 @@ from mminfer_export.scores import Kind, check_scores, kind_of, probabilities, sa
 from mminfer_export.wrap_graph import wrapped
 
 ScoresOption = Literal["auto", "logits", "probabilities"]
-ONNX_BYTES_MAX = (1 << 31) - 1
-"""Protobuf's own limit: a larger model keeps its data in other files, which are refused."""
 
 
 @dataclass(frozen=True)

@@ -53,12 +53,13 @@ def interface_of(model: onnx.ModelProto, card: ModelCard) -> Interface:
         )
     for value in graph.output:
         _require_float32(value)
-    shape = outputs[scores[0]].type.tensor_type.shape
+    if flat := [name for name in card.outputs if not _sides(outputs[name])]:
+        raise BundleError(f"The ONNX file's output {flat[0]!r} has no axis for the batch. Export it as (N, …).")
     return Interface(
         input=inputs[0].name,
         layout=_layout(inputs[0], graph, card),
         scores=scores[0],
-        has_rank_2=len(shape.dim) == 2,
+        has_rank_2=len(_sides(outputs[scores[0]])) == 2,
         ending=ending_of(graph, scores[0]),
         batch=_batch(inputs[0]),
     )
@@ -87,21 +88,24 @@ def _require_float32(value: onnx.ValueInfoProto) -> None:
 
 
 def _batch(value: onnx.ValueInfoProto) -> int | None:
-    first = value.type.tensor_type.shape.dim[0]
-    if not first.HasField("dim_value"):
-        return None
-    if first.dim_value != 1:
+    first = _sides(value)[0]
+    if first not in (None, 1):
         raise BundleError(
-            f"The ONNX file's batch size is fixed at {first.dim_value}. Export it with an open one: "
+            f"The ONNX file's batch size is fixed at {first}. Export it with an open one: "
             'torch.onnx.export(…, dynamic_shapes=({0: torch.export.Dim("batch")},)), or '
             f'dynamic_axes={{"{value.name}": {{0: "batch"}}}} with dynamo=False.'
         )
-    return 1
+    return first
+
+
+def _sides(value: onnx.ValueInfoProto) -> list[int | None]:
+    """The dimensions of a value; None for an open one, which some exporters write as 0 or −1."""
+    return [dim.dim_value if dim.dim_value > 0 else None for dim in value.type.tensor_type.shape.dim]
 
 
 def _layout(value: onnx.ValueInfoProto, graph: onnx.GraphProto, card: ModelCard) -> Layout:
     kind = value.type.tensor_type
-    sides = [dim.dim_value if dim.HasField("dim_value") else None for dim in kind.shape.dim]
+    sides = _sides(value)
     side = card.tile_px
 
     def fits(*wanted: int) -> bool:

@@ -36,6 +36,6 @@ def measured_parity(bundle: Bundle, reference: Outputs, tiles: NDArray[np.uint8]
     rows = []
     for name, precision in wanted:
         engine = load_engine(bundle, name, precision=precision).engine
-        seen = differences(bundle, reference, engine.infer(tiles))
+        seen = differences(bundle, reference, engine.infer(tiles), band=bundle.card.tolerance_of(precision).dp)
         rows.append(parity_row(seen, engine.numerics, tiles=len(tiles), on=f"{len(tiles)} drawn tiles"))
     return rows

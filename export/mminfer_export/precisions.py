@@ -107,7 +107,8 @@ def make_precision(bundle: Bundle, precision: Made, calibration: Tiles | None = 
     if not _ratio(worst) <= 1:
         raise ParityError(
             f"The {precision} graph differs from fp32 by more than the card's tolerance: {worst}. No bundle was "
-            "written. Calibrate on slides like those to be scored (--calibration), or keep the precisions that exist."
+            "written. Calibrate on tiles like those to be scored (--calibration SLIDE, --tiles FOLDER), or keep the "
+            "precisions that exist."
         )
     return best
 
@@ -117,10 +118,11 @@ def _compared(bundle: Bundle, added: Added, reference: Outputs, tiles: Tiles) ->
     rows: list[ParityRow] = []
     excess: list[Excess] = []
     graphs = {**bundle.graphs, added.precision: added.graph}
+    tolerance = bundle.card.tolerance_of(added.precision)
     for engine, outputs in _each_engine(replace(bundle, graphs=graphs), added.precision, tiles):
-        seen = differences(bundle, reference, outputs)
+        seen = differences(bundle, reference, outputs, band=tolerance.dp)
         rows.append(parity_row(seen, engine.numerics, tiles=len(tiles.pixels), on=tiles.on))
-        excess += beyond(seen, bundle.card.tolerance_of(added.precision))
+        excess += beyond(seen, tolerance)
     return rows, max(excess, key=_ratio)
 
 

@@ -231,24 +231,25 @@ def _layers(
     probed = copied(model)
     graph = probed.graph
     writer = _Writer(graph, scales)
-    graph.initializer.append(from_array(np.array([0, 2, 3], np.int64), "but_channels"))
     for node in nodes:
         beside = onnx.NodeProto.FromString(node.SerializeToString())
         beside.name, beside.output[0] = f"{node.name}.beside", f"{node.name}.int8"
         writer.take_quantised(beside, node.input[0])
         beside.input[1] = writer._dequantised_weight(node.input[1])
-        graph.node.append(beside)
-        for kind, inputs, output in (
-            ("Sub", [beside.output[0], node.output[0]], f"{node.name}.difference"),
-            ("ReduceMean", [f"{node.name}.difference", "but_channels"], f"{node.name}.shift"),
-        ):
-            attributes = {"keepdims": 0} if kind == "ReduceMean" else {}
-            graph.node.append(_node(kind, inputs, output, output, **attributes))
+        difference, shift = f"{node.name}.difference", f"{node.name}.shift"
+        graph.node.extend(
+            [
+                beside,
+                _node("Sub", [beside.output[0], node.output[0]], difference, difference),
+                # Not ReduceMean, whose axes are an attribute before opset 18 and an input from it on.
+                _node("GlobalAveragePool", [difference], shift, shift),
+            ]
+        )
     sort_topologically(graph)
     asked = [f"{node.name}.shift" for node in nodes]
     session = tapped(probed, asked)
     seen = [session.run(asked, {"tiles": tile[None]}) for tile in tiles]
-    mean = {name: np.mean([values[i] for values in seen], axis=0) for i, name in enumerate(asked)}
+    mean = {name: np.mean([values[i] for values in seen], axis=0).ravel() for i, name in enumerate(asked)}
     return tuple(
         Layer(
             name=node.name,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from melanoma_infer.cli import options as opt
-from melanoma_infer.cli.calibration import calibration_tiles
+from melanoma_infer.cli.calibration import CalibrationOptions, calibration_tiles
 from melanoma_infer.cli.console import note, plural, say, table
 from melanoma_infer.errors import EngineUnavailableError, OutputError, UsageError
 
@@ -57,6 +57,17 @@ CalibrationOption = Annotated[
 CalibrationTileOption = Annotated[
     float | None, typer.Option(metavar="UM", help="For --calibration: side of a tile in µm.  [default: the card's]")
 ]
+CalibrationTilesOption = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--tiles",
+        metavar="PATH",
+        help="For int8: images of tile_px × tile_px pixels, or folders of them, that set the ranges, too.",
+    ),
+]
+CalibrationMppOption = Annotated[
+    str | None, typer.Option(help="For --calibration: µm per level-0 pixel, as X or X,Y; replaces the slide's scale.")
+]
 GpuTargetsOption = Annotated[
     str | None,
     typer.Option(
@@ -71,12 +82,17 @@ StripWeightsOption = Annotated[
 ]
 
 
+CALIBRATING = "--calibration, --tiles, --mpp and --tile-um"
+
+
 def export(
     bundle: opt.BundleArgument,
     out: OutOption = None,
     to: ToOption = Target.onnx,
     precision: Annotated[Precision, typer.Option(help="The precision in which the graph computes.")] = Precision.fp16,
     calibration: CalibrationOption = None,
+    tiles: CalibrationTilesOption = None,
+    mpp: CalibrationMppOption = None,
     tile_um: CalibrationTileOption = None,
     target: GpuTargetsOption = None,
     device: GpuOption = None,
@@ -89,18 +105,18 @@ def export(
     """
     from melanoma_infer.bundle.bundle import open_bundle
 
-    if (calibration or tile_um is not None) and precision is not Precision.int8:
-        raise UsageError("--calibration and --tile-um are only for --precision int8: no other precision needs ranges.")
-    _require_fitting(to, target, device, calibrated=bool(calibration) or tile_um is not None, stripped=strip_weights)
-    if tile_um is not None and not calibration:
-        raise UsageError("--tile-um sets the tiles of the calibration slides. Give at least one --calibration SLIDE.")
+    ranges = CalibrationOptions(calibration or (), tiles or (), mpp, tile_um)
+    if ranges.given and precision is not Precision.int8:
+        raise UsageError(f"{CALIBRATING} are only for --precision int8: no other precision needs ranges.")
+    _require_fitting(to, target, device, calibrated=ranges.given, stripped=strip_weights)
+    ranges.require_slides()
     match to:
         case Target.onnx if out is not None:
             if out.exists():
                 raise OutputError(
                     f"{out.name} exists, and bundles are never overwritten. Remove it, or choose another --out."
                 )
-            _export_onnx(open_bundle(bundle), out, precision, calibration or [], tile_um, json=json)
+            _export_onnx(open_bundle(bundle), out, precision, ranges, json=json)
         case Target.onnx:
             raise UsageError("Give --out NEW.mminfer, the bundle to create.")
         case Target.tensorrt_rtx:
@@ -124,27 +140,27 @@ def _require_fitting(to: Target, target: str | None, device: str | None, *, cali
         "--target": (target is not None, [Target.tensorrt_rtx]),
         "--device": (device is not None, [Target.tensorrt]),
         "--strip-weights": (stripped, [Target.tensorrt_rtx, Target.tensorrt]),
-        "--calibration and --tile-um": (calibrated, [Target.onnx]),
+        CALIBRATING: (calibrated, [Target.onnx]),
     }
     for option, (is_given, targets) in given.items():
         if is_given and to not in targets:
             raise UsageError(f"{option} is only for --to {' or '.join(targets)}, not for --to {to}.")
 
 
-def _export_onnx(
-    bundle: Bundle, out: Path, precision: Precision, calibration: list[Path], tile_um: float | None, *, json: bool
-) -> None:
+def _export_onnx(bundle: Bundle, out: Path, precision: Precision, ranges: CalibrationOptions, *, json: bool) -> None:
     import json as json_module
 
     try:
         from mminfer_export.precisions import Tiles, make_precision, write_with
+        from mminfer_export.sample_tiles import picture_tiles
     except ImportError as error:
         raise EngineUnavailableError(
             f"Exporting needs {error.name or 'a package'}, which cannot be imported here. "
             "Install it: pip install 'mminfer[export]'"
         ) from error
-    tiles = Tiles(*calibration_tiles(calibration, bundle, tile_um)) if calibration else None
-    added = make_precision(bundle, precision.value, tiles)
+    images = picture_tiles(ranges.images, bundle.card) if ranges.images else None
+    given = calibration_tiles(ranges, bundle, images)
+    added = make_precision(bundle, precision.value, None if given is None else Tiles(*given))
     write_with(bundle, [added], out)
     if json:
         rows = [row.model_dump() for row in added.rows]

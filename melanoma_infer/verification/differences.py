@@ -13,12 +13,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import ModelCard
+from melanoma_infer.card import ModelCard, Threshold
 from melanoma_infer.engines.base import Outputs
 from melanoma_infer.patients.patient import Patient, one_hot
 from melanoma_infer.scoring.aggregation import aggregate, malignant_probabilities
 from melanoma_infer.scoring.fusion import fused
-from melanoma_infer.tolerances import DEFAULT_TOLERANCES, Tolerance
+from melanoma_infer.tolerances import Tolerance
 
 Array = NDArray[np.float64]
 
@@ -66,12 +66,15 @@ class Excess:
         return f"{self.name} {self.value:.2g} (tolerance {self.tolerance:g})"
 
 
-def differences(bundle: Bundle, reference: Outputs, other: Outputs, slides: Sequence[SampleSlide] = ()) -> Differences:
+def differences(
+    bundle: Bundle, reference: Outputs, other: Outputs, slides: Sequence[SampleSlide] = (), *, band: float = 0.0
+) -> Differences:
     """The differences of `other` from `reference` on the same tiles.
 
     |Δp| covers the graph's probabilities and those that the head gives for an unknown patient and for the golden
     patients, because slide scores are computed from the head's. A flip is a tile or slide whose raw malignant score,
-    for an unknown patient, is on the other side of the threshold (see `flip_threshold`).
+    for an unknown patient, is on the other side of the card's threshold, while the reference's is farther from it than
+    `band`: within an engine's band every verdict is indeterminate. A card without a threshold decides nothing.
 
     Raises:
         ValueError: the two have different numbers of tiles, or none.
@@ -83,9 +86,9 @@ def differences(bundle: Bundle, reference: Outputs, other: Outputs, slides: Sequ
     dp = np.abs(after - before)
     scores, others = (np.stack([malignant_probabilities(p, bundle.card) for p in each]) for each in (before, after))
     slide_scores, slide_others = (_slide_scores(bundle.card, each, slides) for each in (scores, others))
-    threshold = flip_threshold(bundle.card, scores[0])
+    threshold = bundle.card.threshold
     unknown = slice(None, None, len(scores))
-    slide_flips = _flips(slide_scores[unknown], slide_others[unknown], threshold)
+    slide_flips = _flips(slide_scores[unknown], slide_others[unknown], threshold, band)
     dscore = np.abs(others - scores)
     dmm, attention, features = (
         np.abs(np.asarray(other[name], np.float64) - reference[name]) if name in reference else None
@@ -98,7 +101,7 @@ def differences(bundle: Bundle, reference: Outputs, other: Outputs, slides: Sequ
         mean_dp=float(dp.mean()),
         max_dscore=float(max(dscore.max(), np.abs(slide_others - slide_scores).max(initial=0.0))),
         p999_dlogit=_tail(np.abs(_centred_logs(other["probabilities"]) - _centred_logs(reference["probabilities"]))),
-        decision_flips=_flips(scores[0], others[0], threshold) + slide_flips,
+        decision_flips=_flips(scores[0], others[0], threshold, band) + slide_flips,
         slide_flips=slide_flips,
         max_dmm=None if dmm is None else float(dmm.max()),
         p999_dmm=None if dmm is None else _tail(dmm),
@@ -106,16 +109,6 @@ def differences(bundle: Bundle, reference: Outputs, other: Outputs, slides: Sequ
         p999_dattention=None if attention is None else _tail(attention),
         cam_correlation=_least_correlation(reference, other),
     )
-
-
-def flip_threshold(card: ModelCard, scores: Array) -> float:
-    """The card's threshold, else the median of the reference's scores (N,) minus the fp32 tolerance of a probability.
-
-    With an odd number of tiles one score is the median itself, and rounding alone would put it on the other side.
-    """
-    if card.threshold is not None:
-        return card.threshold.value
-    return float(np.median(scores)) - DEFAULT_TOLERANCES["fp32"].dp
 
 
 def beyond(seen: Differences, tolerance: Tolerance) -> list[Excess]:
@@ -159,8 +152,12 @@ def _slide_scores(card: ModelCard, scores: Array, slides: Sequence[SampleSlide])
     return np.array([value for value in values if value is not None], np.float64)
 
 
-def _flips(before: Array, after: Array, threshold: float) -> int:
-    return int(((before >= threshold) != (after >= threshold)).sum())
+def _flips(before: Array, after: Array, threshold: Threshold | None, band: float) -> int:
+    if threshold is None:
+        return 0
+    flipped = (before >= threshold.value) != (after >= threshold.value)
+    near = (np.abs(before - threshold.value) <= band) if band else np.zeros(len(before), bool)
+    return int((flipped & ~near).sum())
 
 
 def _rms(values: NDArray[Any]) -> float:

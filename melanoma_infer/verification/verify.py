@@ -140,7 +140,8 @@ class Verifier:
         return _Reference(GOLDEN, None, golden, self.sample.only_golden())
 
     def _seen(self, outputs: Outputs, reference: Outputs, pair: Pair, slides: Sequence[Any]) -> tuple[Differences, Any]:
-        return differences(self.bundle, reference, outputs, slides), self.bundle.card.tolerance_of(pair[1])
+        tolerance = self.bundle.card.tolerance_of(pair[1])
+        return differences(self.bundle, reference, outputs, slides, band=tolerance.dp), tolerance
 
     def _row(self, pair: Pair, answer: EngineAnswer, reference: _Reference) -> MeasuredParity:
         """One row of the table."""

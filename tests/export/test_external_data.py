@@ -94,6 +94,16 @@ def test_a_data_file_that_was_cut_is_refused(path, tmp_path):
         read_onnx(path)
 
 
+def test_more_data_than_a_bundle_holds_is_refused_unread(path, tmp_path):
+    """The data file is sparse: it takes no room."""
+    model = onnx.load(path, load_external_data=False)
+    model.graph.initializer[0].dims[:] = [1 << 30, 1]
+    path.write_bytes(model.SerializeToString())
+    os.truncate(tmp_path / DATA, 1 << 33)
+    with pytest.raises(BundleError, match="larger than 2 GiB"):
+        read_onnx(changed(path, length=1 << 32))
+
+
 def test_what_is_no_onnx_file_is_refused(tmp_path):
     (tmp_path / "m.onnx").write_bytes(b"\x08\x0a rubbish")
     with pytest.raises(BundleError, match="cannot be parsed"):

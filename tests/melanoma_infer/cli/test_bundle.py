@@ -181,13 +181,21 @@ def spoilt(kind: str) -> onnx.ModelProto:
 KINDS = ["absolute", "../weights.bin", "weights.bin", "link.bin", "domain"]
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "weights.bin"])
 @pytest.mark.usefixtures("no_runtime")
 def test_create_refuses_a_file_that_no_runtime_may_open(mminfer, here, kind):
     Path("bad.onnx").write_bytes(spoilt(kind).SerializeToString())
     ended = mminfer("bundle", "create", "m.mminfer", "--onnx", "bad.onnx", "--card", "card.toml")
     assert ended.code == 20
     assert not Path("m.mminfer").exists()
+
+
+def test_create_takes_in_the_weights_in_a_plain_file_of_the_same_folder(mminfer, here):
+    Path("beside.onnx").write_bytes(spoilt("weights.bin").SerializeToString())
+    ended = mminfer("bundle", "create", "m.mminfer", "--onnx", "beside.onnx", "--card", "card.toml")
+    assert ended.code == 0, ended.err
+    Path("weights.bin").unlink()
+    assert mminfer("bundle", "check", "m.mminfer").code == 0
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from melanoma_infer.bundle.bundle import PACKAGED, open_bundle
 from melanoma_infer.engines import load_engine
@@ -83,11 +84,45 @@ def test_an_existing_bundle_is_not_touched(mminfer, tmp_path):
     assert list((tmp_path / "there.mminfer").iterdir()) == []
 
 
-@pytest.mark.parametrize("argv", [("--calibration", "x.svs"), ("--tile-um", "256")])
+@pytest.mark.parametrize("argv", [("--calibration", "x.svs"), ("--tiles", "x"), ("--mpp", "0.5"), ("--tile-um", "256")])
 def test_calibration_is_for_int8_alone(mminfer, tmp_path, argv):
     ended = mminfer("export", "demo", "--precision", "fp16", "--out", tmp_path / "a.mminfer", *argv)
     assert ended.code == 2
     assert "--precision int8" in ended.err
+
+
+@pytest.mark.parametrize("argv", [("--mpp", "0.5"), ("--tile-um", "256")])
+def test_options_of_calibration_slides_need_a_slide(mminfer, tmp_path, argv):
+    ended = mminfer("export", "demo", "--precision", "int8", "--out", tmp_path / "a.mminfer", *argv)
+    assert ended.code == 2
+    assert "--calibration SLIDE" in ended.err
+
+
+def test_int8_is_calibrated_on_images_and_on_a_slide_whose_scale_is_typed(mminfer, tmp_path, monkeypatch):
+    """What reaches the quantiser: 40 images are thinned to 32; the picture of 2 × 2 tiles has no scale of its own."""
+    side = open_bundle("demo").card.tile_px
+    (tmp_path / "tiles").mkdir()
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 1, 1, 3), np.uint8).repeat(side, 1).repeat(side, 2)
+    for number, tile in enumerate(pixels):
+        Image.fromarray(tile).save(tmp_path / "tiles" / f"{number:02}.png")
+    stained = np.full((2 * side, 2 * side, 3), (200, 60, 150), np.uint8)
+    stained[:, : side // 4] = 245
+    Image.fromarray(stained).save(tmp_path / "slide.png")
+    seen = []
+
+    def stop(_bundle, _precision, tiles):
+        seen.append(tiles)
+        raise ParityError("Enough.")
+
+    monkeypatch.setattr(precisions, "make_precision", stop)
+    slide = ("--calibration", tmp_path / "slide.png", "--mpp", "1", "--tile-um", str(side))
+    out = ("--precision", "int8", "--out", tmp_path / "a.mminfer")
+    assert mminfer("export", "demo", *out, "--tiles", tmp_path / "tiles", *slide).code == 22
+    np.testing.assert_array_equal(seen[0].pixels[-32], pixels[0])
+    np.testing.assert_array_equal(seen[0].pixels[-1], pixels[39])
+    assert seen[0].on == "4 tiles of 1 slide, 32 of the author's tiles"
+    assert seen[0].pixels.shape == (36, side, side, 3)
+    assert mminfer("export", "demo", *out, "--calibration", tmp_path / "slide.png").code == 12
 
 
 def test_a_graph_beyond_its_tolerance_is_not_written(mminfer, tmp_path, monkeypatch):

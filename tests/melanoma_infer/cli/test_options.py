@@ -12,7 +12,7 @@ from melanoma_infer.cli.app import app
 
 OWN_MEANING = {
     "--out", "--bundle", "--json", "--precision", "--engine", "--target", "--device", "--tile-um", "--mpp",
-    "--overwrite", "--rounds",
+    "--overwrite", "--rounds", "--tiles",
 }  # fmt: skip
 """Options with a different meaning in some command, and so with a different help text there."""
 

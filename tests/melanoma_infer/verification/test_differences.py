@@ -90,17 +90,6 @@ def test_a_flip_is_a_score_on_the_other_side_of_the_threshold(demo):
     assert seen.max_dscore == pytest.approx(0.2)
 
 
-@pytest.mark.parametrize("tiles", range(1, 100, 2))
-def test_rounding_flips_no_tile_although_an_odd_number_has_one_at_the_median(demo, tiles):
-    bundle = _graph_only(demo, threshold=None)
-    rng = np.random.default_rng(tiles)
-    for _ in range(20):
-        score = rng.random(tiles)
-        rounded = score + rng.choice([-1e-7, 1e-7], tiles)
-        reference, other = ({"probabilities": np.stack([1 - p, 0 * p, p, 0 * p], 1)} for p in (score, rounded))
-        assert differences(bundle, reference, other).decision_flips == 0
-
-
 def _graph_only(bundle, **card):
     fields = {name: value for name, value in vars(bundle).items() if name != "precisions"}
     return Bundle(**{**fields, "head": None, "card": bundle.card.model_copy(update=card)})
@@ -180,16 +169,23 @@ def test_without_depth_there_is_no_millimetre(demo):
         (0.5, 0.5, 1),  # a score equal to the threshold counts as above it
         (0.3, 0.5, 0),
         (0.45, 0.4, 0),
-        (None, 0.41, 0),  # the reference's median is 0.4, the second tile's own score
-        (None, 0.39, 1),
-        (None, 0.4 - 5e-5, 0),  # rounding decides nothing
+        (None, 0.1, 0),  # a card without a threshold decides nothing
     ],
 )
-def test_a_tile_flips_at_the_card_s_threshold_or_at_the_reference_s_median(demo, threshold, second_score, flips):
+def test_a_tile_flips_at_the_card_s_threshold(demo, threshold, second_score, flips):
     other = REFERENCE.copy()
     other[1] = [1 - second_score, second_score, 0]
     pair = (probabilities_and_depth(each) for each in (REFERENCE, other))
     assert differences(three_classes(demo, threshold), *pair).decision_flips == flips
+
+
+@pytest.mark.parametrize(("band", "flips"), [(0.0, 1), (0.019, 1), (0.021, 0)])
+def test_a_tile_within_the_band_of_the_threshold_flips_nothing(demo, band, flips):
+    """The second tile's score is 0.4: closer to the threshold than the band, the verdict is indeterminate."""
+    other = REFERENCE.copy()
+    other[1] = [0.5, 0.5, 0]
+    pair = (probabilities_and_depth(each) for each in (REFERENCE, other))
+    assert differences(three_classes(demo, 0.42), *pair, band=band).decision_flips == flips
 
 
 @pytest.mark.parametrize("rows", [2, 0])
