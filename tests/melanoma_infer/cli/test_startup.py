@@ -9,8 +9,10 @@ import sys
 
 MAIN = "import sys; sys.argv[0] = 'mminfer'\nfrom melanoma_infer.cli.app import main\n"
 COUNTED = (
-    "import atexit, json\n"
-    "atexit.register(lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr))\n"
+    "import atexit, json, os\n"
+    "tell, leave = lambda: print(json.dumps(sorted(sys.modules)), file=sys.stderr, flush=True), os._exit\n"
+    "atexit.register(tell)\n"
+    "os._exit = lambda code: (tell(), leave(code))  # so does a worker process end\n"
 ) + MAIN + "main()"  # fmt: skip
 HELP_MODULES_MAX = 220
 """169 were counted; numpy or pydantic alone would bring more than a hundred."""
@@ -25,7 +27,9 @@ def run_code(code: str, *argv: object) -> subprocess.CompletedProcess[str]:
 
 
 def modules(*argv: object) -> set[str]:
-    return set(json.loads(run_code("import sys\n" + COUNTED, *argv).stderr.splitlines()[-1]))
+    """What was imported, here and in worker processes."""
+    told = run_code("import sys\n" + COUNTED, *argv).stderr.splitlines()
+    return {name for line in told if line.startswith("[") for name in json.loads(line)}
 
 
 def packages(names: set[str]) -> set[str]:

@@ -10,7 +10,7 @@ from slides_for_tests import smooth, write_svs
 from melanoma_infer.errors import SlideFormatError
 from melanoma_infer.geometry import RectPx, SizePx
 from melanoma_infer.slides import open_slide
-from melanoma_infer.slides.openslide_reader import _opening_error
+from melanoma_infer.slides.refusal import refusal
 
 RGB = smooth(600, 520)
 TILED = {"tile": (256, 256)}
@@ -63,9 +63,10 @@ def test_encodings_that_can_be_read_give_the_pixels(tmp_path, compression):
 
 
 def test_a_scanners_file_in_an_encoding_that_openslide_lacks_is_not_called_damaged(tmp_path):
-    assert "compressed with JPEG XL" in refused(write_svs(tmp_path / "s.svs", RGB, compression="jpegxl"))
-    assert "Unsupported transfer syntax 1.2.3" in str(_opening_error("Unsupported transfer syntax 1.2.3"))
-    assert _opening_error("Not a JPEG file").exit_code == 10
+    slide = write_svs(tmp_path / "s.svs", RGB, compression="jpegxl")
+    assert "its compression is JPEG XL" in refused(slide)
+    assert "Unsupported transfer syntax 1.2.3" in str(refusal(slide, "Unsupported transfer syntax 1.2.3"))
+    assert refusal(slide, "Not a JPEG file").exit_code == 10
 
 
 @pytest.mark.parametrize("layout", [{}, TILED], ids=["strips", "tiles"])
