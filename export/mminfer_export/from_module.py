@@ -99,8 +99,7 @@ def write_bundle(
 
     Args:
         path: the folder to make, NAME.mminfer.
-        module: normalised images float32 (N, 3, tile_px, tile_px), contiguous → (N, K), or (N, 1) for the second of two
-            classes.
+        module: normalised images float32 (N, 3, tile_px, tile_px), contiguous → (N, K); (N, 1) for the second of two.
         output: whether the module gives logits, which then get a softmax (one column: a sigmoid), or probabilities.
         classes: K names, in the order of the module's outputs.
         malignant: which of them are malignant: some, not all.
@@ -116,8 +115,7 @@ def write_bundle(
     Raises:
         UsageError: the arguments contradict each other, the module's output or its last operators.
         BundleError: PyTorch cannot export the module, or a tile's output depends on chance or on the rest of its batch.
-        ParityError: the graph differs from the module by more than 1e-4 in a probability; the first step that differs
-            is named.
+        ParityError: the graph differs from the module by more than 1e-4 in a probability; the first such step is named.
         OutputError: the path exists, or cannot be written.
     """
     folder = Path(path)
