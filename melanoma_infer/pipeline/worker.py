@@ -62,13 +62,9 @@ def score_batch(load: LoadScorer, requests: Sequence[SlideRequest], out: OutputF
         MminferError: what `load` raises.
         EngineUnavailableError: the engine crashed when it was loaded.
     """
-    if _can_fork():
+    if sys.platform == "linux" and threading.active_count() == 1 and RUNTIMES.isdisjoint(sys.modules):
         return _Workers(load, requests, out, options)
     return _InThisProcess(load, requests, out, options)
-
-
-def _can_fork() -> bool:
-    return sys.platform == "linux" and threading.active_count() == 1 and RUNTIMES.isdisjoint(sys.modules)
 
 
 class _InThisProcess:
@@ -111,7 +107,11 @@ class _Workers:
                 self._start()
                 self._loaded()
         finally:
-            self._stop()
+            self._process.terminate()
+            self._process.join(STOP_SECONDS)
+            self._process.kill()
+            self._process.join()
+            self._messages.close()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("fork")
@@ -183,18 +183,14 @@ class _Workers:
         code = self._process.exitcode or 0
         return signal.Signals(-code).name if -code in set(signal.Signals) else f"exit {code}"
 
-    def _stop(self) -> None:
-        self._process.terminate()
-        self._process.join(STOP_SECONDS)
-        self._process.kill()
-        self._process.join()
-        self._messages.close()
-
 
 def _work(work: _Work, received: Connection, messages: Connection, parent: int) -> None:
     """The worker: scores what is left, and says what it takes, how far it is, and how each slide ended."""
     received.close()  # with it open, a message that nobody reads would block for ever
-    _end_with(parent)
+    # The kernel kills this process when its parent ends: nothing would read its messages.
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != parent:  # it has ended already
+        os._exit(1)
     try:
         scorer = work.load()
         messages.send(("loaded", (scorer.numerics, scorer.skipped)))
@@ -221,10 +217,3 @@ def _announced(requests: Sequence[SlideRequest], messages: Connection) -> Iterat
     for request in requests:
         messages.send(("taken", None))
         yield request
-
-
-def _end_with(parent: int) -> None:
-    """Have the kernel kill this process when its parent ends: nothing would read its messages."""
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != parent:  # it has ended already
-        os._exit(1)
