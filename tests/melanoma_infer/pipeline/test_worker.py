@@ -76,12 +76,14 @@ def test_the_slide_that_crashes_is_named_and_every_other_is_scored(place):
     assert [line.split(":")[0] for line in out.splitlines() if not line.startswith(" ")] == ["a", "d"]
 
 
+@pytest.mark.slow
 def test_a_single_slide_that_crashes_ends_with_its_own_code(place):
     run = started(CRASHING, place("crashes"), *SCORE)
     assert "(exit 176)" in run.communicate(timeout=300)[1]
     assert run.returncode == 176
 
 
+@pytest.mark.slow
 def test_a_slide_that_crashes_once_is_scored_in_the_next_worker(place):
     folder = place("once", "z")
     run = started(CRASHING, folder, *SCORE)
