@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from melanoma_infer.bundle.bundle import Bundle
     from melanoma_infer.card import ModelCard
     from melanoma_infer.patients.manifest import Manifest, ManifestRow
-    from melanoma_infer.pipeline.cohort import Match
     from melanoma_infer.pipeline.request import SlideRequest
     from melanoma_infer.settings import Settings
     from melanoma_infer.slides.choice import ReaderChoice
@@ -179,11 +178,12 @@ def _from_manifest(
             case = SlideCase(own_id, None, unknown, patient.in_output, ("not in the manifest",))
             unlisted.append(own_id)
         else:
+            row = match.row
+            warnings = [f"{column} was not understood and is treated as unknown" for column in row.misread]
             if match.by_name:
-                note(f"manifest: the path on line {match.row.line} does not exist; a slide of that file name is used")
-            case = SlideCase(
-                match.row.id, match.row.case_id, match.row.patient, patient.in_output, tuple(_warnings(match))
-            )
+                note(f"manifest: the path on line {row.line} does not exist; a slide of that file name is used")
+                warnings.insert(0, "found in the manifest by file name only: the path in the manifest does not exist")
+            case = SlideCase(row.id, row.case_id, row.patient, patient.in_output, tuple(warnings))
         requests.append(SlideRequest(path, case, slides.settings(match.row if match else None), slides.reader))
     if unlisted:
         names = "" if patient.hide_names else f": {', '.join(unlisted)}"
@@ -192,14 +192,6 @@ def _from_manifest(
     if left := [row.line for row in manifest.rows if row.line not in used]:
         note(f"manifest: no slide of this run belongs to {numbered(left)}")
     return requests
-
-
-def _warnings(match: Match) -> Iterator[str]:
-    """What a reader of the result must know about its manifest row."""
-    if match.by_name:
-        yield "found in the manifest by file name only: the path in the manifest does not exist"
-    for column in match.row.misread:
-        yield f"{column} was not understood and is treated as unknown"
 
 
 def _with_duplicates_named(requests: Sequence[SlideRequest], *, hide_names: bool) -> list[SlideRequest]:

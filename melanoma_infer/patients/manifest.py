@@ -92,7 +92,12 @@ def read_manifest(path: Path, card: ModelCard) -> Manifest:
 
 
 def _row(folder: Path, row: Row, card: ModelCard, *, decimal_comma: bool) -> ManifestRow:
-    given = {column: cell for column, cell in row.cells.items() if column == "slide" or not _says_nothing(column, cell)}
+    # Left out: empty cells, and ids that say that nothing is known. In other columns a card may use a word like "none".
+    given = {
+        column: cell
+        for column, cell in row.cells.items()
+        if column == "slide" or (cell and not (column in ("id", "case_id") and is_missing(cell)))
+    }
     if not given["slide"]:
         raise PatientValueError(
             f"Line {row.line} of the manifest names no slide. Fill in the column `slide`, or remove the line."
@@ -113,11 +118,6 @@ def _row(folder: Path, row: Row, card: ModelCard, *, decimal_comma: bool) -> Man
         mpp_um=mpp_um,
         misread=misread,
     )
-
-
-def _says_nothing(column: str, cell: str) -> bool:
-    """Whether a cell is empty, or an id says that nothing is known. A card may have a word such as "none"."""
-    return cell == "" or (column in ("id", "case_id") and is_missing(cell))
 
 
 def _lenient(parse: Callable[[str], str | None], text: str | None, column: str, misread: dict[str, str]) -> str | None:

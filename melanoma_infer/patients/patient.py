@@ -68,10 +68,13 @@ def lenient_patient(given: Mapping[str, str], fields: Sequence[PatientField]) ->
     Names that are no field are ignored.
 
     Raises:
-        PatientValueError: the age is a date; no age is computed from a date of birth.
+        PatientValueError: the age is a date; no age is computed from a date of birth, because on which day it counts is
+            not known here.
     """
     if any(card_field.name == AGE and card_field.edges for card_field in fields):
-        _require_no_date(given.get(AGE, ""))
+        age = given.get(AGE, "")
+        if is_date(age):
+            raise PatientValueError(f"age: {_shown(age)} is a date. Give the age in years at the time of the specimen.")
     values: dict[str, str] = {}
     misread: dict[str, str] = {}
     for card_field in fields:
@@ -87,12 +90,6 @@ def lenient_patient(given: Mapping[str, str], fields: Sequence[PatientField]) ->
         if values.get(ULCERATION, UNKNOWN) == UNKNOWN:  # else the card has words of its own for it
             misread.setdefault(ULCERATION, str(error))
     return Patient(values, ulceration), misread
-
-
-def _require_no_date(age: str) -> None:
-    """Raise PatientValueError if an age is a date of birth: on which day the age counts is not known here."""
-    if is_date(age):
-        raise PatientValueError(f"age: {_shown(age)} is a date. Give the age in years at the time of the specimen.")
 
 
 def stated_stain(text: str) -> str | None:
@@ -135,19 +132,18 @@ def one_hot(patient: Patient, fields: Sequence[PatientField]) -> NDArray[np.floa
 
 
 def _category(card_field: PatientField, text: str) -> str:
-    """The card's word for a value.
+    """The card's word for a value: the band that holds a number, or an interval such as [34:36[ inside one band.
 
     Raises:
         PatientValueError: there is none.
     """
     if card_field.edges is None:
         return _one_of(text, card_field.values) or UNKNOWN
-    word = word_of(text, card_field.values)
-    return word or (UNKNOWN if is_missing(text) else _band(card_field, text.strip()))
-
-
-def _band(card_field: PatientField, text: str) -> str:
-    """The band that holds a number, or an interval such as [34:36[ inside one band."""
+    if word := word_of(text, card_field.values):
+        return word
+    if is_missing(text):
+        return UNKNOWN
+    text = text.strip()
     interval = _INTERVAL.fullmatch(text)
     first, last = (number(part) for part in (interval.groups() if interval else (text, text)))
     highest = AGE_YEARS_MAX if card_field.name == AGE else math.inf
@@ -156,8 +152,8 @@ def _band(card_field: PatientField, text: str) -> str:
         raise PatientValueError(
             f"{_shown(text)} is not allowed. Give a number{limit}, {', '.join(card_field.values)} or {UNKNOWN}."
         )
-    low = bisect.bisect_right(card_field.edges or (), first)
+    low = bisect.bisect_right(card_field.edges, first)
     # [38:40[ ends below 40.
     ends_below = interval is not None and text.endswith("[")
-    high = (bisect.bisect_left if ends_below else bisect.bisect_right)(card_field.edges or (), last)
+    high = (bisect.bisect_left if ends_below else bisect.bisect_right)(card_field.edges, last)
     return card_field.values[low] if low == high else UNKNOWN

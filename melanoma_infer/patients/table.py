@@ -47,7 +47,13 @@ def read_table(path: Path, required: str) -> Table:
     """
     text = _text(path)
     separator = _separator(text, required)
-    records = _records(text, separator)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
+    try:  # the line of a record is the one on which it ends
+        records = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
+    except csv.Error as error:
+        raise PatientValueError(
+            f"Line {reader.line_num} of the manifest is not valid CSV ({error}). {_ADVICE}"
+        ) from error
     _, header = records[0]
     names = [name.strip() for name in header]
     keys = [name.casefold() for name in names]
@@ -92,14 +98,3 @@ def _separator(text: str, required: str) -> str:
         if required in (name.strip().casefold() for name in next(csv.reader([first], delimiter=separator), [])):
             return separator
     raise PatientValueError(f"The manifest has no column `{required}`: its first line must name the columns. {_ADVICE}")
-
-
-def _records(text: str, separator: str) -> list[tuple[int, list[str]]]:
-    """The records that hold a value, each with the line on which it ends; the header is the first."""
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    try:
-        return [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
-    except csv.Error as error:
-        raise PatientValueError(
-            f"Line {reader.line_num} of the manifest is not valid CSV ({error}). {_ADVICE}"
-        ) from error

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from melanoma_infer.card import UNKNOWN
 
@@ -36,13 +36,9 @@ def word_of(text: str, words: Sequence[str]) -> str | None:
     synonym ("F" is female).
     """
     for same in (str.strip, _folded, _plain, _meant):
-        if found := _matches(text, words, same):
+        if found := [word for word in words if same(word) == same(text)]:
             return found[0] if len(found) == 1 else None
     return None
-
-
-def _matches(text: str, words: Sequence[str], same: Callable[[str], str]) -> list[str]:
-    return [word for word in words if same(word) == same(text)]
 
 
 def _folded(text: str) -> str:

@@ -29,12 +29,22 @@ def describe(
 ) -> dict[str, Any]:
     """The fields of SlideResult that depend on neither patient nor regions, by name."""
     ok = table.status == "ok"
+    card, threshold = bundle.card, bundle.card.threshold
     return {
         "tool": Tool(name=TOOL, version=VERSION),
-        **_slide(plan, bundle.card, circumstances.aggregator),
+        **_slide(plan, card, circumstances.aggregator),
         "stain": plan.settings.stain,
         "specimen": plan.settings.specimen,
-        "bundle": _bundle(bundle),
+        "bundle": BundleOut(
+            name=bundle.name,
+            version=card.version,
+            digest=bundle.digest,
+            domain=card.domain,
+            trained=card.trained,
+            threshold=threshold.value if threshold else None,
+            threshold_low=threshold.low if threshold else None,
+            threshold_high=threshold.high if threshold else None,
+        ),
         "numerics": NumericsOut(**vars(numerics)),
         "tiles": TileCounts(
             ok=int(ok.sum()),
@@ -52,7 +62,7 @@ def describe(
         "tissue_mm2": plan.tissue_mm2,
         "ink_mm2": plan.ink_mm2,
         "evaluable_fraction": circumstances.evaluable_fraction,
-        "outcome_name": bundle.card.outcome.name if bundle.card.outcome else None,
+        "outcome_name": card.outcome.name if card.outcome else None,
     }
 
 
@@ -95,17 +105,3 @@ def _slide(
         aggregator=aggregator,
     )
     return {"slide": slide, "scale": scale, "geometry": tiles}
-
-
-def _bundle(bundle: Bundle) -> BundleOut:
-    card, threshold = bundle.card, bundle.card.threshold
-    return BundleOut(
-        name=bundle.name,
-        version=card.version,
-        digest=bundle.digest,
-        domain=card.domain,
-        trained=card.trained,
-        threshold=threshold.value if threshold else None,
-        threshold_low=threshold.low if threshold else None,
-        threshold_high=threshold.high if threshold else None,
-    )

@@ -7,7 +7,6 @@ that names the images and the map. The files of a DICOM series are found by `dic
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
 from configparser import ConfigParser, Error
 from pathlib import Path
 
@@ -24,9 +23,14 @@ def companions(path: Path) -> list[Path]:
     suffix = path.suffix.lower()
     if suffix == MIRAX:
         folder = path.with_suffix("")
-        return [folder / MIRAX_INDEX, *(folder / name for name in _named_by_mirax(folder / MIRAX_INDEX))]
+        sections = _sections(folder / MIRAX_INDEX)
+        index = sections.get("hierarchical", {}).get("indexfile")
+        data = (name for key, name in sections.get("datafile", {}).items() if key.removeprefix("file_").isdigit())
+        return [folder / name for name in (MIRAX_INDEX, index, *data) if name]
     if suffix in KEY_FILES:
-        return [path.parent / name for name in _named_by_key_file(path)]
+        entries = [entry for section in _sections(path).values() for entry in section.items()]
+        wanted = (name for key, name in entries if key.startswith("imagefile") or key in ("mapfile", "macroimage"))
+        return [path.parent / name for name in wanted]
     return []
 
 
@@ -72,21 +76,6 @@ def _first_missing(path: Path) -> Path | None:
         except OSError:
             continue
     return None
-
-
-def _named_by_mirax(index: Path) -> Iterator[str]:
-    sections = _sections(index)
-    if name := sections.get("hierarchical", {}).get("indexfile"):
-        yield name
-    files = sections.get("datafile", {})
-    yield from (name for key, name in files.items() if key.removeprefix("file_").isdigit())
-
-
-def _named_by_key_file(path: Path) -> Iterator[str]:
-    for section in _sections(path).values():
-        for key, name in section.items():
-            if key.startswith("imagefile") or key in ("mapfile", "macroimage"):
-                yield name
 
 
 def _sections(index: Path) -> dict[str, dict[str, str]]:

@@ -14,8 +14,13 @@ def same_bytes(slides: Sequence[Path]) -> list[list[Path]]:
 
     Only slides of equal size are read, and read whole only if their first and last MiB are equal, too.
     """
+    keys: tuple[Callable[[Path], object], ...] = (
+        lambda slide: sum(member.stat().st_size for member in members(slide)),
+        lambda slide: identify(slide, "").digest,  # of the first and last MiB
+        lambda slide: identify(slide, None).digest,  # of all bytes
+    )
     groups = [list(slides)]
-    for key in (_size, _sampled, _whole):
+    for key in keys:
         groups = [alike for group in groups for alike in _alike(group, key)]
     return groups
 
@@ -28,15 +33,3 @@ def _alike(slides: Sequence[Path], key: Callable[[Path], object]) -> list[list[P
         except (OSError, MminferError):
             continue  # scoring it will say what is wrong with it
     return [same for same in found.values() if len(same) > 1]
-
-
-def _size(slide: Path) -> int:
-    return sum(member.stat().st_size for member in members(slide))
-
-
-def _sampled(slide: Path) -> str:
-    return identify(slide, "").digest
-
-
-def _whole(slide: Path) -> str:
-    return identify(slide, None).digest

@@ -36,7 +36,12 @@ def usable_levels(levels: Sequence[Level]) -> list[Level]:
     if len(right) < len(lower):
         steps = [step for step in STEPS if all(_is_padded(base.size, level, step) for level in lower)]
         if len(steps) == 1:
-            right = [_unpadded(base.size, level, steps[0]) for level in lower]
+            right = []
+            for level in lower:
+                factor = steps[0] ** level.number
+                width, height = -(-base.size.width // factor), -(-base.size.height // factor)
+                unpadded = SizePx(min(level.size.width, width), min(level.size.height, height))
+                right.append(replace(level, size=unpadded, downsample=float(factor)))
     return [base, *right]
 
 
@@ -70,12 +75,3 @@ def _is_padded(size_l0: SizePx, level: Level, step: int) -> bool:
             (size_l0.height, level.size.height, level.tile.height),
         )
     )
-
-
-def _unpadded(size_l0: SizePx, level: Level, step: int) -> Level:
-    """The level without its padding."""
-    factor = step**level.number
-    size = SizePx(
-        min(level.size.width, -(-size_l0.width // factor)), min(level.size.height, -(-size_l0.height // factor))
-    )
-    return replace(level, size=size, downsample=float(factor))

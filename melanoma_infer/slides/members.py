@@ -21,17 +21,15 @@ def members(path: Path) -> list[Path]:
     """
     path = beside_companions(path)
     if path.suffix.lower() == MIRAX:
-        return [path, *_files_in(path.with_suffix(""))]
+        folder = path.with_suffix("")
+        try:
+            names = os.listdir(folder)
+        except OSError:  # opening the slide says why
+            names = []
+        return [path, *sorted(folder / name for name in names if os.path.isfile(folder / name))]
     if named := companions(path):
         return [path, *sorted({file for file in named if os.path.isfile(file)})]
     return series_files(path)
-
-
-def _files_in(folder: Path) -> list[Path]:
-    try:
-        return sorted(folder / name for name in os.listdir(folder) if os.path.isfile(folder / name))
-    except OSError:  # opening the slide says why
-        return []
 
 
 def identify(path: Path, quickhash: str | None, *, full: bool = False) -> Identity:

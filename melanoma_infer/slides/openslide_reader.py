@@ -104,25 +104,26 @@ def _levels(slide: openslide.OpenSlide) -> list[Level]:
     sizes = [SizePx(*size) for size in slide.level_dimensions]
     if len(sizes) > LEVELS_MAX or not all(0 < size.width * size.height <= PIXELS_MAX for size in sizes):
         raise SlideUnreadableError("The slide's header names impossible sizes. Copy the file again.")
-    tiles = [_tile_size(slide, level) for level in range(len(sizes))]
+    sides = (
+        [_number(slide.properties.get(f"openslide.level[{level}].tile-{side}")) or 0 for side in ("width", "height")]
+        for level in range(len(sizes))
+    )
+    tiles = [SizePx(int(width), int(height)) for width, height in sides]  # 0 × 0 where OpenSlide does not say it
     if any(tile.width * tile.height > TILE_PIXELS_MAX for tile in tiles):
         raise SlideUnreadableError("The slide's header names impossible tiles. Copy the file again.")
     levels = zip(sizes, tiles, slide.level_downsamples, strict=True)
     return usable_levels([Level(number, *level) for number, level in enumerate(levels)])
 
 
-def _tile_size(slide: openslide.OpenSlide, level: int) -> SizePx:
-    """The size of a level's tiles in the file; 0 × 0 if OpenSlide does not say it."""
-    stated = (
-        _number(slide.properties.get(f"openslide.level[{level}].tile-{side}")) or 0 for side in ("width", "height")
-    )
-    return SizePx(*(int(side) for side in stated))
-
-
 def _facts(slide: openslide.OpenSlide, levels: Sequence[Level]) -> SlideFacts:
     properties = slide.properties
     vendor = properties.get(openslide.PROPERTY_NAME_VENDOR, "")[:40]
     stated = _stated_scales(properties, vendor, levels[0].size)
+    try:
+        background = properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR, "ffffff")
+        red, green, blue = bytes.fromhex(background.removeprefix("#"))
+    except ValueError:
+        red, green, blue = 255, 255, 255
     return SlideFacts(
         reader="openslide",
         reader_version=f"{openslide.__library_version__}",
@@ -133,7 +134,7 @@ def _facts(slide: openslide.OpenSlide, levels: Sequence[Level]) -> SlideFacts:
         scale=stated[0].scale if stated else None,
         stated_scales=stated,
         objective_power=_number(properties.get(openslide.PROPERTY_NAME_OBJECTIVE_POWER)),
-        background=_background(properties.get(openslide.PROPERTY_NAME_BACKGROUND_COLOR)),
+        background=(red, green, blue),
         quickhash=properties.get(openslide.PROPERTY_NAME_QUICKHASH1),
         is_phantom=PHANTOM_MARK in properties.get(openslide.PROPERTY_NAME_COMMENT, ""),
         bounds=_bounds(properties, levels[0].size),
@@ -178,11 +179,3 @@ def _number(text: str | None) -> float | None:
     except ValueError:
         return None
     return value if math.isfinite(value) else None
-
-
-def _background(text: str | None) -> tuple[int, int, int]:
-    try:
-        red, green, blue = bytes.fromhex((text or "ffffff").removeprefix("#"))
-    except ValueError:
-        return (255, 255, 255)
-    return red, green, blue

@@ -39,13 +39,20 @@ def refusal(path: Path, said: str = "") -> MminferError:
         path: the file.
         said: OpenSlide's message; empty if it does not recognise the file.
     """
-    head = _head(path)
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except OSError:
+        head = b""
     if begins_as_dicom(head):
         why = _no_slide_in(dicom_facts(path), series_files(path))
         if why is not None:
             return SlideFormatError(why)
     if _UNSUPPORTED.search(said):
-        return SlideFormatError(f"OpenSlide cannot decode the slide: {_encoding(without_paths(said, path))}. {CONVERT}")
+        encoding = without_paths(said, path).rstrip(".")
+        if number := _COMPRESSION.search(encoding):
+            encoding = f"its compression is {compression_name(int(number[1]))} (TIFF compression {number[1]})"
+        return SlideFormatError(f"OpenSlide cannot decode the slide: {encoding}. {CONVERT}")
     if said:
         return SlideUnreadableError(
             f"OpenSlide knows the format but cannot open the file: it is damaged or incomplete. {COPY_AGAIN}"
@@ -64,14 +71,6 @@ def refusal(path: Path, said: str = "") -> MminferError:
     )
 
 
-def _head(path: Path) -> bytes:
-    try:
-        with path.open("rb") as file:
-            return file.read(HEAD_BYTES)
-    except OSError:
-        return b""
-
-
 def _no_slide_in(facts: DicomFacts | None, files: Iterable[Path]) -> str | None:
     """Why a whole DICOM series is no slide; None if it has a slide image, or its tags cannot be read."""
     if facts is None or not facts.kind:
@@ -83,11 +82,3 @@ def _no_slide_in(facts: DicomFacts | None, files: Iterable[Path]) -> str | None:
         return None
     pictures = " and ".join(sorted({PICTURES[each] for each in shown}))
     return f"The DICOM series holds {pictures} but no slide image. Put the files of the slide image beside it."
-
-
-def _encoding(said: str) -> str:
-    """What OpenSlide says of an encoding, with the name of a TIFF compression beside its number."""
-    number = _COMPRESSION.search(said)
-    if number is None:
-        return said.rstrip(".")
-    return f"its compression is {compression_name(int(number[1]))} (TIFF compression {number[1]})"

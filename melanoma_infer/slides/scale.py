@@ -57,9 +57,6 @@ def _contradiction(facts: SlideFacts) -> str | None:
         stated.append(StatedScale(f"magnification {facts.objective_power:g}×, nominally", Scale(nominal, nominal)))
     for sides in ([each.scale.x_um for each in stated], [each.scale.y_um for each in stated]):
         if sides and max(sides) >= CONTRADICTION_MIN * min(sides):
-            return "; ".join(f"{each.source} {_words(each.scale)}" for each in stated)
+            scales = ((each.source, each.scale.x_um, each.scale.y_um) for each in stated)
+            return "; ".join(f"{source} {x:.4g}{f' × {y:.4g}' if y != x else ''} µm/px" for source, x, y in scales)
     return None
-
-
-def _words(scale: Scale) -> str:
-    return f"{scale.x_um:.4g}" + (f" × {scale.y_um:.4g}" if scale.y_um != scale.x_um else "") + " µm/px"

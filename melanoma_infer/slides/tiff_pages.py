@@ -12,14 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from melanoma_infer.errors import SlideFormatError
 from melanoma_infer.geometry import SizePx
 from melanoma_infer.slides.completeness import complaints
-
-if TYPE_CHECKING:
-    from tifffile import TiffFile
 
 DECODED = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000}
 """Compressions that OpenSlide or Pillow decodes in such files: none, fax, LZW, JPEG, deflate, PackBits, LZMA, ZSTD."""
@@ -90,19 +87,17 @@ def require_whole_picture(path: Path, size_l0: SizePx) -> None:
                     f"Save page {number} as a TIFF of its own."
                 )
         grey = sum(page.is_grey and page.size == size_l0 for page in pages)
-        planes = max(grey, _planes_stated(tiff)) if grey else 1
+        if not grey:
+            return
+        # OME-XML and ImageJ state planes that may be in other files or behind one page.
+        stated = [int(number) for number in re.findall(r'\bSizeC="(\d{1,6})"', tiff.ome_metadata or "")]
+        images = (tiff.imagej_metadata or {}).get("images")
+        planes = max([grey, *stated, *([images] if isinstance(images, int) else [])])
         if planes > 1:
             raise SlideFormatError(
                 f"The file holds {planes} grey pages of {size_l0.width} × {size_l0.height} px: each page holds one "
                 "colour, not the slide. Save them together as one RGB picture, a tiled, pyramidal TIFF."
             )
-
-
-def _planes_stated(tiff: TiffFile) -> int:
-    """The planes that OME-XML or ImageJ state, which may be in other files or behind one page."""
-    channels = [int(number) for number in re.findall(r'\bSizeC="(\d{1,6})"', tiff.ome_metadata or "")]
-    images = (tiff.imagej_metadata or {}).get("images")
-    return max([1, *channels, *([images] if isinstance(images, int) else [])])
 
 
 @dataclass(frozen=True)

@@ -173,22 +173,21 @@ def _pages_of_levels(facts: SlideFacts, tiff: tifffile.TiffFile) -> dict[int, _T
     """The page of each level, if there is exactly one and it can be decoded here."""
     if facts.vendor not in VENDORS:
         return {}
+    every: list[Any] = list(tiff.pages)
+    decodable = [
+        page
+        for page in every
+        if page.is_tiled
+        and page.dtype == np.uint8
+        and page.samplesperpixel == 3
+        and page.planarconfig == 1
+        and (page.compression == JPEG_2000_RGB or (page.compression == JPEG and page.photometric in (RGB, YCBCR)))
+    ]
     found = {}
     for level, (size, downsample) in enumerate(zip(facts.level_sizes, facts.level_downsamples, strict=True)):
-        every: list[Any] = list(tiff.pages)
-        pages = [each for each in every if _is_decodable(each) and SizePx(each.imagewidth, each.imagelength) == size]
+        pages = [page for page in decodable if SizePx(page.imagewidth, page.imagelength) == size]
         # At fractional downsamples OpenSlide interpolates between pixels.
         if len(pages) == 1 and downsample == round(downsample):
             page = pages[0]
             found[level] = _TiledPage(page, size, SizePx(page.tilewidth, page.tilelength))
     return found
-
-
-def _is_decodable(page: Any) -> bool:
-    return (
-        page.is_tiled
-        and page.dtype == np.uint8
-        and page.samplesperpixel == 3
-        and page.planarconfig == 1
-        and (page.compression == JPEG_2000_RGB or (page.compression == JPEG and page.photometric in (RGB, YCBCR)))
-    )

@@ -35,10 +35,19 @@ def histogram(values: NDArray[Any], counted: NDArray[np.bool_], bins: int) -> ND
 
 def ink_coloured(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Green and blue pen. Red ink looks like eosin or blood, and black ink like pigment: both count as tissue."""
-    hue, saturation = _hue_degrees(rgb), saturation_of(rgb)
-    green = (hue >= 75) & (hue < 180) & (saturation >= 64)
-    blue = (hue >= 180) & (hue < 235) & (saturation >= 128)
-    coloured: NDArray[np.bool_] = green | blue
+    red, green, blue = np.moveaxis(rgb.astype(np.float64), 2, 0)
+    high, low = _extremes(rgb)
+    spread = np.maximum(high - low, 1e-9)
+    sector = np.where(
+        high == red,
+        (green - blue) / spread % 6,
+        np.where(high == green, (blue - red) / spread + 2, (red - green) / spread + 4),
+    )
+    hue = np.where(high == low, 0.0, 60 * sector)  # HSV's, in degrees; 0 for grey
+    saturation = saturation_of(rgb)
+    green_ink = (hue >= 75) & (hue < 180) & (saturation >= 64)
+    blue_ink = (hue >= 180) & (hue < 235) & (saturation >= 128)
+    coloured: NDArray[np.bool_] = green_ink | blue_ink
     return coloured
 
 
@@ -54,20 +63,6 @@ def _extremes(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.u
     red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
     high, low = (each(each(red, green), blue) for each in (np.maximum, np.minimum))
     return high.astype(np.float64), low
-
-
-def _hue_degrees(rgb: NDArray[np.uint8]) -> NDArray[np.float64]:
-    """HSV hue in degrees; 0 for grey."""
-    red, green, blue = np.moveaxis(rgb.astype(np.float64), 2, 0)
-    high, low = _extremes(rgb)
-    spread = np.maximum(high - low, 1e-9)
-    sector = np.where(
-        high == red,
-        (green - blue) / spread % 6,
-        np.where(high == green, (blue - red) / spread + 2, (red - green) / spread + 4),
-    )
-    hue: NDArray[np.float64] = np.where(high == low, 0.0, 60 * sector)
-    return hue
 
 
 def otsu(counts: NDArray[np.int64]) -> int:

@@ -38,19 +38,15 @@ def dark_fill(rgb: NDArray[np.uint8], unread: NDArray[np.bool_], um_per_px: floa
     if not dark.any():
         return dark
     window = 2 * max(1, round(SMOOTH_UM / um_per_px / 2)) + 1
-    core = ndimage.binary_erosion(dark, np.ones((3, 3)), border_value=1) & _smooth(rgb, window)
+    size = (window, window, 1)
+    ranges = ndimage.maximum_filter(rgb, size, mode="nearest") - ndimage.minimum_filter(rgb, size, mode="nearest")
+    smooth = (ranges <= SMOOTH_RANGE).all(axis=2)
+    del ranges  # three times the plane
+    core = ndimage.binary_erosion(dark, np.ones((3, 3)), border_value=1) & smooth
     fill = ndimage.binary_dilation(_unscanned(core, high, um_per_px), np.ones((window, window)), mask=dark)
     rest = rgb[~fill & ~unread] @ np.array(LUMINANCE_PER_MILLE)
     is_brightfield = rest.size > 0 and np.median(rest) >= 1000 * BRIGHT_MEDIAN_MIN
     return fill if is_brightfield else np.zeros_like(fill)
-
-
-def _smooth(rgb: NDArray[np.uint8], window: int) -> NDArray[np.bool_]:
-    """Where each channel differs by at most SMOOTH_RANGE within a square window."""
-    size = (window, window, 1)
-    ranges = ndimage.maximum_filter(rgb, size, mode="nearest") - ndimage.minimum_filter(rgb, size, mode="nearest")
-    smooth: NDArray[np.bool_] = (ranges <= SMOOTH_RANGE).all(axis=2)
-    return smooth
 
 
 def _unscanned(core: NDArray[np.bool_], high: NDArray[np.uint8], um_per_px: float) -> NDArray[np.bool_]:

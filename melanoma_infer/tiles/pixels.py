@@ -21,38 +21,27 @@ BAND_BYTES = 1 << 25
 
 def read_tile(slide: Slide, tile: Tile, plan: ReadPlan) -> ReadTile:
     """One tile's pixels, resized to the model's input; None if the slide cannot be read there."""
-    region = _level_region(tile.rect_l0, plan)
-    reduced = _reduced(slide, region, plan)
-    if reduced is None:
-        return ReadTile(tile, None)
-    with slide.watch.timing("resize"):
-        image = Image.fromarray(reduced.pixels).resize(
-            (plan.tile_px, plan.tile_px), Image.Resampling.BILINEAR, box=region.rect_in_reduced
-        )
-        if plan.equalised:
-            image = ImageOps.equalize(image)
-        pixels = np.array(image)
-    # The transparent share is that of whole blocks around the tile: it can be more than the tile has inside the slide.
-    blank = min(1.0, tile.outside_fraction + reduced.transparent_px / region.rect.area)
-    return ReadTile(tile, pixels, blank)
-
-
-@dataclass(frozen=True)
-class _LevelRegion:
-    """Whole blocks of level pixels around a tile, and the tile's rectangle among the blocks' means."""
-
-    rect: RectPx
-    rect_in_reduced: tuple[float, float, float, float]
-
-
-def _level_region(rect_l0: RectPx, plan: ReadPlan) -> _LevelRegion:
-    k = plan.block_px
+    rect_l0, k = tile.rect_l0, plan.block_px
     left, top, right, bottom = (
         edge_l0 / plan.downsample / k for edge_l0 in (rect_l0.x, rect_l0.y, rect_l0.right, rect_l0.bottom)
     )
     x, y = math.floor(left), math.floor(top)
     width, height = math.ceil(right) - x, math.ceil(bottom) - y
-    return _LevelRegion(RectPx(x * k, y * k, width * k, height * k), (left - x, top - y, right - x, bottom - y))
+    blocks = RectPx(x * k, y * k, width * k, height * k)  # whole blocks of level pixels around the tile
+    reduced = _reduced(slide, blocks, plan)
+    if reduced is None:
+        return ReadTile(tile, None)
+    with slide.watch.timing("resize"):
+        tile_in_reduced = (left - x, top - y, right - x, bottom - y)
+        image = Image.fromarray(reduced.pixels).resize(
+            (plan.tile_px, plan.tile_px), Image.Resampling.BILINEAR, box=tile_in_reduced
+        )
+        if plan.equalised:
+            image = ImageOps.equalize(image)
+        pixels = np.array(image)
+    # The transparent share is that of whole blocks around the tile: it can be more than the tile has inside the slide.
+    blank = min(1.0, tile.outside_fraction + reduced.transparent_px / blocks.area)
+    return ReadTile(tile, pixels, blank)
 
 
 @dataclass(frozen=True)
@@ -61,9 +50,9 @@ class _Reduced:
     transparent_px: int
 
 
-def _reduced(slide: Slide, region: _LevelRegion, plan: ReadPlan) -> _Reduced | None:
-    """The region's block means, read in bands of whole blocks so that memory does not grow with the slide's scale."""
-    rect, k = region.rect, plan.block_px
+def _reduced(slide: Slide, rect: RectPx, plan: ReadPlan) -> _Reduced | None:
+    """The block means of a rectangle in level pixels, read in bands of whole blocks: memory is bounded at any scale."""
+    k = plan.block_px
     band = max(1, BAND_BYTES // (4 * rect.width * k)) * k if k > 1 else rect.height
     parts: list[NDArray[np.uint8]] = []
     transparent = 0
