@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -56,24 +57,21 @@ def backbone() -> dict[str, list[Work]]:
     """The convolutions of each stage, with batch normalisation, ReLU and shortcut fused into each."""
     stages: dict[str, list[Work]] = {}
     network = ResNet50Backbone().to("meta")
+
+    def record(name: str, layer: nn.Conv2d, given: tuple[Tensor], out: Tensor) -> None:
+        weights = layer.weight.numel()
+        maps = 2 if name.endswith("conv3") else 1  # with the shortcut
+        values = given[0].numel() + maps * out.numel() + weights / BATCH
+        work = Work(VALUE * values, 2 * weights * out.shape[2] * out.shape[3])
+        stages.setdefault(name.split(".")[0], []).append(work)
+
     for name, module in network.named_modules():
         if isinstance(module, nn.Conv2d):
-            stage = name.split(".")[0]
-            module.register_forward_hook(
-                lambda layer, given, out, stage=stage, name=name: stages.setdefault(stage, []).append(
-                    _convolution(layer, given[0], out, shortcut=name.endswith("conv3"))
-                )
-            )
+            module.register_forward_hook(partial(record, name))
     network(torch.empty(1, 3, TILE_PX, TILE_PX, device="meta"))
     before_pooling = 64 * (TILE_PX // 2) ** 2 * VALUE
     stages["conv1"].append(Work(before_pooling + before_pooling / 4))
     return stages
-
-
-def _convolution(layer: nn.Conv2d, given: Tensor, out: Tensor, *, shortcut: bool) -> Work:
-    weights = layer.weight.numel()
-    values = given.numel() + out.numel() * (2 if shortcut else 1) + weights / BATCH
-    return Work(VALUE * values, 2 * weights * out.shape[2] * out.shape[3])
 
 
 def network() -> dict[str, list[Work]]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from melanoma_infer.errors import BundleError
 from melanoma_infer.tolerances import DEFAULT_TOLERANCES
-from mminfer_export.run_onnx import Arrays, load_onnx
+from mminfer_export.run_onnx import load_onnx
 
 Batches = Literal["open", "single", "mixed"]
 """Any number of tiles, each computed alone; one tile at a time; a tile's numbers depend on the others."""
@@ -46,13 +46,13 @@ def batches_of(graph: bytes, tiles: NDArray[np.uint8], names: Sequence[str]) -> 
     if any(len(values) != 2 for answer in together for values in answer.values()):
         return "single"
     apart = [{name: np.concatenate([one[name], two[name]]) for name in names} for one, two in pairwise(alone)]
-    return "open" if all(map(_agree, together, apart)) else "mixed"
-
-
-def _agree(together: Arrays, alone: Arrays) -> bool:
-    one, two = (each["probabilities"].astype(np.float64) for each in (together, alone))
-    if not np.abs(one - two).max() <= DEFAULT_TOLERANCES["fp32"].dp:
-        return False
-    pairs = [(np.log(np.maximum(one, LEAST)), np.log(np.maximum(two, LEAST)))]
-    pairs += [(together[name], alone[name]) for name in alone if name != "probabilities"]
-    return all(np.allclose(*pair, rtol=RELATIVE, atol=RELATIVE) for pair in pairs)
+    for paired, single in zip(together, apart, strict=True):
+        one, two = (each["probabilities"].astype(np.float64) for each in (paired, single))
+        # Not written as "above the tolerance": a NaN must fail.
+        if not np.abs(one - two).max() <= DEFAULT_TOLERANCES["fp32"].dp:
+            return "mixed"
+        pairs = [(np.log(np.maximum(one, LEAST)), np.log(np.maximum(two, LEAST)))]
+        pairs += [(paired[name], single[name]) for name in names if name != "probabilities"]
+        if not all(np.allclose(*pair, rtol=RELATIVE, atol=RELATIVE) for pair in pairs):
+            return "mixed"
+    return "open"

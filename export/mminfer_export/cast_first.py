@@ -23,7 +23,9 @@ def cast_first(graph: onnx.GraphProto) -> None:
     """
     takers = consumers(graph)
     if len(takers.get("tiles", [])) == 1 and takers["tiles"][0].op_type == "Cast":
-        _move_to_front(graph, takers["tiles"][0])
+        cast = onnx.NodeProto.FromString(takers["tiles"][0].SerializeToString())
+        graph.node.remove(takers["tiles"][0])
+        graph.node.insert(0, cast)
         return
     waiting, moved = ["tiles"], list[str]()
     while waiting:
@@ -38,9 +40,3 @@ def cast_first(graph: onnx.GraphProto) -> None:
     for node in takers.get("tiles", []):
         rename_input(node, "tiles", "tiles/float32")
     graph.node.insert(0, helper.make_node("Cast", ["tiles"], ["tiles/float32"], "tiles/Cast", to=TensorProto.FLOAT))
-
-
-def _move_to_front(graph: onnx.GraphProto, node: onnx.NodeProto) -> None:
-    first = onnx.NodeProto.FromString(node.SerializeToString())
-    graph.node.remove(node)
-    graph.node.insert(0, first)

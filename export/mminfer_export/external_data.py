@@ -40,27 +40,23 @@ def with_data_inside(content: bytes, folder: Path) -> bytes:
     if sum(map(_bytes_of, outside)) + len(content) > ONNX_BYTES_MAX:
         raise BundleError("The ONNX file and its data are larger than 2 GiB. Export a smaller model.")
     for tensor in outside:
-        _take_in(tensor, folder)
+        where = {entry.key: entry.value for entry in tensor.external_data}
+        size = _bytes_of(tensor)
+        try:
+            offset = int(where.get("offset", "0"))
+            length = int(where.get("length", str(size)))
+        except ValueError as error:
+            raise BundleError(
+                f"The ONNX file: {tensor.name!r} has an offset or length that is no number. {AGAIN}"
+            ) from error
+        if offset < 0 or length != size:
+            raise BundleError(
+                f"The ONNX file: {tensor.name!r} needs {size} bytes, but {length} from {offset} on are named. {AGAIN}"
+            )
+        tensor.raw_data = _read(where.get("location", ""), folder, offset, length)
+        tensor.ClearField("data_location")
+        tensor.ClearField("external_data")
     return bytes(model.SerializeToString()) if outside else content
-
-
-def _take_in(tensor: TensorProto, folder: Path) -> None:
-    where = {entry.key: entry.value for entry in tensor.external_data}
-    size = _bytes_of(tensor)
-    try:
-        offset = int(where.get("offset", "0"))
-        length = int(where.get("length", str(size)))
-    except ValueError as error:
-        raise BundleError(
-            f"The ONNX file: {tensor.name!r} has an offset or length that is no number. {AGAIN}"
-        ) from error
-    if offset < 0 or length != size:
-        raise BundleError(
-            f"The ONNX file: {tensor.name!r} needs {size} bytes, but {length} from {offset} on are named. {AGAIN}"
-        )
-    tensor.raw_data = _read(where.get("location", ""), folder, offset, length)
-    tensor.ClearField("data_location")
-    tensor.ClearField("external_data")
 
 
 def _bytes_of(tensor: TensorProto) -> int:

@@ -52,16 +52,29 @@ def interface_of(model: onnx.ModelProto, card: ModelCard) -> Interface:
             "those that the card's `outputs` names."
         )
     for value in graph.output:
-        _require_float32(value)
+        if (kind := value.type.tensor_type.elem_type) != TensorProto.FLOAT:
+            raise BundleError(
+                f"The ONNX file's output {value.name!r} is {TensorProto.DataType.Name(kind).lower()}; it must be "
+                "float32. Export the model in float32, with scores and not class numbers; `mminfer export` makes fp16 "
+                "and int8 from a float32 bundle."
+            )
     if flat := [name for name in card.outputs if not _sides(outputs[name])]:
         raise BundleError(f"The ONNX file's output {flat[0]!r} has no axis for the batch. Export it as (N, …).")
+    layout = _layout(inputs[0], graph, card)
+    batch = _sides(inputs[0])[0]
+    if batch not in (None, 1):
+        raise BundleError(
+            f"The ONNX file's batch size is fixed at {batch}. Export it with an open one: "
+            'torch.onnx.export(…, dynamic_shapes=({0: torch.export.Dim("batch")},)), or '
+            f'dynamic_axes={{"{inputs[0].name}": {{0: "batch"}}}} with dynamo=False.'
+        )
     return Interface(
         input=inputs[0].name,
-        layout=_layout(inputs[0], graph, card),
+        layout=layout,
         scores=scores[0],
         has_rank_2=len(_sides(outputs[scores[0]])) == 2,
         ending=ending_of(graph, scores[0]),
-        batch=_batch(inputs[0]),
+        batch=batch,
     )
 
 
@@ -75,27 +88,6 @@ def with_float32_outputs(model: onnx.ModelProto) -> None:
         ):  # fmt: skip
             (to,) = (attribute for attribute in maker.attribute if attribute.name == "to")
             to.i = kind.elem_type = TensorProto.FLOAT
-
-
-def _require_float32(value: onnx.ValueInfoProto) -> None:
-    kind = value.type.tensor_type.elem_type
-    if kind != TensorProto.FLOAT:
-        name = TensorProto.DataType.Name(kind).lower()
-        raise BundleError(
-            f"The ONNX file's output {value.name!r} is {name}; it must be float32. Export the model in float32, with "
-            "scores and not class numbers; `mminfer export` makes fp16 and int8 from a float32 bundle."
-        )
-
-
-def _batch(value: onnx.ValueInfoProto) -> int | None:
-    first = _sides(value)[0]
-    if first not in (None, 1):
-        raise BundleError(
-            f"The ONNX file's batch size is fixed at {first}. Export it with an open one: "
-            'torch.onnx.export(…, dynamic_shapes=({0: torch.export.Dim("batch")},)), or '
-            f'dynamic_axes={{"{value.name}": {{0: "batch"}}}} with dynamo=False.'
-        )
-    return first
 
 
 def _sides(value: onnx.ValueInfoProto) -> list[int | None]:
@@ -115,7 +107,10 @@ def _layout(value: onnx.ValueInfoProto, graph: onnx.GraphProto, card: ModelCard)
         return "uint8-nhwc"
     if kind.elem_type == TensorProto.FLOAT:
         last, first = fits(side, side, 3), fits(3, side, side)
-        if last and (not first or _turns(value.name, graph)):
+        # Where no dimension tells: does the first operator move channels from the last place to the second?
+        taker = next((node for node in graph.node if value.name in node.input), None)
+        turns = taker is not None and any(list(attribute.ints) == TO_NCHW for attribute in taker.attribute)
+        if last and (not first or turns):
             return "float-nhwc"
         if first:
             return "float-nchw"
@@ -125,9 +120,3 @@ def _layout(value: onnx.ValueInfoProto, graph: onnx.GraphProto, card: ModelCard)
         f"(N, 3, {side}, {side}) or (N, {side}, {side}, 3), or uint8 (N, {side}, {side}, 3). Correct tile_px, or "
         "export it again in float32."
     )
-
-
-def _turns(name: str, graph: onnx.GraphProto) -> bool:
-    """Whether the first operator moves channels from the last place to the second, where no dimension tells."""
-    first = next((node for node in graph.node if name in node.input), None)
-    return first is not None and any(list(attribute.ints) == TO_NCHW for attribute in first.attribute)

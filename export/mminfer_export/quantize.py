@@ -84,7 +84,15 @@ def calibrate(content: bytes, tiles: NDArray[np.uint8]) -> Calibration:
     fold_reshaped(model.graph)
     backbone = Backbone(model.graph)
     places = list(dict.fromkeys([*(node.input[0] for node in backbone.convolutions), *backbone.skips().values()]))
-    scales = _ranges(model, places, tiles)
+    samples: dict[str, list[Values]] = {place: [] for place in places}
+    rng = np.random.default_rng(0)
+    session = tapped(model, places)
+    for tile in tiles:
+        for place, values in zip(places, session.run(places, {"tiles": tile[None]}), strict=True):
+            flat = values.ravel()
+            chosen = flat[rng.integers(0, len(flat), SAMPLES)] if len(flat) > SAMPLES else flat
+            samples[place].append(np.append(chosen, (flat.max(), flat.min())))
+    scales = {place: best_scale(np.concatenate(parts)) for place, parts in samples.items()}
     layers = _layers(model, backbone.convolutions, scales, tiles)
     return Calibration(model, scales, layers)
 
@@ -210,18 +218,6 @@ def best_scale(values: Values) -> float:
         steps = np.clip(np.rint(values / scale), -LEVELS - 1, LEVELS)
         errors.append(float(np.square(steps * scale - values).mean()))
     return float(CLIPS[int(np.argmin(errors))] * largest / LEVELS)
-
-
-def _ranges(model: onnx.ModelProto, places: Sequence[str], tiles: NDArray[np.uint8]) -> dict[str, float]:
-    samples: dict[str, list[Values]] = {place: [] for place in places}
-    rng = np.random.default_rng(0)
-    session = tapped(model, places)
-    for tile in tiles:
-        for place, values in zip(places, session.run(list(places), {"tiles": tile[None]}), strict=True):
-            flat = values.ravel()
-            chosen = flat[rng.integers(0, len(flat), SAMPLES)] if len(flat) > SAMPLES else flat
-            samples[place].append(np.append(chosen, (flat.max(), flat.min())))
-    return {place: best_scale(np.concatenate(parts)) for place, parts in samples.items()}
 
 
 def _layers(

@@ -94,11 +94,24 @@ def _with_tail(net: MelanomaNet, x: Tensor, images: Tensor, seed: int) -> Melano
     """
     torch.manual_seed(seed)
     drawn, x, images = copy.deepcopy(net).double(), x.double(), images.double()
-    _smooth_attention(drawn, x)
+    # Two off-centre bumps: a smooth kernel averages rounding away, and no flip or swap of axes leaves it unchanged.
+    kernel = drawn.attention.weight
+    side = torch.arange(kernel.shape[-1], dtype=x.dtype) - kernel.shape[-1] // 2
+    for channel, (pooled, dx, dy, share) in enumerate(((x.mean(1), 1, -1, 1.0), (x.amax(1), -1, 1, 0.5))):
+        bump = torch.outer(torch.exp(-((side - dy) ** 2) / 8), torch.exp(-((side - dx) ** 2) / 8))
+        kernel[0, channel] = share * bump / bump.sum() / pooled.std()
     spread_attention(drawn, x)
     _look_along_tiles(drawn.w1_image, _fair_directions((drawn.attention(x).attention[:, None] * x).mean((2, 3))))
-    _set_depth(drawn, images)
-    depth_mm = drawn.depth(images)
+    # The hidden layer responds to how the tiles differ, and the depth to what differs most in it. A random last layer
+    # was seen to give 6 mm for tiles finer than those it is set on, which bf16 then misses by 0.03.
+    depth = drawn.depth
+    for layer in (depth.conv1, depth.conv2, depth.conv3):
+        standardise(layer, depth, images)
+    _look_along_tiles(depth.hidden.weight, _directions(_inputs_of(depth.hidden, depth, images)))
+    standardise(depth.hidden, depth, images)
+    depth.out.weight.copy_(_directions(_inputs_of(depth.out, depth, images))[:1])
+    spread_depth(depth, images, DEPTH_MM)
+    depth_mm = depth(images)
     balance_first_layer(drawn, x, depth_mm)
     first = (drawn.tail(x, depth_mm).features + drawn.offset()).relu()
     _look_along_tiles(drawn.w2, _fair_directions(first))
@@ -129,14 +142,6 @@ def _badness(net: MelanomaNet, maps: _Maps, images: Tensor) -> tuple[bool, float
     )
 
 
-def _smooth_attention(net: MelanomaNet, x: Tensor) -> None:
-    """Two off-centre bumps: a smooth kernel averages rounding away, and no flip or swap of axes leaves it unchanged."""
-    side = torch.arange(net.attention.weight.shape[-1], dtype=x.dtype) - net.attention.weight.shape[-1] // 2
-    for channel, (pooled, dx, dy, share) in enumerate(((x.mean(1), 1, -1, 1.0), (x.amax(1), -1, 1, 0.5))):
-        bump = torch.outer(torch.exp(-((side - dy) ** 2) / 8), torch.exp(-((side - dx) ** 2) / 8))
-        net.attention.weight[0, channel] = share * bump / bump.sum() / pooled.std()
-
-
 def _look_along_tiles(weight: Tensor, directions: Tensor) -> None:
     """Replace weights (M, C) by random mixtures of directions (K, C)."""
     weight.copy_(torch.randn(len(weight), len(directions), dtype=weight.dtype) @ directions)
@@ -157,20 +162,6 @@ def _fair_directions(inputs: Tensor) -> Tensor:
     lengths = apart.norm(dim=1, keepdim=True)
     rows: Tensor = torch.linalg.svd(apart / lengths.clamp(min=float(lengths.median())), full_matrices=False).Vh
     return rows[:DIRECTIONS]
-
-
-def _set_depth(net: MelanomaNet, images: Tensor) -> None:
-    """Let the hidden layer respond to how the tiles differ, and the depth to what differs most in it.
-
-    A random last layer was seen to give 6 mm for tiles finer than those it is set on, which bf16 then misses by 0.03.
-    """
-    depth = net.depth
-    for layer in (depth.conv1, depth.conv2, depth.conv3):
-        standardise(layer, depth, images)
-    _look_along_tiles(depth.hidden.weight, _directions(_inputs_of(depth.hidden, depth, images)))
-    standardise(depth.hidden, depth, images)
-    depth.out.weight.copy_(_directions(_inputs_of(depth.out, depth, images))[:1])
-    spread_depth(depth, images, DEPTH_MM)
 
 
 def _inputs_of(layer: nn.Module, depth: DepthModule, images: Tensor) -> Tensor:

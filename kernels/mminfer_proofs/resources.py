@@ -76,7 +76,16 @@ def accesses(ptx: str, arguments: Mapping[str, object]) -> dict[str, Accesses]:
     """The accesses of each argument, in the kernel's order, found by the pointer that an address is computed from."""
     names = list(arguments)
     statements = [line.strip().rstrip(";") for line in ptx.splitlines()]
-    owner = _owners(statements)
+    # The arguments that each 64-bit register's value is computed from.
+    owner: dict[str, set[int]] = defaultdict(set)
+    for statement in statements:
+        for register, index in _PARAMETER.findall(statement):
+            owner[register].add(int(index))
+    moves = [(match[1], re.findall(r"%rd\d+", match[2])) for match in map(_MOVED.match, statements) if match]
+    before = -1
+    while before != (before := sum(map(len, owner.values()))):
+        for register, sources in moves:
+            owner[register].update(*(owner[source] for source in sources))
     loads: dict[int, list[int]] = defaultdict(list)
     stores: dict[int, list[int]] = defaultdict(list)
     for statement in statements:
@@ -102,17 +111,3 @@ def tensor_core_products(ptx: str) -> int:
 def rounds_to_tf32(ptx: str) -> bool:
     """Whether float32 operands are rounded to TF32, which drops 13 bits, before a product."""
     return "tf32" in ptx
-
-
-def _owners(statements: list[str]) -> dict[str, set[int]]:
-    """The arguments that each 64-bit register's value is computed from."""
-    owner: dict[str, set[int]] = defaultdict(set)
-    for statement in statements:
-        for register, index in _PARAMETER.findall(statement):
-            owner[register].add(int(index))
-    moves = [(match[1], re.findall(r"%rd\d+", match[2])) for match in map(_MOVED.match, statements) if match]
-    before = -1
-    while before != (before := sum(map(len, owner.values()))):
-        for register, sources in moves:
-            owner[register].update(*(owner[source] for source in sources))
-    return owner

@@ -101,7 +101,14 @@ def open_bundle(name_or_path: str | Path) -> Bundle:
         BundleError: it does not exist, a byte differs from SHA256SUMS, a file is unlisted or missing, or its content
             cannot be trusted by this version.
     """
-    folder = _folder(name_or_path)
+    if isinstance(name_or_path, str) and name_or_path in packaged_bundles():
+        folder = PACKAGED / f"{name_or_path}.mminfer"
+    elif not (folder := Path(name_or_path)).is_dir():
+        names = ", ".join(packaged_bundles()) or "none"
+        raise BundleError(
+            f"There is no bundle {folder.name!r}. Give the path of a NAME.mminfer folder, or the name of a packaged "
+            f"one ({names})."
+        )
     contents = _verified_contents(folder)
     card = parse_card(contents["card.json"])
     graphs = {precision: contents[name] for name, precision in GRAPHS.items() if name in contents}
@@ -152,20 +159,6 @@ def parse_card(text: bytes) -> ModelCard:
         raise BundleError(f"card.json is not a valid model card: {where}: {problem['msg']}") from error
 
 
-def _folder(name_or_path: str | Path) -> Path:
-    packaged = PACKAGED / f"{name_or_path}.mminfer"
-    if isinstance(name_or_path, str) and name_or_path in packaged_bundles():
-        return packaged
-    path = Path(name_or_path)
-    if not path.is_dir():
-        names = ", ".join(packaged_bundles()) or "none"
-        raise BundleError(
-            f"There is no bundle {path.name!r}. Give the path of a NAME.mminfer folder, or the name of a packaged one "
-            f"({names})."
-        )
-    return path
-
-
 def _verified_contents(folder: Path) -> dict[str, bytes]:
     """Every file of the bundle by name, after its bytes were compared with SHA256SUMS."""
     try:
@@ -178,7 +171,15 @@ def _verified_contents(folder: Path) -> dict[str, bytes]:
         contents = {path.name: path.read_bytes() for path in paths}
     except OSError as error:
         raise BundleError(f"Bundle {folder.stem} cannot be read ({error.strerror}). Check its permissions.") from error
-    listed = _listed(contents.get(CHECKSUMS), folder.stem)
+    if CHECKSUMS not in contents:
+        raise BundleError(f"Bundle {folder.stem} has no {CHECKSUMS}. Export the bundle again.")
+    text = contents[CHECKSUMS].decode("ascii", errors="replace")
+    listed = {file: digest for digest, file in _CHECKSUM_LINE.findall(text)}
+    # Only one form is accepted, so that no byte of it can change unnoticed.
+    if "".join(f"{digest}  {file}\n" for file, digest in sorted(listed.items())) != text:
+        raise BundleError(
+            f"Bundle {folder.stem}: {CHECKSUMS} is damaged. Copy the bundle again from a source you trust."
+        )
     known = {*REQUIRED, *OPTIONAL, *GRAPHS}
     for name in sorted(contents.keys() - {CHECKSUMS}):
         if name not in listed or name not in known:
@@ -192,18 +193,6 @@ def _verified_contents(folder: Path) -> dict[str, bytes]:
     if missing := [name for name in REQUIRED if name not in listed]:
         raise BundleError(f"Bundle {folder.stem} has no {missing[0]}. Export the bundle again.")
     return contents
-
-
-def _listed(checksums: bytes | None, name: str) -> dict[str, str]:
-    """File name → digest of SHA256SUMS. Only one form is accepted, so that no byte of it can change unnoticed."""
-    if checksums is None:
-        raise BundleError(f"Bundle {name} has no {CHECKSUMS}. Export the bundle again.")
-    text = checksums.decode("ascii", errors="replace")
-    lines = _CHECKSUM_LINE.findall(text)
-    listed = {file: digest for digest, file in lines}
-    if "".join(f"{digest}  {file}\n" for file, digest in sorted(listed.items())) != text:
-        raise BundleError(f"Bundle {name}: {CHECKSUMS} is damaged. Copy the bundle again from a source you trust.")
-    return listed
 
 
 def _head(content: bytes | None, card: ModelCard) -> Head | None:

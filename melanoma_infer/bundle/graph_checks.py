@@ -31,8 +31,21 @@ def check_graph(content: bytes, card: ModelCard) -> None:
     Raises:
         BundleError: they are not; the message gives the first reason found.
     """
-    model = self_contained_model(content)
-    _check_interface(model.graph, card)
+    from onnx import TensorProto
+
+    graph = self_contained_model(content).graph
+    stored = {tensor.name for tensor in graph.initializer}
+    inputs = [value for value in graph.input if value.name not in stored]
+    if [value.name for value in inputs] != ["tiles"]:
+        raise BundleError(f"The ONNX file must have one input, `tiles`. {AGAIN}")
+    is_uint8 = inputs[0].type.tensor_type.elem_type == TensorProto.UINT8
+    if not is_uint8 or _shape(inputs[0])[1:] != [card.tile_px, card.tile_px, 3]:
+        raise BundleError(f"The ONNX file: `tiles` must be uint8 (N, {card.tile_px}, {card.tile_px}, 3). {AGAIN}")
+    outputs = {value.name: value for value in graph.output}
+    if set(outputs) != {"probabilities", *card.outputs}:
+        raise BundleError(f"The ONNX file's outputs {sorted(outputs)} are not those named in the card. {AGAIN}")
+    if _shape(outputs["probabilities"])[1:] not in ([len(card.classes)], [None]):
+        raise BundleError(f"The ONNX file: `probabilities` must have {len(card.classes)} columns. {AGAIN}")
     check_valid(content)
 
 
@@ -44,6 +57,7 @@ def self_contained_model(content: bytes) -> onnx.ModelProto:
     """
     import onnx
     from google.protobuf.message import DecodeError
+    from onnx import TensorProto, numpy_helper
 
     try:
         model = onnx.load_model_from_string(content)
@@ -55,7 +69,16 @@ def self_contained_model(content: bytes) -> onnx.ModelProto:
     if model.functions or model.training_info:
         raise BundleError(f"The ONNX file holds local functions or training information. {AGAIN}")
     for tensor in stored_tensors(model.graph):
-        _check_tensor(tensor)
+        if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
+            raise BundleError(f"The ONNX file keeps {tensor.name!r} in another file. Save it with its data inside.")
+        try:
+            values = numpy_helper.to_array(tensor)
+        except (ValueError, TypeError, KeyError) as error:
+            raise BundleError(f"The ONNX file: tensor {tensor.name!r} is damaged. {AGAIN}") from error
+        if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+            raise BundleError(
+                f"The ONNX file: {tensor.name!r} holds NaN or infinite values. The model cannot be trusted."
+            )
     _check_inference_only(model.graph)
     return model
 
@@ -107,19 +130,6 @@ def stored_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
             yield from stored_tensors(inner)
 
 
-def _check_tensor(tensor: onnx.TensorProto) -> None:
-    from onnx import TensorProto, numpy_helper
-
-    if tensor.data_location == TensorProto.EXTERNAL or tensor.external_data:
-        raise BundleError(f"The ONNX file keeps {tensor.name!r} in another file. Save it with its data inside.")
-    try:
-        values = numpy_helper.to_array(tensor)
-    except (ValueError, TypeError, KeyError) as error:
-        raise BundleError(f"The ONNX file: tensor {tensor.name!r} is damaged. {AGAIN}") from error
-    if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
-        raise BundleError(f"The ONNX file: {tensor.name!r} holds NaN or infinite values. The model cannot be trusted.")
-
-
 def _check_inference_only(graph: onnx.GraphProto) -> None:
     nodes = list(_nodes(graph))
     makers = {name: node for node in nodes for name in node.output if name}
@@ -147,38 +157,16 @@ def _trains(node: onnx.NodeProto, makers: dict[str, onnx.NodeProto], stored: dic
     while flag in makers and makers[flag].op_type in ("Identity", "Cast"):
         flag = makers[flag].input[0]
     if flag in makers and makers[flag].op_type == "Constant":
-        return any(_holds_true(attribute) for attribute in makers[flag].attribute)
+        return any(
+            _is_true(each.t) if each.HasField("t") else bool(each.i or each.f) for each in makers[flag].attribute
+        )
     return flag not in stored or _is_true(stored[flag])
-
-
-def _holds_true(constant: onnx.AttributeProto) -> bool:
-    return _is_true(constant.t) if constant.HasField("t") else bool(constant.i or constant.f)
 
 
 def _is_true(tensor: onnx.TensorProto) -> bool:
     from onnx import numpy_helper
 
     return bool(numpy_helper.to_array(tensor).any())
-
-
-def _check_interface(graph: onnx.GraphProto, card: ModelCard) -> None:
-    from onnx import TensorProto
-
-    stored = {tensor.name for tensor in graph.initializer}
-    inputs = [value for value in graph.input if value.name not in stored]
-    if [value.name for value in inputs] != ["tiles"]:
-        raise BundleError(f"The ONNX file must have one input, `tiles`. {AGAIN}")
-    if inputs[0].type.tensor_type.elem_type != TensorProto.UINT8 or _shape(inputs[0])[1:] != [
-        card.tile_px,
-        card.tile_px,
-        3,
-    ]:
-        raise BundleError(f"The ONNX file: `tiles` must be uint8 (N, {card.tile_px}, {card.tile_px}, 3). {AGAIN}")
-    outputs = {value.name: value for value in graph.output}
-    if set(outputs) != {"probabilities", *card.outputs}:
-        raise BundleError(f"The ONNX file's outputs {sorted(outputs)} are not those named in the card. {AGAIN}")
-    if _shape(outputs["probabilities"])[1:] not in ([len(card.classes)], [None]):
-        raise BundleError(f"The ONNX file: `probabilities` must have {len(card.classes)} columns. {AGAIN}")
 
 
 def _shape(value: onnx.ValueInfoProto) -> list[int | None]:

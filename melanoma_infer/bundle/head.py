@@ -45,20 +45,17 @@ class Head:
         if set(tensors) != set(TENSORS):
             raise BundleError(f"head.safetensors must hold exactly {', '.join(TENSORS)}. Export the bundle again.")
         head = cls(**{name: tensors[name].astype(np.float64) for name in TENSORS})
-        head._check_shapes()
-        return head
-
-    def _check_shapes(self) -> None:
-        features, middle, classes = len(self.b1), len(self.b2), len(self.b3)
+        features, middle, classes = len(head.b1), len(head.b2), len(head.b3)
         expected = {
-            "w1_patient": (features, self.w1_patient.shape[-1]),
+            "w1_patient": (features, head.w1_patient.shape[-1]),
             "w1_depth": (features,),
             "w2": (middle, features),
             "w3": (classes, middle),
         }
         for name, shape in expected.items():
-            if getattr(self, name).shape != shape:
+            if getattr(head, name).shape != shape:
                 raise BundleError(f"head.safetensors: {name} does not fit the other tensors. Export the bundle again.")
+        return head
 
     def logits(self, features: NDArray[np.floating], patient: Array) -> Array:
         """Logits (N, K) of tiles with features (N, F) for one patient vector (P,).

@@ -82,26 +82,21 @@ def load_device(api: Api, cuda: Any, gpu: Gpu, file: EngineFile, graph: bytes) -
             config.cuda_graph_strategy = api.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
             config.set_execution_context_allocation_strategy(api.trt.ExecutionContextAllocationStrategy.USER_MANAGED)
             config.set_runtime_cache(config.create_runtime_cache())
-    _require_interface(api.trt, engine, file.manifest)
-    return TensorRTDevice(api, place, Loaded(engine, file.manifest, runtime, config))
-
-
-def _require_interface(trt: Any, engine: Any, manifest: EngineManifest) -> None:
-    """Raise unless the engine's inputs and outputs are those of its manifest, uint8 in and float32 out."""
     found = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
-    specs = (*manifest.inputs, *manifest.outputs)
+    specs = (*file.manifest.inputs, *file.manifest.outputs)
     if found != (expected := {spec.name for spec in specs}):
         raise DeviceError(
             f"the engine has the tensors {', '.join(sorted(found))}, its manifest {', '.join(sorted(expected))}"
         )
     for spec in specs:
-        dtype = trt.DataType.UINT8 if spec.name == INPUT else trt.DataType.FLOAT
+        dtype = api.trt.DataType.UINT8 if spec.name == INPUT else api.trt.DataType.FLOAT
         shape = tuple(engine.get_tensor_shape(spec.name))
         if engine.get_tensor_dtype(spec.name) != dtype or shape[1:] != spec.shape[1:]:
             raise DeviceError(
                 f"the engine's {spec.name!r} is {engine.get_tensor_dtype(spec.name)} {shape}, unlike its manifest "
                 f"({spec.dtype} {spec.shape})"
             )
+    return TensorRTDevice(api, place, Loaded(engine, file.manifest, runtime, config))
 
 
 class TensorRTDevice:

@@ -93,8 +93,15 @@ class OutputFolder(Closing):
         return folder
 
     def _may_use(self, folder: Path, slide: Path, case: SlideCase) -> bool:
+        """Whether no other slide of this run uses the folder, and no other case's or patient's result is in it."""
         old = result_json.read(folder / RESULT)
-        return self._slide_of.get(folder, slide) == slide and (old is None or _is_of(old, case))
+        is_free = self._slide_of.get(folder, slide) == slide
+        if old is None or not is_free:
+            return is_free
+        # The patient is compared as far as the case may be written.
+        written = case.patient if case.patient_in_output else None
+        patient = old.patient and Patient(old.patient.values, old.patient.ulceration)
+        return (old.id, old.case_id, patient) == (case.id, case.case_id, written)
 
     def finished(self, folder: Path, identity: Identity, settings_digest: str | None) -> SlideResult | None:
         """The result in the folder if it is complete and for the same slide, bundle and settings; else None."""
@@ -137,13 +144,6 @@ def write_atomically(path: Path, content: bytes) -> None:
         files.write_atomically(path, content)
     except OSError as error:
         raise _output_error(error) from error
-
-
-def _is_of(result: SlideResult, case: SlideCase) -> bool:
-    """Whether a result is of that case and patient, as far as the case may be written."""
-    written = case.patient if case.patient_in_output else None
-    old = result.patient and Patient(result.patient.values, result.patient.ulceration)
-    return (result.id, result.case_id, old) == (case.id, case.case_id, written)
 
 
 def _output_error(error: OSError) -> OutputError:

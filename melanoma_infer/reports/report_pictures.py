@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +15,7 @@ from PIL import Image, ImageDraw
 from melanoma_infer.records import GalleryTile, SlideView
 from melanoma_infer.reports import words
 from melanoma_infer.reports.drawing import INK, WHITE, colours, font, opacity, png
-from melanoma_infer.reports.frame import Frame, frame_of, round_mm, scale_bar
+from melanoma_infer.reports.frame import frame_of, round_mm, scale_bar
 from melanoma_infer.reports.layers import hatch_layer, hatched, heat_layer, slide_layer
 from melanoma_infer.result import SlideResult
 from melanoma_infer.scoring.gallery import ROLES
@@ -92,6 +91,12 @@ def stage_of(result: SlideResult, view: SlideView) -> Stage:
     for quality in QUALITIES[1:]:
         if len(slide) > STAGE_BYTES:
             slide = _jpeg(picture, quality)
+    outlines: list[Outline] = []
+    for region in result.regions[:REGIONS_DRAWN]:
+        rings = [frame.points(ring) for ring in (region.outline, *region.holes)]
+        path = " ".join("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in ring[:-1]) + "Z" for ring in rings)
+        x, y = min(rings[0], key=lambda point: (point[1], point[0]))
+        outlines.append(Outline(region.id, region.class_, path, round(x, 1), round(y, 1)))
     return Stage(
         width=columns,
         height=rows,
@@ -99,7 +104,7 @@ def stage_of(result: SlideResult, view: SlideView) -> Stage:
         heat=_data_uri("image/png", png(heat_layer(view, frame))),
         hatching=_data_uri("image/png", png(hatch_layer(coarse_kinds, coarse))) if coarse_kinds else None,
         kinds=tuple(hatched(result, view, frame)),
-        outlines=tuple(_outlines(result, frame)),
+        outlines=tuple(outlines),
         bar_mm=bar_mm,
         bar_share=bar_px / columns,
         cell_mm=words.mm(view.evidence.cell_l0[0] * result.scale.x_um_per_px / 1000),
@@ -131,15 +136,6 @@ def tile_row(result: SlideResult, tile: GalleryTile) -> TileRow:
 def cam_scale(result: SlideResult) -> float | None:
     """What class activation maps are divided by to make them comparable; without it they are not drawn."""
     return result.card.cam_scale if result.card is not None and result.tiles.cam is not None else None
-
-
-def _outlines(result: SlideResult, frame: Frame) -> Iterator[Outline]:
-    """The largest regions as SVG paths, in picture pixels to a tenth."""
-    for region in result.regions[:REGIONS_DRAWN]:
-        rings = [frame.points(ring) for ring in (region.outline, *region.holes)]
-        path = " ".join("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in ring[:-1]) + "Z" for ring in rings)
-        x, y = min(rings[0], key=lambda point: (point[1], point[0]))
-        yield Outline(region.id, region.class_, path, round(x, 1), round(y, 1))
 
 
 def scanned(pixels: NDArray[np.uint8], tile_um: float) -> Markup:

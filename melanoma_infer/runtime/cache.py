@@ -15,7 +15,13 @@ NAME = "mminfer"
 
 def cache_folder(kind: str) -> Path:
     """The folder for files of one kind ("parity", …); it need not exist yet."""
-    return _root() / kind
+    if named := os.environ.get(VARIABLE):
+        return Path(named) / kind
+    if platform.system() == "Windows" and (local := os.environ.get("LOCALAPPDATA")):
+        return Path(local) / NAME / "cache" / kind
+    if platform.system() == "Darwin":
+        return Path.home() / "Library" / "Caches" / NAME / kind
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / NAME / kind
 
 
 def read_cached(path: Path) -> bytes | None:
@@ -40,13 +46,3 @@ def write_cached(path: Path, content: bytes) -> None:
             f"The cache cannot be written ({error.strerror or type(error).__name__}). Set {VARIABLE} to a writable "
             "folder."
         ) from error
-
-
-def _root() -> Path:
-    if named := os.environ.get(VARIABLE):
-        return Path(named)
-    if platform.system() == "Windows" and (local := os.environ.get("LOCALAPPDATA")):
-        return Path(local) / NAME / "cache"
-    if platform.system() == "Darwin":
-        return Path.home() / "Library" / "Caches" / NAME
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / NAME

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -11,9 +11,6 @@ from numpy.typing import NDArray
 from melanoma_infer.engines import quiet
 from melanoma_infer.errors import EngineUnavailableError
 from melanoma_infer.tolerances import Precision
-
-if TYPE_CHECKING:
-    import onnx
 
 SKIPPED = frozenset({"Cast", "QuantizeLinear", "DequantizeLinear", "Unsqueeze", "Identity", "Shape", "Constant"})
 """Operators that change no number, or that only one of the graphs has."""
@@ -43,22 +40,7 @@ def every_value(graph: bytes, tile: NDArray[np.uint8], *, engine: str, precision
     import onnx
 
     model = onnx.load_model_from_string(graph)
-    shown = _show(model)
-    content = model.SerializeToString()
-    order = (_by_openvino, _by_onnxruntime) if engine == "openvino" else (_by_onnxruntime, _by_openvino)
-    for run in order:
-        try:
-            arrays = run(content, tile, [name for name, _ in shown], precision)
-        except (ImportError, RuntimeError, ValueError, EngineUnavailableError):
-            continue
-        return [Value(name, op, array.astype(np.float32)) for (name, op), array in zip(shown, arrays, strict=True)]
-    raise EngineUnavailableError("No runtime returned the intermediate values of this graph. Install onnxruntime.")
-
-
-def _show(model: onnx.ModelProto) -> list[tuple[str, str]]:
-    """Make every floating-point value an output of the model; return names and operators in the order of the nodes."""
-    import onnx
-
+    # Every floating-point value becomes an output.
     typed = onnx.shape_inference.infer_shapes(model).graph
     floats = {
         value.name: value
@@ -74,7 +56,15 @@ def _show(model: onnx.ModelProto) -> list[tuple[str, str]]:
         if name in floats
     ]
     model.graph.output.extend(floats[name] for name, _ in shown if name not in outputs)
-    return shown
+    content = model.SerializeToString()
+    order = (_by_openvino, _by_onnxruntime) if engine == "openvino" else (_by_onnxruntime, _by_openvino)
+    for run in order:
+        try:
+            arrays = run(content, tile, [name for name, _ in shown], precision)
+        except (ImportError, RuntimeError, ValueError, EngineUnavailableError):
+            continue
+        return [Value(name, op, array.astype(np.float32)) for (name, op), array in zip(shown, arrays, strict=True)]
+    raise EngineUnavailableError("No runtime returned the intermediate values of this graph. Install onnxruntime.")
 
 
 def _by_onnxruntime(content: bytes, tile: NDArray[np.uint8], names: list[str], _precision: Precision) -> list[Any]:

@@ -10,7 +10,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import SlideUnreadableError
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.phantom.draw import draw
@@ -48,8 +47,23 @@ class Sample:
 
 
 def drawn_sample(bundle: Bundle, slides: int = DRAWN_SLIDES) -> Sample:
-    """The golden tiles and six tiles of each drawn slide; every second slide has a melanoma."""
-    return _sample(bundle, [_drawn(bundle.card, number) for number in range(slides)], f"{slides} drawn slides")
+    """The golden tiles and six tiles of each drawn slide; every second slide has a melanoma.
+
+    The six are along the section, centred alternately above and below its middle line.
+    """
+    card, drawn = bundle.card, []
+    for number in range(slides):
+        scene = make_scene(SEED + number, "none" if number % 2 else "melanoma", SLIDE_UM)
+        side_um = min(card.tile_side_um, SLIDE_UM[1] / 2, SLIDE_UM[1] / 2 if number % 4 < 2 else FINE_UM)
+        um_per_px = side_um / card.tile_px
+        skin, rects = scene.skin, []
+        for i in range(TILES_A_SLIDE):
+            along = skin.left_um + (i + 0.5) / TILES_A_SLIDE * (skin.right_um - skin.left_um)
+            down = skin.top_um + (0.25, 0.6)[i % 2] * skin.thickness_um
+            x, y = (max(0.0, middle - side_um / 2) for middle in (along, down))
+            rects.append(RectPx(round(x / um_per_px), round(y / um_per_px), card.tile_px, card.tile_px))
+        drawn.append((np.stack([draw(scene, rect, um_per_px) for rect in rects]), (side_um / 1000) ** 2))
+    return _sample(bundle, drawn, f"{slides} drawn slides")
 
 
 def slide_sample(bundle: Bundle, path: Path, settings: Settings, *, threads: int) -> Sample:
@@ -80,20 +94,3 @@ def _sample(bundle: Bundle, parts: Sequence[tuple[NDArray[np.uint8], float]], on
         first += len(tiles)
     every = np.concatenate([golden, *(tiles for tiles, _ in parts)])
     return Sample(every, tuple(slides), len(golden), f"{len(golden)} golden tiles, {on}")
-
-
-def _drawn(card: ModelCard, number: int) -> tuple[NDArray[np.uint8], float]:
-    """Six tiles of a drawn slide along its section, and the area of one.
-
-    They are centred alternately above and below the middle line of the section.
-    """
-    scene = make_scene(SEED + number, "none" if number % 2 else "melanoma", SLIDE_UM)
-    side_um = min(card.tile_side_um, SLIDE_UM[1] / 2, SLIDE_UM[1] / 2 if number % 4 < 2 else FINE_UM)
-    um_per_px = side_um / card.tile_px
-    skin, rects = scene.skin, []
-    for i in range(TILES_A_SLIDE):
-        along = skin.left_um + (i + 0.5) / TILES_A_SLIDE * (skin.right_um - skin.left_um)
-        down = skin.top_um + (0.25, 0.6)[i % 2] * skin.thickness_um
-        x, y = (max(0.0, middle - side_um / 2) for middle in (along, down))
-        rects.append(RectPx(round(x / um_per_px), round(y / um_per_px), card.tile_px, card.tile_px))
-    return np.stack([draw(scene, rect, um_per_px) for rect in rects]), (side_um / 1000) ** 2

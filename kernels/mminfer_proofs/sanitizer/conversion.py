@@ -30,10 +30,16 @@ def float32_of(bits: Row) -> Row:
 
 
 def convert(statement: Statement, registers: Registers) -> list[Step]:
-    """The steps of one cvt."""
+    """The steps of one cvt, which may also convert two float32 to the halves of one register."""
     *rest, to, of = statement.modifiers
     if to in ("f16x2", "bf16x2"):
-        return _packed(statement, registers, to)
+        if statement.modifiers != ("rn", to, "f32"):
+            raise KernelFault(f"unsupported: {statement}.")
+        packed, *operands = statement.operands
+        upper, lower = (registers.source(operand, np.float32) for operand in operands)
+        rounded = float16_bits if to == "f16x2" else bfloat16_bits
+        both = lambda: np.stack((rounded(lower), rounded(upper)), axis=1).view(np.uint32)[:, 0]  # noqa: E731
+        return registers.assign(statement, both, registers.target(packed, np.uint32))
     converter = _converter(statement, set(rest), to, of)
     target, value = statement.operands
     row, out = registers.low(value, dtype_of(of)), registers.target(target)
@@ -46,17 +52,6 @@ def convert(statement: Statement, registers: Registers) -> list[Step]:
         return values.view(UNSIGNED[8 * out.itemsize])
 
     return registers.assign(statement, bits, out)
-
-
-def _packed(statement: Statement, registers: Registers, to: str) -> list[Step]:
-    """Convert two float32 to the halves of one register; the first operand is the upper half."""
-    if statement.modifiers != ("rn", to, "f32"):
-        raise KernelFault(f"unsupported: {statement}.")
-    target, *operands = statement.operands
-    upper, lower = (registers.source(operand, np.float32) for operand in operands)
-    rounded = float16_bits if to == "f16x2" else bfloat16_bits
-    both = lambda: np.stack((rounded(lower), rounded(upper)), axis=1).view(np.uint32)[:, 0]  # noqa: E731
-    return registers.assign(statement, both, registers.target(target, np.uint32))
 
 
 def _converter(statement: Statement, rest: set[str], to: str, of: str) -> Converter:
