@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
+from melanoma_infer.errors import SlideFormatError
 from melanoma_infer.slides.companions import beside_companions
 from melanoma_infer.slides.completeness import require_complete
 from melanoma_infer.slides.formats import is_plain_tiff, open_reader
@@ -21,6 +23,8 @@ def open_slide(path: str | Path) -> Slide:
         TransientIOError: the storage failed.
     """
     path = beside_companions(Path(path))
+    if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
+        raise SlideFormatError("This is no regular file but a device or a pipe. Save the slide as a file.")
     if plain := is_plain_tiff(path):
         require_known_encoding(path)
     slide = Slide(path, open_reader(path), lambda path, _watch: open_reader(path))

@@ -8,8 +8,12 @@ import struct
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from melanoma_infer.errors import SlideUnreadableError
+
+if TYPE_CHECKING:
+    from tifffile import TiffFile
 
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BEYOND = re.compile(r"TiffTag (?:273|279|324|325|347) @\d+> invalid value offset|invalid page offset|corrupted IFD")
@@ -34,12 +38,13 @@ def require_complete(path: Path) -> None:
         try:
             with TiffFile(path) as tiff:
                 size = tiff.filehandle.size
+                pages = list(pages_of(tiff))
                 ends = (
                     offset + count
-                    for page in tiff.pages
+                    for page in pages
                     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)
                 )
-                ends_early = not len(tiff.pages) or any(end > size for end in ends)
+                ends_early = not pages or any(end > size for end in ends)
         except (TiffFileError, ValueError, TypeError, KeyError, IndexError, OverflowError, struct.error):
             ends_early = True
     if ends_early or any(_BEYOND.search(text) for text in heard):
@@ -47,6 +52,20 @@ def require_complete(path: Path) -> None:
             "The file ends before its last part: it is incomplete. Copy it again, and wait until the scanner has "
             "finished writing."
         )
+
+
+def pages_of(tiff: TiffFile) -> Iterator[Any]:
+    """The pages of a TIFF, in its order.
+
+    Raises:
+        SlideUnreadableError: a page is followed by an earlier one; tifffile would go round for ever.
+    """
+    seen: set[int] = set()
+    for page in tiff.pages:
+        if page.offset in seen:
+            raise SlideUnreadableError("A page leads back to an earlier page: the file is damaged. Copy it again.")
+        seen.add(page.offset)
+        yield page
 
 
 def is_whole_tiff(path: Path) -> bool:

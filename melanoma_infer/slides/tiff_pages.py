@@ -16,7 +16,7 @@ from typing import Any
 
 from melanoma_infer.errors import SlideFormatError
 from melanoma_infer.geometry import SizePx
-from melanoma_infer.slides.completeness import complaints
+from melanoma_infer.slides.completeness import complaints, pages_of
 
 DECODED = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000}
 """Compressions that OpenSlide or Pillow decodes in such files: none, fax, LZW, JPEG, deflate, PackBits, LZMA, ZSTD."""
@@ -30,6 +30,7 @@ NAMES = {
 }
 GREY = (0, 1)
 """TIFF's codes for grey pictures: white is zero, black is zero."""
+ORIENTATION = 274
 ALPHA = (1, 2)
 """TIFF's codes for extra samples that are alpha."""
 CONVERT = "Convert it to a tiled, pyramidal TIFF in 8-bit RGB with JPEG, LZW or deflate compression."
@@ -63,6 +64,9 @@ def require_known_encoding(path: Path) -> None:
             what = f"{page.bits}-bit {kind}"
         elif page.is_grey and page.channels > 1:
             what = f"{page.channels} channels without a colour"
+        elif page.orientation != 1:
+            # OpenSlide turns the pixels of each tile and leaves the tiles where they are.
+            what = f"turned or mirrored (TIFF orientation {page.orientation}; only 1 is read)"
         else:
             return
     raise SlideFormatError(f"The slide's pixels are {what}, which cannot be read. {CONVERT}")
@@ -110,6 +114,7 @@ class _Page:
     bits: int
     channels: int
     is_grey: bool
+    orientation: int
 
 
 def _described(page: Any) -> _Page:
@@ -121,6 +126,7 @@ def _described(page: Any) -> _Page:
         bits=int(page.bitspersample),
         channels=int(page.samplesperpixel) - sum(kind in ALPHA for kind in page.extrasamples),
         is_grey=page.photometric in GREY,
+        orientation=int(page.tags.valueof(ORIENTATION, 1)),
     )
 
 
@@ -137,7 +143,7 @@ def _pages(path: Path) -> Iterator[tuple[Any, list[_Page]]]:
             return
         with tiff:
             try:
-                pages = [_described(each) for page in tiff.pages for each in (page, *(page.pages or ()))]
+                pages = [_described(each) for page in pages_of(tiff) for each in (page, *(page.pages or ()))]
             except _DAMAGED:
                 pages = []
             yield tiff, pages

@@ -22,6 +22,7 @@ from melanoma_infer.geometry import RectPx, SizePx
 from melanoma_infer.records import SlideFacts
 from melanoma_infer.runtime.stopwatch import Stopwatch
 from melanoma_infer.slides.base import Closing
+from melanoma_infer.slides.completeness import pages_of
 from melanoma_infer.slides.openslide_reader import OpenSlideReader
 from melanoma_infer.slides.tile_cache import TileCache
 
@@ -173,7 +174,7 @@ def _pages_of_levels(facts: SlideFacts, tiff: tifffile.TiffFile) -> dict[int, _T
     """The page of each level, if there is exactly one and it can be decoded here."""
     if facts.vendor not in VENDORS:
         return {}
-    every: list[Any] = list(tiff.pages)
+    every: list[Any] = list(pages_of(tiff))
     decodable = [
         page
         for page in every

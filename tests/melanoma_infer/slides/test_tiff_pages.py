@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import struct
+
 import numpy as np
 import pytest
 import tifffile
 from slides_for_tests import smooth, write_svs
 
-from melanoma_infer.errors import SlideFormatError
+from melanoma_infer.errors import SlideFormatError, SlideUnreadableError
 from melanoma_infer.geometry import RectPx, SizePx
 from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.refusal import refusal
@@ -124,3 +127,34 @@ def test_smaller_pages_and_a_grey_slide_are_no_reason(tmp_path):
     ):
         with open_slide(write(tmp_path / name, *pages, **TILED)) as slide:
             assert slide.facts.size_l0 == SizePx(600, 520)
+
+
+@pytest.mark.parametrize("orientation", [2, 3, 6])
+@pytest.mark.parametrize("layout", [{}, TILED], ids=["strips", "tiles"])
+def test_a_turned_picture_is_refused(tmp_path, layout, orientation):
+    turned = [(274, "H", 1, orientation, True)]
+    message = refused(write(tmp_path / "s.tif", RGB, compression="deflate", extratags=turned, **layout))
+    assert f"TIFF orientation {orientation}" in message
+
+
+def test_an_orientation_of_1_is_read(tmp_path):
+    upright = [(274, "H", 1, 1, True)]
+    with open_slide(write(tmp_path / "s.tif", RGB, compression="deflate", extratags=upright, **TILED)) as slide:
+        np.testing.assert_array_equal(slide.read_rgb(0, RectPx(0, 0, 600, 520)).pixels, RGB)
+
+
+def test_pages_that_lead_back_to_an_earlier_page_are_damage(tmp_path):
+    path = write(tmp_path / "s.tif", RGB, RGB[::2, ::2], compression="deflate", **TILED)
+    content = bytearray(path.read_bytes())
+    first = struct.unpack_from("<I", content, 4)[0]
+    second = struct.unpack_from("<I", content, first + 2 + 12 * struct.unpack_from("<H", content, first)[0])[0]
+    struct.pack_into("<I", content, second + 2 + 12 * struct.unpack_from("<H", content, second)[0], first)
+    path.write_bytes(content)
+    with pytest.raises(SlideUnreadableError, match="damaged"):
+        open_slide(path)
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="this system has no named pipes")
+def test_a_pipe_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "s.svs")
+    assert "no regular file" in refused(tmp_path / "s.svs")
