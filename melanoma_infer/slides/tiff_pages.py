@@ -133,17 +133,17 @@ def _described(page: Any) -> _Page:
 @contextmanager
 def _pages(path: Path) -> Iterator[tuple[Any, list[_Page]]]:
     """The open TIFF and its pages, those in SubIFDs after their own page; none if it is damaged."""
-    from tifffile import TiffFile
+    from tifffile import TiffFile, TiffFileError
 
     with complaints():
         try:
             tiff = TiffFile(path)
-        except _DAMAGED:
+        except (TiffFileError, *_DAMAGED):
             yield None, []
             return
         with tiff:
             try:
                 pages = [_described(each) for page in pages_of(tiff) for each in (page, *(page.pages or ()))]
-            except _DAMAGED:
+            except (TiffFileError, *_DAMAGED):
                 pages = []
             yield tiff, pages
