@@ -17,7 +17,7 @@ from melanoma_infer.errors import MminferError
 from melanoma_infer.result import ReasonCode, Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
-PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("*/README.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("[!.]*/README.md")])
 
 
 def code_blocks(page: Path, language: str) -> list[str]:
