@@ -17,7 +17,7 @@ from melanoma_infer.errors import EngineUnavailableError
 from melanoma_infer.patients.case import SlideCase
 from melanoma_infer.pipeline.flow import score_slide
 from melanoma_infer.pipeline.scorer import Scorer
-from melanoma_infer.reports.output import REPORTS
+from melanoma_infer.reports.writing import REPORTS
 from melanoma_infer.result import SlideResult
 from melanoma_infer.scoring.slide_result import slide_result
 from melanoma_infer.scoring.tile_table import tile_table

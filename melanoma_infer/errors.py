@@ -121,3 +121,16 @@ class GpuLostError(MminferError):
     """The GPU stopped working: nothing will run on it in this process again."""
 
     exit_code = 177
+
+
+class Stopped(BaseException):
+    """The process was asked to stop: by Ctrl-C (SIGINT), or by SIGTERM.
+
+    Args:
+        exit_code: 128 and the signal's number.
+        message: what is kept, and how to go on.
+    """
+
+    def __init__(self, exit_code: int, message: str = "stopped") -> None:
+        super().__init__(message)
+        self.exit_code = exit_code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
@@ -70,7 +70,6 @@ class SlideOut(Frozen):
     objective_power: float | None
     digest: str
     size_bytes: int
-    mtime_ns: int
     is_phantom: bool
     bounds: BoundsOut | None = None
     """The scanned part of the slide, where the file names one (`openslide.bounds-*`); viewers show it alone."""
@@ -190,10 +189,31 @@ class Tool(Frozen):
     version: str
 
 
+class RunOut(Frozen):
+    """Everything in which two runs differ that make the same result."""
+
+    started: str | None = None
+    """When the slide was opened, in UTC: "2026-11-29T06:23:11Z"."""
+    finished: str | None = None
+    """When the result was known; its files are written after that."""
+    folder: str | None = None
+    """The name of the result's folder; None for a result that is not written."""
+    key: str | None = None
+    """A keyed hash of what the result depends on besides the slide; the folder's name ends with its beginning. A
+    finished result with the same key is not made again."""
+    slide_mtime_ns: int | None = None
+    """When the slide's file was written last; a slide written since is scored again."""
+    rescored_from: str | None = None
+    """The folder of the result that this one was rescored from."""
+    machine: dict[str, str | int] = {}
+    timings_ms: dict[str, float] = {}
+    """Milliseconds of each stage; read, decode and resize sum over all reading threads, which run beside the engine."""
+
+
 class SlideResult(Frozen):
     """Everything that is claimed about one slide, and everything that the claim is based on."""
 
-    schema_version: Literal["2"] = "2"
+    schema_version: Literal["3"] = "3"
     id: str
     case_id: str | None = None
     tool: Tool
@@ -205,7 +225,6 @@ class SlideResult(Frozen):
     specimen: str | None
     bundle: BundleOut
     numerics: NumericsOut
-    settings_digest: str | None
     tiles_counted: TileCounts = Field(alias="tiles")
     evaluation: EvaluationOut
     tissue_mm2: float
@@ -221,8 +240,8 @@ class SlideResult(Frozen):
     regions: list[Region]
     regions_note: str
     warnings: list[str]
-    timings_ms: dict[str, float]
-    """Milliseconds of each stage; read, decode and resize sum over all reading threads, which run beside the engine."""
+    run: RunOut = RunOut()
+    """When, where and how long; `comparable` leaves it out."""
 
     _tiles: TileTable = PrivateAttr()
     _card: ModelCard | None = PrivateAttr(None)
@@ -263,6 +282,11 @@ class SlideResult(Frozen):
         return copy
 
 
+def comparable(result: SlideResult) -> dict[str, Any]:
+    """The fields of result.json that are the same in every run over the same slide with the same model and settings."""
+    return result.model_dump(mode="json", by_alias=True, exclude={"run"})
+
+
 @dataclass(frozen=True)
 class SlideOutcome:
     """How one slide ended: with a result, or with the error that stopped it."""
@@ -272,7 +296,14 @@ class SlideOutcome:
     exit_code: int
     message: str
     stage: str
+    """Where it failed; empty for a result."""
     seconds: float
+    started: str
+    finished: str
+    """UTC, as in RunOut; for a slide that was finished before, the times of its result."""
+    digest: str | None = None
+    """Of the slide's bytes; None if it failed before they were read."""
     folder: Path | None = None
     result: SlideResult | None = None
     skipped: bool = False
+    """It was finished before."""

@@ -130,7 +130,7 @@ def _fields() -> dict[str, Any]:
         "tool": {"name": "mminfer", "version": "0.1.0"},
         "slide": {
             "reader": "openslide 4.0.1", "vendor": "aperio", "width_px": WIDTH, "height_px": HEIGHT, "levels": 1,
-            "objective_power": 20.0, "digest": "5" * 64, "size_bytes": 1000, "mtime_ns": 1, "is_phantom": False,
+            "objective_power": 20.0, "digest": "5" * 64, "size_bytes": 1000, "is_phantom": False,
         },
         "scale": {
             "x_um_per_px": 0.5, "y_um_per_px": 0.5, "source": "slide",
@@ -150,7 +150,6 @@ def _fields() -> dict[str, Any]:
             "threshold": 0.62, "threshold_low": 0.55, "threshold_high": 0.7,
         },
         "numerics": {"engine": "openvino", "version": "2026.1", "precision": "fp32", "device": "cpu"},
-        "settings_digest": "5e" * 32,
         "tiles": {"ok": 10, "unreadable": 1, "padded": 3, "not_evaluated": 1},
         "evaluation": {
             "engine_band": 0.0, "non_finite": 0, "padded_fraction": 0.05, "is_brightfield": True,
@@ -169,5 +168,8 @@ def _fields() -> dict[str, Any]:
         "regions": [hand_made_region().model_dump(by_alias=True)],
         "regions_note": "Drawn from the model's maps, 200 µm a cell.",
         "warnings": [],
-        "timings_ms": {"open": 12.0, "infer": 3456.0},
+        "run": {
+            "started": "2026-11-29T06:23:11Z", "finished": "2026-11-29T06:23:15Z",
+            "folder": "slide-7-55555555-5e5e5e5e", "key": "5e" * 32, "timings_ms": {"open": 12.0, "infer": 3456.0},
+        },
     }  # fmt: skip

@@ -19,7 +19,7 @@ from melanoma_infer.engines.golden import check_golden
 from melanoma_infer.errors import UsageError
 from melanoma_infer.pipeline.flow import score_slide
 from melanoma_infer.pipeline.scorer import Scorer
-from melanoma_infer.reports.output import OutputFolder
+from melanoma_infer.reports.writing import write_reports
 from melanoma_infer.result import SlideResult
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
@@ -199,13 +199,13 @@ def _scored_once(
     path: Path, scorer: Scorer, settings: Settings, reader: ReaderChoice
 ) -> tuple[SlideResult, float, dict[str, float]]:
     """The result, the seconds from opening the slide to the last report written, and the seconds of each stage."""
-    with TemporaryDirectory(prefix="mminfer-bench-") as folder, OutputFolder(Path(folder)) as out:
+    with TemporaryDirectory(prefix="mminfer-bench-") as folder:
         started = perf_counter()
         result = score_slide(path, scorer, settings=settings, reader=reader)
         scored = perf_counter()
-        out.write(out.path / "slide", result)
+        write_reports(Path(folder), result)
         written = perf_counter()
     spent = dict.fromkeys((*IN_TURN, *BESIDE), 0.0) | {"write": written - scored}
-    for stage, ms in result.timings_ms.items():
+    for stage, ms in result.run.timings_ms.items():
         spent[stage] += ms / 1000
     return result, written - started, spent

@@ -18,7 +18,7 @@ from melanoma_infer.cli.phantom import app as phantom_app
 from melanoma_infer.cli.rescore import rescore
 from melanoma_infer.cli.score import score
 from melanoma_infer.cli.verify import verify
-from melanoma_infer.errors import MminferError
+from melanoma_infer.errors import MminferError, Stopped
 
 app = typer.Typer(
     name="mminfer",
@@ -39,10 +39,6 @@ app.add_typer(bundle_app, name="bundle")
 app.add_typer(phantom_app, name="phantom")
 
 
-class Terminated(BaseException):
-    """The process was asked to stop."""
-
-
 def _print_version(wanted: bool) -> None:
     if wanted:
         from melanoma_infer.runtime.provenance import VERSION
@@ -60,18 +56,20 @@ def _root(
     pass
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise Terminated
+def _stop(number: int, frame: FrameType | None) -> None:
+    raise Stopped(128 + number)
 
 
 def main() -> None:
     """Run the command line, and exit with the code of the error, if there is one."""
-    signal.signal(signal.SIGTERM, _terminate)
+    # Typer ends without a word on the KeyboardInterrupt that Python raises for SIGINT.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _stop)
     try:
         app()
     except MminferError as error:
         print(f"mminfer: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except (KeyboardInterrupt, Terminated) as stop:
-        print("mminfer: stopped. Run the same command again: finished slides are skipped.", file=sys.stderr)
-        sys.exit(143 if isinstance(stop, Terminated) else 130)
+    except Stopped as stop:
+        print(f"mminfer: {stop}", file=sys.stderr)
+        sys.exit(stop.exit_code)

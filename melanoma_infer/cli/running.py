@@ -7,7 +7,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from melanoma_infer.cli.console import note, progress_bar
+from melanoma_infer.cli.console import note, plural, progress_bar
+from melanoma_infer.errors import Stopped
 
 if TYPE_CHECKING:
     from melanoma_infer.bundle.bundle import Bundle
@@ -35,32 +36,47 @@ def score_and_record(
         bundle: the model that `load` puts on an engine.
         load: makes the scorer, in the process that scores.
         out: the folder for the results.
-        command: stored in run.json, so it must contain no path and no patient value.
+        command: stored in the record of the run, so it must contain no path and no patient value.
         options: what holds for all slides.
         tell: called with each outcome when it is known.
         tell_engine: called once, when the engine is loaded.
         fail_fast: stop at the first slide that fails.
     """
     from melanoma_infer.pipeline.worker import score_batch
-    from melanoma_infer.reports.output import OutputFolder
-    from melanoma_infer.reports.run_files import RunFiles
+    from melanoma_infer.store.output import OutputFolder
+    from melanoma_infer.store.run_record import RunRecord
+    from melanoma_infer.store.summary import Summary
 
     outcomes: list[SlideOutcome] = []
-    with OutputFolder(out) as folder:
-        batch = score_batch(load, requests, folder, options)
-        tell_engine(batch)
-        with (
-            RunFiles(out, bundle, batch.numerics, command=command) as run,
-            progress_bar() as progress,
-            closing(batch.outcomes(progress)) as scored,
-        ):
+    folder = OutputFolder(out)
+    summary = Summary(folder)
+    batch = score_batch(load, requests, folder, options)
+    tell_engine(batch)
+    with (
+        RunRecord(folder, bundle, batch.numerics, command=command) as record,
+        progress_bar() as progress,
+        closing(batch.outcomes(progress)) as scored,
+    ):
+        try:
             for outcome in scored:
-                run.add(outcome)
+                record.add(outcome)
                 outcomes.append(outcome)
+                summary.add(outcome, bundle, batch.numerics)
                 tell(outcome)
                 if fail_fast and outcome.exit_code:
                     break
+        except Stopped as stop:
+            kept = sum(outcome.result is not None for outcome in outcomes)
+            raise Stopped(stop.exit_code, _stopped(kept, len(requests), out)) from stop
     return outcomes
+
+
+def _stopped(kept: int, asked: int, out: Path) -> str:
+    """What is kept of a run that was stopped, and how to go on."""
+    return (
+        f"stopped: the results of {kept} of {plural(asked, 'slide')} are kept in {out}. "
+        "The same command goes on with the others."
+    )
 
 
 def tell_failure(outcome: SlideOutcome) -> None:

@@ -124,7 +124,7 @@ def _run(
     if output.dry_run:
         from melanoma_infer.cli.dry_run import draw_grids
 
-        failures = draw_grids(requests, bundle, output.folder, hide_names=run_options.hide_names)
+        failures = draw_grids(requests, bundle, output.folder, hide_names=run_options.hide_names, json=output.json)
         if failures:
             raise typer.Exit(SOME_FAILED if len(requests) > 1 else failures[0].exit_code)
         return
@@ -161,14 +161,14 @@ def _run(
 
 
 def _tell(outcome: SlideOutcome, *, json: bool) -> None:
-    from melanoma_infer.reports import result_json
+    from melanoma_infer.reports.outcome_line import outcome_line
     from melanoma_infer.reports.words import finding, tiles_line
 
+    if json:
+        say(outcome_line(outcome))
     if outcome.result is None:
         tell_failure(outcome)
-    elif json:
-        say(result_json.render_line(outcome.result))
-    else:
+    elif not json:
         skipped = " (already finished; --overwrite scores it again)" if outcome.skipped else ""
         say(f"{outcome.id}{skipped}: {finding(outcome.result)}")
         say(f"  {tiles_line(outcome.result)}")

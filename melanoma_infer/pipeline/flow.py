@@ -7,21 +7,24 @@ from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
+from threading import Event
 
 from melanoma_infer.patients.case import SlideCase
 from melanoma_infer.patients.patient import strict_patient
 from melanoma_infer.pipeline.request import Progress, RunOptions, SlideRequest
 from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.pipeline.slide_job import SlideJob
-from melanoma_infer.reports.output import OutputFolder
-from melanoma_infer.result import SlideOutcome, SlideResult
+from melanoma_infer.result import RunOut, SlideOutcome, SlideResult
 from melanoma_infer.runtime.privacy import slide_name
+from melanoma_infer.runtime.provenance import machine
 from melanoma_infer.runtime.stopwatch import Stopwatch
+from melanoma_infer.runtime.utc import utc_now
 from melanoma_infer.scoring.slide_result import slide_result
 from melanoma_infer.scoring.tile_table import tile_table
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.choice import ReaderChoice
+from melanoma_infer.store.output import OutputFolder
 from melanoma_infer.tiles.plan import plan_slide
 from melanoma_infer.tiles.reading import read_tiles
 
@@ -48,7 +51,7 @@ def score_slide(
     Raises:
         MminferError: see melanoma_infer.errors; a slide without tissue is a result, not an error.
     """
-    bundle, watch = scorer.bundle, Stopwatch()
+    bundle, watch, started = scorer.bundle, Stopwatch(), utc_now()
     known = strict_patient(patient, bundle.card.patient_fields) if patient is not None else None
     case = SlideCase(slide_name(Path(path)), patient=known)
     with watch.timing("open"):
@@ -61,7 +64,8 @@ def score_slide(
             with watch.timing("score"):
                 table = tile_table(outputs, bundle)
                 result = slide_result(plan, table, case, bundle, scorer.numerics, read=pixels.read)
-    return result.model_copy(update={"timings_ms": watch.rounded_ms})
+    run = RunOut(started=started, finished=utc_now(), machine=machine(), timings_ms=watch.rounded_ms)
+    return result.model_copy(update={"run": run})
 
 
 def score_slides(
@@ -80,31 +84,40 @@ def score_slides(
     Args:
         requests: the slides; taken one ahead.
         scorer: a bundle on an engine, used by the caller's thread only.
-        out: the locked output folder.
+        out: the output folder.
         options: what holds for all slides.
         progress: called after each tile.
     """
-    jobs = (SlideJob(request, scorer, out, options or RunOptions()) for request in requests)
+    stopping = Event()
+    jobs = (SlideJob(request, scorer, out, options or RunOptions(), stopping) for request in requests)
     finishing: deque[Future[SlideOutcome]] = deque()
     with (
         ThreadPoolExecutor(1, "mminfer-prepare") as preparer,
         ThreadPoolExecutor(1, "mminfer-finish") as finisher,
-        closing(_prepared(jobs, preparer)) as prepared,
+        closing(_prepared(jobs, preparer, stopping)) as prepared,
     ):
-        for job in prepared:
-            try:
+        job = None
+        try:
+            for job in prepared:
                 for _ in job.infer(progress):
                     if finishing and finishing[0].done():
                         yield finishing.popleft().result()
                 yield from _outcomes(finishing)
-            except BaseException:  # the caller stopped, or was interrupted
+                finishing.append(finisher.submit(job.finish))
+                job = None
+            yield from _outcomes(finishing)
+        except BaseException as stop:
+            stopping.set()
+            if job is not None:
                 job.close()
-                raise
-            finishing.append(finisher.submit(job.finish))
-        yield from _outcomes(finishing)
+            if not isinstance(stop, GeneratorExit):  # a slide whose files are written is told, also when interrupted
+                yield from _outcomes(finishing)
+            raise
 
 
-def _prepared(jobs: Iterable[SlideJob], preparer: ThreadPoolExecutor) -> Generator[SlideJob, None, None]:
+def _prepared(
+    jobs: Iterable[SlideJob], preparer: ThreadPoolExecutor, stopping: Event
+) -> Generator[SlideJob, None, None]:
     """The jobs, each prepared; while one is used, the next is being prepared."""
     preparing: deque[Future[SlideJob]] = deque()
     try:
@@ -115,6 +128,7 @@ def _prepared(jobs: Iterable[SlideJob], preparer: ThreadPoolExecutor) -> Generat
         while preparing:
             yield preparing.popleft().result()
     finally:
+        stopping.set()
         for unused in preparing:
             unused.result().close()
 
@@ -122,4 +136,6 @@ def _prepared(jobs: Iterable[SlideJob], preparer: ThreadPoolExecutor) -> Generat
 def _outcomes(finishing: deque[Future[SlideOutcome]]) -> Iterator[SlideOutcome]:
     """Wait for the slides that are being finished."""
     while finishing:
-        yield finishing.popleft().result()
+        outcome = finishing[0].result()
+        finishing.popleft()
+        yield outcome

@@ -7,17 +7,27 @@ again. Outlines and everything else that does not depend on the patient stay as 
 
 from __future__ import annotations
 
+import os
+import time
 from dataclasses import replace
 from pathlib import Path
+from threading import Event
 
 from melanoma_infer.bundle.bundle import Bundle
+from melanoma_infer.engines.base import Numerics
 from melanoma_infer.errors import BundleError, PatientValueError, UsageError
 from melanoma_infer.patients.patient import Patient, one_hot
-from melanoma_infer.reports import result_json, tiles_npz
-from melanoma_infer.result import PatientOut, SlideResult
+from melanoma_infer.records import GalleryTile
+from melanoma_infer.reports import pictures_npz, result_json, tiles_npz
+from melanoma_infer.result import PatientOut, RunOut, SlideOutcome, SlideResult
+from melanoma_infer.runtime.provenance import VERSION, machine
+from melanoma_infer.runtime.utc import utc_now
 from melanoma_infer.scoring.conclusion import conclude, slide_score
 from melanoma_infer.scoring.fusion import fused
-from melanoma_infer.scoring.verdict import Circumstances
+from melanoma_infer.scoring.gallery import choose
+from melanoma_infer.scoring.verdict import Circumstances, slide_warnings
+from melanoma_infer.store.output import OutputFolder
+from melanoma_infer.store.summary import Summary
 
 BRESLOW_MM_MAX = 100.0
 
@@ -61,10 +71,68 @@ def rescore(folder: Path, bundle: Bundle, patient: Patient, *, breslow_mm: float
         malignant_score_without=without,
         breslow_mm=breslow_mm,
     )
+    rescored = replace(tiles, probabilities=probabilities)
     result = old.model_copy(
-        update={**vars(conclusion), "patient": known, "settings_digest": None, "timings_ms": {}, "warnings": []}
+        update={**vars(conclusion), "patient": known, "warnings": slide_warnings(old.scale.contradiction)}
     )
-    return result.carrying(replace(tiles, probabilities=probabilities), card=bundle.card)
+    view, pixels = pictures_npz.read(folder / "pictures.npz")
+    # A tile that scores highest for this patient only has no pixels here: the slide is not opened.
+    gallery = (
+        GalleryTile(choice.row, choice.role, pixels[choice.row])
+        for choice in choose(rescored, bundle.card)
+        if choice.row in pixels
+    )
+    return result.carrying(rescored, view, tuple(gallery), card=bundle.card)
+
+
+def write_rescored(folder: Path, bundle: Bundle, patient: Patient, *, breslow_mm: float | None = None) -> SlideOutcome:
+    """Rescore a result into a folder of its own beside the old one, with a row in the summary.
+
+    The same patient and thickness again are the same folder, and nothing is written.
+
+    Args: as in `rescore`.
+
+    Raises:
+        OutputError: the output folder cannot be written.
+        and what `rescore` raises.
+    """
+    folder, started, clock = Path(os.path.abspath(folder)), utc_now(), time.perf_counter()
+    result = rescore(folder, bundle, patient, breslow_mm=breslow_mm)
+    out = OutputFolder(folder.parent)
+    key = out.run_key(
+        {"version": VERSION, "rescored": result.run.key, "patient": vars(patient), "breslow_mm": breslow_mm}
+    )
+    with out.claim(result.id, result.slide.digest, key, folder, Event()) as claimed:
+        before = claimed.result() if claimed.is_complete() else None
+        if before is None:
+            run = RunOut(
+                started=started,
+                finished=utc_now(),
+                folder=claimed.path.name,
+                key=key,
+                slide_mtime_ns=result.run.slide_mtime_ns,
+                rescored_from=folder.name,
+                machine=machine(),
+            )
+            result = result.model_copy(update={"run": run})
+            claimed.write(result)
+    result = before or result
+    outcome = SlideOutcome(
+        id=result.id,
+        case_id=result.case_id,
+        exit_code=0,
+        message="finished before" if before else "",
+        stage="",
+        seconds=time.perf_counter() - clock,
+        started=result.run.started or "",
+        finished=result.run.finished or "",
+        digest=result.slide.digest,
+        folder=claimed.path,
+        result=result,
+        skipped=before is not None,
+    )
+    Summary(out).add(outcome, bundle, Numerics(**result.numerics.model_dump()))
+    return outcome
 
 
 def circumstances_of(result: SlideResult) -> Circumstances:
@@ -83,9 +151,3 @@ def circumstances_of(result: SlideResult) -> Circumstances:
         specimen=result.specimen,
         **vars(result.evaluation),
     )
-
-
-def free_place(folder: Path) -> Path:
-    """The first of rescored-1, rescored-2, … that does not exist in a slide's folder."""
-    number = next(n for n in range(1, len(list(folder.iterdir())) + 2) if not (folder / f"rescored-{n}").exists())
-    return folder / f"rescored-{number}"

@@ -12,24 +12,28 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Self
+from threading import Event
+from typing import Any, Self
 
+from melanoma_infer.bundle.bundle import Bundle
+from melanoma_infer.engines.base import Numerics
 from melanoma_infer.engines.parity_table import engine_band
 from melanoma_infer.errors import MemoryExhaustedError, MminferError
 from melanoma_infer.patients.case import SlideCase
 from melanoma_infer.pipeline.request import Progress, RunOptions, SlideRequest
 from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.records import Identity, TileResult
-from melanoma_infer.reports.output import OutputFolder
-from melanoma_infer.result import SlideOutcome, SlideResult
+from melanoma_infer.result import RunOut, SlideOutcome, SlideResult
 from melanoma_infer.runtime.privacy import DIGEST_CHARS, without_paths
-from melanoma_infer.runtime.provenance import VERSION, digest_of
+from melanoma_infer.runtime.provenance import VERSION, machine
 from melanoma_infer.runtime.stopwatch import Stopwatch
+from melanoma_infer.runtime.utc import utc_now
 from melanoma_infer.scoring.slide_result import slide_result
 from melanoma_infer.scoring.tile_table import tile_table
 from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.members import identify
 from melanoma_infer.slides.slide import Slide
+from melanoma_infer.store.output import OutputFolder, ResultFolder
 from melanoma_infer.tiles.plan import SlidePlan, plan_slide
 from melanoma_infer.tiles.reading import TileStream, read_tiles
 
@@ -43,18 +47,23 @@ class SlideJob:
     Args:
         request: the slide.
         scorer: a bundle on an engine.
-        out: the locked output folder.
+        out: the output folder.
         options: of the run.
+        stopping: set when nobody wants the outcome any more.
     """
 
-    def __init__(self, request: SlideRequest, scorer: Scorer, out: OutputFolder, options: RunOptions) -> None:
+    def __init__(
+        self, request: SlideRequest, scorer: Scorer, out: OutputFolder, options: RunOptions, stopping: Event
+    ) -> None:
         self._request, self._scorer, self._out, self._options = request, scorer, out, options
+        self._stopping = stopping
         self._case: SlideCase = replace(request.case, id="") if options.hide_names else request.case
         self._watch = Stopwatch()
-        self._seconds = 0.0
+        self._started, self._seconds = utc_now(), 0.0
         self._open = ExitStack()
-        self._settings_digest: str | None = None
-        self._folder = out.path
+        self._digest: str | None = None
+        self._key = ""
+        self._folder: ResultFolder | None = None
         self._plan: SlidePlan | None = None
         self._pixels: TileStream | None = None
         self._results: list[TileResult] = []
@@ -62,18 +71,27 @@ class SlideJob:
 
     def prepare(self) -> Self:
         """Open and plan the slide and read its first tiles, unless it was finished before."""
+        self._started = utc_now()
         with self._bounded():
             with self._watch.timing("open"):
                 slide = self._open.enter_context(open_slide(self._request.path))
                 identity = identify(slide.path, slide.facts.quickhash, full=self._options.full_digest)
+            self._digest = identity.digest
             if self._options.hide_names:
                 self._case = replace(self._case, id=identity.digest[:DIGEST_CHARS])
-            self._settings_digest = _settings_digest(self._request, self._scorer, identity)
-            self._folder = self._out.folder_of(self._request.path, self._case, identity.digest)
-            old = self._out.finished(self._folder, identity, self._settings_digest)
+            self._key = self._out.run_key(
+                run_parts(self._request, self._case.id, self._scorer.bundle, self._scorer.numerics)
+            )
+            self._folder = self._out.claim(
+                self._case.id, identity.digest, self._key, self._request.path, self._stopping
+            )
+            old = self._folder.finished(identity)
             if old is not None and not self._options.overwrite:
-                self._outcome = SlideOutcome(
-                    old.id, old.case_id, 0, "finished before", "", 0.0, self._folder, old, skipped=True
+                self._outcome = replace(
+                    self._ended(0, "finished before", old),
+                    started=old.run.started or "",
+                    finished=old.run.finished or "",
+                    skipped=True,
                 )
             else:
                 self._read(slide, identity)
@@ -104,17 +122,20 @@ class SlideJob:
         """The outcome; the files of a slide that has a result are written."""
         if self._outcome is None:
             with self._bounded():
-                result = self._result()
+                assert self._folder is not None  # `prepare` came first
+                result = self._result(self._folder)
                 with self._watch.timing("write"):
-                    self._out.write(self._folder, result)
-                self._outcome = SlideOutcome(self._case.id, self._case.case_id, 0, "", "", 0.0, self._folder, result)
+                    self._folder.write(result)
+                self._outcome = replace(self._ended(0, "", result), finished=result.run.finished or "")
         assert self._outcome is not None  # what was not written has failed
         self.close()
         return replace(self._outcome, seconds=self._seconds)
 
     def close(self) -> None:
-        """Stop reading, and release the slide."""
+        """Stop reading, and release the slide and its result folder."""
         self._open.close()
+        if self._folder is not None:
+            self._folder.close()
 
     @contextmanager
     def _bounded(self) -> Iterator[None]:
@@ -134,45 +155,71 @@ class SlideJob:
         finally:
             self._seconds += time.perf_counter() - started
 
-    def _result(self) -> SlideResult:
+    def _result(self, folder: ResultFolder) -> SlideResult:
         assert self._plan is not None  # `prepare` came first
         assert self._pixels is not None
         scorer, read = self._scorer, self._pixels.read
         with self._watch.timing("score"):
             table = tile_table(self._results, scorer.bundle)
             result = slide_result(self._plan, table, self._case, scorer.bundle, scorer.numerics, read=read)
-        self.close()  # the readers' times are counted when they close
-        return result.model_copy(
-            update={"timings_ms": self._watch.rounded_ms, "settings_digest": self._settings_digest}
+        self._open.close()  # the readers' times are counted when they close
+        run = RunOut(
+            started=self._started,
+            finished=utc_now(),
+            folder=folder.path.name,
+            key=self._key,
+            slide_mtime_ns=self._plan.identity.mtime_ns,
+            machine=machine(),
+            timings_ms=self._watch.rounded_ms,
+        )
+        return result.model_copy(update={"run": run})
+
+    def _ended(self, exit_code: int, message: str, result: SlideResult | None = None) -> SlideOutcome:
+        """The outcome of a slide that ends now."""
+        folder = self._folder.path if self._folder is not None and result is not None else None
+        return SlideOutcome(
+            id=self._case.id,
+            case_id=self._case.case_id,
+            exit_code=exit_code,
+            message=message,
+            stage="" if result is not None else self._watch.stage,
+            seconds=self._seconds,
+            started=self._started,
+            finished=utc_now(),
+            digest=self._digest,
+            folder=folder,
+            result=result,
         )
 
     def _fail(self, failure: MminferError) -> None:
-        case, message = self._case, self._request.message(failure, hide_names=self._options.hide_names)
-        self._outcome = SlideOutcome(
-            case.id, case.case_id, failure.exit_code, message, self._watch.stage, self._seconds
-        )
+        message = self._request.message(failure, hide_names=self._options.hide_names)
+        self._outcome = self._ended(failure.exit_code, message)
 
 
-def _settings_digest(request: SlideRequest, scorer: Scorer, identity: Identity) -> str | None:
-    """The key of a finished result; None if patient values that must not be written could be found by searching it."""
-    case = request.case
-    if case.patient is not None and not case.patient_in_output:
-        return None
-    numerics, tissue = scorer.numerics, request.settings.tissue
+def run_parts(request: SlideRequest, slide_id: str, bundle: Bundle, numerics: Numerics | None) -> dict[str, Any]:
+    """What a result depends on besides the slide's bytes, for the run key.
+
+    Args:
+        request: the slide, and what is stated about it.
+        slide_id: its name in the outputs.
+        bundle: the model.
+        numerics: what computes the numbers; None where nothing is computed.
+    """
+    case, tissue = request.case, request.settings.tissue
     mask = Path(tissue)
     is_mask = tissue not in ("auto", "all") and mask.is_file()
-    return digest_of(
-        {
-            "version": VERSION,
-            "bundle": scorer.bundle.digest,
-            "numerics": vars(numerics),
-            # A part of the verdict that `mminfer verify` may change between two runs.
-            "engine_band": engine_band(scorer.bundle, numerics.engine, numerics.precision, numerics.device),
-            "settings": request.settings.model_dump(),
-            # The content of a mask: the same path may hold another mask tomorrow.
-            "mask": hashlib.sha256(mask.read_bytes()).hexdigest() if is_mask else None,
-            "patient": vars(case.patient) if case.patient else None,
-            "case_id": case.case_id,
-            "slide": identity.digest,
-        }
-    )
+    return {
+        "version": VERSION,
+        "bundle": bundle.digest,
+        "numerics": vars(numerics) if numerics else None,
+        # A part of the verdict that `mminfer verify` may change between two runs.
+        "engine_band": engine_band(bundle, numerics.engine, numerics.precision, numerics.device) if numerics else None,
+        "settings": request.settings.model_dump(),
+        # The content of a mask: the same path may hold another mask tomorrow.
+        "mask": hashlib.sha256(mask.read_bytes()).hexdigest() if is_mask else None,
+        "id": slide_id,
+        # Two rows of a manifest never share a result, also where names are hidden.
+        "row": (case.id, case.case_id),
+        "patient": vars(case.patient) if case.patient else None,
+        "patient_in_output": case.patient_in_output,
+    }

@@ -13,7 +13,9 @@ import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
@@ -23,8 +25,9 @@ from melanoma_infer.errors import EngineUnavailableError, NativeCrashError
 from melanoma_infer.pipeline.flow import score_slides
 from melanoma_infer.pipeline.request import Progress, RunOptions, SlideRequest
 from melanoma_infer.pipeline.scorer import Scorer
-from melanoma_infer.reports.output import OutputFolder
 from melanoma_infer.result import SlideOutcome
+from melanoma_infer.runtime.utc import utc_now
+from melanoma_infer.store.output import OutputFolder
 
 RUNTIMES = frozenset({"openvino", "onnxruntime", "torch", "tensorrt", "tensorrt_rtx"})
 """Libraries whose threads do not survive a fork."""
@@ -55,7 +58,7 @@ def score_batch(load: LoadScorer, requests: Sequence[SlideRequest], out: OutputF
     Args:
         load: makes the scorer, in the process that scores.
         requests: the slides.
-        out: the locked output folder.
+        out: the output folder.
         options: what holds for all slides.
 
     Raises:
@@ -97,6 +100,7 @@ class _Workers:
         self, load: LoadScorer, requests: Sequence[SlideRequest], out: OutputFolder, options: RunOptions
     ) -> None:
         self._work = _Work(load, requests, out, options)
+        self._taken_at = utc_now()
         self._start()
         self.numerics, self.skipped = self._loaded()
 
@@ -106,12 +110,18 @@ class _Workers:
             while (yield from self._until_it_ends(progress)):
                 self._start()
                 self._loaded()
+        except GeneratorExit:  # nobody takes another outcome
+            raise
+        except BaseException:  # interrupted: slides whose files are written are still told
+            self._process.terminate()
+            yield from self._last_outcomes()
+            raise
         finally:
             self._process.terminate()
+            self._messages.close()  # a worker that waits for its messages to be read ends, too
             self._process.join(STOP_SECONDS)
             self._process.kill()
             self._process.join()
-            self._messages.close()
 
     def _start(self) -> None:
         context = multiprocessing.get_context("fork")
@@ -138,6 +148,7 @@ class _Workers:
             match kind:
                 case "taken":
                     taken += 1
+                    self._taken_at = utc_now()
                 case "progress" if progress is not None:
                     progress(*value)
                 case "outcome":
@@ -169,6 +180,15 @@ class _Workers:
                 return
             yield message
 
+    def _last_outcomes(self) -> Iterator[SlideOutcome]:
+        """The outcomes of a worker that was asked to stop, as long as it may take."""
+        until = time.monotonic() + STOP_SECONDS
+        with suppress(EOFError, OSError):
+            while self._messages.poll(max(0.0, until - time.monotonic())):
+                kind, value = self._messages.recv()
+                if kind == "outcome":
+                    yield value
+
     def _crashed(self, request: SlideRequest) -> SlideOutcome:
         case = request.case
         slide_id = "" if self._work.options.hide_names else case.id
@@ -176,7 +196,16 @@ class _Workers:
             f"A library crashed on this slide ({self._ending()}), also when the slide was scored alone. Copy the slide "
             "again; if that does not help, report it with `mminfer doctor`'s output."
         )
-        return SlideOutcome(slide_id, case.case_id, NativeCrashError.exit_code, message, "in the worker", 0.0)
+        return SlideOutcome(
+            id=slide_id,
+            case_id=case.case_id,
+            exit_code=NativeCrashError.exit_code,
+            message=message,
+            stage="in the worker",
+            seconds=0.0,
+            started=self._taken_at,
+            finished=utc_now(),
+        )
 
     def _ending(self) -> str:
         self._process.join()
@@ -191,29 +220,45 @@ def _work(work: _Work, received: Connection, messages: Connection, parent: int) 
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent:  # it has ended already
         os._exit(1)
+    stopping = threading.Event()
+    # Ctrl-C reaches this process, too; its parent says when to stop.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+
+    def progress(done: int, total: int) -> None:
+        _unless(stopping)
+        messages.send(("progress", (done, total)))
+
     try:
         scorer = work.load()
         messages.send(("loaded", (scorer.numerics, scorer.skipped)))
         batches = [*([request] for request in work.requests[: work.alone]), work.requests[work.alone :]]
         for batch in batches:
             for outcome in score_slides(
-                _announced(batch, messages),
-                scorer,
-                work.out,
-                options=work.options,
-                progress=lambda done, total: messages.send(("progress", (done, total))),
+                _announced(batch, messages, stopping), scorer, work.out, options=work.options, progress=progress
             ):
                 messages.send(("outcome", outcome))
         messages.send(("end", None))
     except Exception as error:  # noqa: BLE001 - it is raised again in the caller's process
-        messages.send(("error", error))
-    except BaseException:  # noqa: BLE001 - interrupted or terminated: the caller's process says so
-        pass
-    finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # it ends now
+        with suppress(OSError):  # unless nobody reads
+            messages.send(("error", error))
+    except _Stopped:
+        pass  # the caller's process says so
 
 
-def _announced(requests: Sequence[SlideRequest], messages: Connection) -> Iterator[SlideRequest]:
+class _Stopped(BaseException):
+    """The caller's process asked this one to stop."""
+
+
+def _unless(stopping: threading.Event) -> None:
+    if stopping.is_set():
+        raise _Stopped
+
+
+def _announced(
+    requests: Sequence[SlideRequest], messages: Connection, stopping: threading.Event
+) -> Iterator[SlideRequest]:
     for request in requests:
+        _unless(stopping)
         messages.send(("taken", None))
         yield request

@@ -17,7 +17,7 @@ PATIENT_OPTIONS = {name: f"--{name}" for name in ("age", "sex", "site", "ulcerat
 def repeat_command(result: SlideResult, card: ModelCard | None) -> str:
     """The command line; SLIDE, MASK and names in capitals stand for paths and patient values, which it never shows."""
     again = result.patient is not None and result.patient.breslow_mm is not None
-    options = _patient_options(result.patient) if again else _options(result, card)
+    options = [*(() if again else options_of_settings(result, card)), *_patient_options(result.patient)]
     begin = ["mminfer", "rescore", "FOLDER"] if again else ["mminfer", "score", "SLIDE"]
     return " ".join([*begin, "--bundle", *(shlex.quote(part) for part in (plain(result.bundle.name), *options))])
 
@@ -32,8 +32,8 @@ def known_patient_values(patient: PatientOut | None) -> list[tuple[str, str]]:
     return [(name, value) for name, value in values.items() if value != UNKNOWN]
 
 
-def _options(result: SlideResult, card: ModelCard | None) -> Iterator[str]:
-    """The options whose values differ from the defaults."""
+def options_of_settings(result: SlideResult, card: ModelCard | None) -> Iterator[str]:
+    """The options of model, engine and tiles whose values differ from the defaults."""
     geometry, scale, numerics = result.geometry, result.scale, result.numerics
     if numerics.engine != "openvino":
         yield from ("--engine", plain(numerics.engine))
@@ -52,7 +52,6 @@ def _options(result: SlideResult, card: ModelCard | None) -> Iterator[str]:
     for option, stated in (("--stain", result.stain), ("--specimen", result.specimen)):
         if stated is not None:
             yield from (option, plain(stated))
-    yield from _patient_options(result.patient)
 
 
 def _patient_options(patient: PatientOut | None) -> Iterator[str]:

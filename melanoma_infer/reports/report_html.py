@@ -49,7 +49,7 @@ def render(result: SlideResult) -> bytes:
         patient=known_patient_values(result.patient),
         facts=list(_provenance(result)),
         command=repeat_command(result, card),
-        seconds=[(name, f"{ms / 1000:.2f} s") for name, ms in result.timings_ms.items()],
+        seconds=[(name, f"{ms / 1000:.2f} s") for name, ms in result.run.timings_ms.items()],
         heat_ramp=Markup(f"linear-gradient(90deg,{shades})"),
     )  # fmt: skip
     return page.encode("utf-8")
@@ -71,7 +71,7 @@ def _provenance(result: SlideResult) -> Iterator[tuple[str, str]]:
     yield "Tiles match the card", "yes" if geometry.matches_card else "no"
     yield "Tissue", tissue[geometry.tissue_source]
     yield "Slide score", f"{geometry.aggregator} of the tiles"
-    yield "Settings digest", result.settings_digest or "none"
+    yield "Result folder", result.run.folder or "not written"
 
 
 @cache

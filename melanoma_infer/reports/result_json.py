@@ -17,11 +17,6 @@ def render(result: SlideResult) -> bytes:
     return (result.model_dump_json(by_alias=True, indent=1) + "\n").encode()
 
 
-def render_line(result: SlideResult) -> str:
-    """The result as JSON on one line."""
-    return result.model_dump_json(by_alias=True)
-
-
 def read(path: Path) -> SlideResult | None:
     """The result in a file, without its tiles; None if there is no file that this version wrote."""
     try:

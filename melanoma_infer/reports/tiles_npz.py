@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import io
-import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from melanoma_infer.records import TileTable
+from melanoma_infer.reports.npz import UNREADABLE, packed, unpacked
 from melanoma_infer.result import SlideResult
 
 OPTIONAL = ("depth_mm", "features", "attention", "cam")
-EPOCH = (1980, 1, 1, 0, 0, 0)
-"""The time stamp in the archive, fixed so that the same result gives the same bytes."""
 
 
 def render(result: SlideResult) -> bytes:
@@ -32,21 +30,14 @@ def render(result: SlideResult) -> bytes:
         "classes": np.array(tiles.classes, np.str_),
     }
     arrays |= {name: getattr(tiles, name) for name in OPTIONAL if getattr(tiles, name) is not None}
-    archive_bytes = io.BytesIO()
-    with zipfile.ZipFile(archive_bytes, "w", zipfile.ZIP_DEFLATED) as archive:
-        for name, array in arrays.items():
-            entry = io.BytesIO()
-            np.lib.format.write_array(entry, np.ascontiguousarray(array), allow_pickle=False)
-            archive.writestr(zipfile.ZipInfo(f"{name}.npy", EPOCH), entry.getvalue(), zipfile.ZIP_DEFLATED)
-    return archive_bytes.getvalue()
+    return packed(arrays)
 
 
 def read(path: Path) -> TileTable | None:
     """The tiles of a finished slide; None if the file is missing or was not written by this version."""
     try:
-        with np.load(path, allow_pickle=False) as arrays:
-            columns = {name: arrays[name] for name in arrays.files}
-            classes = tuple(str(name) for name in columns.pop("classes"))
-            return TileTable(classes=classes, **{**dict.fromkeys(OPTIONAL), **columns})
-    except (OSError, ValueError, KeyError, TypeError, zipfile.BadZipFile):
+        columns: dict[str, Any] = dict(unpacked(path))
+        classes = tuple(str(name) for name in columns.pop("classes"))
+        return TileTable(classes=classes, **{**dict.fromkeys(OPTIONAL), **columns})
+    except UNREADABLE:
         return None

@@ -1,8 +1,8 @@
 """What outputs may show: ids in place of names, option names in place of their values.
 
-A slide's name appears only as its id: in the folder's name, result.json, summary.csv, the report and the user's
-terminal. Paths and option values appear nowhere, patient values only in result.json and the report; one that is not
-understood is also named on the terminal.
+A slide's name appears only as its id: in the folder's name, result.json, summary.csv, the records of runs, the report
+and the user's terminal. Paths and option values appear nowhere, patient values only in result.json and the report; one
+that is not understood is also named on the terminal.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def readable(text: str) -> str:
 
 
 def folder_name(slide_id: str, digest: str) -> str:
-    """The folder of a slide's results: `<id>-<digest8>`, or the digest alone if it is the id."""
+    """How the folders of a slide's results begin: `<id>-<slide8>`, or `<slide8>` alone if it is the id."""
     short = digest[:DIGEST_CHARS]
     return short if slide_id == short else f"{safe_name(slide_id)}-{short}"
 

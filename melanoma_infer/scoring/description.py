@@ -81,7 +81,6 @@ def _slide(
         objective_power=facts.objective_power,
         digest=identity.digest,
         size_bytes=identity.size_bytes,
-        mtime_ns=identity.mtime_ns,
         is_phantom=facts.is_phantom,
         bounds=BoundsOut(**vars(facts.bounds)) if facts.bounds else None,
     )

@@ -19,7 +19,7 @@ from melanoma_infer.scoring.description import describe
 from melanoma_infer.scoring.fusion import fused
 from melanoma_infer.scoring.gallery import choose
 from melanoma_infer.scoring.regions import find_regions, regions_note, stitch
-from melanoma_infer.scoring.verdict import Circumstances, scale_warning
+from melanoma_infer.scoring.verdict import Circumstances, slide_warnings
 from melanoma_infer.tiles.plan import SlidePlan
 
 NO_THICKNESS = {False: "The model does not estimate depth.", True: "This version does not measure thickness."}
@@ -69,9 +69,7 @@ def slide_result(
         thickness=Thickness(state="not-assessable", reason=NO_THICKNESS["depth_mm" in card.outputs]),
         regions=find_regions(maps, card, size_l0=size_l0, scale=scale, tissue=tissue),
         regions_note=regions_note(maps, scale),
-        warnings=[*case.warnings, *([scale_warning(plan.scale.contradiction)] if plan.scale.contradiction else [])],
-        settings_digest=None,
-        timings_ms={},
+        warnings=[*case.warnings, *slide_warnings(plan.scale.contradiction)],
     )
     view = None
     if tissue.thumbnail is not None:

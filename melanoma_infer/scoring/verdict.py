@@ -80,9 +80,9 @@ def outcome_state(verdict: Verdict, score: float | None, card: ModelCard) -> Out
     return "below-threshold" if score < thresholds.low else "between-thresholds"
 
 
-def scale_warning(contradiction: str) -> str:
-    """That a slide contradicts itself about its scale, in a sentence."""
-    return f"The slide contradicts itself about its scale ({contradiction})."
+def slide_warnings(contradiction: str | None) -> list[str]:
+    """What a reader of the result must know about the slide: that it contradicts itself about its scale."""
+    return [f"The slide contradicts itself about its scale ({contradiction})."] if contradiction else []
 
 
 def _about_model(circumstances: Circumstances, card: ModelCard) -> Iterator[Reason]:
@@ -124,7 +124,9 @@ def _about_slide(circumstances: Circumstances, card: ModelCard) -> Iterator[Reas
     if circumstances.scale_contradiction is not None:
         yield Reason(
             code="scale-contradicted",
-            text=f"{scale_warning(circumstances.scale_contradiction)} Find out which is right, and give it with --mpp.",
+            text=" ".join(
+                [*slide_warnings(circumstances.scale_contradiction), "Find out which is right, and give it with --mpp."]
+            ),
             value=circumstances.scale_contradiction,
         )
     if not circumstances.geometry_matches:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 from broken_bundles_for_tests import small_bundle
+from kept_for_tests import run_records
 
 HEAVY = ("numpy", "scipy", "openslide", "openvino", "onnx", "onnxruntime", "torch", "triton", "PIL", "rich")
 SILENCERS = ("CI", "TF_BUILD", "JENKINS_URL", "ORT_DISABLE_TELEMETRY", "ORT_RUNNING_UNIT_TESTS")
@@ -121,8 +122,9 @@ def test_the_audit_hook_would_see_a_socket():
     assert python(code).returncode == 99
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no SIGTERM to send")
-def test_a_terminated_run_ends_with_143_and_leaves_no_partial_file(cmu, tmp_path):
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows has no such signals to send")
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_is_stopped_says_what_is_kept_and_leaves_no_partial_file(cmu, tmp_path, sent):
     code = (
         "import sys, time; sys.argv[0] = 'mminfer'\n"
         "from melanoma_infer.tiles.reading import TileStream\n"
@@ -139,14 +141,14 @@ def test_a_terminated_run_ends_with_143_and_leaves_no_partial_file(cmu, tmp_path
         assert run.stderr is not None
         while "tile" not in run.stderr.readline():
             pass
-        run.send_signal(signal.SIGTERM)
+        run.send_signal(sent)
         rest = run.stderr.read()
-    assert run.returncode == 143
-    assert "finished slides are skipped" in rest
+    assert run.returncode == 128 + sent
+    assert "stopped: the results of 0 of 1 slide are kept in" in rest
     assert "Traceback" not in rest
-    left = {path.name for path in (tmp_path / "r").rglob("*") if path.is_file()}
-    assert left <= {".lock", "run.json", "summary.csv"}
-    assert json.loads((tmp_path / "r" / "run.json").read_text())["state"] == "interrupted"
+    left = {path.name for path in (tmp_path / "r").iterdir()}
+    assert left <= {".key", ".lock", ".locks", "runs", "summary.csv"}
+    assert [run["state"] for run in run_records(tmp_path / "r")] == ["interrupted"]
 
 
 @pytest.mark.wheel

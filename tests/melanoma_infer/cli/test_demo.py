@@ -51,7 +51,7 @@ def made(place: Path) -> list[Path]:
 
 def results(place: Path) -> dict[str, dict[str, object]]:
     return {
-        path.parent.name.rpartition("-")[0]: json.loads(path.read_text())
+        path.parent.name.rsplit("-", 2)[0]: json.loads(path.read_text())
         for path in place.glob("mminfer-demo/results/*/result.json")
     }
 

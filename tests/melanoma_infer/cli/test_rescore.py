@@ -9,8 +9,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+from kept_for_tests import result_folders, same_bytes, summary_rows
+from PIL import Image
 
 from melanoma_infer.bundle.bundle import open_bundle
+from melanoma_infer.reports.writing import REPORTS
 
 PATIENTS = [
     ["--age", "71", "--sex", "male", "--site", "acral"],
@@ -22,9 +25,13 @@ PATIENTS = [
 
 def read(folder: Path) -> dict[str, Any]:
     result: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    for name in ("timings_ms", "settings_digest"):
-        del result[name]
     return result
+
+
+def rescored(scored: Path) -> Path:
+    """The folder of the one result that rescoring made beside the first."""
+    (other,) = (folder for folder in result_folders(scored.parent) if folder != scored)
+    return other
 
 
 @pytest.fixture(scope="module")
@@ -48,22 +55,36 @@ def test_rescoring_equals_scoring_again(mminfer, cmu, tmp_path, scored, options)
     assert mminfer("rescore", scored, *options).code == 0
     again = ["score", cmu, "--out", tmp_path / "again", "--tile-um", "256"]
     assert mminfer(*again, *(options or ["--age", "unknown"])).code == 0
-    (fresh,) = (tmp_path / "again").glob("cmu*")
-    for name in ("tiles.csv", "tiles.geojson", "regions.geojson", "tiles.npz"):
-        assert (scored / "rescored-1" / name).read_bytes() == (fresh / name).read_bytes(), name
-    assert read(scored / "rescored-1") == read(fresh)
+    (fresh,) = result_folders(tmp_path / "again")
+    ours, theirs = same_bytes(rescored(scored)), same_bytes(fresh)
+    assert set(ours) == set(theirs) == set(REPORTS) - {"report.html"}
+    # The slide is not opened again: pictures are drawn from a JPEG of it.
+    for name in set(ours) - {"overlay.png", "pictures.npz"}:
+        assert ours[name] == theirs[name], name
 
 
-def test_the_old_result_and_the_outlines_do_not_change(mminfer, scored):
+def test_its_pictures_are_those_of_the_slide(mminfer, scored):
+    assert mminfer("rescore", scored, "--age", "71").code == 0
+    pictures = [np.asarray(Image.open(folder / "overlay.png"), float) for folder in (scored, rescored(scored))]
+    assert pictures[0].shape == pictures[1].shape
+    assert np.abs(pictures[0] - pictures[1]).mean() < 1
+    page = (rescored(scored) / "report.html").read_text()
+    assert page.count("data:image/jpeg") > 5
+
+
+def test_every_patient_has_a_result_and_a_row_of_its_own_and_the_old_ones_stay(mminfer, scored):
     before = {path.name: path.read_bytes() for path in scored.iterdir()}
-    for options in PATIENTS:
+    for options in (*PATIENTS, PATIENTS[0]):  # the last one is there already
         assert mminfer("rescore", scored, *options).code == 0
-    assert {path.name for path in scored.iterdir() if path.is_dir()} == {f"rescored-{n}" for n in (1, 2, 3, 4)}
-    for name, content in before.items():
-        assert (scored / name).read_bytes() == content
-    for number in (1, 2, 3, 4):
-        assert read(scored / f"rescored-{number}")["regions"] == read(scored)["regions"] != []
-        assert read(scored / f"rescored-{number}")["malignant_score"] != read(scored)["malignant_score"]
+    assert {path.name: path.read_bytes() for path in scored.iterdir()} == before
+    others = [folder for folder in result_folders(scored.parent) if folder != scored]
+    assert len(others) == len(PATIENTS)
+    for folder in others:
+        assert read(folder)["run"]["rescored_from"] == scored.name
+        assert read(folder)["regions"] == read(scored)["regions"] != []
+        assert read(folder)["malignant_score"] != read(scored)["malignant_score"]
+    rows = [row for row in summary_rows(scored.parent) if row["rescored_from"] == scored.name]
+    assert sorted(row["folder"] for row in rows) == [folder.name for folder in others]
 
 
 def test_a_measured_thickness_takes_the_estimate_s_place(mminfer, scored):
@@ -71,7 +92,7 @@ def test_a_measured_thickness_takes_the_estimate_s_place(mminfer, scored):
     assert mminfer("rescore", scored, "--breslow-mm", "4.2").code == 0
     head = open_bundle("demo").head
     assert head is not None
-    with np.load(scored / "tiles.npz") as tiles, np.load(scored / "rescored-1" / "tiles.npz") as again:
+    with np.load(scored / "tiles.npz") as tiles, np.load(rescored(scored) / "tiles.npz") as again:
         features = tiles["features"] + np.outer(4.2 - tiles["depth_mm"].astype(np.float64), head.w1_depth)
         unknown = np.zeros(head.w1_patient.shape[1])
         unknown[[4, 7, 14, 17]] = 1  # the last columns of age (4 bands), sex (2), site (6), ulceration (2)
@@ -80,7 +101,7 @@ def test_a_measured_thickness_takes_the_estimate_s_place(mminfer, scored):
         expected = np.exp(logits - logits.max(axis=1, keepdims=True))
         assert again["probabilities"] == pytest.approx(expected / expected.sum(axis=1, keepdims=True), abs=1e-12)
         assert np.array_equal(again["depth_mm"], tiles["depth_mm"])
-    assert read(scored / "rescored-1")["patient"]["breslow_mm"] == 4.2
+    assert read(rescored(scored))["patient"]["breslow_mm"] == 4.2
 
 
 @pytest.mark.parametrize(
@@ -98,7 +119,7 @@ def test_a_wrong_value_is_refused_and_nothing_is_written(mminfer, scored, option
     ended = mminfer("rescore", scored, *options)
     assert ended.code == code
     assert "Traceback" not in ended.err
-    assert not list(scored.glob("rescored-*"))
+    assert result_folders(scored.parent) == [scored]
 
 
 def test_another_bundle_s_result_is_refused(mminfer, scored, colour_bundle):

@@ -14,9 +14,8 @@ import numpy as np
 import pytest
 from bundles_for_tests import colour_rule_card, make_bundle, outcome_graph, sometimes_nan_graph
 from dicom_for_tests import write_dicom
+from kept_for_tests import kept, result_folders, run_records, summary_rows
 from slides_for_tests import smooth, write_tiff
-
-from melanoma_infer.reports.output import OutputFolder
 
 ZEROED = 4096
 
@@ -29,21 +28,6 @@ def rows_of(out: Path, stem: str = "") -> list[dict[str, str]]:
 
 def codes(result: dict[str, Any]) -> set[str]:
     return {reason["code"] for reason in result["reasons"]}
-
-
-def comparable(out: Path) -> dict[str, bytes]:
-    """Every file of the slides' folders, without times and file-system facts."""
-    files: dict[str, bytes] = {}
-    for path in sorted(out.glob("*/*")):
-        content = path.read_bytes()
-        if path.name == "result.json":
-            result = json.loads(content)
-            del result["timings_ms"], result["slide"]["mtime_ns"], result["settings_digest"]
-            content = json.dumps(result).encode()
-        if path.name == "report.html":
-            content = re.sub(rb'<p id="timings">.*?</p>', b"", content, flags=re.DOTALL)
-        files[str(path.relative_to(out))] = content
-    return files
 
 
 @pytest.fixture
@@ -158,7 +142,7 @@ def test_one_bad_slide_among_many_never_changes_the_others(mminfer, cmu, tmp_pat
     alone = mminfer("score", tmp_path / "in", "--out", tmp_path / "alone", "--bundle", colour_bundle)
     assert (ended.code, alone.code) == (3, 0)
     assert "1 of 3 slides failed: b" in ended.err
-    assert comparable(tmp_path / "r") == comparable(tmp_path / "alone")
+    assert kept(tmp_path / "r") == kept(tmp_path / "alone")
     with (tmp_path / "r" / "summary.csv").open(newline="") as file:
         summary = list(csv.DictReader(file))
     assert [(row["id"], row["exit_code"]) for row in summary] == [("a", "0"), ("b", "11"), ("c", "0")]
@@ -189,15 +173,30 @@ def test_a_finished_slide_is_skipped_and_a_changed_one_is_redone(mminfer, skin, 
     assert not skipped("--stride-um", "128", "--specimen", "primary")
     os.utime(slide, ns=(1, 1))
     assert not skipped("--stride-um", "128", "--specimen", "primary")
-    (tmp_path / "r").glob("*/tiles.npz").__next__().unlink()
+    for tiles in (tmp_path / "r").glob("*/tiles.npz"):
+        tiles.unlink()
     assert not skipped("--stride-um", "128", "--specimen", "primary")
 
 
-def test_another_bundle_in_the_same_folder_redoes_the_slide(mminfer, result_of, skin, tmp_path, colour_bundle):
-    assert mminfer("score", skin, "--out", tmp_path / "r", "--bundle", colour_bundle).code == 0
-    ended = mminfer("score", skin, "--out", tmp_path / "r")
-    assert "already finished" not in ended.out
-    assert result_of(tmp_path / "r")["bundle"]["name"] == "demo"
+def test_every_bundle_setting_and_patient_has_a_result_of_its_own(mminfer, skin, tmp_path, colour_bundle):
+    """And a row in the summary. The first results stay byte for byte, with --overwrite under another name."""
+    out, kept_before = tmp_path / "r", {}
+    asked = (
+        ["--bundle", colour_bundle], [], ["--aggregate", "max"], ["--age", "40"], ["--age", "80"], ["--hide-names"],
+        ["--age", "40", "--overwrite"],
+    )  # fmt: skip
+    for options in asked:
+        assert mminfer("score", skin, "--out", out, *options).code == 0
+        now = {folder.name: (folder / "result.json").read_bytes() for folder in out.glob("[!.]*") if folder.is_dir()
+               and (folder / "result.json").exists()}  # fmt: skip
+        replaced = [path.read_bytes() for path in out.glob("replaced/*/result.json")]
+        assert all(now.get(name) == content or content in replaced for name, content in kept_before.items())
+        kept_before = now
+    rows = summary_rows(out)
+    assert len(rows) == len(asked)
+    assert len({row["folder"] for row in rows}) == len(now) == len(asked) - 1
+    assert len({(row["id"], row["bundle"], row["settings"], row["malignant_score"]) for row in rows}) == len(asked) - 1
+    assert all(re.fullmatch(r"2\d{3}-\d\d-\d\dT\d\d:\d\d:\d\dZ", row["started"]) for row in rows)
 
 
 def test_threads_change_no_byte_of_any_file(mminfer, cmu, tmp_path):
@@ -206,7 +205,7 @@ def test_threads_change_no_byte_of_any_file(mminfer, cmu, tmp_path):
         out = tmp_path / str(threads)
         argv = ["score", cmu, "--out", out, "--tile-um", "256", "--engine", "openvino", "--threads", threads]
         assert mminfer(*argv, "--age", "63").code == 0
-        outs.append(comparable(out))
+        outs.append(kept(out))
     assert outs[0] == outs[1]
 
 
@@ -334,13 +333,6 @@ def test_hidden_names_leave_the_digest_alone(mminfer, skin, tmp_path):
         assert word.encode() not in written
 
 
-def test_an_output_folder_held_by_another_run_is_refused(mminfer, skin, tmp_path):
-    with OutputFolder(tmp_path / "r"):
-        ended = mminfer("score", skin, "--out", tmp_path / "r")
-    assert ended.code == 14
-    assert "another" in ended.err.lower()
-
-
 @pytest.mark.wheel
 def test_an_output_folder_that_is_a_file_is_refused(mminfer, tmp_path):
     (tmp_path / "r").write_text("")
@@ -405,8 +397,10 @@ def test_patient_values_can_be_kept_out_of_every_file(mminfer, result_of, skin, 
     assert mminfer(*argv).code == 0
     result = result_of(tmp_path / "r")
     assert result["patient"] is None
-    assert result["settings_digest"] is None  # it could be searched for the age that gives it
-    assert "already finished" not in mminfer(*argv).out
+    assert "already finished" in mminfer(*argv).out
+    other = ["score", skin, "--out", tmp_path / "r", "--age", "30", "--no-patient-in-output"]
+    assert "already finished" not in mminfer(*other).out
+    assert len(result_folders(tmp_path / "r")) == 2
 
 
 def test_a_manifest_names_slides_patients_and_cases(mminfer, skin, tmp_path):
@@ -416,7 +410,7 @@ def test_a_manifest_names_slides_patients_and_cases(mminfer, skin, tmp_path):
     ended = mminfer("score", "--patients", manifest, "--out", tmp_path / "r")
     assert ended.code == 0
     assert "manifest: line 2, column sex: 'x' is not allowed. Give female, male or unknown." in ended.err
-    (folder,) = (path for path in (tmp_path / "r").iterdir() if path.is_dir())
+    (folder,) = result_folders(tmp_path / "r")
     result = json.loads((folder / "result.json").read_text())
     assert folder.name.startswith("A_1-")
     assert (result["id"], result["case_id"]) == ("A/1", "case 7")
@@ -608,11 +602,10 @@ def test_a_name_that_is_not_utf8_is_scored_and_named_readably(mminfer, tmp_path,
         assert r"d\xe9faut: failed" in ended.err
         assert "Pr\\xe9l\\xe8vement" in ended.out.replace("\\\\", "\\")
     if "--dry-run" not in options:
-        run = json.loads((tmp_path / "r" / "run.json").read_text(encoding="utf-8"))
+        (run,) = run_records(tmp_path / "r")
         assert run["state"] == "finished"
         assert [slide["exit_code"] for slide in run["slides"]] == [0, 11]
-        with (tmp_path / "r" / "summary.csv").open(encoding="utf-8", newline="") as file:
-            assert [row["id"] for row in csv.DictReader(file)] == [slide["id"] for slide in run["slides"]]
+        assert [row["id"] for row in summary_rows(tmp_path / "r")] == [slide["id"] for slide in run["slides"]]
 
 
 def test_rows_of_slides_with_the_same_name_name_their_folders(mminfer, tmp_path):
@@ -620,12 +613,11 @@ def test_rows_of_slides_with_the_same_name_name_their_folders(mminfer, tmp_path)
         (tmp_path / "in" / patient).mkdir(parents=True)
         small_slide(tmp_path / "in" / patient / "1.tif", seed=number)
     mminfer("score", tmp_path / "in", "--out", tmp_path / "r", "--tile-um", "128", "--tissue", "all")
-    with (tmp_path / "r" / "summary.csv").open(newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = summary_rows(tmp_path / "r")
     folders = [row["folder"] for row in rows]
     assert [row["id"] for row in rows] == ["1", "1"]
-    assert sorted(folders) == sorted(path.name for path in (tmp_path / "r").iterdir() if path.is_dir())
-    assert [slide["folder"] for slide in json.loads((tmp_path / "r" / "run.json").read_text())["slides"]] == folders
+    assert sorted(folders) == [path.name for path in result_folders(tmp_path / "r")]
+    assert [slide["folder"] for slide in run_records(tmp_path / "r")[0]["slides"]] == folders
 
 
 def test_what_cannot_be_read_in_a_folder_is_named_and_counts_as_failed(mminfer, tmp_path):

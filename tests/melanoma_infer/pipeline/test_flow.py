@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from time import sleep
 import numpy as np
 import pytest
 from bundles_for_tests import colour_rule_card, expected_probability, make_bundle
+from kept_for_tests import result_folders, run_records
 from PIL import Image
 from slides_for_tests import smooth, with_tile_left_out, write_svs
 
@@ -23,8 +25,9 @@ from melanoma_infer.pipeline.flow import score_slide, score_slides
 from melanoma_infer.pipeline.request import SlideRequest
 from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.reports import result_json, tiles_csv
-from melanoma_infer.reports.output import OutputFolder
+from melanoma_infer.result import RunOut
 from melanoma_infer.settings import Settings
+from melanoma_infer.store.output import OutputFolder, ResultFolder
 
 SETTINGS = Settings(mpp_um=(0.5, 0.5))
 
@@ -93,7 +96,7 @@ def test_progress_counts_every_tile(photo, scorer):
 
 
 def test_timings_are_told_by_stage(photo, scorer):
-    timings = score_slide(photo, scorer, settings=SETTINGS).timings_ms
+    timings = score_slide(photo, scorer, settings=SETTINGS).run.timings_ms
     assert {"open", "tissue", "wait", "infer", "score"} <= set(timings)
     assert all(ms >= 0 for ms in timings.values())
 
@@ -143,8 +146,7 @@ def test_whatever_happens_in_one_slide_stays_there(photo, scorer, tmp_path, monk
 
     hit: list[int] = []
     monkeypatch.setattr(plan, "find_tissue", sometimes)
-    with OutputFolder(tmp_path / "out") as out:
-        outcomes = list(score_slides(_requests(photo, other), scorer, out))
+    outcomes = list(score_slides(_requests(photo, other), scorer, OutputFolder(tmp_path / "out")))
     assert [outcome.exit_code for outcome in outcomes] == [code, 0]
     assert outcomes[0].stage == "tissue"
     assert outcomes[1].result is not None
@@ -177,8 +179,8 @@ def test_the_next_slide_is_prepared_while_one_is_in_the_engine(photo, scorer, tm
         if not waited and done == 1:  # the first slide's first tile
             waited.append(second_found.wait(20))
 
-    with OutputFolder(tmp_path / "out") as out:
-        outcomes = list(score_slides(_requests(*_copies(photo, 3)), scorer, out, progress=progress))
+    out = OutputFolder(tmp_path / "out")
+    outcomes = list(score_slides(_requests(*_copies(photo, 3)), scorer, out, progress=progress))
     assert waited == [True]
     assert [outcome.id for outcome in outcomes] == ["copy-0", "copy-1", "copy-2"]
 
@@ -186,13 +188,13 @@ def test_the_next_slide_is_prepared_while_one_is_in_the_engine(photo, scorer, tm
 def test_a_slide_is_written_while_the_next_is_in_the_engine_and_told_before_that_one_ends(
     photo, scorer, tmp_path, monkeypatch
 ):
-    write, in_engine, written = OutputFolder.write, Event(), Event()
+    write, in_engine, written = ResultFolder.write, Event(), Event()
     together: list[bool] = []
     tiles = 0
 
-    def slow(self, folder, result):
+    def slow(self, result):
         together.append(in_engine.wait(20))
-        write(self, folder, result)
+        write(self, result)
         written.set()
 
     def progress(_done: int, _total: int) -> None:
@@ -203,25 +205,24 @@ def test_a_slide_is_written_while_the_next_is_in_the_engine_and_told_before_that
             assert written.wait(20)
             sleep(0.05)
 
-    monkeypatch.setattr(OutputFolder, "write", slow)
-    with OutputFolder(tmp_path / "out") as out:
-        outcomes = score_slides(_requests(*_copies(photo, 2)), scorer, out, progress=progress)
-        first = next(outcomes)
-        assert (first.id, together) == ("copy-0", [True])
-        assert 4 < tiles < 8
-        assert [outcome.id for outcome in outcomes] == ["copy-1"]
+    monkeypatch.setattr(ResultFolder, "write", slow)
+    out = OutputFolder(tmp_path / "out")
+    outcomes = score_slides(_requests(*_copies(photo, 2)), scorer, out, progress=progress)
+    first = next(outcomes)
+    assert (first.id, together) == ("copy-0", [True])
+    assert 4 < tiles < 8
+    assert [outcome.id for outcome in outcomes] == ["copy-1"]
 
 
 def test_who_stops_early_leaves_no_thread_and_no_half_of_a_slide(photo, scorer, tmp_path):
-    with OutputFolder(tmp_path / "out") as out:
-        outcomes = score_slides(_requests(*_copies(photo, 4)), scorer, out)
-        first = next(outcomes)
-        outcomes.close()
-        assert [thread.name for thread in threads() if thread.name.startswith("mminfer-")] == []
-    finished = {path.parent for path in (tmp_path / "out").rglob("result.json")}
-    assert first.folder in finished
-    assert {path for path in (tmp_path / "out").iterdir() if path.is_dir()} == finished
-    assert not list((tmp_path / "out").rglob("*.part"))
+    outcomes = score_slides(_requests(*_copies(photo, 4)), scorer, OutputFolder(tmp_path / "out"))
+    first = next(outcomes)
+    outcomes.close()
+    assert [thread.name for thread in threads() if thread.name.startswith("mminfer-")] == []
+    assert first.folder in result_folders(tmp_path / "out")
+    left = [path for path in (tmp_path / "out").iterdir() if path.name not in {".key", ".lock", ".locks"}]
+    assert sorted(left) == result_folders(tmp_path / "out")
+    assert list((tmp_path / "out" / ".locks").iterdir()) == []
 
 
 def test_an_interruption_ends_the_reading_of_every_slide(photo, scorer, tmp_path):
@@ -230,8 +231,8 @@ def test_an_interruption_ends_the_reading_of_every_slide(photo, scorer, tmp_path
 
     many = Settings(mpp_um=(0.5, 0.5), stride_um=64)
     requests = [replace(each, settings=many) for each in _requests(*_copies(photo, 3))]
+    out = OutputFolder(tmp_path / "out")
     with (
-        OutputFolder(tmp_path / "out") as out,
         pytest.raises(KeyboardInterrupt) as kept,
         closing(score_slides(requests, scorer, out, progress=interrupted)) as outcomes,
     ):
@@ -248,27 +249,48 @@ def test_an_interruption_is_not_a_slide_s_failure(photo, scorer, tmp_path, monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr("melanoma_infer.tiles.plan.find_tissue", interrupted)
-    with OutputFolder(tmp_path / "out") as out, pytest.raises(KeyboardInterrupt):
-        list(score_slides(_requests(photo), scorer, out))
+    with pytest.raises(KeyboardInterrupt):
+        list(score_slides(_requests(photo), scorer, OutputFolder(tmp_path / "out")))
+
+
+def test_a_slide_whose_files_are_being_written_at_an_interruption_is_still_told(photo, scorer, tmp_path, monkeypatch):
+    write, writing = ResultFolder.write, Event()
+
+    def slow(self, result):
+        writing.set()
+        sleep(0.2)
+        write(self, result)
+
+    done: list[int] = []
+
+    def progress(_done: int, _total: int) -> None:
+        done.append(1)
+        if len(done) == 5:  # the second slide's first tile
+            assert writing.wait(20)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(ResultFolder, "write", slow)
+    out, told = OutputFolder(tmp_path / "out"), []
+    outcomes = score_slides(_requests(*_copies(photo, 3)), scorer, out, progress=progress)
+    with pytest.raises(KeyboardInterrupt):
+        told.extend(outcomes)  # keeps what came before the interruption
+    assert [outcome.folder for outcome in told] == result_folders(out.path) != []
 
 
 def test_a_run_is_written_down_for_programs(photo, scorer, tmp_path):
-    from melanoma_infer.reports.run_files import COLUMNS, RunFiles
+    from melanoma_infer.store.run_record import RunRecord
 
-    out = tmp_path / "out"
-    files = RunFiles(out, scorer.bundle, scorer.numerics, command=["score"])
-    with OutputFolder(out) as folder, files as run:
-        for outcome in score_slides(_requests(photo, tmp_path / "gone.png"), scorer, folder):
-            run.add(outcome)
-            lines = (out / "summary.csv").read_text().splitlines()
-            assert lines[-1].startswith(outcome.id)  # flushed with each slide, not at the end
-        assert json.loads((out / "run.json").read_text())["state"] == "running"
-    record = json.loads((out / "run.json").read_text())
-    assert lines[0].split(",") == list(COLUMNS)
-    assert record["state"] == "finished"
-    assert record["bundle"]["digest"] == scorer.bundle.digest
-    assert record["versions"]["openvino"]
-    assert [(row["id"], row["exit_code"]) for row in record["slides"]] == [("photo", 0), ("gone", 10)]
+    out = OutputFolder(tmp_path / "out")
+    with RunRecord(out, scorer.bundle, scorer.numerics, command=["score"]) as record:
+        for outcome in score_slides(_requests(photo, tmp_path / "gone.png"), scorer, out):
+            record.add(outcome)
+        assert [run["state"] for run in run_records(out.path)] == ["running"]
+    (run,) = run_records(out.path)
+    assert re.fullmatch(r"\d{8}T\d{6}Z-[0-9a-f]{8}\.json", record.path.name)
+    assert (run["state"], run["started"] <= run["finished"]) == ("finished", True)
+    assert run["bundle"]["digest"] == scorer.bundle.digest
+    assert run["versions"]["openvino"]
+    assert [(row["id"], row["exit_code"]) for row in run["slides"]] == [("photo", 0), ("gone", 10)]
 
 
 def test_the_error_tree_has_one_base_and_a_code_for_each_leaf():
@@ -321,7 +343,7 @@ def _tables(path: Path, engine: str, reader: str, threads: int) -> tuple[object,
     scorer = Scorer(open_bundle("demo"), engine, threads=threads)
     result = score_slide(path, scorer, settings=Settings(tile_um=256), reader=reader)
     assert result.slide.reader.split()[0] == reader
-    said = json.loads(result_json.render(result.model_copy(update={"timings_ms": {}})))
+    said = json.loads(result_json.render(result.model_copy(update={"run": RunOut()})))
     said["slide"].pop("reader")
     said.pop("created", None)
     arrays = vars(result.tiles) | vars(result.view.evidence)
@@ -350,8 +372,7 @@ def test_a_slide_is_opened_once_for_its_facts_and_once_for_each_reading_thread(c
 
         monkeypatch.setattr(kind, "__init__", counted)
     request = SlideRequest(cmu, SlideCase("cmu"), Settings(tile_um=256), reader)
-    with OutputFolder(tmp_path / "out") as out:
-        (outcome,) = score_slides([request], Scorer(open_bundle("demo"), threads=2), out)
+    (outcome,) = score_slides([request], Scorer(open_bundle("demo"), threads=2), OutputFolder(tmp_path / "out"))
     assert outcome.exit_code == 0
     facts = opened.count("OpenSlideReader") if reader == "tiff" else opened.count("OpenSlideReader") - 2
     threads_of_tiff = opened.count("TiffReader")

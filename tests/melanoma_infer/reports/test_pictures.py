@@ -21,7 +21,7 @@ from results_for_tests import (
     hand_made_view,
 )
 
-from melanoma_infer.reports import drawing, heatmap, layers, overlay, picture_key
+from melanoma_infer.reports import drawing, heatmap, layers, overlay, picture_key, pictures_npz
 from melanoma_infer.reports.frame import frame_of, round_mm, sampled, scale_bar
 from melanoma_infer.result import SlideResult
 
@@ -289,3 +289,26 @@ def _darkness_inside(truth: NDArray[np.float64], ring: list[tuple[float, float]]
     mask = Image.new("1", truth.shape[1::-1])
     ImageDraw.Draw(mask).polygon(ring, fill=1)
     return float(1 - truth[np.asarray(mask)].mean() / 255)
+
+
+def test_what_the_pictures_are_drawn_from_is_read_back(tmp_path):
+    result = hand_made_result()
+    (tmp_path / "pictures.npz").write_bytes(pictures_npz.render(result))
+    view, tiles = pictures_npz.read(tmp_path / "pictures.npz")
+    assert view is not None
+    assert result.view is not None
+    for name in ("tissue", "ink", "unread"):
+        assert np.array_equal(getattr(view, name), getattr(result.view, name))
+    assert np.array_equal(view.evidence.values, result.view.evidence.values, equal_nan=True)
+    assert (view.px_l0, view.evidence.cell_l0) == (result.view.px_l0, result.view.evidence.cell_l0)
+    assert view.evidence.source == result.view.evidence.source
+    assert np.abs(view.thumbnail.astype(int) - result.view.thumbnail).mean() < 2
+    assert set(tiles) == {tile.row for tile in result.gallery} != set()
+    for tile in result.gallery:
+        assert np.abs(tiles[tile.row].astype(int) - tile.pixels).mean() < 2
+
+
+def test_pictures_that_cannot_be_read_are_none(tmp_path):
+    assert pictures_npz.read(tmp_path / "pictures.npz") == (None, {})
+    (tmp_path / "pictures.npz").write_bytes(b"PK")
+    assert pictures_npz.read(tmp_path / "pictures.npz") == (None, {})

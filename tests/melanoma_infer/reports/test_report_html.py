@@ -311,7 +311,7 @@ def test_hostile_text_is_only_text():
         },
         "verdict": "indeterminate",
         "reasons": [{"code": "near-threshold", "text": HOSTILE, "value": HOSTILE, "limit": million}],
-        "timings_ms": {HOSTILE: 1.0},
+        "run": {"timings_ms": {HOSTILE: 1.0}, "folder": HOSTILE},
         "regions": [hand_made_region(id=HOSTILE).model_dump(by_alias=True)],
         "bundle": hand_made_result().bundle.model_dump() | {"name": HOSTILE},
     }

@@ -1,0 +1,133 @@
+"""summary.csv: one row for each result and each failure of all runs over an output folder; rows are only ever added.
+
+Of two rows with one folder the later counts. A file with other columns is moved to summary-<n>.csv.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import os
+from typing import Any
+
+from melanoma_infer.bundle.bundle import Bundle
+from melanoma_infer.engines.base import Numerics
+from melanoma_infer.errors import OutputError
+from melanoma_infer.reports.repeat_command import options_of_settings
+from melanoma_infer.result import SlideOutcome
+from melanoma_infer.store.output import OutputFolder
+
+SUMMARY = "summary.csv"
+COLUMNS = (
+    "id", "case_id", "digest", "folder", "started", "finished", "exit_code", "verdict", "reasons", "malignant_score",
+    "outcome", "outcome_score", "thickness_state", "thickness_mm", "thickness_low_mm", "thickness_high_mm",
+    "evaluable_fraction", "bundle", "numerics", "settings", "rescored_from", "seconds",
+)  # fmt: skip
+
+
+class Summary:
+    """The summary of an output folder, to which several runs may add rows."""
+
+    def __init__(self, out: OutputFolder) -> None:
+        self._out, self._file = out, out.path / SUMMARY
+        self._folders: set[str] | None = None
+
+    def add(self, outcome: SlideOutcome, bundle: Bundle, numerics: Numerics) -> None:
+        """Add the row of an outcome; a slide that was finished before gets one only if its result has none.
+
+        Raises:
+            OutputError: the file cannot be written; what it held before is unchanged.
+        """
+        row = row_of(outcome, bundle, numerics)
+        try:
+            with self._out.alone():
+                self._move_if_columns_differ()
+                if not (outcome.skipped and row["folder"] in self._folders_in_it()):
+                    self._append(row)
+        except OSError as error:
+            raise OutputError(
+                f"{SUMMARY} cannot be written ({error.strerror}). Close it if another program has it open, or free "
+                "some space."
+            ) from error
+
+    def _append(self, row: dict[str, Any]) -> None:
+        """Write the row whole, or leave the file as it was."""
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, COLUMNS, lineterminator="\n")
+        if not self._file.exists():
+            writer.writeheader()
+        writer.writerow(row)
+        with self._file.open("ab+") as file:
+            length = file.seek(0, os.SEEK_END)
+            try:
+                file.write(_missing_newline(file, length) + text.getvalue().encode())
+                file.flush()
+                os.fsync(file.fileno())
+            except OSError:
+                file.truncate(length)
+                raise
+
+    def _folders_in_it(self) -> set[str]:
+        """The folders that have a row; read once, because a run may skip many slides."""
+        if self._folders is None:
+            self._folders = set()
+            if self._file.exists():
+                with self._file.open(newline="", encoding="utf-8", errors="replace") as file:
+                    self._folders = {row["folder"] for row in csv.DictReader(file)}
+        return self._folders
+
+    def _move_if_columns_differ(self) -> None:
+        try:
+            with self._file.open(newline="", encoding="utf-8", errors="replace") as file:
+                if next(csv.reader(file), None) == list(COLUMNS):
+                    return
+        except FileNotFoundError:
+            return
+        number = 1
+        while (moved := self._file.with_name(f"summary-{number}.csv")).exists():
+            number += 1
+        self._file.rename(moved)
+
+
+def row_of(outcome: SlideOutcome, bundle: Bundle, numerics: Numerics) -> dict[str, Any]:
+    """The row of an outcome, by column; what a failed slide does not have is empty."""
+    row: dict[str, Any] = dict.fromkeys(COLUMNS, "") | {
+        "id": outcome.id,
+        "case_id": outcome.case_id or "",
+        "digest": outcome.digest or "",
+        "folder": outcome.folder.name if outcome.folder else "",
+        "started": outcome.started,
+        "finished": outcome.finished,
+        "exit_code": outcome.exit_code,
+        "bundle": f"{bundle.name} {bundle.digest[:12]}",
+        "numerics": str(numerics),
+        "seconds": round(outcome.seconds, 3),
+    }
+    if (result := outcome.result) is not None:
+        row |= {
+            "verdict": result.verdict,
+            "reasons": " ".join(reason.code for reason in result.reasons),
+            "malignant_score": _blank(result.malignant_score),
+            "outcome": result.outcome,
+            "outcome_score": _blank(result.outcome_score),
+            "thickness_state": result.thickness.state,
+            "thickness_mm": _blank(result.thickness.mm),
+            "thickness_low_mm": _blank(result.thickness.low_mm),
+            "thickness_high_mm": _blank(result.thickness.high_mm),
+            "evaluable_fraction": round(result.evaluable_fraction, 6),
+            "settings": " ".join(options_of_settings(result, bundle.card)),
+            "rescored_from": result.run.rescored_from or "",
+        }
+    return row
+
+
+def _missing_newline(file: io.BufferedRandom, length: int) -> bytes:
+    """The end of the last line, where another program or a full disk left it out."""
+    if not length:
+        return b""
+    file.seek(length - 1)
+    return b"" if file.read(1) == b"\n" else b"\n"
+
+
+def _blank(value: float | None) -> float | str:
+    return "" if value is None else value
