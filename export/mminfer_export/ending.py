@@ -41,6 +41,7 @@ SQUASHES: dict[str, Literal["softmax", "sigmoid"]] = {
     "Sigmoid": "sigmoid",
     "HardSigmoid": "sigmoid",
 }
+FLOATS = (onnx.TensorProto.FLOAT, onnx.TensorProto.FLOAT16, onnx.TensorProto.DOUBLE)
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ class _Trace:
         if node.op_type == "LogSoftmax":
             return Ending("logits", node)  # their softmax is the same probabilities again
         if node.op_type in PRODUCTS:
-            return Ending("logits", node) if not self._mixes_probabilities(node) else UNKNOWN
+            return UNKNOWN if self._mixes_probabilities(node) or self._only_adds_up(node) else Ending("logits", node)
         if node.op_type in KEEPS | ARITHMETIC | {"Clip", "Log"}:
             return self._through(node)
         return UNKNOWN
@@ -89,7 +90,8 @@ class _Trace:
         several = node.op_type in ARITHMETIC | {"Concat", "Mean"}
         data = [name for name in (node.input if several else node.input[:1]) if name in self._computed]
         sources = [self.ending(name) for name in data]
-        if not sources or any(source.kind != sources[0].kind for source in sources):
+        normalises = node.op_type == "Div" and node.input[1] in self._computed
+        if not sources or normalises or any(source.kind != sources[0].kind for source in sources):
             return UNKNOWN
         squashed = sources[0].kind in ("softmax", "sigmoid")
         if node.op_type in KEEPS or (squashed and (node.op_type == "Clip" or self._is_complement(node))):
@@ -108,12 +110,33 @@ class _Trace:
                 return True
         return False
 
+    def _only_adds_up(self, node: onnx.NodeProto) -> bool:
+        """Whether a product only selects or adds up what may be probabilities, as where classes are merged.
+
+        Its weights are then not negative, and it has no bias. What it takes is no feature, which a Relu or a product
+        makes, and no tile.
+        """
+        maker = self._makers.get(node.input[0])
+        while maker is not None and maker.op_type in KEEPS:
+            maker = self._makers.get(maker.input[0])
+        if maker is None or maker.op_type in PRODUCTS | {"Relu"}:
+            return False
+        stored = [self._tensor(name) for name in node.input[1:] if name]
+        if not stored or any(tensor is None or tensor.data_type not in FLOATS for tensor in stored):
+            return False
+        weights, *biases = (to_array(tensor) for tensor in stored if tensor is not None)
+        return bool((weights >= 0).all()) and not any(bias.any() for bias in biases)
+
+    def _tensor(self, name: str) -> onnx.TensorProto | None:
+        """A stored tensor, also one that a Constant gives."""
+        if name in self._stored or name not in self._makers:
+            return self._stored.get(name)
+        values = [helper.get_attribute_value(each) for each in self._makers[name].attribute]
+        return next((value for value in values if isinstance(value, onnx.TensorProto)), None)
+
     def _is_complement(self, node: onnx.NodeProto) -> bool:
         """Whether the node is 1 − x."""
         if node.op_type != "Sub" or node.input[0] in self._computed:
             return False
-        tensor = self._stored.get(node.input[0])
-        if tensor is None:
-            values = [helper.get_attribute_value(each) for each in self._makers[node.input[0]].attribute]
-            tensor = next((value for value in values if isinstance(value, onnx.TensorProto)), None)
+        tensor = self._tensor(node.input[0])
         return tensor is not None and bool((to_array(tensor) == 1).all())

@@ -130,10 +130,18 @@ def test_one_column_is_the_second_class(tmp_path, ending, output):
     np.testing.assert_allclose(actual, np.concatenate([1 - second, second], 1), rtol=0, atol=1e-5)
 
 
+class ByHand(SmallNet):
+    """A sigmoid that is written out."""
+
+    def forward(self, images):
+        return 1 / (1 + torch.exp(-super().forward(images)))
+
+
 @pytest.mark.parametrize(
     ("module", "output", "words"),
     [
         (nn.Sequential(SmallNet(1), nn.Sigmoid()), "logits", "a second sigmoid would flatten them"),
+        (ByHand(1), "logits", "like probabilities: a second sigmoid would flatten them. Instead use output="),
         pytest.param(SmallNet(1), "probabilities", "it ends with Gemm. Use output=", marks=pytest.mark.slow),
         (nn.Sequential(SmallNet(), nn.Sigmoid()), "probabilities", "a Sigmoid for each of 2 classes: independent"),
         pytest.param(
