@@ -175,7 +175,8 @@ def _require_parity(rows: list[ParityRow], card: ModelCard, source: str) -> None
             raise ParityError(
                 f"{row.engine} differs from {source} by up to {row.max_dp:.2g} in a probability; {tolerance.dp:g} is "
                 "accepted. No bundle was written. Check that the model is in float32, not quantized, and gives a tile "
-                "the same output in every batch."
+                f"the same output in every batch. If so, {row.engine} computes one of its operators in another way: "
+                "replace that one."
             )
         if row.precision == "fp32" and row.decision_flips:
             raise ParityError(

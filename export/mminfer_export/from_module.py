@@ -23,6 +23,7 @@ from mminfer_export.batches import MIXED, batches_of
 from mminfer_export.card_toml import card_of
 from mminfer_export.checked_bundle import Model, Reference, require_new, write_checked_bundle
 from mminfer_export.ending import Ending, ending_of
+from mminfer_export.normalised_once import check_normalised_once
 from mminfer_export.run_onnx import load_onnx
 from mminfer_export.sample_tiles import checked_tiles
 from mminfer_export.scores import Kind, Said, Seen, check_scores, kind_of, probabilities
@@ -134,6 +135,7 @@ def write_bundle(
     kind = kind_of(scores, len(made.classes), output)
     net = TileModule(ready, kind, made).eval()
     graph = _exported(net, tiles)
+    check_normalised_once(graph)
     seen = Seen(scores, _ending(graph, output), lambda: varied_scores(partial(_scores, ready, made), tile_px))
     check_scores(seen, kind, lambda said: f"output={said!r}")
     expected = probabilities(scores, kind)

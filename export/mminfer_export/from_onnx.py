@@ -17,7 +17,8 @@ from melanoma_infer.errors import BundleError, UsageError
 from mminfer_export.batches import MIXED, batches_of
 from mminfer_export.checked_bundle import Model, Reference, require_new, write_checked_bundle
 from mminfer_export.external_data import ONNX_BYTES_MAX, with_data_inside
-from mminfer_export.interface import TO_NCHW, Interface, interface_of, with_float32_outputs
+from mminfer_export.interface import TO_NCHW, Interface, interface_of, with_float32_outputs, without_unused
+from mminfer_export.normalised_once import check_normalised_once
 from mminfer_export.run_onnx import load_onnx
 from mminfer_export.sample_tiles import Samples
 from mminfer_export.scores import Kind, Seen, check_scores, kind_of, probabilities, said_by
@@ -93,6 +94,7 @@ def checked_model(content: bytes) -> onnx.ModelProto:
     Raises:
         BundleError: it is not one that may be run.
     """
+    content = without_unused(content)
     model = self_contained_model(content)
     check_valid(content)
     with_float32_outputs(model)
@@ -158,9 +160,11 @@ def bundle_graph(
 
     Raises:
         BundleError: the graph is not one that engines may run.
+        UsageError: the model normalises tiles that the card has normalised.
     """
     graph = wrapped(model, found, card, scores, batch=None)
     check_graph(graph, card)
+    check_normalised_once(graph)
     batches = batches_of(graph, tiles, ["probabilities", *card.outputs])
     if batches == "mixed" and found.batch is None:
         raise BundleError(MIXED)

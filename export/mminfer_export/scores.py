@@ -91,6 +91,11 @@ def check_scores(seen: Seen, kind: Kind, option: Callable[[str], str]) -> None:
         values = np.concatenate([values, ordinary])
     if ending.kind == "sigmoid" and not kind.startswith("one-") and not are_probabilities(values):
         raise UsageError(f"The model ends with a Sigmoid for each of {values.shape[1]} classes: {INDEPENDENT}")
+    if ending.kind == "sorted":
+        raise UsageError(
+            f"The model ends with {ending.node.op_type if ending.node else 'a sort'}: it gives its highest scores, "
+            "whatever class they are of. Let it return the scores of all classes, in the order of the card's `classes`."
+        )
     _refuse_one_column_of_softmax(values, kind, ending)
     if kind in ("logits", "one-logit"):
         _refuse_probabilities(values, kind, ending, option)
@@ -135,8 +140,6 @@ def _refuse_unlike_logits(values: NDArray[Any], stretched: NDArray[Any], option:
     one = values.shape[1] == 1
     everything = np.concatenate([values, stretched])
     low, high, sums = everything.min(), everything.max(), values.sum(1)
-    if low < -ROUNDING and (not one or high > ROUNDING):
-        return
     said = f"use {option('probabilities')}"
     if low >= -ROUNDING and high <= 1 + ROUNDING:
         like = (
@@ -148,7 +151,9 @@ def _refuse_unlike_logits(values: NDArray[Any], stretched: NDArray[Any], option:
         like = f"like probabilities times {sums.mean():.4g}. Divide by that in the model, and {said}."
     elif low >= -ROUNDING and high <= 100 * (1 + ROUNDING):
         like = f"like percentages. Divide by 100 in the model, and {said}."
-    elif one:
+    elif one and low >= -1 - ROUNDING and high <= 1 + ROUNDING:
+        like = f"like a tanh. Let the model return (x + 1) / 2, and {said}, if it was trained so."
+    elif one and (low >= -ROUNDING or high <= ROUNDING):
         like = "unlike logits, which have both signs."
     else:
         return

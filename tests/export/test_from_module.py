@@ -155,6 +155,18 @@ def test_an_output_that_contradicts_the_module_s_last_operators_is_refused(tmp_p
     assert list(tmp_path.iterdir()) == []
 
 
+class Normalises(SmallNet):
+    """Does what the card does as well."""
+
+    def forward(self, images):
+        return super().forward((images - 0.5) / 0.25)
+
+
+def test_a_module_that_normalises_a_second_time_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"takes off 0\.5, as if it got 0 to 1"):
+        write(tmp_path / "x.mminfer", Normalises())
+
+
 class ClassToken(nn.Module):
     """Patches, a class token for each tile of the batch, attention; VGG's view of a map beside it."""
 

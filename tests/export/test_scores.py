@@ -9,6 +9,7 @@ from own_models_for_tests import MEAN, SIDE, STD, card, linear_onnx, linear_prob
 
 from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.errors import UsageError
+from mminfer_export.ending import ending_of
 from mminfer_export.from_onnx import write_from_onnx
 from mminfer_export.sample_tiles import Samples
 
@@ -86,6 +87,14 @@ def test_scores_of_each_class_are_known_from_the_last_operators(tmp_path, model)
     np.testing.assert_allclose(golden(tmp_path / "m.mminfer", model), wanted, rtol=0, atol=1e-5)
 
 
+def constant_in_an_attribute():
+    """`complement`, whose 1 is an attribute."""
+    model = complement()
+    del model.graph.initializer[-1]
+    model.graph.node.insert(0, helper.make_node("Constant", [], ["one"], value_float=1.0))
+    return model
+
+
 @pytest.mark.parametrize("scores", ["auto", "probabilities"])
 @pytest.mark.parametrize(
     "model",
@@ -94,6 +103,7 @@ def test_scores_of_each_class_are_known_from_the_last_operators(tmp_path, model)
         chain("Sigmoid", "Identity", classes=1),
         chain("Sigmoid", ("Squeeze", ["side"], {}), classes=1, shape=[], side=np.array([1])),
         complement(),
+        constant_in_an_attribute(),
     ],
 )
 def test_one_sigmoid_is_the_probability_of_the_second_class(tmp_path, model, scores):
@@ -139,6 +149,9 @@ HALF_TANH = chain(
 SELECTED = softmax_by_hand(("MatMul", ["p", "second"], ["scores"], {}), shape=[1], second=np.float32([[0], [1]]))
 LOG_SIGMOID = chain("Neg", "Softplus", "Neg", classes=1)
 CLASS_NUMBER = chain(("ArgMax", [], {"axis": 1}), ("Cast", [], {"to": TensorProto.FLOAT}), shape=[1])
+TWO = {"two": np.array([2])}
+HIGHEST = ending_with(("TopK", ["logits", "two"], ["scores", "which"], {"axis": 1}), **TWO)
+SURE = chain(SOFTMAX, ("ReduceMax", ["side"], {"keepdims": 1}), shape=[1], side=np.array([1]))
 LOG_COLUMN = chain(("LogSoftmax", [], {"axis": 1}), ("Gather", ["i"], {"axis": 1}), shape=[1], i=np.array([1]))
 MERGED = chain(SOFTMAX, ("MatMul", ["merge"], {}), classes=3, shape=[2], merge=np.float32([[1, 0], [0, 1], [0, 1]]))
 """Three classes become two after the softmax."""
@@ -179,6 +192,7 @@ LIKE = r"among them black, white and noise.* like"
         (softmax_by_hand(shift=True), "a second softmax would flatten them"),
         (PERCENT, f"{LIKE} probabilities times 100. Divide by that"),
         (ONE_PERCENT, f"{LIKE} percentages. Divide by 100"),
+        (TANH, f"{LIKE} a tanh"),
         (LOG_SIGMOID, "unlike logits, which have both signs"),
     ],
 )
@@ -240,6 +254,9 @@ def test_the_scores_of_uint8_tiles_are_looked_at_within_the_range_of_pixels(tmp_
         (chain(SOFTMAX, classes=1), "auto", "over one column, which is always 1"),
         (chain(("Softmax", [], {"axis": 0})), "auto", "over one value, always 1. Correct its axis"),
         (chain(("LogSoftmax", [], {"axis": 0})), "auto", "each score is 0. Correct its axis"),
+        (HIGHEST, "auto", "ends with TopK: it gives its highest scores"),
+        (HIGHEST, "logits", "whatever class they are of"),
+        (SURE, "probabilities", "ends with ReduceMax: it gives its highest scores"),
         (LOG_COLUMN, "auto", "the logarithm of one probability"),
         (CLASS_NUMBER, "probabilities", "exactly 0 or 1: these are class numbers"),
         (PERCENT, "probabilities", "If they are percentages, divide by 100"),
@@ -250,3 +267,11 @@ def test_what_contradicts_the_file_is_refused_and_nothing_is_written(tmp_path, m
     with pytest.raises(UsageError, match=words):
         golden(tmp_path / "m.mminfer", model, scores=scores)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_end_of_a_long_graph_with_many_ways_is_found_at_once():
+    graph = chain(*["Identity"] * 1500).graph
+    for node in graph.node[10:50]:
+        node.op_type = "Mean"
+        node.input.append(node.input[0])
+    assert ending_of(graph, "scores").kind == "logits"
