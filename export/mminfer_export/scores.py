@@ -141,6 +141,8 @@ def _refuse_unlike_logits(values: NDArray[Any], stretched: NDArray[Any], option:
     everything = np.concatenate([values, stretched])
     low, high, sums = everything.min(), everything.max(), values.sum(1)
     said = f"use {option('probabilities')}"
+    if low == high:  # such as a classifier whose last layer is still zero
+        return
     if low >= -ROUNDING and high <= 1 + ROUNDING:
         like = (
             f"like probabilities: a second sigmoid would flatten them. Instead {said}."

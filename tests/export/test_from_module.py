@@ -105,6 +105,15 @@ def test_probabilities_called_logits_are_refused(tmp_path):
         write(tmp_path / "x.mminfer", nn.Sequential(SmallNet(), nn.Softmax(1)))
 
 
+def test_a_last_layer_of_zeros_is_taken(tmp_path):
+    """As vision transformers begin: its scores are all 0, which is within 0 and 1."""
+    last = nn.Linear(2, 2)
+    for weight in last.parameters():
+        nn.init.zeros_(weight)
+    made = open_bundle(write(tmp_path / "zeros.mminfer", nn.Sequential(SmallNet(), nn.LayerNorm(2), last)))
+    assert (load_engine(made, "openvino").engine.infer(random_tiles(2))["probabilities"] == 0.5).all()
+
+
 def test_logits_called_probabilities_are_refused(tmp_path):
     with pytest.raises(UsageError, match="are not probabilities"):
         write(tmp_path / "x.mminfer", SmallNet(), output="probabilities")
