@@ -1,5 +1,6 @@
 """run.json and summary.csv: the record of a run over one or many slides.
 
+In summary.csv, text that a spreadsheet would compute has a single quote before it; in run.json it is unchanged.
 A slide's row is added to summary.csv as soon as the slide is done. run.json is written at the start and at the end of
 the run.
 """
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +27,8 @@ COLUMNS = (
     "thickness_state", "thickness_mm", "thickness_low_mm", "thickness_high_mm", "evaluable_fraction", "bundle",
     "numerics", "folder", "seconds",
 )  # fmt: skip
+_FORMULA = re.compile(r"'*[=+\-@\t\r＝＋－＠]")
+"""How texts begin that spreadsheets compute. Those with quotes before it get one more, so that one can be removed."""
 
 
 class RunFiles:
@@ -87,7 +91,7 @@ class RunFiles:
             }
         self._rows.append(row | {"stage": outcome.stage, "message": outcome.message, "skipped": outcome.skipped})
         try:
-            self._csv.writerow(row)
+            self._csv.writerow({column: _as_text(value) for column, value in row.items()})
             self._file.flush()
         except OSError as error:
             raise OutputError(f"summary.csv cannot be written ({error.strerror}). Free some space.") from error
@@ -107,3 +111,8 @@ class RunFiles:
 
 def _blank(value: float | None) -> float | str:
     return "" if value is None else value
+
+
+def _as_text(value: Any) -> Any:
+    """The value; a text that begins a formula has a single quote before it."""
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 from contextlib import closing
 from dataclasses import replace
@@ -269,6 +270,32 @@ def test_a_run_is_written_down_for_programs(photo, scorer, tmp_path):
     assert record["bundle"]["digest"] == scorer.bundle.digest
     assert record["versions"]["openvino"]
     assert [(row["id"], row["exit_code"]) for row in record["slides"]] == [("photo", 0), ("gone", 10)]
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+41 79", "'+41 79"),
+        ("-5", "'-5"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("＝1", "'＝1"),
+        ("'=1", "''=1"),
+        ("S-1", "S-1"),
+        ("'S1", "'S1"),
+    ],
+)
+def test_no_cell_of_the_summary_is_a_formula_and_one_quote_less_gives_the_text(scorer, tmp_path, text, cell):
+    from melanoma_infer.reports.run_files import RunFiles
+    from melanoma_infer.result import SlideOutcome
+
+    with RunFiles(tmp_path, scorer.bundle, scorer.numerics, command=["score"]) as run:
+        run.add(SlideOutcome(text, text, 10, "gone", "open", 0.0))
+    with (tmp_path / "summary.csv").open(encoding="utf-8", newline="") as file:
+        (row,) = csv.DictReader(file)
+    assert (row["id"], row["case_id"], row["exit_code"]) == (cell, cell, "10")
+    (slide,) = json.loads((tmp_path / "run.json").read_text(encoding="utf-8"))["slides"]
+    assert (slide["id"], slide["case_id"]) == (text, text)
 
 
 def test_the_error_tree_has_one_base_and_a_code_for_each_leaf():
