@@ -74,6 +74,8 @@ def test_a_name_is_the_same_with_its_letters_in_one_code_point_or_in_two(cohort)
     manifest, slides = cohort("slide,id\nold/Mü.svs,A\n", "new/Mu\u0308.svs", "newer/Mü.svs")
     assert matched(slides[:1], manifest) == [("A", True)]
     assert matched(slides, manifest) == [None, None]
+    decomposed, slides = cohort("slide,id\nold/Mu\u0308.svs,A\n", "newer/Mü.svs")
+    assert matched(slides, decomposed) == [("A", True)]
 
 
 def test_two_rows_that_share_a_name_are_no_ones_where_both_paths_are_gone(cohort):
