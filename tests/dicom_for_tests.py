@@ -30,6 +30,7 @@ def write_dicom(
     shows: str = "VOLUME",
     um_per_px: float = 0.5,
     refers: str | None = None,
+    **tags: object,
 ) -> Path:
     """A whole-slide image with one JPEG frame for each 256 px.
 
@@ -41,6 +42,7 @@ def write_dicom(
         shows: VOLUME, LABEL, OVERVIEW, …
         um_per_px: the scale.
         refers: a series named in a sequence that comes before the file's own in the bytes.
+        tags: other values than the usual ones, by keyword.
     """
     height, width = rgb.shape[:2]
     corners = [(x, y) for y in range(0, height, SIDE_PX) for x in range(0, width, SIDE_PX)]
@@ -63,6 +65,8 @@ def write_dicom(
     measures = _items(PixelSpacing=[um_per_px / 1000] * 2, SliceThickness=0.001)
     data.SharedFunctionalGroupsSequence = _items(PixelMeasuresSequence=measures)
     data.TotalPixelMatrixOriginSequence = _items(XOffsetInSlideCoordinateSystem=0, YOffsetInSlideCoordinateSystem=0)
+    for name, value in tags.items():
+        setattr(data, name, value)
     data.PixelData = encapsulate(frames)
     data["PixelData"].is_undefined_length = True
     data.save_as(path, enforce_file_format=True)

@@ -17,7 +17,8 @@ Batches = Literal["open", "single", "mixed"]
 """Any number of tiles, each computed alone; one tile at a time; a tile's numbers depend on the others."""
 MIXED = (
     "The answer for a tile depends on the other tiles of its batch, so no number would be certain. Let the model "
-    "compute each tile alone: batch statistics, for example, need model.eval() before the export."
+    "compute each tile alone: batch statistics, for example, need model.eval() before the export, and a file with "
+    "dynamic quantization must be exported in float32."
 )
 TILES_MAX = 4
 RELATIVE = 1e-3

@@ -174,7 +174,9 @@ def _require_parity(rows: list[ParityRow], card: ModelCard, source: str) -> None
         if row.precision == "fp32" and not within:
             raise ParityError(
                 f"{row.engine} differs from {source} by up to {row.max_dp:.2g} in a probability; {tolerance.dp:g} is "
-                "accepted. No bundle was written. Check that the model gives a tile the same output in every batch."
+                "accepted. No bundle was written. Check that the model is in float32, not quantized, and gives a tile "
+                f"the same output in every batch. If so, {row.engine} computes one of its operators in another way: "
+                "replace that one."
             )
         if row.precision == "fp32" and row.decision_flips:
             raise ParityError(

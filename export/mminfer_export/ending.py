@@ -5,11 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+import numpy as np
 import onnx
-from onnx import helper
-from onnx.numpy_helper import to_array
 
-from mminfer_export.graph_edit import producers
+from mminfer_export.graph_edit import constant_of, producers
 
 KEEPS = frozenset({
     "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Dropout", "Concat", "Slice",
@@ -30,6 +29,7 @@ ARITHMETIC = frozenset(
         "GlobalMaxPool",
         "MaxPool",
         "ReduceMax",
+        "ReduceMin",
     }
 )
 """Logits stay logits; a probability that is scaled or shifted is no longer known to be one."""
@@ -45,9 +45,12 @@ SQUASHES: dict[str, Literal["softmax", "sigmoid"]] = {
 
 @dataclass(frozen=True)
 class Ending:
-    """How a graph makes its scores, and the operator that tells: `unknown` where none of the known ones does."""
+    """How a graph makes its scores, and the operator that tells.
 
-    kind: Literal["logits", "softmax", "sigmoid", "unknown"]
+    `sorted`: the highest ones, whatever class they are of; `unknown`: none of the known operators tells.
+    """
+
+    kind: Literal["logits", "softmax", "sigmoid", "sorted", "unknown"]
     node: onnx.NodeProto | None = None
 
 
@@ -55,12 +58,12 @@ UNKNOWN = Ending("unknown")
 
 
 def ending_of(graph: onnx.GraphProto, value: str) -> Ending:
-    """How this value of the graph is made."""
-    return _Trace(graph).ending(value)
+    """How this value of the graph, whose nodes are in order, is made."""
+    return _Trace(graph).endings.get(value, UNKNOWN)
 
 
 class _Trace:
-    """Follows values backwards, to the operator that tells what they are."""
+    """What each value of a graph is, told by the operators before it."""
 
     def __init__(self, graph: onnx.GraphProto) -> None:
         self._makers = producers(graph)
@@ -69,17 +72,19 @@ class _Trace:
         for node in graph.node:
             if self._computed.intersection(node.input):
                 self._computed.update(node.output)
+        self.endings: dict[str, Ending] = {}
+        for node in graph.node:
+            self.endings.update(dict.fromkeys(node.output, self._ending(node)))
 
-    def ending(self, value: str) -> Ending:
-        node = self._makers.get(value)
-        if node is None:
-            return UNKNOWN
+    def _ending(self, node: onnx.NodeProto) -> Ending:
+        if node.op_type == "TopK":
+            return Ending("sorted", node)
         if node.op_type in SQUASHES:
             return Ending(SQUASHES[node.op_type], node)
         if node.op_type == "LogSoftmax":
             return Ending("logits", node)  # their softmax is the same probabilities again
         if node.op_type in PRODUCTS:
-            return Ending("logits", node) if not self._mixes_probabilities(node) else UNKNOWN
+            return UNKNOWN if self._mixes_probabilities(node) or self._only_adds_up(node) else Ending("logits", node)
         if node.op_type in KEEPS | ARITHMETIC | {"Clip", "Log"}:
             return self._through(node)
         return UNKNOWN
@@ -88,9 +93,12 @@ class _Trace:
         """The ending after a node that keeps the kind of its inputs, or does so for some kinds."""
         several = node.op_type in ARITHMETIC | {"Concat", "Mean"}
         data = [name for name in (node.input if several else node.input[:1]) if name in self._computed]
-        sources = [self.ending(name) for name in data]
-        if not sources or any(source.kind != sources[0].kind for source in sources):
+        sources = [self.endings.get(name, UNKNOWN) for name in data]
+        normalises = node.op_type == "Div" and node.input[1] in self._computed
+        if not sources or normalises or any(source.kind != sources[0].kind for source in sources):
             return UNKNOWN
+        if node.op_type in ("ReduceMax", "ReduceMin") and sources[0].kind == "softmax" and self._reduces_classes(node):
+            return Ending("sorted", node)
         squashed = sources[0].kind in ("softmax", "sigmoid")
         if node.op_type in KEEPS or (squashed and (node.op_type == "Clip" or self._is_complement(node))):
             return sources[0]
@@ -108,12 +116,33 @@ class _Trace:
                 return True
         return False
 
+    def _only_adds_up(self, node: onnx.NodeProto) -> bool:
+        """Whether a product only selects or adds up what may be probabilities, as where classes are merged.
+
+        Its weights are then not negative, and it has no bias. What it takes is no feature, which a Relu or a product
+        makes, and no tile.
+        """
+        maker = self._makers.get(node.input[0])
+        while maker is not None and maker.op_type in KEEPS:
+            maker = self._makers.get(maker.input[0])
+        if maker is None or maker.op_type in PRODUCTS | {"Relu"}:
+            return False
+        stored = [constant_of(name, self._stored, self._makers) for name in node.input[1:] if name]
+        values = [value for value in stored if value is not None and np.issubdtype(value.dtype, np.floating)]
+        if not values or len(values) < len(stored):
+            return False
+        return bool((values[0] >= 0).all()) and not any(bias.any() for bias in values[1:])
+
+    def _reduces_classes(self, node: onnx.NodeProto) -> bool:
+        """Whether a reduction is over the classes, not over the places of a map."""
+        axes = [list(attribute.ints) for attribute in node.attribute if attribute.name == "axes"]
+        if len(node.input) > 1 and (value := constant_of(node.input[1], self._stored, self._makers)) is not None:
+            axes = [value.ravel().tolist()]
+        return axes in ([[1]], [[-1]])
+
     def _is_complement(self, node: onnx.NodeProto) -> bool:
         """Whether the node is 1 − x."""
         if node.op_type != "Sub" or node.input[0] in self._computed:
             return False
-        tensor = self._stored.get(node.input[0])
-        if tensor is None:
-            values = [helper.get_attribute_value(each) for each in self._makers[node.input[0]].attribute]
-            tensor = next((value for value in values if isinstance(value, onnx.TensorProto)), None)
-        return tensor is not None and bool((to_array(tensor) == 1).all())
+        value = constant_of(node.input[0], self._stored, self._makers)
+        return value is not None and bool((value == 1).all())

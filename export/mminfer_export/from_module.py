@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -22,10 +23,12 @@ from mminfer_export.batches import MIXED, batches_of
 from mminfer_export.card_toml import card_of
 from mminfer_export.checked_bundle import Model, Reference, require_new, write_checked_bundle
 from mminfer_export.ending import Ending, ending_of
+from mminfer_export.normalised_once import check_normalised_once
 from mminfer_export.run_onnx import load_onnx
 from mminfer_export.sample_tiles import checked_tiles
-from mminfer_export.scores import Kind, Said, check_scores, kind_of, probabilities
+from mminfer_export.scores import Kind, Said, Seen, check_scores, kind_of, probabilities
 from mminfer_export.to_onnx import to_onnx
+from mminfer_export.varied_tiles import varied_scores
 from mminfer_kernels import reference as kernels
 
 DP_MAX = 1e-4
@@ -132,7 +135,9 @@ def write_bundle(
     kind = kind_of(scores, len(made.classes), output)
     net = TileModule(ready, kind, made).eval()
     graph = _exported(net, tiles)
-    check_scores(scores, kind, _ending(graph, output), lambda said: f"output={said!r}")
+    check_normalised_once(graph)
+    seen = Seen(scores, _ending(graph, output), lambda: varied_scores(partial(_scores, ready, made), tile_px))
+    check_scores(seen, kind, lambda said: f"output={said!r}")
     expected = probabilities(scores, kind)
     _require_same(net, graph, tiles, expected)
     reference = Reference(tiles, {"probabilities": expected}, "the module")
@@ -148,16 +153,20 @@ def _ready(module: nn.Module) -> nn.Module:
     return copy.deepcopy(module).cpu().float().eval()
 
 
-def _scores(module: nn.Module, card: ModelCard, tiles: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """The module's own output (N, columns), one tile a pass.
+def _scores(
+    module: nn.Module, card: ModelCard, tiles: NDArray[np.uint8], factors: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """The module's own output (N, columns), one tile a pass; normalised tiles are multiplied by the factors (N,).
 
     Raises:
         UsageError: the module fails, or returns something else.
     """
     normalisation = _Normalisation(card)
+    scales = torch.ones(len(tiles)) if factors is None else torch.from_numpy(factors)
     try:
         with torch.inference_mode():
-            raw = [module(normalisation(torch.from_numpy(tile[None]))) for tile in tiles]
+            images = (normalisation(torch.from_numpy(tile[None])) for tile in tiles)
+            raw = [module(image * scale) for image, scale in zip(images, scales, strict=True)]
     except (RuntimeError, TypeError, ValueError, AttributeError, IndexError) as error:
         first = (str(error).splitlines() or [""])[0]
         raise UsageError(

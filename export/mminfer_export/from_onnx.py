@@ -17,10 +17,12 @@ from melanoma_infer.errors import BundleError, UsageError
 from mminfer_export.batches import MIXED, batches_of
 from mminfer_export.checked_bundle import Model, Reference, require_new, write_checked_bundle
 from mminfer_export.external_data import ONNX_BYTES_MAX, with_data_inside
-from mminfer_export.interface import TO_NCHW, Interface, interface_of, with_float32_outputs
+from mminfer_export.interface import TO_NCHW, Interface, interface_of, with_float32_outputs, without_unused
+from mminfer_export.normalised_once import check_normalised_once
 from mminfer_export.run_onnx import load_onnx
 from mminfer_export.sample_tiles import Samples
-from mminfer_export.scores import Kind, check_scores, kind_of, probabilities, said_by
+from mminfer_export.scores import Kind, Seen, check_scores, kind_of, probabilities, said_by
+from mminfer_export.varied_tiles import varied_scores
 from mminfer_export.wrap_graph import wrapped
 
 ScoresOption = Literal["auto", "logits", "probabilities"]
@@ -59,7 +61,7 @@ def write_from_onnx(
     answers = model_answers(model, found, card, samples.tiles)
     said = said_by(found.ending, _option) if scores == "auto" else scores
     kind = kind_of(answers.scores, len(card.classes), said)
-    check_scores(answers.scores, kind, found.ending, _option)
+    check_scores(seen_of(model, found, card, answers.scores), kind, _option)
     graph = bundle_graph(model, found, card, kind, tiles=samples.tiles)
     outputs = {"probabilities": probabilities(answers.scores, kind), **answers.others}
     reference = Reference(samples.tiles, outputs, "the ONNX file as it was given")
@@ -92,20 +94,46 @@ def checked_model(content: bytes) -> onnx.ModelProto:
     Raises:
         BundleError: it is not one that may be run.
     """
+    content = without_unused(content)
     model = self_contained_model(content)
     check_valid(content)
     with_float32_outputs(model)
     return model
 
 
-def model_answers(model: onnx.ModelProto, found: Interface, card: ModelCard, tiles: NDArray[np.uint8]) -> Answers:
+def seen_of(model: onnx.ModelProto, found: Interface, card: ModelCard, scores: NDArray[Any]) -> Seen:
+    """What is seen of the scores of a file that gives these for the sample tiles."""
+
+    def scores_of(tiles: NDArray[np.uint8], factors: NDArray[np.float32]) -> NDArray[np.float32]:
+        return model_answers(model, found, card, tiles, factors).scores
+
+    stretch = found.layout != "uint8-nhwc"
+    return Seen(scores, found.ending, lambda: varied_scores(scores_of, card.tile_px, stretch=stretch))
+
+
+def model_answers(
+    model: onnx.ModelProto,
+    found: Interface,
+    card: ModelCard,
+    tiles: NDArray[np.uint8],
+    factors: NDArray[np.float32] | None = None,
+) -> Answers:
     """The file's own outputs for these tiles, one at a time, normalised here and not in the graph.
+
+    Args:
+        model: the file's.
+        found: its interface.
+        card: its mean and std.
+        tiles: uint8 (N, tile_px, tile_px, 3).
+        factors: (N,), by which normalised tiles are multiplied, where the file takes float images.
 
     Raises:
         BundleError: it cannot be run with one tile.
     """
     names = [found.scores, *card.outputs]
     given: NDArray[Any] = tiles if found.layout == "uint8-nhwc" else normalised(tiles, card)
+    if factors is not None and found.layout != "uint8-nhwc":
+        given = given * factors[:, None, None, None]
     if found.layout == "float-nchw":
         given = np.ascontiguousarray(given.transpose(TO_NCHW))
     run = load_onnx(model.SerializeToString(), names)
@@ -132,9 +160,11 @@ def bundle_graph(
 
     Raises:
         BundleError: the graph is not one that engines may run.
+        UsageError: the model normalises tiles that the card has normalised.
     """
     graph = wrapped(model, found, card, scores, batch=None)
     check_graph(graph, card)
+    check_normalised_once(graph)
     batches = batches_of(graph, tiles, ["probabilities", *card.outputs])
     if batches == "mixed" and found.batch is None:
         raise BundleError(MIXED)

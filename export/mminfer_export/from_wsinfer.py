@@ -20,7 +20,7 @@ from melanoma_infer.errors import BundleError, UsageError
 from melanoma_infer.tolerances import Positive
 from mminfer_export.card_toml import card_of
 from mminfer_export.checked_bundle import Model, Reference, require_new, write_checked_bundle
-from mminfer_export.from_onnx import bundle_graph, checked_model, normalised
+from mminfer_export.from_onnx import bundle_graph, checked_model, normalised, seen_of
 from mminfer_export.interface import TO_NCHW, interface_of
 from mminfer_export.sample_tiles import Samples
 from mminfer_export.scores import check_scores, kind_of, probabilities
@@ -215,7 +215,8 @@ def write_from_wsinfer(
     model = checked_model(content)
     found = interface_of(model, card)
     kind = kind_of(scores, len(card.classes), "logits")  # WSInfer always adds the softmax itself
-    check_scores(scores, kind, found.ending, lambda said: f"mminfer_export.write_bundle with output={said!r}")
+    seen = seen_of(model, found, card, scores)
+    check_scores(seen, kind, lambda said: f"mminfer_export.write_bundle with output={said!r}")
     graph = bundle_graph(model, found, card, kind, tiles=samples.tiles)
     reference = Reference(samples.tiles, {"probabilities": probabilities(scores, kind)}, "the TorchScript itself")
     return write_checked_bundle(out, Model(card, graph), reference, on=samples.on)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx.numpy_helper import from_array, to_array
 from onnx.reference import ReferenceEvaluator
 
@@ -58,6 +59,18 @@ def consumers(graph: onnx.GraphProto) -> dict[str, list[onnx.NodeProto]]:
         for name in dict.fromkeys(node.input):
             found.setdefault(name, []).append(node)
     return found
+
+
+def constant_of(
+    name: str, stored: Mapping[str, onnx.TensorProto], makers: Mapping[str, onnx.NodeProto]
+) -> NDArray[Any] | None:
+    """The value of this name if it is stored in the graph, or if a Constant gives it."""
+    if name in stored:
+        return np.asarray(to_array(stored[name]))
+    if name not in makers or makers[name].op_type != "Constant":
+        return None
+    values: list[Any] = list(ReferenceEvaluator(makers[name]).run(None, {}))
+    return np.asarray(values[0])
 
 
 def sort_topologically(graph: onnx.GraphProto) -> None:

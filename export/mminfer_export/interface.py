@@ -6,8 +6,10 @@ from dataclasses import dataclass
 from typing import Literal
 
 import onnx
+from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
+from melanoma_infer.bundle.graph_checks import nodes_of
 from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import BundleError
 from mminfer_export.ending import Ending, ending_of
@@ -76,6 +78,27 @@ def interface_of(model: onnx.ModelProto, card: ModelCard) -> Interface:
         ending=ending_of(graph, scores[0]),
         batch=batch,
     )
+
+
+def without_unused(content: bytes) -> bytes:
+    """The ONNX file without what exporters write and no runtime needs.
+
+    That is the names of other domains without an operator (tf2onnx writes `ai.onnx.ml`), and open sides written as 0.
+    """
+    try:
+        model = onnx.load_model_from_string(content)
+    except (DecodeError, ValueError):
+        return content
+    if not model.functions:
+        used = {"", "ai.onnx", *(node.domain for node in nodes_of(model.graph))}
+        kept = [each for each in model.opset_import if each.domain in used]
+        del model.opset_import[:]
+        model.opset_import.extend(kept)
+    for value in (*model.graph.input, *model.graph.output):
+        for dim in value.type.tensor_type.shape.dim:
+            if dim.HasField("dim_value") and dim.dim_value <= 0:
+                dim.Clear()
+    return bytes(model.SerializeToString())
 
 
 def with_float32_outputs(model: onnx.ModelProto) -> None:

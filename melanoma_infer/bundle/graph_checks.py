@@ -63,7 +63,7 @@ def self_contained_model(content: bytes) -> onnx.ModelProto:
         model = onnx.load_model_from_string(content)
     except (DecodeError, ValueError) as error:
         raise BundleError(f"The ONNX file cannot be parsed. {AGAIN}") from error
-    domains = {opset.domain for opset in model.opset_import} | {node.domain for node in _nodes(model.graph)}
+    domains = {opset.domain for opset in model.opset_import} | {node.domain for node in nodes_of(model.graph)}
     if foreign := sorted(domains - {"", "ai.onnx"}):
         raise BundleError(f"The ONNX file uses operators of another domain ({foreign[0]!r}). {AGAIN}")
     if model.functions or model.training_info:
@@ -97,11 +97,12 @@ def check_valid(content: bytes) -> None:
         raise BundleError(f"The ONNX file is not valid: {str(error).splitlines()[0]} {AGAIN}") from error
 
 
-def _nodes(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+def nodes_of(graph: onnx.GraphProto) -> Iterator[onnx.NodeProto]:
+    """Every node of the graph, and of the graphs within."""
     for node in graph.node:
         yield node
         for inner in _inner_graphs(node):
-            yield from _nodes(inner)
+            yield from nodes_of(inner)
 
 
 def _inner_graphs(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
@@ -131,7 +132,7 @@ def stored_tensors(graph: onnx.GraphProto) -> Iterator[onnx.TensorProto]:
 
 
 def _check_inference_only(graph: onnx.GraphProto) -> None:
-    nodes = list(_nodes(graph))
+    nodes = list(nodes_of(graph))
     makers = {name: node for node in nodes for name in node.output if name}
     stored = {tensor.name: tensor for tensor in stored_tensors(graph)}
     for node in nodes:

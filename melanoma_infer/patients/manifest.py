@@ -8,20 +8,32 @@ age. Which row belongs to which slide is decided in `pipeline/cohort.py`, which 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PureWindowsPath
 
-from melanoma_infer.card import ModelCard
+from melanoma_infer.card import UNKNOWN, ModelCard
 from melanoma_infer.errors import PatientValueError, UsageError
 from melanoma_infer.patients.numbers import parse_scale
-from melanoma_infer.patients.patient import ULCERATION, Patient, lenient_patient, stated_specimen, stated_stain
+from melanoma_infer.patients.patient import (
+    SHOWN_CHARS,
+    ULCERATION,
+    Patient,
+    lenient_patient,
+    stated_specimen,
+    stated_stain,
+)
+from melanoma_infer.patients.slide_path import slide_path
 from melanoma_infer.patients.table import SEPARATORS, Row, read_table
-from melanoma_infer.patients.vocabulary import is_missing
+from melanoma_infer.patients.vocabulary import OPPOSITE_BESIDE, is_missing, word_of
+from melanoma_infer.runtime.privacy import slide_name
 
 FIXED_COLUMNS = ("slide", "id", "case_id", ULCERATION, "specimen", "stain", "mpp")
 """The columns that every manifest may have, whatever the model; the card's patient fields are added to them."""
+SEX = "sex"
 LINES_SHOWN = 3
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]")
 
 
 @dataclass(frozen=True)
@@ -31,6 +43,7 @@ class ManifestRow:
     line: int
     """Where it is in the file, from 1."""
     path: Path
+    """Where its slide is, as far as this can be known (`slide_path`)."""
     id: str
     case_id: str | None
     patient: Patient
@@ -47,7 +60,7 @@ class Manifest:
 
     rows: tuple[ManifestRow, ...]
     separator: str
-    """What separates its columns, as a word: commas, semicolons or tabs."""
+    """What separates its columns, in words: commas, or "semicolons, as its first line says"."""
     columns: tuple[str, ...]
     """The columns that it may have for this model."""
     unused: tuple[str, ...]
@@ -63,7 +76,11 @@ class Manifest:
         for row in self.rows:
             for column, why in row.misread.items():
                 lines.setdefault(f"column {column}: {why}", []).append(row.line)
-        return found + [f"{numbered(where)}, {what}" for what, where in lines.items()]
+        found += [f"{numbered(where)}, {what}" for what, where in lines.items()]
+        return found + [
+            f"{numbered(where)}, column sex: slides of one case differ. Check that each row is the right patient's."
+            for where in _differing(self.rows, SEX)
+        ]
 
 
 def numbered(lines: list[int]) -> str:
@@ -73,6 +90,17 @@ def numbered(lines: list[int]) -> str:
     more = len(lines) - LINES_SHOWN
     *first, last = map(str, lines) if more <= 0 else (*lines[:LINES_SHOWN], f"{more} more")
     return f"lines {', '.join(map(str, first))} and {last}"
+
+
+def _differing(rows: Iterable[ManifestRow], field: str) -> list[list[int]]:
+    """The lines of each case whose slides state different values of a patient field that no patient changes."""
+    cases: dict[str, list[ManifestRow]] = {}
+    for row in rows:
+        if row.case_id and row.patient.values.get(field, UNKNOWN) != UNKNOWN:
+            cases.setdefault(row.case_id, []).append(row)
+    return [
+        [row.line for row in same] for same in cases.values() if len({row.patient.values[field] for row in same}) > 1
+    ]
 
 
 def read_manifest(path: Path, card: ModelCard) -> Manifest:
@@ -87,30 +115,59 @@ def read_manifest(path: Path, card: ModelCard) -> Manifest:
     unused = tuple(name for name in table.columns if name.casefold() not in columns)
     if not table.rows:
         raise PatientValueError("The manifest has no row below its header. Add a row for each slide.")
-    rows = tuple(_row(path.parent, row, card, decimal_comma=table.separator != ",") for row in table.rows)
-    return Manifest(rows, SEPARATORS[table.separator], columns, unused)
+    doubted = _doubted_letters(table.rows, card)
+    rows = tuple(_row(path.parent, row, card, doubted, decimal_comma=table.separator != ",") for row in table.rows)
+    separator = SEPARATORS[table.separator] + ", as its first line says" * table.separator_stated
+    return Manifest(rows, separator, columns, unused)
 
 
-def _row(folder: Path, row: Row, card: ModelCard, *, decimal_comma: bool) -> ManifestRow:
-    # Left out: empty cells, and ids that say that nothing is known. In other columns a card may use a word like "none".
-    given = {
-        column: cell
-        for column, cell in row.cells.items()
-        if column == "slide" or (cell and not (column in ("id", "case_id") and is_missing(cell)))
+def _doubted_letters(rows: Sequence[Row], card: ModelCard) -> set[tuple[str, str]]:
+    """The columns and letters that would be misunderstood, because the column is in another language."""
+    return {
+        (field.name, letter)
+        for field in card.patient_fields
+        for letter, other in OPPOSITE_BESIDE.items()
+        if word_of(letter, field.values)
+        and {letter, other} <= {row.cells.get(field.name, "").casefold() for row in rows}
     }
-    if not given["slide"]:
+
+
+def _given(row: Row) -> dict[str, str]:
+    """The cells of a row that say something.
+
+    Left out: empty cells, and ids that say that nothing is known. In other columns a card may use a word like "none".
+    """
+    if not row.cells["slide"]:
         raise PatientValueError(
             f"Line {row.line} of the manifest names no slide. Fill in the column `slide`, or remove the line."
         )
+    ids = ("id", "case_id")
+    for column in ids:
+        if _CONTROL.search(text := row.cells.get(column, "")):
+            raise PatientValueError(
+                f"Line {row.line} of the manifest: {column}: {text[:SHOWN_CHARS]!r} has a line break or another "
+                "control character. Remove it."
+            )
+    return {name: cell for name, cell in row.cells.items() if cell and not (name in ids and is_missing(cell))}
+
+
+def _row(
+    folder: Path, row: Row, card: ModelCard, doubted: Collection[tuple[str, str]], *, decimal_comma: bool
+) -> ManifestRow:
+    given = _given(row)
+    doubts = {column: cell for column, cell in given.items() if (column, cell.casefold()) in doubted}
+    clear = {column: cell for column, cell in given.items() if column not in doubts}
     try:
-        patient, misread = lenient_patient(given, card.patient_fields)
+        patient, misread = lenient_patient(clear, card.patient_fields)
         mpp_um = parse_scale(given["mpp"], decimal_comma=decimal_comma) if "mpp" in given else None
     except (UsageError, PatientValueError) as error:
         raise PatientValueError(f"Line {row.line} of the manifest: {error}") from error
+    for column, cell in doubts.items():
+        misread[column] = f"{cell!r} beside {OPPOSITE_BESIDE[cell.casefold()].upper()!r} is not clear. Write the words."
     return ManifestRow(
         line=row.line,
-        path=folder / given["slide"],
-        id=given.get("id", PureWindowsPath(given["slide"]).stem),
+        path=slide_path(folder, given["slide"]),
+        id=given.get("id", slide_name(PureWindowsPath(given["slide"]))),
         case_id=given.get("case_id"),
         patient=patient,
         specimen=_lenient(stated_specimen, given.get("specimen"), "specimen", misread),

@@ -9,20 +9,29 @@ from melanoma_infer.errors import UsageError
 
 _NUMBER = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?", re.ASCII | re.IGNORECASE)
 _COMMA = re.compile(r"(\d+),(\d+)", re.ASCII)
+_THOUSANDS = re.compile(r"([+-]?[1-9]\d{0,2})[.,](\d{3})", re.ASCII)
 _DATE = re.compile(r"\d{1,4}([-./])\d{1,2}\1\d{1,4}([T ].*)?|(18|19|20)\d{6}", re.ASCII | re.IGNORECASE)
 
 
 def number(text: str) -> float:
-    """The number that a text states, with a decimal point or a decimal comma; NaN if it states none.
+    """The number that a text states, with a decimal point or comma; NaN if it states none, or could state two."""
+    return math.nan if two_readings(text) else _decimal(text)
 
-    "1,000" states none: it may be one or a thousand.
+
+def two_readings(text: str) -> tuple[str, str] | None:
+    """The two numbers that a text such as "1.031" or "1,031" may state; None for all others.
+
+    One person's decimal separator is another's separator of thousands.
     """
+    found = _THOUSANDS.fullmatch(text.strip())
+    return (".".join(found.groups()), "".join(found.groups())) if found else None
+
+
+def _decimal(text: str) -> float:
+    """The number that a text states if its only separator is of decimals; NaN if it states none."""
     plain = text.strip()
     if comma := _COMMA.fullmatch(plain):
-        whole, decimals = comma.groups()
-        if len(decimals) == 3 and not whole.startswith("0"):
-            return math.nan
-        plain = f"{whole}.{decimals}"
+        plain = ".".join(comma.groups())
     return float(plain) if _NUMBER.fullmatch(plain) else math.nan
 
 
@@ -32,7 +41,7 @@ def is_date(text: str) -> bool:
 
 
 def parse_scale(text: str, *, decimal_comma: bool = False) -> tuple[float, float]:
-    """µm per pixel (x, y) of "X", "X,Y" or "XxY".
+    """µm per pixel (x, y) of "X", "X,Y" or "XxY". No scale is a thousand, so 1.031 has one meaning.
 
     Args:
         text: as typed.
@@ -48,7 +57,7 @@ def parse_scale(text: str, *, decimal_comma: bool = False) -> tuple[float, float
         if comma is not None and all(int(part) for part in comma.groups()):
             raise UsageError(f"{text!r} may mean {text.replace(',', '.')} or two scales. Write the one that is meant: "
                              f"{text.replace(',', '.')} or {text.replace(',', 'x')}.")  # fmt: skip
-    numbers = [number(part) for part in parts]
+    numbers = [_decimal(part) for part in parts]
     if len(numbers) not in (1, 2) or not all(0 < each < 1e6 for each in numbers):
         raise UsageError(f"{text!r} is no scale. Give X or X,Y in µm per pixel, for example 0.25 or 0.25,0.25.")
     return numbers[0], numbers[-1]

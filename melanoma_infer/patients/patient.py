@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from melanoma_infer.card import UNKNOWN, PatientField
 from melanoma_infer.errors import PatientValueError
-from melanoma_infer.patients.numbers import is_date, number
+from melanoma_infer.patients.numbers import is_date, number, two_readings
 from melanoma_infer.patients.vocabulary import is_missing, word_of
 
 AGE_YEARS_MAX = 120
@@ -144,6 +144,9 @@ def _category(card_field: PatientField, text: str) -> str:
     if is_missing(text):
         return UNKNOWN
     text = text.strip()
+    if readings := two_readings(text):
+        point, thousands = readings
+        raise PatientValueError(f"{_shown(text)} may mean {point} or {thousands}. Write {point}0 or {thousands}.")
     interval = _INTERVAL.fullmatch(text)
     first, last = (number(part) for part in (interval.groups() if interval else (text, text)))
     highest = AGE_YEARS_MAX if card_field.name == AGE else math.inf
@@ -156,4 +159,6 @@ def _category(card_field: PatientField, text: str) -> str:
     # [38:40[ ends below 40.
     ends_below = interval is not None and text.endswith("[")
     high = (bisect.bisect_left if ends_below else bisect.bisect_right)(card_field.edges, last)
-    return card_field.values[low] if low == high else UNKNOWN
+    if low != high:
+        raise PatientValueError(f"{_shown(text)} is in more than one of {', '.join(card_field.values)}. Give one.")
+    return card_field.values[low]

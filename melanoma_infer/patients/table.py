@@ -5,14 +5,20 @@ from __future__ import annotations
 import codecs
 import csv
 import io
+import re
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from melanoma_infer.errors import PatientValueError
 
-SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs"}
-_ADVICE = "Save it as CSV in UTF-8, with columns separated by commas, semicolons or tabs."
+SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
+_ADVICE = "Save it as CSV in UTF-8, with columns separated by commas, semicolons, tabs or vertical bars."
+_STATED = re.compile(r'"?sep=([^\r\n])"?[,;\t| ]*(?=[\r\n]|\Z)', re.IGNORECASE)
+"""The line that Excel reads before the header, such as `sep=;`."""
+_WORKBOOKS = (b"PK\x03\x04", b"\xd0\xcf\x11\xe0")
+"""How .xlsx and .ods files begin, and .xls files."""
 
 
 @dataclass(frozen=True)
@@ -32,6 +38,8 @@ class Table:
     columns: tuple[str, ...]
     """As written, without surrounding spaces; columns that are empty down to the last row are left out."""
     separator: str
+    separator_stated: bool
+    """Whether the first line states the separator (`sep=;`)."""
     rows: tuple[Row, ...]
 
 
@@ -40,26 +48,25 @@ def read_table(path: Path, required: str) -> Table:
 
     Args:
         path: UTF-8, or UTF-16 with a byte order mark.
-        required: the column that it must have; the separator is the one with which the first line has it.
+        required: the column that it must have. The separator is the one that the first line states (`sep=;`), or the
+            one with which the header has this column.
 
     Raises:
         PatientValueError: it cannot be read, lacks that column, has a column twice, or a row of another width.
     """
     text = _text(path)
-    separator = _separator(text, required)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, strict=True)
-    try:  # the line of a record is the one on which it ends
-        records = [(reader.line_num, cells) for cells in reader if any(cell.strip() for cell in cells)]
-    except csv.Error as error:
-        raise PatientValueError(
-            f"Line {reader.line_num} of the manifest is not valid CSV ({error}). {_ADVICE}"
-        ) from error
+    stated = _STATED.match(text)
+    text = text[stated.end() :] if stated else text  # its line end stays, so that lines are counted right
+    separator = _separator(text, required, stated[1] if stated else None)
+    records = list(_records(text, separator))
     _, header = records[0]
     names = [name.strip() for name in header]
     keys = [name.casefold() for name in names]
     if twice := [key for key, count in Counter(keys).items() if key and count > 1]:
         raise PatientValueError(f"The manifest has the column {twice[0]} more than once. Keep one of them.")
     for line, cells in records[1:]:
+        while len(cells) > len(names) and not cells[-1].strip():
+            cells.pop()
         if len(cells) != len(names):
             raise PatientValueError(
                 f"Line {line} of the manifest has {len(cells)} column{'s' * (len(cells) != 1)}; the header has "
@@ -71,7 +78,7 @@ def read_table(path: Path, required: str) -> Table:
         Row(line, {key: cell.strip() for key, cell in zip(keys, cells, strict=True) if key})
         for line, cells in records[1:]
     ]
-    return Table(tuple(columns), separator, tuple(rows))
+    return Table(tuple(columns), separator, stated is not None, tuple(rows))
 
 
 def _text(path: Path) -> str:
@@ -81,20 +88,47 @@ def _text(path: Path) -> str:
         raise PatientValueError(
             f"The manifest cannot be read ({error.strerror}). Check the path after --patients."
         ) from error
+    if content.startswith(_WORKBOOKS):
+        raise PatientValueError(f"The manifest is a spreadsheet file, not text. {_ADVICE}")
     utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = content.decode("utf-16" if utf_16 else "utf-8-sig")
     except UnicodeDecodeError as error:
-        raise PatientValueError(f"The manifest is not text in UTF-8. {_ADVICE}") from error
+        line = len((content[: error.start] + b"_").splitlines())
+        where = "The manifest" if utf_16 else f"Line {line} of the manifest"
+        raise PatientValueError(f"{where} is not text in UTF-8. {_ADVICE}") from error
     if "\0" in text:
         raise PatientValueError(f"The manifest is not text in UTF-8. {_ADVICE}")
     return text
 
 
-def _separator(text: str, required: str) -> str:
-    """The separator with which the first line that is not empty has the required column."""
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    for separator in SEPARATORS:
-        if required in (name.strip().casefold() for name in next(csv.reader([first], delimiter=separator), [])):
+def _records(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
+    """The lines on which records end, and their cells, without records that have no value.
+
+    Raises:
+        PatientValueError: the text is not valid CSV.
+    """
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
+    try:
+        for cells in reader:
+            if any(cell.strip() for cell in cells):
+                yield reader.line_num, cells
+    except csv.Error as error:
+        raise PatientValueError(
+            f"Line {reader.line_num} of the manifest is not valid CSV ({error}). {_ADVICE}"
+        ) from error
+
+
+def _separator(text: str, required: str, stated: str | None) -> str:
+    """The stated separator, or the one with which the header has the required column."""
+    if stated not in (None, *SEPARATORS):
+        raise PatientValueError(f"The manifest's first line says that {stated!r} separates its columns. {_ADVICE}")
+    for separator in [stated] if stated else SEPARATORS:
+        try:
+            _, header = next(_records(text, separator), (0, []))
+        except PatientValueError:
+            continue
+        if required in (name.strip().casefold() for name in header):
             return separator
-    raise PatientValueError(f"The manifest has no column `{required}`: its first line must name the columns. {_ADVICE}")
+    where = f"the line below `sep={stated}`" if stated else "its first line"
+    raise PatientValueError(f"The manifest has no column `{required}`: {where} must name the columns. {_ADVICE}")

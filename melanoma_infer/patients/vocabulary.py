@@ -21,6 +21,9 @@ SYNONYMS = {
     "he": "h_e", "reexcision": "re_excision",
 }  # fmt: skip
 """Only words that mean one thing wherever the list has the other word: a wrong guess is worse than a question."""
+OPPOSITE_BESIDE = {"m": "h", "f": "n"}
+"""Letters that mean the other sex beside another letter: M is a woman beside H (hombre, mujer), F a man beside N (nő,
+férfi)."""
 _SEPARATORS = re.compile(r"(?<=[^\W_])[\s_/&-]+(?=[^\W_])")
 
 

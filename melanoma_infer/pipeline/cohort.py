@@ -9,6 +9,7 @@ from pathlib import Path, PureWindowsPath
 
 from melanoma_infer.errors import PatientValueError
 from melanoma_infer.patients.manifest import Manifest, ManifestRow, numbered
+from melanoma_infer.patients.slide_path import composed
 from melanoma_infer.slides.members import members
 from melanoma_infer.slides.search import slide_keys
 
@@ -31,7 +32,7 @@ def require_distinct_rows(manifest: Manifest) -> None:
         if os.path.isdir(row.path):
             raise PatientValueError(f"Line {row.line} of the manifest names a folder. Name the slide's file.")
     _require_own(manifest, lambda row: slide_keys(row.path), "name the same slide. Keep one row for each slide.")
-    _require_own(manifest, lambda row: {row.id}, "have the same id. Give every slide its own id.")
+    _require_own(manifest, lambda row: {composed(row.id)}, "have the same id. Give every slide its own id.")
 
 
 def match_rows(slides: Sequence[Path], manifest: Manifest) -> list[Match | None]:
@@ -56,11 +57,11 @@ def _by_name(slides: Sequence[Path], absent: Sequence[ManifestRow]) -> dict[Path
         return {}
     of_name: dict[str, list[Path]] = {}
     for slide in slides:
-        for name in {slide.name, *(member.name for member in members(slide))}:
+        for name in {composed(path.name) for path in (slide, *members(slide))}:
             of_name.setdefault(name, []).append(slide)
     found: dict[Path, list[ManifestRow]] = {}
     for row in absent:
-        same = of_name.get(PureWindowsPath(row.path).name, [])  # manifests come from Windows, too
+        same = of_name.get(composed(PureWindowsPath(row.path).name), [])  # manifests come from Windows, too
         if len(same) == 1:
             found.setdefault(same[0], []).append(row)
     return {slide: rows[0] for slide, rows in found.items() if len(rows) == 1}

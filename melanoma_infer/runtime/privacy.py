@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Collection, Sequence
-from pathlib import Path
+from pathlib import Path, PurePath
 
 DIGEST_CHARS = 8
 ID_BYTES_MAX = 120
@@ -24,7 +24,7 @@ SHOWN_VALUES = frozenset(
 """Options whose values reveal no patient, file or folder."""
 
 
-def slide_name(path: Path) -> str:
+def slide_name(path: PurePath) -> str:
     """The id of a slide that was given none: its file's name without the suffix.
 
     A number is no suffix: the files of an archive are called 1.2.840.113619.2.5.1 and 1.2.840.113619.2.5.2.

@@ -1,4 +1,4 @@
-"""What a DICOM file says about itself: its series, its kind and what it shows. Its pixels are not read.
+"""What a DICOM file says about itself: its study and series, its kind and what it shows. Its pixels are not read.
 
 A file is DICOM by its content, whatever its name: archives store files without a suffix, and scanners write .DCM.
 """
@@ -11,15 +11,18 @@ import stat
 import struct
 import warnings
 import zlib
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+
+from melanoma_infer.errors import SlideUnreadableError
 
 HEAD_BYTES = 132
 """So many bytes of a file show whether it is DICOM: 128 of any content, then DICM."""
 WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """The SOP class of whole-slide images: VL Whole Slide Microscopy Image Storage."""
-IMAGE_TYPE, SOP_CLASS, SERIES = 0x00080008, 0x00080016, 0x0020000E
+IMAGE_TYPE, SOP_CLASS, STUDY, SERIES = 0x00080008, 0x00080016, 0x0020000D, 0x0020000E
+PATIENT_ID, CONTAINER = 0x00100020, 0x00400512
 PER_FRAME = 0x52009230
 """Per-frame Functional Groups Sequence: one item per tile, and nothing that is asked for comes after it."""
 DAMAGED = (
@@ -41,6 +44,12 @@ class DicomFacts:
     """SOPClassUID, such as WHOLE_SLIDE; empty if it is none."""
     shows: str
     """What a whole-slide image shows: VOLUME (the scan), LABEL, OVERVIEW, …: the third value of ImageType."""
+    study: str = ""
+    """StudyInstanceUID; empty if it is missing."""
+    patient_id: str = field(default="", repr=False)
+    """PatientID; empty if it is missing. It is compared, and shown nowhere."""
+    container: str = field(default="", repr=False)
+    """ContainerIdentifier: the glass slide, often by its accession number. It is compared, and shown nowhere."""
 
     @property
     def kind_name(self) -> str:
@@ -59,19 +68,62 @@ def dicom_facts(path: Path) -> DicomFacts | None:
         return None
 
 
-def dicom_series(path: Path) -> str | None:
-    """The SeriesInstanceUID of a DICOM file; None for another file."""
+def dicom_series(path: Path) -> tuple[str, str] | None:
+    """The StudyInstanceUID and SeriesInstanceUID of a DICOM file; None for a file without a series."""
     facts = dicom_facts(path)
-    return facts.series if facts else None
+    return (facts.study, facts.series) if facts and facts.series else None
 
 
 def series_files(path: Path) -> list[Path]:
-    """The files of a DICOM file's series in its folder, sorted: itself alone if it has no series."""
-    series, folder = dicom_series(path), path.parent
-    if series is None:
+    """The files of a DICOM file's study and series in its folder, sorted: itself alone if it has no series."""
+    own = dicom_series(path)
+    return [file for file in _of_series_uid(path) if dicom_series(file) == own]
+
+
+def require_one_slide(path: Path) -> None:
+    """Require that the files which OpenSlide reads together with a DICOM file are of the same slide.
+
+    OpenSlide takes all whole-slide images of the folder with the file's SeriesInstanceUID as levels of one slide,
+    whatever their study and patient. Files that name no patient or container (anonymised ones) contradict no other.
+    FrameOfReferenceUID is not compared: some writers give each level its own.
+
+    Raises:
+        SlideUnreadableError: two of them name different studies, patients or containers.
+    """
+    own = dicom_facts(path)
+    if own is None or own.kind != WHOLE_SLIDE:
+        return
+    for other in _of_series_uid(path):
+        facts = dicom_facts(other)
+        differs = _contradiction(own, facts) if facts and facts.kind == WHOLE_SLIDE else None
+        if differs:
+            raise SlideUnreadableError(
+                f"This file and {other.name} have the same SeriesInstanceUID but a different {differs}: they are not "
+                "of one slide, and reading them together would mix their pixels. Put the files of each slide into a "
+                "folder of their own.",
+                names=(other.name,),
+            )
+
+
+def _contradiction(one: DicomFacts, other: DicomFacts) -> str | None:
+    """The tag that shows that two files are not of one slide; None if they may be."""
+    if one.study != other.study:
+        return "StudyInstanceUID"
+    if one.patient_id != other.patient_id and one.patient_id and other.patient_id:
+        return "PatientID"
+    if one.container != other.container and one.container and other.container:
+        return "ContainerIdentifier"
+    return None
+
+
+def _of_series_uid(path: Path) -> list[Path]:
+    """The files of a DICOM file's folder with its SeriesInstanceUID, sorted: itself alone if it has none."""
+    own, folder = dicom_series(path), path.parent
+    if own is None:
         return [path]
     try:
-        return sorted(folder / name for name in os.listdir(folder) if dicom_series(folder / name) == series)
+        found = ((folder / name, dicom_series(folder / name)) for name in os.listdir(folder))
+        return sorted(file for file, series in found if series and series[1] == own[1])
     except OSError:  # the folder may be entered but not listed
         return [path]
 
@@ -95,13 +147,17 @@ def _facts(path: Path, mtime_ns: int, size: int) -> DicomFacts | None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of values that break the standard, which does not help the user
                 data = read_partial(
-                    file, lambda tag, *_: int(tag) >= PER_FRAME, specific_tags=[IMAGE_TYPE, SOP_CLASS, SERIES]
+                    file,
+                    lambda tag, *_: int(tag) >= PER_FRAME,
+                    specific_tags=[IMAGE_TYPE, SOP_CLASS, STUDY, SERIES, PATIENT_ID, CONTAINER],
                 )
                 image_type = data.get("ImageType") or ""
                 series = data.get("SeriesInstanceUID")
+                names = ("StudyInstanceUID", "PatientID", "ContainerIdentifier")
+                study, patient_id, container = (str(data.get(name) or "").strip() for name in names)
                 kind = data.get("SOPClassUID") or data.file_meta.get("MediaStorageSOPClassUID")
         except (BytesLengthException, InvalidDicomError, *DAMAGED):
             return None
     shows = "" if isinstance(image_type, str) or len(image_type) < 3 else str(image_type[2])
     kind = str(kind) if re.fullmatch(r"[\d.]{1,64}", str(kind)) else ""
-    return DicomFacts(str(series) if series else None, kind, shows.upper())
+    return DicomFacts(str(series) if series else None, kind, shows.upper(), study, patient_id, container)

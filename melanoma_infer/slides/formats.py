@@ -10,7 +10,7 @@ from melanoma_infer.errors import MminferError, SlideUnreadableError, TransientI
 from melanoma_infer.slides.base import SlideReader
 from melanoma_infer.slides.companions import require_companions
 from melanoma_infer.slides.completeness import TIFF_MAGIC
-from melanoma_infer.slides.dicom import HEAD_BYTES, begins_as_dicom
+from melanoma_infer.slides.dicom import HEAD_BYTES, begins_as_dicom, require_one_slide
 from melanoma_infer.slides.refusal import refusal
 from melanoma_infer.slides.suffixes import IMAGE_SUFFIXES
 
@@ -23,7 +23,8 @@ def open_reader(path: Path) -> SlideReader:
     """A reader of the slide in that file: the first one that knows its format.
 
     Raises:
-        SlideUnreadableError: it is missing, damaged or incomplete, or a file that belongs to it is missing.
+        SlideUnreadableError: it is missing, damaged or incomplete, a file that belongs to it is missing, or files of
+            another slide are among its own.
         SlideFormatError: no reader knows its format or its encoding, or it holds no slide image.
         TransientIOError: the storage failed.
     """
@@ -41,6 +42,7 @@ def open_reader(path: Path) -> SlideReader:
         require_companions(path)
     except OSError as error:
         raise storage_error(error) from error
+    require_one_slide(path)
     if openslide_reader.knows(path):
         return openslide_reader.OpenSlideReader(path)
     if path.suffix.lower() in IMAGE_SUFFIXES and not begins_as_dicom(head):

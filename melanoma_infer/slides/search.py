@@ -31,8 +31,8 @@ class FoundSlides:
 def find_slides(paths: Iterable[Path]) -> FoundSlides:
     """The slides in these files and folders, in the order given; folders are searched, their slides sorted.
 
-    Links are followed. A file that is reached twice is one slide, and so are the files of one DICOM series in one
-    folder; its first path names it.
+    Links are followed. A file that is reached twice is one slide, and so are the files of one DICOM study and series
+    in one folder; its first path names it.
 
     Raises:
         UsageError: a folder holds no slide.
@@ -53,7 +53,7 @@ def find_slides(paths: Iterable[Path]) -> FoundSlides:
 
 
 def slide_keys(slide: Path) -> set[object]:
-    """What two paths of the same slide have in common: the file, or the series in the folder of either."""
+    """What two paths of the same slide have in common: the file, or the study and series in the folder of either."""
     real = os.path.realpath(slide)
     series = dicom_series(slide)
     if series is None:

@@ -1,6 +1,7 @@
 """summary.csv: one row for each result and each failure of all runs over an output folder; rows are only ever added.
 
-Of two rows with one folder the later counts. A file with other columns is moved to summary-<n>.csv.
+Of two rows with one folder the later counts. Text that a spreadsheet would compute has a single quote before it. A file
+with other columns is moved to summary-<n>.csv.
 """
 
 from __future__ import annotations
@@ -8,13 +9,15 @@ from __future__ import annotations
 import csv
 import io
 import os
+import re
 from typing import Any
 
 from melanoma_infer.bundle.bundle import Bundle
+from melanoma_infer.card import ModelCard
 from melanoma_infer.engines.base import Numerics
 from melanoma_infer.errors import OutputError
 from melanoma_infer.reports.repeat_command import options_of_settings
-from melanoma_infer.result import SlideOutcome
+from melanoma_infer.result import SlideOutcome, SlideResult
 from melanoma_infer.store.output import OutputFolder
 
 SUMMARY = "summary.csv"
@@ -23,6 +26,8 @@ COLUMNS = (
     "outcome", "outcome_score", "thickness_state", "thickness_mm", "thickness_low_mm", "thickness_high_mm",
     "evaluable_fraction", "bundle", "numerics", "settings", "rescored_from", "seconds",
 )  # fmt: skip
+_FORMULA = re.compile(r"'*[=+\-@\t\r＝＋－＠]")
+"""How texts begin that spreadsheets compute. Those with quotes before it get one more, so that one can be removed."""
 
 
 class Summary:
@@ -38,7 +43,7 @@ class Summary:
         Raises:
             OutputError: the file cannot be written; what it held before is unchanged.
         """
-        row = row_of(outcome, bundle, numerics)
+        row = {column: _as_text(value) for column, value in row_of(outcome, bundle, numerics).items()}
         try:
             with self._out.alone():
                 self._move_if_columns_differ()
@@ -115,10 +120,21 @@ def row_of(outcome: SlideOutcome, bundle: Bundle, numerics: Numerics) -> dict[st
             "thickness_low_mm": _blank(result.thickness.low_mm),
             "thickness_high_mm": _blank(result.thickness.high_mm),
             "evaluable_fraction": round(result.evaluable_fraction, 6),
-            "settings": " ".join(options_of_settings(result, bundle.card)),
+            "settings": _settings(result, bundle.card),
             "rescored_from": result.run.rescored_from or "",
         }
     return row
+
+
+def _settings(result: SlideResult, card: ModelCard) -> str:
+    """The options that differ from the card's, such as "tile-um=256 aggregate=max"."""
+    words = [word.removeprefix("--") for word in options_of_settings(result, card)]
+    return " ".join(f"{name}={value}" for name, value in zip(words[::2], words[1::2], strict=True))
+
+
+def _as_text(value: Any) -> Any:
+    """The value; a text that begins a formula has a single quote before it."""
+    return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
 
 
 def _missing_newline(file: io.BufferedRandom, length: int) -> bytes:

@@ -105,6 +105,15 @@ def test_probabilities_called_logits_are_refused(tmp_path):
         write(tmp_path / "x.mminfer", nn.Sequential(SmallNet(), nn.Softmax(1)))
 
 
+def test_a_last_layer_of_zeros_is_taken(tmp_path):
+    """As vision transformers begin: its scores are all 0, which is within 0 and 1."""
+    last = nn.Linear(2, 2)
+    for weight in last.parameters():
+        nn.init.zeros_(weight)
+    made = open_bundle(write(tmp_path / "zeros.mminfer", nn.Sequential(SmallNet(), nn.LayerNorm(2), last)))
+    assert (load_engine(made, "openvino").engine.infer(random_tiles(2))["probabilities"] == 0.5).all()
+
+
 def test_logits_called_probabilities_are_refused(tmp_path):
     with pytest.raises(UsageError, match="are not probabilities"):
         write(tmp_path / "x.mminfer", SmallNet(), output="probabilities")
@@ -130,10 +139,18 @@ def test_one_column_is_the_second_class(tmp_path, ending, output):
     np.testing.assert_allclose(actual, np.concatenate([1 - second, second], 1), rtol=0, atol=1e-5)
 
 
+class ByHand(SmallNet):
+    """A sigmoid that is written out."""
+
+    def forward(self, images):
+        return 1 / (1 + torch.exp(-super().forward(images)))
+
+
 @pytest.mark.parametrize(
     ("module", "output", "words"),
     [
         (nn.Sequential(SmallNet(1), nn.Sigmoid()), "logits", "a second sigmoid would flatten them"),
+        (ByHand(1), "logits", "like probabilities: a second sigmoid would flatten them. Instead use output="),
         pytest.param(SmallNet(1), "probabilities", "it ends with Gemm. Use output=", marks=pytest.mark.slow),
         (nn.Sequential(SmallNet(), nn.Sigmoid()), "probabilities", "a Sigmoid for each of 2 classes: independent"),
         pytest.param(
@@ -145,6 +162,18 @@ def test_an_output_that_contradicts_the_module_s_last_operators_is_refused(tmp_p
     with pytest.raises(UsageError, match=words):
         write(tmp_path / "x.mminfer", module, output=output)
     assert list(tmp_path.iterdir()) == []
+
+
+class Normalises(SmallNet):
+    """Does what the card does as well."""
+
+    def forward(self, images):
+        return super().forward((images - 0.5) / 0.25)
+
+
+def test_a_module_that_normalises_a_second_time_is_refused(tmp_path):
+    with pytest.raises(UsageError, match=r"takes off 0\.5, as if it got 0 to 1"):
+        write(tmp_path / "x.mminfer", Normalises())
 
 
 class ClassToken(nn.Module):

@@ -212,6 +212,70 @@ def test_outputs_of_another_type_are_refused(tmp_path, model, words):
         write(tmp_path / "m.mminfer", model())
 
 
+def test_domains_without_an_operator_and_open_sides_written_as_0_are_taken(tmp_path):
+    model = linear_onnx(batch=0)
+    model.opset_import.append(helper.make_opsetid("ai.onnx.ml", 3))
+    write(tmp_path / "m.mminfer", model)
+    wanted = linear_probabilities(TILES)
+    np.testing.assert_allclose(answers(tmp_path / "m.mminfer")["probabilities"], wanted, rtol=0, atol=1e-6)
+
+
+def test_scores_that_are_nan_are_named(tmp_path):
+    model = linear_onnx(ending="Log")
+    with pytest.raises(BundleError, match="NaN or infinity for a sample tile"):
+        write(tmp_path / "m.mminfer", model, scores="logits")
+
+
+def beginning_with(*steps):
+    """The linear model behind these steps: (operator, constant)."""
+    model, name = linear_onnx(), "images"
+    for place, (kind, value) in enumerate(steps):
+        constant = numpy_helper.from_array(np.float32(value).reshape(1, -1, 1, 1), f"c{place}")
+        model.graph.initializer.append(constant)
+        model.graph.node.insert(place, helper.make_node(kind, [name, constant.name], [f"s{place}"]))
+        name = f"s{place}"
+    model.graph.node[len(steps)].input[0] = name
+    return model
+
+
+WHITE, IMAGENET = ("Div", [255]), [("Sub", [0.485, 0.456, 0.406]), ("Div", [0.229, 0.224, 0.225])]
+
+
+@pytest.mark.parametrize(
+    ("steps", "changes", "words"),
+    [
+        ([WHITE], {}, r"divides by 255, as if it got 0 to 255. .* it gets -3.5 to 2.5. .* mean = \[0, 0, 0\] and std"),
+        ([WHITE], {"mean": (0, 0, 0), "std": (1, 1, 1)}, "divides by 255"),
+        ([("Mul", [1 / 255])], {}, "divides by 255"),
+        ([("Div", [127.5]), ("Sub", [1])], {}, r"divides by 127\.5"),
+        ([("Add", [-103.9, -116.8, -123.7])], {}, r"takes off 103\.9, 116\.8, 123\.7"),
+        (IMAGENET, {}, r"as if it got 0 to 1. .* std = \[1, 1, 1\]"),
+        ([IMAGENET[0], ("Mul", [1 / 0.229])], {}, "as if it got 0 to 1"),
+        (IMAGENET, {"mean": (0, 0, 0), "std": (1 / 255,) * 3}, "it gets 0 to 255"),
+    ],
+)
+def test_a_model_that_would_normalise_a_second_time_is_refused(tmp_path, steps, changes, words):
+    with pytest.raises(UsageError, match=words):
+        write(tmp_path / "m.mminfer", beginning_with(*steps), card(**changes))
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("steps", "changes"),
+    [
+        ([WHITE, ("Sub", [0.7, 0.5, 0.6]), ("Div", [0.2, 0.25, 0.2])], {"mean": (0, 0, 0), "std": (1 / 255,) * 3}),
+        ([("Sub", [0.7, 0.5, 0.6]), ("Div", [0.2, 0.25, 0.2])], {"mean": (0, 0, 0), "std": (1, 1, 1)}),
+        ([("Mul", [0.458, 0.448, 0.45]), ("Add", [0.03, -0.088, -0.188]), ("Sub", [0.03, -0.088, -0.188]),
+          ("Div", [0.458, 0.448, 0.45])], {}),
+    ],
+    ids=["0 to 255", "0 to 1", "rescaled"],
+)  # fmt: skip
+def test_a_model_that_normalises_once_is_taken(tmp_path, steps, changes):
+    write(tmp_path / "m.mminfer", beginning_with(*steps), card(**changes))
+    wanted = linear_probabilities(TILES)
+    np.testing.assert_allclose(answers(tmp_path / "m.mminfer")["probabilities"], wanted, rtol=0, atol=1e-5)
+
+
 def minus_the_batch_s_mean(batch="batch"):
     """The colour of a tile less that of its batch, plus its own: 0 difference where all tiles are equal."""
     model = linear_onnx(batch=batch)
@@ -301,15 +365,13 @@ def with_tensor(tensor, place):
     return model
 
 
-@pytest.mark.parametrize("where", ["node", "opset", "function", "rubbish", "nan"])
+@pytest.mark.parametrize("where", ["node", "function", "rubbish", "nan"])
 @pytest.mark.usefixtures("no_runtime")
 def test_what_no_engine_may_run_is_refused_before_a_runtime_opens(tmp_path, where):
     model = linear_onnx()
     match where:
         case "node":
             model.graph.node[1].domain = "com.example"
-        case "opset":
-            model.opset_import.append(helper.make_opsetid("com.example", 1))
         case "function":
             model.functions.append(
                 helper.make_function("", "Gemm", ["x"], ["y"], [helper.make_node("Relu", ["x"], ["y"])], [])

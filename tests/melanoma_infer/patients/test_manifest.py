@@ -88,7 +88,11 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path):
         ("slide,age,age\na.svs,1,2\n", "the column age more than once"),
         ("slide,AGE,age \na.svs,1,2\n", "the column age more than once"),
         ("slide,age\n,\n", "no row below its header"),
-        ("slide|age\na.svs|1\n", "separated by commas, semicolons or tabs"),
+        ("slide age\na.svs 1\n", "separated by commas, semicolons, tabs or vertical bars"),
+        ("sep=;\nslide,age\na.svs,1\n", "the line below `sep=;` must name the columns"),
+        ("sep=:\nslide:age\na.svs:1\n", "first line says that ':' separates its columns. Save it as CSV"),
+        ('slide,id\na.svs,"S\n1"\n', r"Line 3 of the manifest: id: 'S\\n1' has a line break"),
+        ("slide,case_id\na.svs,C\a1\n", r"Line 2 of the manifest: case_id: 'C\\x071' has a line break or another"),
         ("slide,age\na.svs,1953-04-01\n", "Line 2 of the manifest: age: '1953-04-01' is a date"),
     ],
 )
@@ -100,11 +104,15 @@ def test_a_manifest_that_cannot_be_trusted_is_refused(tmp_path, text, says):
 def test_a_manifest_that_is_missing_or_not_utf_8_is_refused(tmp_path):
     with pytest.raises(PatientValueError, match=r"cannot be read .No such file"):
         read_manifest(tmp_path / "none.csv", CARD)
-    with pytest.raises(PatientValueError, match="Save it as CSV"):
+    with pytest.raises(PatientValueError, match=r"Line 2 of the manifest is not text in UTF-8. Save it as CSV"):
         manifest(tmp_path, "slide\nMüller.svs\n", encoding="latin-1")
+    with pytest.raises(PatientValueError, match=r"The manifest is a spreadsheet file, not text. Save it as CSV"):
+        manifest(tmp_path, "PK\x03\x04slide\n")
 
 
-@pytest.mark.parametrize(("separator", "word"), [(",", "commas"), (";", "semicolons"), ("\t", "tabs")])
+@pytest.mark.parametrize(
+    ("separator", "word"), [(",", "commas"), (";", "semicolons"), ("\t", "tabs"), ("|", "vertical bars")]
+)
 @pytest.mark.parametrize("header", ["slide,id,age,sex", "SLIDE,Id,Age,Sex", " slide , id , age , sex "])
 def test_separators_capitals_and_spaces_in_the_header_change_nothing(tmp_path, separator, word, header):
     found = manifest(tmp_path, f"{header}\n a.svs , S1 , 72.0 , F \n".replace(",", separator))
@@ -112,6 +120,19 @@ def test_separators_capitals_and_spaces_in_the_header_change_nothing(tmp_path, s
     assert (row.path, row.id) == (tmp_path / "a.svs", "S1")
     assert row.patient.values == {"age": "old", "sex": "female", "braf": UNKNOWN}
     assert (found.separator, found.doubts) == (word, [])
+
+
+@pytest.mark.parametrize("line", ["sep=;", "SEP=;", '"sep=;"', "sep=;;;", "\ufeffsep=;"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_the_separator_that_a_spreadsheet_states_is_used_and_said(tmp_path, line, end):
+    found = manifest(tmp_path, end.join([line, "slide;id;age", "a,b.svs;S1;52,5", "b.svs;S2;x", ""]))
+    assert [(row.path.name, row.id, row.line) for row in found.rows] == [("a,b.svs", "S1", 3), ("b.svs", "S2", 4)]
+    assert found.rows[0].patient.values["age"] == "old"
+    assert found.separator == "semicolons, as its first line says"
+
+
+def test_a_stated_comma_is_said_too(tmp_path):
+    assert manifest(tmp_path, "sep=,\nslide,id\na.svs,S1\n").separator == "commas, as its first line says"
 
 
 def test_a_spreadsheets_unicode_text_is_read(tmp_path):
@@ -137,6 +158,40 @@ def test_columns_that_nothing_reads_are_named_as_they_are_written_and_never_gues
     assert set(found.rows[0].patient.values.values()) == {UNKNOWN}
 
 
+def test_quotes_after_a_space_and_cells_beyond_the_header_change_nothing(tmp_path):
+    (row,) = manifest(tmp_path, 'slide, "id", age\na.svs, "S,1", 82,,\n').rows
+    assert (row.path.name, row.id, row.patient.values["age"]) == ("a.svs", "S,1", "old")
+
+
+@pytest.mark.parametrize("before", [",,\n", "\n \n"])
+def test_empty_lines_before_a_header_whose_cells_have_line_breaks_change_nothing(tmp_path, before):
+    found = manifest(tmp_path, before + '"years\nold",slide,age\n82,a.svs,82\n')
+    assert (found.rows[0].patient.values["age"], found.unused) == ("old", ("years\nold",))
+
+
+@pytest.mark.parametrize(
+    ("letters", "words", "named"),
+    [
+        ("MF", ["male", "female"], []),
+        ("MW", ["male", UNKNOWN], ["W"]),
+        ("MH", [UNKNOWN, UNKNOWN], ["M", "H"]),
+        ("nf", [UNKNOWN, UNKNOWN], ["n", "f"]),
+    ],
+)
+def test_a_letter_that_means_the_other_sex_in_the_columns_language_is_named(tmp_path, letters, words, named):
+    found = manifest(tmp_path, f"slide,sex\na.svs,{letters[0]}\nb.svs,{letters[1]}\n")
+    assert [row.patient.values["sex"] for row in found.rows] == words
+    assert [doubt.split("'")[1] for doubt in found.doubts] == named
+
+
+def test_slides_of_one_case_may_differ_in_age_and_not_in_sex(tmp_path):
+    text = "slide,case_id,age,sex\na,1,30,M\nb,1,82,male\nc,2,30,M\nd,2,30,F\ne,2,30,\nf,,30,F\ng,,30,M\n"
+    found = manifest(tmp_path, text)
+    assert found.doubts == [
+        "lines 4 and 5, column sex: slides of one case differ. Check that each row is the right patient's."
+    ]
+
+
 def test_rows_and_columns_that_are_empty_are_left_out(tmp_path):
     found = manifest(tmp_path, "slide,id,,\n,,,\na.svs,S1,,\n\n,,,\n")
     assert ([(row.line, row.id) for row in found.rows], found.doubts) == ([(3, "S1")], [])
@@ -150,6 +205,11 @@ def test_words_for_missing_are_no_id_and_no_case(tmp_path):
 def test_the_id_of_a_windows_path_is_its_file_name(tmp_path):
     (row,) = manifest(tmp_path, "slide\nC:\\patients\\Meier\\7.svs\n").rows
     assert row.id == "7"
+
+
+def test_a_number_at_the_end_of_a_slides_name_is_part_of_its_id(tmp_path):
+    one, two = manifest(tmp_path, "slide\n1.2.840.1\n1.2.840.2\n").rows
+    assert (one.id, two.id) == ("1.2.840.1", "1.2.840.2")
 
 
 @pytest.mark.parametrize(

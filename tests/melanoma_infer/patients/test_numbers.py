@@ -5,7 +5,7 @@ import math
 import pytest
 
 from melanoma_infer.errors import UsageError
-from melanoma_infer.patients.numbers import is_date, number, parse_scale
+from melanoma_infer.patients.numbers import is_date, number, parse_scale, two_readings
 
 
 @pytest.mark.parametrize(
@@ -16,9 +16,28 @@ def test_a_number_may_have_a_point_or_a_comma(text, value):
     assert number(text) == value
 
 
-@pytest.mark.parametrize("text", ["", "1,000", "1,2,3", "1_0", "٧٢", "0x20", "inf", "nan", "72 years", "1 000"])
+@pytest.mark.parametrize(
+    "text", ["", "1,000", "1.031", "1,2,3", "1_0", "٧٢", "0x20", "inf", "nan", "72 years", "1 000"]
+)
 def test_what_is_no_number_or_could_be_two_is_none(text):
     assert math.isnan(number(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "readings"),
+    [
+        ("1.031", ("1.031", "1031")),
+        (" 52,567 ", ("52.567", "52567")),
+        ("-3.500", ("-3.500", "-3500")),
+        ("0.125", None),
+        ("52.5", None),
+        ("1.0310", None),
+        ("1234.567", None),
+        ("1.031,5", None),
+    ],
+)
+def test_three_digits_after_the_only_separator_may_be_decimals_or_a_thousand(text, readings):
+    assert two_readings(text) == readings
 
 
 @pytest.mark.parametrize(("text", "found"), [("1953-04-01", True), ("1/4/53", True), ("72", False), ("72.5", False)])
@@ -34,6 +53,7 @@ def test_dates_are_told_from_numbers(text, found):
         ("0.25x0.5", (0.25, 0.5)),
         ("0,25 x 0,5", (0.25, 0.5)),
         ("1", (1.0, 1.0)),
+        ("1.031", (1.031, 1.031)),
         ("1,2", (1.0, 2.0)),
     ],
 )

@@ -61,20 +61,35 @@ def test_an_age_falls_in_the_band_that_begins_at_or_below_it(age, band):
         ("[34:36[", "under_40"),
         ("[38:40[", "under_40"),
         ("[40:42[", "40_to_54"),
-        ("[39:41[", UNKNOWN),
-        ("[30:60]", UNKNOWN),
-        ("[38-40]", UNKNOWN),
         ("]40;42]", "40_to_54"),
         ("[ 70 , 72 [", "70_and_over"),
-        ("[60:41[", UNKNOWN),
     ],
 )
 def test_an_interval_counts_where_it_lies_in_one_band(interval, band):
     assert used("age", interval) == band
 
 
+@pytest.mark.parametrize("interval", ["[39:41[", "[30:60]", "[38-40]", "[60:41["])
+def test_an_interval_that_lies_in_no_single_band_is_named(interval):
+    with pytest.raises(PatientValueError, match=r"is in more than one of under_40, 40_to_54, .*\. Give one\.$"):
+        used("age", interval)
+
+
 @pytest.mark.parametrize(
-    "age", [-1, 121, 1e9, "-0.5", "nan?", "inf", "sixty", "[34:400[", "34:36", "0x20", "5_5", "1,000", "٥٥"]
+    ("age", "says"),
+    [
+        ("1.031", "'1.031' may mean 1.031 or 1031. Write 1.0310 or 1031."),
+        ("52,567", "'52,567' may mean 52.567 or 52567. Write 52.5670 or 52567."),
+    ],
+)
+def test_an_age_that_may_mean_two_numbers_is_refused_with_both(age, says):
+    with pytest.raises(PatientValueError) as caught:
+        used("age", age)
+    assert str(caught.value) == f"age: {says}"
+
+
+@pytest.mark.parametrize(
+    "age", [-1, 121, 1e9, "-0.5", "nan?", "inf", "sixty", "[34:400[", "34:36", "0x20", "5_5", "٥٥"]
 )
 def test_an_impossible_age_is_refused_with_what_is_possible(age):
     with pytest.raises(

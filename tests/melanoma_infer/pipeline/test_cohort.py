@@ -65,6 +65,19 @@ def test_a_row_whose_path_does_not_exist_is_found_by_name_if_one_slide_has_it(co
     assert matched([one, two, three], manifest) == [("X", True), None, None]
 
 
+def test_a_windows_path_is_its_file_and_not_the_others_of_that_name(cohort):
+    manifest, slides = cohort("slide,id\np1\\1.svs,A\np2\\1.svs,B\n", "p1/1.svs", "p2/1.svs", "p3/1.svs")
+    assert matched(slides, manifest) == [("A", False), ("B", False), None]
+
+
+def test_a_name_is_the_same_with_its_letters_in_one_code_point_or_in_two(cohort):
+    manifest, slides = cohort("slide,id\nold/Mü.svs,A\n", "new/Mu\u0308.svs", "newer/Mü.svs")
+    assert matched(slides[:1], manifest) == [("A", True)]
+    assert matched(slides, manifest) == [None, None]
+    decomposed, slides = cohort("slide,id\nold/Mu\u0308.svs,A\n", "newer/Mü.svs")
+    assert matched(slides, decomposed) == [("A", True)]
+
+
 def test_two_rows_that_share_a_name_are_no_ones_where_both_paths_are_gone(cohort):
     manifest, (slide,) = cohort("slide,id\nold/1.svs,A\nolder/1.svs,B\n", "new/1.svs")
     assert matched([slide], manifest) == [None]
@@ -111,6 +124,7 @@ def test_two_files_of_a_dicom_series_are_one_slide_in_two_rows(cohort, real_slid
         ("./a.svs,2", "Lines 2 and 3 of the manifest name the same slide"),
         ("{folder}/a.svs,2", "Lines 2 and 3 of the manifest name the same slide"),
         ("link.svs,2", "Lines 2 and 3 of the manifest name the same slide"),
+        (".\\a.svs,2", "Lines 2 and 3 of the manifest name the same slide"),
         ("b.svs,1", "Lines 2 and 3 of the manifest have the same id"),
         ("sub,2", "Line 3 of the manifest names a folder"),
     ],
@@ -129,6 +143,12 @@ def test_slides_of_one_name_need_ids(cohort):
     with pytest.raises(
         PatientValueError, match=r"Lines 2 and 3 of the manifest have the same id. Give every slide its own"
     ):
+        require_distinct_rows(manifest)
+
+
+def test_ids_that_look_the_same_are_the_same(cohort):
+    manifest, _ = cohort("slide,id\na.svs,Mü\nb.svs,Mu\u0308\n", "a.svs", "b.svs")
+    with pytest.raises(PatientValueError, match="Lines 2 and 3 of the manifest have the same id"):
         require_distinct_rows(manifest)
 
 

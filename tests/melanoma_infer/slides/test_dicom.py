@@ -11,6 +11,8 @@ from pydicom.uid import (
 )
 from slides_for_tests import solid
 
+from melanoma_infer.errors import SlideUnreadableError
+from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.dicom import dicom_facts, dicom_series, series_files
 
 
@@ -20,13 +22,13 @@ from melanoma_infer.slides.dicom import dicom_facts, dicom_series, series_files
 )
 def test_a_series_that_is_referred_to_is_not_the_files_own(tmp_path, sequence, syntax):
     path = write_header(tmp_path / "a.dcm", "1.2.3", refers=(sequence, "1.2.99"), syntax=syntax)
-    assert dicom_series(path) == "1.2.3"
+    assert dicom_series(path)[1] == "1.2.3"
 
 
 @pytest.mark.parametrize("name", ["a.dcm", "A.DCM", "I0001", "1.2.840.5"])
 def test_dicom_is_known_by_its_content_under_any_name(tmp_path, name):
     path = write_dicom(tmp_path / name, solid(256, 256), series="1.2.3", shows="LABEL")
-    assert dicom_series(path) == "1.2.3"
+    assert dicom_series(path)[1] == "1.2.3"
     assert dicom_facts(path).shows == "LABEL"
     assert dicom_facts(path).kind_name == "VL Whole Slide Microscopy Image Storage"
 
@@ -59,11 +61,44 @@ def test_damaged_tags_end_in_no_series_and_no_other_error(tmp_path):
         content = bytearray(whole)
         content[rng.integers(132, 700)] = rng.integers(256)
         path.write_bytes(content[: rng.integers(140, len(whole))])
-        assert dicom_series(path) != "1.2.9"
+        assert (dicom_series(path) or ("", ""))[1] != "1.2.9"
 
 
 def test_a_file_that_changes_is_read_again(tmp_path):
     path = write_header(tmp_path / "a.dcm", "1.2.3")
-    assert dicom_series(path) == "1.2.3"
+    assert dicom_series(path)[1] == "1.2.3"
     write_header(path, "1.2.3.4")
-    assert dicom_series(path) == "1.2.3.4"
+    assert dicom_series(path)[1] == "1.2.3.4"
+
+
+def test_a_series_uid_that_two_studies_share_is_two_slides(tmp_path):
+    one = write_dicom(tmp_path / "a", solid(256, 256), series="1.2.3", study="1.7")
+    two = write_dicom(tmp_path / "b", solid(256, 256), series="1.2.3", study="1.8")
+    assert (series_files(one), series_files(two)) == ([one], [two])
+
+
+@pytest.mark.parametrize("tag", ["StudyInstanceUID", "PatientID", "ContainerIdentifier"])
+def test_files_that_openslide_would_mix_are_refused_without_their_values(tmp_path, tag):
+    write_dicom(tmp_path / "a.dcm", solid(512, 512), series="1.2.3")
+    write_dicom(tmp_path / "b.dcm", solid(256, 256), series="1.2.3", um_per_px=1.0, **{tag: "1.99"})
+    for name, other in (("a.dcm", "b.dcm"), ("b.dcm", "a.dcm")):
+        with pytest.raises(SlideUnreadableError, match=f"{other} .* different {tag}: .* a folder of their own") as told:
+            open_slide(tmp_path / name)
+        assert told.value.names == (other,)
+        assert "1.99" not in str(told.value)
+
+
+def test_slides_of_one_series_uid_in_folders_of_their_own_are_read_apart(tmp_path):
+    for name, width, patient in (("one", 512, "P"), ("two", 256, "Q")):
+        (tmp_path / name).mkdir()
+        path = write_dicom(tmp_path / name / "a.dcm", solid(width, 256), series="1.2.3", PatientID=patient)
+        with open_slide(path) as slide:
+            assert slide.facts.size_l0.width == width
+
+
+@pytest.mark.parametrize("tag", ["PatientID", "ContainerIdentifier", "FrameOfReferenceUID"])
+def test_files_that_do_not_name_their_patient_or_slide_contradict_no_other(tmp_path, tag):
+    write_dicom(tmp_path / "a.dcm", solid(512, 512), series="1.2.3")
+    write_dicom(tmp_path / "b.dcm", solid(256, 256), series="1.2.3", um_per_px=1.0, **{tag: ""})
+    with open_slide(tmp_path / "a.dcm") as slide:
+        assert slide.facts.size_l0.width == 512

@@ -5,10 +5,12 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import import_module
 from pathlib import Path
 
 import pytest
-from dicom_for_tests import write_ct, write_directory, write_header
+from dicom_for_tests import write_ct, write_dicom, write_directory, write_header
+from slides_for_tests import solid
 
 from melanoma_infer.errors import SlideUnreadableError
 from melanoma_infer.slides import open_slide
@@ -42,6 +44,7 @@ def open_folder() -> Iterator[Path]:
 def ordinary_user() -> Iterator[None]:
     """Rights hold in the block, which root's do not."""
     user = os.geteuid()
+    import_module("melanoma_infer.slides.openslide_reader")  # the packages may not be readable either
     if user == 0:
         os.seteuid(NOBODY)
     try:
@@ -84,6 +87,12 @@ def test_a_dicom_series_reached_through_links_is_one_slide(store):
     found = find_slides([store / "cohort", store / "batch"])
     assert found.paths == (store / "cohort" / "link-1.dcm", store / "batch" / "b.svs")
     assert found.files == 3
+
+
+def test_two_studies_with_one_series_uid_are_two_slides(tmp_path):
+    for name, study in (("a", "1.7"), ("b", "1.8"), ("c", "1.8")):
+        write_dicom(tmp_path / name, solid(256, 256), series="1.2.3", study=study)
+    assert find_slides([tmp_path]).paths == (tmp_path / "a", tmp_path / "b")
 
 
 def test_a_link_that_leads_nowhere_is_found_and_opening_it_says_so(store):

@@ -6,7 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from kept_for_tests import summary_rows
+from kept_for_tests import run_records, summary_rows
 from results_for_tests import hand_made_result
 
 from melanoma_infer.bundle.bundle import Bundle, open_bundle
@@ -15,6 +15,7 @@ from melanoma_infer.errors import OutputError
 from melanoma_infer.result import SlideOutcome
 from melanoma_infer.store import summary
 from melanoma_infer.store.output import OutputFolder
+from melanoma_infer.store.run_record import RunRecord
 from melanoma_infer.store.summary import COLUMNS, Summary
 
 NUMERICS = Numerics("openvino", "2026.1", "fp32", "cpu")
@@ -41,7 +42,7 @@ def test_rows_are_added_by_every_run_and_never_taken_away(tmp_path, demo):
     assert list(rows[0]) == list(COLUMNS)
     assert rows[0]["digest"] == "5" * 64
     assert (rows[0]["started"], rows[0]["finished"]) == ("2026-11-29T06:23:11Z", "2026-11-29T06:23:15Z")
-    assert rows[0]["settings"] == "--tile-um 400"
+    assert rows[0]["settings"] == "tile-um=400"
 
 
 def test_a_slide_that_was_finished_before_has_one_row(tmp_path, demo):
@@ -87,3 +88,27 @@ def test_a_full_disk_leaves_the_rows_that_were_there(tmp_path, demo, monkeypatch
     with pytest.raises(OutputError, match="No space left"):
         rows.add(outcome("b-1-2"), demo, NUMERICS)
     assert (tmp_path / "summary.csv").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("text", "cell"),
+    [
+        ("=1+1", "'=1+1"),
+        ("+41 79", "'+41 79"),
+        ("-5", "'-5"),
+        ("@SUM(A1)", "'@SUM(A1)"),
+        ("＝1", "'＝1"),
+        ("'=1", "''=1"),
+        ("S-1", "S-1"),
+        ("'S1", "'S1"),
+    ],
+)
+def test_no_cell_is_a_formula_and_one_quote_less_gives_the_text(tmp_path, demo, text, cell):
+    out = OutputFolder(tmp_path)
+    Summary(out).add(outcome(id=text, case_id=text), demo, NUMERICS)
+    (row,) = summary_rows(tmp_path)
+    assert (row["id"], row["case_id"]) == (cell, cell)
+    with RunRecord(out, demo, NUMERICS, command=["score"]) as record:
+        record.add(outcome(id=text, case_id=text))
+    (slide,) = run_records(tmp_path)[0]["slides"]
+    assert (slide["id"], slide["case_id"]) == (text, text)
