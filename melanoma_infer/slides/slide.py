@@ -22,10 +22,16 @@ from melanoma_infer.slides.base import Closing, Opener, RegionUnreadableError, S
 
 @dataclass(frozen=True)
 class RgbRegion:
-    """Opaque pixels, uint8 (h, w, 3), and the number of pixels inside the slide that are transparent: never scanned."""
+    """Opaque pixels, and the number of pixels inside the slide that are transparent: never scanned."""
 
-    pixels: NDArray[np.uint8]
+    padded: NDArray[np.uint8]
+    """uint8 (h, w, 3), or (h, w, 4) as the reader gave it, of which the fourth byte means nothing."""
     transparent_px: int
+
+    @property
+    def pixels(self) -> NDArray[np.uint8]:
+        """uint8 (h, w, 3), perhaps a view."""
+        return self.padded[..., :3]
 
 
 class Slide(Closing):
@@ -107,9 +113,9 @@ class Slide(Closing):
 
 
 def _opaque(pixels: NDArray[np.uint8], background: tuple[int, int, int]) -> RgbRegion:
-    """RGB (h, w, 3) from straight-alpha RGBA over a colour; RGB is returned as it is."""
+    """RGB from straight-alpha RGBA over a colour; what is opaque is returned as it is."""
     if pixels.shape[2] == 3 or pixels[..., 3].min() == 255:
-        return RgbRegion(pixels[..., :3], 0)
+        return RgbRegion(pixels, 0)
     alpha = pixels[..., 3:].astype(np.uint32)
     mixed = pixels[..., :3] * alpha + np.array(background, np.uint32) * (255 - alpha)
     return RgbRegion(((mixed + 127) // 255).astype(np.uint8), int(np.count_nonzero(pixels[..., 3] == 0)))

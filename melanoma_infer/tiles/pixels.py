@@ -7,11 +7,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import ImageOps
 
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.records import ReadTile, Tile
 from melanoma_infer.slides.slide import Slide
+from melanoma_infer.tiles.bilinear import bilinear
 from melanoma_infer.tiles.block_means import block_means
 from melanoma_infer.tiles.read_plan import ReadPlan
 
@@ -33,9 +34,7 @@ def read_tile(slide: Slide, tile: Tile, plan: ReadPlan) -> ReadTile:
         return ReadTile(tile, None)
     with slide.watch.timing("resize"):
         tile_in_reduced = (left - x, top - y, right - x, bottom - y)
-        image = Image.fromarray(reduced.pixels).resize(
-            (plan.tile_px, plan.tile_px), Image.Resampling.BILINEAR, box=tile_in_reduced
-        )
+        image = bilinear(reduced.pixels, plan.tile_px, tile_in_reduced)
         if plan.equalised:
             image = ImageOps.equalize(image)
         pixels = np.array(image)
@@ -47,6 +46,7 @@ def read_tile(slide: Slide, tile: Tile, plan: ReadPlan) -> ReadTile:
 @dataclass(frozen=True)
 class _Reduced:
     pixels: NDArray[np.uint8]
+    """As RgbRegion.padded."""
     transparent_px: int
 
 
@@ -61,6 +61,6 @@ def _reduced(slide: Slide, rect: RectPx, plan: ReadPlan) -> _Reduced | None:
         if part is None:
             return None
         with slide.watch.timing("resize"):
-            parts.append(block_means(part.pixels, k))
+            parts.append(part.padded if k == 1 else block_means(part.pixels, k))
         transparent += part.transparent_px
     return _Reduced(parts[0] if len(parts) == 1 else np.concatenate(parts), transparent)
