@@ -7,6 +7,7 @@ Eight lines are enough (``name``, ``classes``, ``malignant``, ``tile_px``, ``um_
 from __future__ import annotations
 
 import math
+import re
 from typing import Literal, Self
 
 from pydantic import Field, model_validator
@@ -17,6 +18,12 @@ AggregatorKind = Literal["mean", "max", "top-area-mean"]
 OptionalOutput = Literal["depth_mm", "attention", "cam", "features"]
 
 UNKNOWN = "unknown"
+NOUN_PHRASE = re.compile(r"(?!(?:an?|the) )[^\W\d_](?:[^\W_]|['’/()+-]| (?! |$)){1,59}", re.IGNORECASE)
+"""What may follow "Suspected": a letter first, no article, no full stop, 2 to 60 characters."""
+NO_NOUN = "malignancy"
+"""What a model finds whose card has no word for it."""
+STATEMENTS = {"training_data": "what the model was trained on", "intended_use": "what the model may be used for"}
+"""What a card must say before its model may judge, by field."""
 
 
 class Outcome(Frozen):
@@ -27,14 +34,19 @@ class Outcome(Frozen):
     classes: tuple[str, ...] = Field(min_length=1)
     """The classes in which the outcome occurred; each must be malignant."""
     horizon: str = ""
-    """The follow-up time that the outcome refers to."""
+    """The follow-up time that the outcome refers to, such as "5 years"; shown as "within 5 years"."""
+
+    @property
+    def in_words(self) -> str:
+        """What happened, and within what time."""
+        return f"{self.name} within {self.horizon}" if self.horizon else self.name
 
 
 class Threshold(Frozen):
     """A decision threshold on the slide's malignant score, and how it was set."""
 
     value: Probability
-    """Melanoma is suspected from this score on."""
+    """The finding is suspected from this score on."""
     low: Probability
     """Start of the threshold's interval; a score in [low, high) is `near-threshold` and therefore indeterminate."""
     high: Probability
@@ -141,6 +153,8 @@ class ModelCard(Frozen):
     resize: Literal["pillow-bilinear", "reduce-bilinear"]
     """How a region becomes a tile: Pillow's bilinear resize alone, or after exact means over blocks of pixels."""
 
+    finding: str | None = None
+    """What results suspect, a noun such as "melanoma". None: the name of the only malignant class, or "malignancy"."""
     domain: Literal["phantom", "tissue"] = "tissue"
     """What the model was trained on. "phantom": it never judges tissue (`model-knows-only-phantoms`)."""
     trained: bool = True
@@ -148,9 +162,9 @@ class ModelCard(Frozen):
     version: str = ""
     """The model's version, as results show it."""
     intended_use: str = ""
-    """What the model may be used for, as the report shows it."""
+    """What the model may be used for, as the report shows it. Empty: every verdict is `not-configured`."""
     training_data: str = ""
-    """What the model was trained on, as the report shows it."""
+    """What the model was trained on, as the report shows it. Empty: every verdict is `not-configured`."""
     limits: str = ""
     """What the model cannot do, as the report shows it."""
     stain: str | None = None
@@ -164,11 +178,11 @@ class ModelCard(Frozen):
     precision: Precision = "fp32"
     """The precision that the author verified."""
     outputs: tuple[OptionalOutput, ...] = ()
-    """Optional outputs of the graph. No `depth_mm`: thickness is `not-assessable`. No `features`: no patient data."""
+    """Optional outputs of the graph. No `depth_mm`: no Breslow thickness is shown. No `features`: no patient data."""
     aggregator: Aggregator = Aggregator()
     """How tile scores become the slide's score; the threshold is valid for this aggregator only."""
     threshold: Threshold | None = None
-    """From which slide score on melanoma is suspected. None: the verdict is `not-configured`."""
+    """From which slide score on the finding is suspected. None: the verdict is `not-configured`."""
     outcome: Outcome | None = None
     """What malignant classes say about the patient. None: no outcome is shown."""
     outcome_thresholds: OutcomeThresholds | None = None
@@ -201,6 +215,11 @@ class ModelCard(Frozen):
         self._check_classes()
         self._check_scale()
         self._check_normalisation()
+        if self.finding is not None and not NOUN_PHRASE.fullmatch(self.finding):
+            raise ValueError(
+                f'finding is a noun without an article or a full stop, such as "melanoma": it follows the word '
+                f'"Suspected". {self.finding!r} is not'
+            )
         if self.patient_fields and "features" not in self.outputs:
             raise ValueError("patient fields need the output `features`: patient data is added on the host")
         names = [field.name for field in self.patient_fields]
@@ -260,6 +279,26 @@ class ModelCard(Frozen):
             return self.tile_um
         assert self.um_per_px is not None  # _check_scale
         return self.um_per_px * self.tile_px
+
+    @property
+    def noun(self) -> str:
+        """What a result suspects: `finding`, else the name of the only malignant class, else "malignancy"."""
+        if self.finding is not None:
+            return self.finding
+        name = " ".join(self.malignant[0].replace("_", " ").split())
+        return name if len(self.malignant) == 1 and NOUN_PHRASE.fullmatch(name) else NO_NOUN
+
+    @property
+    def undocumented(self) -> str | None:
+        """Why the model may not judge, in a sentence, if the card lacks a statement; None if it has both."""
+        missing = [field for field in STATEMENTS if not getattr(self, field).strip()]
+        if not missing:
+            return None
+        unsaid = " or ".join(STATEMENTS[field] for field in missing)
+        return (
+            f"The model card does not say {unsaid}. Add {' and '.join(missing)} to the card: until then no slide gets "
+            "a verdict."
+        )
 
     @property
     def malignant_columns(self) -> tuple[int, ...]:

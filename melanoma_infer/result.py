@@ -15,20 +15,21 @@ from melanoma_infer.tolerances import Precision
 Verdict = Literal["suspected", "not-detected", "indeterminate", "not-configured"]
 OutcomeState = Literal["above-threshold", "between-thresholds", "below-threshold", "not-assessed"]
 ReasonCode = Literal[
-    "no-tissue",
-    "low-evaluable-tissue",
-    "hot-tiles-unreadable",
-    "near-threshold",
-    "engine-band",
+    "stain-not-as-card",
+    "specimen-not-as-card",
     "scale-overridden",
     "scale-contradicted",
     "geometry-differs-from-card",
-    "model-knows-only-phantoms",
-    "model-untrained",
-    "stain-not-as-card",
-    "specimen-not-as-card",
-    "mostly-padding",
+    "no-tissue",
+    "low-evaluable-tissue",
+    "hot-tiles-unreadable",
     "non-finite-output",
+    "mostly-padding",
+    "near-threshold",
+    "engine-band",
+    "model-untrained",
+    "model-knows-only-phantoms",
+    "model-undocumented",
     "no-threshold",
     "aggregator-differs-from-card",
 ]
@@ -119,6 +120,8 @@ class BundleOut(Frozen):
     digest: str
     domain: Literal["phantom", "tissue"]
     trained: bool
+    finding: str
+    """What the result suspects, as the card calls it."""
     threshold: float | None
     threshold_low: float | None
     threshold_high: float | None
@@ -234,8 +237,10 @@ class SlideResult(Frozen):
     verdict: Verdict
     outcome: OutcomeState
     outcome_name: str | None
+    """What the outcome is, and within what time."""
     outcome_score: Share | None
     reasons: list[Reason]
+    """Those about the slide first, then those about its tiles and its score, then those about the model."""
     thickness: Thickness
     regions: list[Region]
     regions_note: str

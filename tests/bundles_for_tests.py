@@ -102,6 +102,8 @@ def colour_rule_card(**changes: Any) -> ModelCard:
         "mean": (0, 0, 0),
         "std": (1, 1, 1),
         "resize": "pillow-bilinear",
+        "training_data": "None: the rule was set by hand.",
+        "intended_use": "To test verdicts.",
         "stain": "H&E",
         "specimen": "primary",
         "threshold": {"value": 0.5, "low": 0.45, "high": 0.55, "how": "set by hand"},

@@ -34,7 +34,9 @@ def hand_made_card(**changes: Any) -> ModelCard:
         "mean": (0, 0, 0),
         "std": (1, 1, 1),
         "resize": "pillow-bilinear",
+        "finding": "melanoma",
         "training_data": "Nothing: it was set by hand.",
+        "intended_use": "To test reports.",
         "limits": "It knows two colours.",
         "outputs": ["attention", "cam", "depth_mm"],
         "cam_scale": 0.5,
@@ -147,7 +149,7 @@ def _fields() -> dict[str, Any]:
         "specimen": None,
         "bundle": {
             "name": "hand", "version": "1", "digest": "b" * 64, "domain": "tissue", "trained": True,
-            "threshold": 0.62, "threshold_low": 0.55, "threshold_high": 0.7,
+            "finding": "melanoma", "threshold": 0.62, "threshold_low": 0.55, "threshold_high": 0.7,
         },
         "numerics": {"engine": "openvino", "version": "2026.1", "precision": "fp32", "device": "cpu"},
         "tiles": {"ok": 10, "unreadable": 1, "padded": 3, "not_evaluated": 1},

@@ -25,11 +25,13 @@ mean = [0.485, 0.456, 0.406]        # of x/255; [0, 0, 0] and [1, 1, 1] for a mo
 std = [0.229, 0.224, 0.225]
 resize = "pillow-bilinear"          # antialiased, as PIL and torchvision do; or "reduce-bilinear"
 
-# What it is: shown in results, not used in any computation.
+# What it is: shown in results, not used in any computation. Without intended_use and training_data, every verdict is
+# not-configured.
+# intended_use = ""                 # what the model may be used for
+# training_data = ""                # what it was trained on: how many cases, from where, of which years
 # version = ""
-# intended_use = ""
-# training_data = ""
 # limits = ""
+# finding = "tumour"                # e.g.; "Suspected tumour"; left out: the only malignant class, else "malignancy"
 # domain = "tissue"                 # or "phantom": then every verdict on other slides is indeterminate
 # trained = true                    # false: every verdict is indeterminate
 

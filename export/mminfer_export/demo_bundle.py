@@ -32,6 +32,7 @@ def demo_card() -> ModelCard:
     return ModelCard(
         name="demo",
         version="1",
+        finding="melanoma",
         domain="phantom",
         trained=False,
         intended_use="To show and to test the toolkit. Its numbers mean nothing for any tissue.",

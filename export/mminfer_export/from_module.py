@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -113,7 +114,10 @@ def write_bundle(
         um_per_px: the scale of the input; or
         tile_um: the side of a tile in µm.
         resize: how tiles are brought to tile_px.
-        card: further fields of `ModelCard`, such as threshold, stain, intended_use.
+        card: further fields of `ModelCard`, such as threshold, training_data, intended_use.
+
+    Warns:
+        UserWarning: the card does not say what the model may be used for, or was trained on: it will give no verdict.
 
     Raises:
         UsageError: the arguments contradict each other, the module's output or its last operators.
@@ -129,19 +133,29 @@ def write_bundle(
     )  # fmt: skip
     if made.outputs:
         raise UsageError("write_bundle takes modules that give the classes alone: leave `outputs` out.")
-    tiles = checked_tiles(sample_tiles, made)
+    if made.undocumented is not None:
+        warnings.warn(made.undocumented, stacklevel=2)
+    return write_module(folder, module, card=made, output=output, tiles=checked_tiles(sample_tiles, made))
+
+
+def write_module(folder: Path, module: nn.Module, *, card: ModelCard, output: Said, tiles: NDArray[np.uint8]) -> Path:
+    """Return `folder`, which now holds a bundle of the module with this card, compared with it on these tiles.
+
+    Raises:
+        UsageError, BundleError, ParityError, OutputError: as in `write_bundle`.
+    """
     ready = _ready(module)
-    scores = _scores(ready, made, tiles)
-    kind = kind_of(scores, len(made.classes), output)
-    net = TileModule(ready, kind, made).eval()
+    scores = _scores(ready, card, tiles)
+    kind = kind_of(scores, len(card.classes), output)
+    net = TileModule(ready, kind, card).eval()
     graph = _exported(net, tiles)
     check_normalised_once(graph)
-    seen = Seen(scores, _ending(graph, output), lambda: varied_scores(partial(_scores, ready, made), tile_px))
+    seen = Seen(scores, _ending(graph, output), lambda: varied_scores(partial(_scores, ready, card), card.tile_px))
     check_scores(seen, kind, lambda said: f"output={said!r}")
     expected = probabilities(scores, kind)
     _require_same(net, graph, tiles, expected)
     reference = Reference(tiles, {"probabilities": expected}, "the module")
-    return write_checked_bundle(folder, Model(made, graph), reference, on=f"{len(tiles)} of the author's tiles")
+    return write_checked_bundle(folder, Model(card, graph), reference, on=f"{len(tiles)} of the author's tiles")
 
 
 def _ready(module: nn.Module) -> nn.Module:

@@ -7,7 +7,7 @@ bilinear filter, divides by 255 and normalises. That is this package's reading w
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -144,11 +144,19 @@ def preprocessing_of(config: Config) -> Preprocessing:
     return Preprocessing(sides.pop(), normalize.mean, normalize.std)
 
 
-def card_of_config(config: Config, *, name: str, malignant: Sequence[str]) -> ModelCard:
-    """The card of a WSInfer model. config.json does not say which classes are malignant.
+def card_of_config(
+    config: Config, *, name: str, malignant: Sequence[str], more: Mapping[str, Any] | None = None
+) -> ModelCard:
+    """The card of a WSInfer model.
+
+    Args:
+        config: of the model.
+        name: of the model.
+        malignant: the malignant classes, which config.json does not name.
+        more: fields of the card that config.json does not have, such as training_data and threshold.
 
     Raises:
-        UsageError: malignant names none of the classes, or all of them.
+        UsageError: malignant names none of the classes, or all of them; or `more` has a field of config.json.
         BundleError: the transform cannot be kept.
     """
     classes = config.class_names if config.num_classes > 1 else (f"not {config.class_names[0]}", config.class_names[0])
@@ -161,20 +169,22 @@ def card_of_config(config: Config, *, name: str, malignant: Sequence[str]) -> Mo
     if set(malignant) == set(classes):
         raise UsageError("--malignant names all classes of the model. Leave out those that are not malignant.")
     step = preprocessing_of(config)
-    return card_of(
-        {
-            "name": name,
-            "classes": classes,
-            "malignant": tuple(malignant),
-            "tile_px": step.tile_px,
-            "tile_um": config.patch_size_pixels * config.spacing_um_px,
-            "mean": step.mean,
-            "std": step.std,
-            "resize": "pillow-bilinear",
-            "read_from": "level0",
-            "training_data": f"Not stated. Imported from a WSInfer model of architecture {config.architecture}.",
-        }
-    )
+    known = {
+        "name": name,
+        "classes": classes,
+        "malignant": tuple(malignant),
+        "tile_px": step.tile_px,
+        "tile_um": config.patch_size_pixels * config.spacing_um_px,
+        "mean": step.mean,
+        "std": step.std,
+        "resize": "pillow-bilinear",
+        "read_from": "level0",
+    }
+    more = more or {}
+    if both := [field for field in (*known, "um_per_px") if field in more]:
+        raise UsageError(f"{both[0]} of the card is what {CONFIG} and the command line say. Leave it out of the card.")
+    limits = f"Not stated. Imported from a WSInfer model of architecture {config.architecture}."
+    return card_of({"limits": limits, **more, **known})
 
 
 def write_from_wsinfer(

@@ -9,6 +9,7 @@ from melanoma_infer.bundle.bundle import Bundle, ParityRow
 from melanoma_infer.engines import load_engine
 from melanoma_infer.engines.base import Numerics, Outputs
 from melanoma_infer.engines.openvino_engine import cpu_has_bf16
+from melanoma_infer.runtime.plural import plural
 from melanoma_infer.tolerances import Precision
 from melanoma_infer.verification.differences import Differences, differences
 
@@ -37,5 +38,5 @@ def measured_parity(bundle: Bundle, reference: Outputs, tiles: NDArray[np.uint8]
     for name, precision in wanted:
         engine = load_engine(bundle, name, precision=precision).engine
         seen = differences(bundle, reference, engine.infer(tiles), band=bundle.card.tolerance_of(precision).dp)
-        rows.append(parity_row(seen, engine.numerics, tiles=len(tiles), on=f"{len(tiles)} drawn tiles"))
+        rows.append(parity_row(seen, engine.numerics, tiles=len(tiles), on=plural(len(tiles), "drawn tile")))
     return rows

@@ -18,6 +18,7 @@ from melanoma_infer.engines import load_engine
 from melanoma_infer.engines.base import Outputs
 from melanoma_infer.engines.golden import golden_differences
 from melanoma_infer.errors import EngineUnavailableError, ParityError
+from melanoma_infer.runtime.plural import plural
 from melanoma_infer.tolerances import Precision
 from melanoma_infer.verification.differences import Excess, beyond, differences
 from mminfer_export.bias_correction import correct_bias
@@ -86,7 +87,7 @@ def make_precision(bundle: Bundle, precision: Made, calibration: Tiles | None = 
         EngineUnavailableError: a package that is needed is not installed.
     """
     own = [] if calibration is None else [calibration]
-    golden = Tiles(bundle.golden.tiles, f"{len(bundle.golden.tiles)} golden tiles")
+    golden = Tiles(bundle.golden.tiles, plural(len(bundle.golden.tiles), "golden tile"))
     checked = _joined(golden, check_tiles(bundle.card), *own)
     reference = reference_outputs(bundle, checked.pixels)
     # The first of these tiles are the golden ones.

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from melanoma_infer.bundle.head import softmax
 from melanoma_infer.errors import BundleError, UsageError
+from melanoma_infer.runtime.plural import plural
 from mminfer_export.ending import Ending
 
 Said = Literal["logits", "probabilities"]
@@ -52,8 +53,8 @@ def kind_of(values: NDArray[Any], classes: int, said: Said) -> Kind:
     if columns == 1 and classes == 2:
         return "one-logit" if said == "logits" else "one-probability"
     raise UsageError(
-        f"The model gives {columns} scores for each tile; the card names {classes} classes. Correct the card's "
-        "`classes`, or let the model give (N, K), one column for each class in their order"
+        f"The model gives {plural(columns, 'score')} for each tile; the card names {classes} classes. Correct the "
+        "card's `classes`, or let the model give (N, K), one column for each class in their order"
         + (", or (N, 1), the second class's." if classes == 2 else ".")
     )
 

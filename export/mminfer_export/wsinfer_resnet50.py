@@ -10,7 +10,8 @@ from torch import Tensor, nn
 from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import BundleError
 from melanoma_infer.model.resnet50 import ResNet50Backbone
-from mminfer_export.from_module import write_bundle
+from melanoma_infer.runtime.plural import plural
+from mminfer_export.from_module import write_module
 from mminfer_export.sample_tiles import Samples
 
 
@@ -54,8 +55,9 @@ def write_resnet50(out: Path, path: Path, card: ModelCard, *, samples: Samples) 
     weights = load_file(path)
     columns = len(weights["fc.bias"])
     if columns != len(card.classes):
-        raise BundleError(f"{path.name} has {columns} classes and config.json {len(card.classes)}. Download it again.")
+        raise BundleError(
+            f"{path.name} has {plural(columns, 'output')}; config.json, {len(card.classes)} classes. Download it again."
+        )
     net = ResNet50(columns)
     net.load_state_dict(weights, strict=False)  # `fits` has compared the names
-    fields = card.model_dump(exclude_unset=True)
-    return write_bundle(out, module=net, output="logits", sample_tiles=samples.tiles, **fields)
+    return write_module(out, net, card=card, output="logits", tiles=samples.tiles)

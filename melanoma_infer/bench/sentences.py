@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from melanoma_infer.bench.slide import BESIDE, SlideTiming
 from melanoma_infer.errors import UsageError
+from melanoma_infer.runtime.plural import plural
 
 HOURS = {"hour": 1, "day": 24}
 
@@ -15,7 +16,7 @@ def figures(timing: SlideTiming) -> str:
     """The throughput with the slide, with the engine alone and per hour, and the peak memory."""
     memory = "" if timing.peak_rss_bytes is None else f", peak memory {timing.peak_rss_bytes / 1e9:.2f} GB"
     return (
-        f"{timing.tiles} tiles in {timing.seconds:.2f} s: {timing.tiles_per_s:.1f} tiles/s "
+        f"{plural(timing.tiles, 'tile')} in {timing.seconds:.2f} s: {timing.tiles_per_s:.1f} tiles/s "
         f"({timing.p20:.1f}-{timing.p80:.1f}), {timing.share_of_engine:.0%} of the bare engine's "
         f"{timing.engine_only_tiles_per_s:.1f}; {timing.slides_per_h:.0f} slides/h, "
         f"{timing.overhead_s:.2f} s per slide outside its tiles{memory}."
@@ -37,7 +38,7 @@ def bound_sentence(timing: SlideTiming) -> str:
     share = timing.stages[timing.bound] / timing.seconds
     reading_ms = 1000 * sum(timing.stages[stage] for stage in BESIDE) / timing.tiles
     return (
-        f"{bottleneck} is the bottleneck with {share:.0%} of the time; {timing.threads} threads of "
+        f"{bottleneck} is the bottleneck with {share:.0%} of the time; {plural(timing.threads, 'thread')} of "
         f"{timing.reader} could read {timing.reading_tiles_per_s:.0f} tiles/s, {reading_ms:.1f} ms per tile."
     )
 
@@ -65,4 +66,5 @@ class Target:
         """Whether that many slides like this one can be scored in this time."""
         possible = timing.slides_per_h * HOURS[self.unit]
         reach = "within reach" if possible >= self.slides else "NOT within reach"
-        return f"{self.slides:g} slides like this one per {self.unit} are {reach}: {possible:.0f} are possible."
+        wanted = "1 slide" if self.slides == 1 else f"{self.slides:g} slides"
+        return f"{wanted} like this one per {self.unit}: {reach}, {possible:.0f} possible."

@@ -21,6 +21,7 @@ from melanoma_infer.pipeline.flow import score_slide
 from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.reports.writing import write_reports
 from melanoma_infer.result import SlideResult
+from melanoma_infer.runtime.plural import plural
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.choice import ReaderChoice
@@ -154,7 +155,8 @@ def picture(timing: SlideTiming) -> bytes:
         Bar(stage, timing.stages[stage], f"{timing.stages[stage]:.2f} s", told=stage in IN_TURN)
         for stage in (*IN_TURN, *BESIDE)
     ]
-    title = f"{timing.tiles} tiles in {timing.seconds:.2f} s ({timing.engine} {timing.precision}, {timing.reader})"
+    by = f"{timing.engine} {timing.precision}, {timing.reader}"
+    title = f"{plural(timing.tiles, 'tile')} in {timing.seconds:.2f} s ({by})"
     return chart(title, bars, "Pale: summed over the reading threads, in parallel with the others.")
 
 

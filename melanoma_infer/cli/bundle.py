@@ -5,13 +5,16 @@ from __future__ import annotations
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from melanoma_infer.cli import options as opt
 from melanoma_infer.cli.console import note, say, table
 from melanoma_infer.errors import EngineUnavailableError, ParityError, UsageError
+
+if TYPE_CHECKING:
+    from melanoma_infer.bundle.bundle import Bundle
 
 app = typer.Typer(help="Inspect and make model bundles.", no_args_is_help=True)
 
@@ -39,7 +42,11 @@ RandomOption = Annotated[
     ),
 ]
 CardOption = Annotated[
-    Path | None, typer.Option(metavar="CARD.toml", help="The model card; `bundle init` writes a template.")
+    Path | None,
+    typer.Option(
+        metavar="CARD.toml",
+        help="The model card; `bundle init` writes a template. For import: only the fields that config.json lacks.",
+    ),
 ]
 ScoresOption = Annotated[
     Scores,
@@ -54,6 +61,7 @@ def show(bundle: opt.BundleArgument = "demo", json: opt.JsonOption = False) -> N
 
     opened = open_bundle(bundle)
     card = opened.card
+    _note_what_is_unsaid(opened)
     if json:
         say(card.model_dump_json())
         return
@@ -67,6 +75,7 @@ def show(bundle: opt.BundleArgument = "demo", json: opt.JsonOption = False) -> N
     rows = [
         ("name", f"{card.name} {card.version}".strip()),
         ("digest", opened.digest),
+        ("finding", card.noun),
         ("domain", card.domain),
         ("trained", "yes" if card.trained else "no (every verdict is indeterminate)"),
         ("intended use", card.intended_use or "not stated"),
@@ -99,6 +108,7 @@ def check(bundle: opt.BundleArgument = "demo", json: opt.JsonOption = False) -> 
     else:
         say(f"{opened.name}: every byte matches SHA256SUMS (digest {opened.digest[:12]})")
         say(table([("engine", "state", "max |Δp|", ""), *(row.cells for row in checks)]))
+    _note_what_is_unsaid(opened)
     if wrong := [row for row in checks if row.state == "differs" and row.precision == opened.card.precision]:
         names = ", ".join(f"{row.engine} {row.precision}" for row in wrong)
         raise ParityError(f"{names}: differs from the golden outputs by more than the tolerance. Do not use it.")
@@ -168,16 +178,25 @@ def import_(
         list[str] | None, typer.Option(metavar="CLASS", help="A malignant class; repeat the option for more.")
     ] = None,
     name: Annotated[str | None, typer.Option(help="The model's name.  [default: the folder's]")] = None,
+    card: CardOption = None,
     tiles: opt.TilesOption = None,
     json: opt.JsonOption = False,
 ) -> None:
     """Make a bundle from a model of another toolkit. TorchScript is converted once, in a separate process."""
+    from mminfer_export.card_toml import card_values
     from mminfer_export.from_wsinfer import card_of_config, read_config, write_from_wsinfer
     from mminfer_export.sample_tiles import samples_for
 
-    card = card_of_config(read_config(wsinfer), name=name or wsinfer.resolve().name, malignant=malignant or ())
-    write_from_wsinfer(out, wsinfer, card, samples=samples_for(card, tiles or ()), tell=note)
+    more = card_values(card) if card is not None else {}
+    config = read_config(wsinfer)
+    made = card_of_config(config, name=name or wsinfer.resolve().name, malignant=malignant or (), more=more)
+    write_from_wsinfer(out, wsinfer, made, samples=samples_for(made, tiles or ()), tell=note)
     _say_made(out, json)
+
+
+def _note_what_is_unsaid(bundle: Bundle) -> None:
+    if bundle.card.undocumented is not None:
+        note(bundle.card.undocumented)
 
 
 def _say_made(out: Path, json: bool) -> None:
@@ -186,6 +205,7 @@ def _say_made(out: Path, json: bool) -> None:
     from melanoma_infer.bundle.bundle import open_bundle
 
     made = open_bundle(out)
+    _note_what_is_unsaid(made)
     if json:
         rows = [row.model_dump() for row in made.parity]
         say(json_module.dumps({"bundle": str(out), "digest": made.digest, "parity": rows}))

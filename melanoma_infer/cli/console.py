@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from melanoma_infer.errors import UsageError
+from melanoma_infer.runtime.plural import plural as plural
 from melanoma_infer.runtime.privacy import readable
 
 if TYPE_CHECKING:
@@ -25,11 +26,6 @@ def note(text: str) -> None:
 def say(text: str) -> None:
     """Print a result."""
     print(_printable(text))
-
-
-def plural(count: int, noun: str) -> str:
-    """A count with its noun: "1 slide", "3 slides"."""
-    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def table(rows: Sequence[tuple[str, ...]]) -> str:

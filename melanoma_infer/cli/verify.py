@@ -178,7 +178,7 @@ def _compare(
     if json:
         say(json_module.dumps(found.as_json() | {"pictures": str(page)}))
     else:
-        say(f"{found.matched} of your {found.given} tiles compared; {found.on_grid} of them are on the toolkit's grid")
+        say(f"tiles compared: {found.matched} of {found.given}; on the toolkit's grid: {found.on_grid}")
         say(f"|Δp|: mean {found.mean_dp:.2g}, max {found.max_dp:.2g}")
         for remark in found.remarks:
             note(remark)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from melanoma_infer.errors import PatientValueError
+from melanoma_infer.runtime.plural import plural
 
 SEPARATORS = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "vertical bars"}
 _ADVICE = "Save it as CSV in UTF-8, with columns separated by commas, semicolons, tabs or vertical bars."
@@ -69,7 +70,7 @@ def read_table(path: Path, required: str) -> Table:
             cells.pop()
         if len(cells) != len(names):
             raise PatientValueError(
-                f"Line {line} of the manifest has {len(cells)} column{'s' * (len(cells) != 1)}; the header has "
+                f"Line {line} of the manifest has {plural(len(cells), 'column')}; the header has "
                 f"{len(names)}. Correct it."
             )
     filled = [bool(keys[at]) or any(cells[at].strip() for _, cells in records[1:]) for at in range(len(names))]

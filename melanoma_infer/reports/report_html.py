@@ -58,7 +58,7 @@ def render(result: SlideResult) -> bytes:
 def _provenance(result: SlideResult) -> Iterator[tuple[str, str]]:
     """What the result rests on, as (name, value)."""
     slide, geometry, numerics, bundle = result.slide, result.geometry, result.numerics, result.bundle
-    levels = f"{slide.levels} level{'' if slide.levels == 1 else 's'}"
+    levels = words.plural(slide.levels, "level")
     tissue = {"found": "found by colour", "mask": "a mask file", "all": "not searched; all tiles count as tissue"}
     yield "Tool", f"{result.tool.name} {result.tool.version}"
     yield "Model bundle", f"{bundle.name} {bundle.version}".rstrip()

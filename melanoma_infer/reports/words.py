@@ -5,7 +5,8 @@
 | scores | two decimals |
 | mm and mm² | two decimals, halves rounded up, through Decimal |
 | shares | whole per cent, rounded down |
-| the finding | a sentence, or the reasons why there is none |
+| the finding | a sentence with the card's noun, or the reasons why there is none |
+| a count with its noun | `plural` |
 | numbers that mean nothing for this tissue | marked as such wherever they are shown, never in the headline |
 """
 
@@ -15,6 +16,7 @@ from decimal import ROUND_HALF_UP, Decimal
 
 from melanoma_infer.phantom.mark import CAUTION
 from melanoma_infer.result import SlideResult
+from melanoma_infer.runtime.plural import plural as plural
 
 PHANTOM = CAUTION
 HUNDREDTH = Decimal("0.01")
@@ -25,10 +27,11 @@ def finding(result: SlideResult) -> str:
     """The result in one sentence, or the reasons why nothing may be claimed."""
     if result.verdict == "suspected":
         scores = f"score {score(result.malignant_score)}, threshold {score(result.bundle.threshold)}"
-        return f"Suspected melanoma in evaluable tissue ({scores})"
+        return f"Suspected {result.bundle.finding} in evaluable tissue ({scores})"
     if result.verdict == "not-detected":
         evaluated = share(result.evaluable_fraction)
-        return f"No suspected region in {evaluated} evaluable tissue. This does not exclude melanoma."
+        caution = f"This does not exclude {result.bundle.finding}."
+        return f"No suspected region in {evaluated} evaluable tissue. {caution}"
     return f"{opening(result)} {' '.join(reason.text for reason in result.reasons)}"
 
 
@@ -80,17 +83,19 @@ def thickness(result: SlideResult) -> str:
 
 
 def outcome(result: SlideResult) -> str:
-    """The outcome's score against its two thresholds; empty if the model has no outcome."""
-    if result.outcome_name is None:
+    """The outcome's score against its two thresholds; empty if the model has no outcome.
+
+    Its name comes last: whoever reads "metastasis recorded" first takes it for a finding.
+    """
+    name, number = result.outcome_name, f"(score {score(result.outcome_score)})"
+    if name is None:
         return ""
-    place = {
-        "above-threshold": "Above the upper threshold",
-        "between-thresholds": "Between the thresholds: nothing is claimed",
-        "below-threshold": "Below the lower threshold",
-        "not-assessed": "Not assessed",
+    return {
+        "above-threshold": f"Above the upper threshold for {name} {number}.",
+        "between-thresholds": f"Nothing is claimed: between the thresholds for {name} {number}.",
+        "below-threshold": f"Below the lower threshold for {name} {number}.",
+        "not-assessed": f"Not assessed: {name}.",
     }[result.outcome]
-    number = "" if result.outcome == "not-assessed" else f" (score {score(result.outcome_score)})"
-    return f"{place}{number}."
 
 
 def region_counts(result: SlideResult) -> str:

@@ -41,6 +41,7 @@ def describe(
             digest=bundle.digest,
             domain=card.domain,
             trained=card.trained,
+            finding=card.noun,
             threshold=threshold.value if threshold else None,
             threshold_low=threshold.low if threshold else None,
             threshold_high=threshold.high if threshold else None,
@@ -62,7 +63,7 @@ def describe(
         "tissue_mm2": plan.tissue_mm2,
         "ink_mm2": plan.ink_mm2,
         "evaluable_fraction": circumstances.evaluable_fraction,
-        "outcome_name": card.outcome.name if card.outcome else None,
+        "outcome_name": card.outcome.in_words if card.outcome else None,
     }
 
 

@@ -10,8 +10,8 @@ from melanoma_infer.card import AggregatorKind, ModelCard
 from melanoma_infer.result import OutcomeState, Reason, Verdict
 from melanoma_infer.tiles.tissue import LUMINANCE_P95_MIN
 
-WITHOUT_THRESHOLD = ("no-threshold", "aggregator-differs-from-card")
-"""Reasons for `not-configured`: the model may be fine, but nobody has set a threshold for what was asked."""
+NOT_CONFIGURED = ("model-undocumented", "no-threshold", "aggregator-differs-from-card")
+"""Reasons for `not-configured`: the model may be fine, but its card does not say enough for what was asked."""
 
 
 @dataclass(frozen=True)
@@ -51,14 +51,17 @@ class Judgement:
 
 
 def judge(circumstances: Circumstances, card: ModelCard) -> Judgement:
-    """The verdict that the circumstances allow. Any doubt makes it indeterminate, which is a good result."""
+    """The verdict that the circumstances allow. Any doubt makes it indeterminate, which is a good result.
+
+    The reasons about the slide come first: those about the model hide them, and are the same in a whole run.
+    """
     reasons = [
-        *_about_model(circumstances, card),
         *_about_slide(circumstances, card),
         *_about_tiles(circumstances, card),
         *_near_threshold(circumstances, card),
+        *_about_model(circumstances, card),
     ]
-    unset = _without_threshold(circumstances, card)
+    unset = list(_not_configured(circumstances, card))
     score, threshold = circumstances.score, card.threshold
     suspicious = not unset and threshold is not None and score is not None and score >= threshold.value
     # An unreadable tile might score higher, which cannot weaken a suspicion that needs no such tile.
@@ -71,7 +74,7 @@ def judge(circumstances: Circumstances, card: ModelCard) -> Judgement:
 
 
 def outcome_state(verdict: Verdict, score: float | None, card: ModelCard) -> OutcomeState:
-    """The outcome score against the card's two thresholds; assessed only if melanoma is suspected."""
+    """The outcome score against the card's two thresholds; assessed only if the finding is suspected."""
     thresholds = card.outcome_thresholds
     if verdict != "suspected" or score is None or thresholds is None:
         return "not-assessed"
@@ -175,7 +178,7 @@ def _near_threshold(circumstances: Circumstances, card: ModelCard) -> Iterator[R
     threshold, score = card.threshold, circumstances.score
     # A meaningless score is near nothing, and a reason must not tell its value.
     meaningless = any(_about_model(circumstances, card))
-    if threshold is None or score is None or _without_threshold(circumstances, card) or meaningless:
+    if threshold is None or score is None or any(_not_configured(circumstances, card)) or meaningless:
         return
     if threshold.low <= score < threshold.high:
         yield Reason(
@@ -193,19 +196,18 @@ def _near_threshold(circumstances: Circumstances, card: ModelCard) -> Iterator[R
         )
 
 
-def _without_threshold(circumstances: Circumstances, card: ModelCard) -> list[Reason]:
+def _not_configured(circumstances: Circumstances, card: ModelCard) -> Iterator[Reason]:
+    if card.undocumented is not None:
+        yield Reason(code="model-undocumented", text=card.undocumented)
     if card.threshold is None:
-        return [Reason(code="no-threshold", text="The model card sets no threshold.")]
-    if circumstances.aggregator != card.aggregator.kind:
-        return [
-            Reason(
-                code="aggregator-differs-from-card",
-                text="The threshold was set for another way of aggregating the tiles' scores.",
-                value=circumstances.aggregator,
-                limit=card.aggregator.kind,
-            )
-        ]
-    return []
+        yield Reason(code="no-threshold", text="The model card sets no threshold.")
+    elif circumstances.aggregator != card.aggregator.kind:
+        yield Reason(
+            code="aggregator-differs-from-card",
+            text="The threshold was set for another way of aggregating the tiles' scores.",
+            value=circumstances.aggregator,
+            limit=card.aggregator.kind,
+        )
 
 
 def _differs(stated: str | None, expected: str | None) -> bool:

@@ -66,7 +66,7 @@ def _page(found: Comparison, pictures: list[bytes]) -> str:
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Your numbers and the toolkit</title>'
         f"<style>{STYLE}</style><h1>Your numbers and the toolkit's</h1><p>{escape(found.diagnosis)}"
-        f"<p>{found.matched} of {found.given} tiles compared: mean |Δp| {found.mean_dp:.2g}, "
+        f"<p>Tiles compared: {found.matched} of {found.given}. Mean |Δp| {found.mean_dp:.2g}, "
         f"largest {found.max_dp:.2g}.{remarks}"
         f"<h2>The tiles that differ most, as the toolkit reads them</h2>{figures}{causes}</html>\n"
     )

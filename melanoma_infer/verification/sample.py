@@ -14,6 +14,7 @@ from melanoma_infer.errors import SlideUnreadableError
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.phantom.draw import draw
 from melanoma_infer.phantom.scene import make_scene
+from melanoma_infer.runtime.plural import plural
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
 from melanoma_infer.tiles.plan import plan_slide
@@ -43,7 +44,7 @@ class Sample:
 
     def only_golden(self) -> Sample:
         """The golden tiles alone."""
-        return Sample(self.tiles[: self.golden], (), self.golden, f"{self.golden} golden tiles")
+        return Sample(self.tiles[: self.golden], (), self.golden, plural(self.golden, "golden tile"))
 
 
 def drawn_sample(bundle: Bundle, slides: int = DRAWN_SLIDES) -> Sample:
@@ -63,7 +64,7 @@ def drawn_sample(bundle: Bundle, slides: int = DRAWN_SLIDES) -> Sample:
             x, y = (max(0.0, middle - side_um / 2) for middle in (along, down))
             rects.append(RectPx(round(x / um_per_px), round(y / um_per_px), card.tile_px, card.tile_px))
         drawn.append((np.stack([draw(scene, rect, um_per_px) for rect in rects]), (side_um / 1000) ** 2))
-    return _sample(bundle, drawn, f"{slides} drawn slides")
+    return _sample(bundle, drawn, plural(slides, "drawn slide"))
 
 
 def slide_sample(bundle: Bundle, path: Path, settings: Settings, *, threads: int) -> Sample:
@@ -82,7 +83,7 @@ def slide_sample(bundle: Bundle, path: Path, settings: Settings, *, threads: int
             pixels = [read.pixels for read in reads if read.pixels is not None]
     if not pixels:
         raise SlideUnreadableError("The slide has no tile with tissue that can be read. Verify on another slide.")
-    return _sample(bundle, [(np.stack(pixels), plan.geometry.tile_mm2)], f"{len(pixels)} tiles of a slide")
+    return _sample(bundle, [(np.stack(pixels), plan.geometry.tile_mm2)], f"{plural(len(pixels), 'tile')} of a slide")
 
 
 def _sample(bundle: Bundle, parts: Sequence[tuple[NDArray[np.uint8], float]], on: str) -> Sample:
@@ -93,4 +94,4 @@ def _sample(bundle: Bundle, parts: Sequence[tuple[NDArray[np.uint8], float]], on
         slides.append(SampleSlide(tuple(range(first, first + len(tiles))), tile_mm2))
         first += len(tiles)
     every = np.concatenate([golden, *(tiles for tiles, _ in parts)])
-    return Sample(every, tuple(slides), len(golden), f"{len(golden)} golden tiles, {on}")
+    return Sample(every, tuple(slides), len(golden), f"{plural(len(golden), 'golden tile')}, {on}")

@@ -13,7 +13,7 @@ from melanoma_infer.tolerances import DEFAULT_TOLERANCES
 from mminfer_export.card_toml import TEMPLATE, read_card, write_template
 
 EXAMPLES = {"stain", "specimen", "no_lesion", "cam_scale", "thickness_residual_quantiles_mm", "threshold", "outcome",
-            "outcome_thresholds", "class_priors", "network", "patient_fields", "aggregator"}  # fmt: skip
+            "outcome_thresholds", "class_priors", "network", "patient_fields", "aggregator", "finding"}  # fmt: skip
 """Fields that the template shows by an example, because their default is that they are left out."""
 
 
@@ -102,6 +102,55 @@ def test_a_mean_or_std_of_0_to_255_is_refused_with_the_values_to_write(tmp_path,
     given = TEMPLATE.replace("[0.485, 0.456, 0.406]", str(mean)).replace("[0.229, 0.224, 0.225]", str(std))
     path.write_text(given)
     with pytest.raises(UsageError, match=rf"those of x / 255.*Write {written}"):
+        read_card(path)
+
+
+@pytest.mark.parametrize(
+    ("malignant", "noun"),
+    [
+        (["tumour"], "tumour"),
+        (["Tumor"], "Tumor"),
+        (["basal_cell_carcinoma"], "basal cell carcinoma"),
+        (["luminal", "basal"], "malignancy"),
+        (["1"], "malignancy"),
+        (["p > 0.5"], "malignancy"),
+    ],
+)
+def test_without_a_finding_the_only_malignant_class_is_suspected_and_else_a_malignancy(tmp_path, malignant, noun):
+    path = tmp_path / "card.toml"
+    lines = TEMPLATE.replace('malignant = ["tumour"]', f"malignant = {malignant}")
+    path.write_text(lines.replace('["normal", "tumour"]', str(["normal", *malignant])))
+    assert read_card(path).noun == noun
+
+
+@pytest.mark.parametrize("noun", ["melanoma", "Merkel cell carcinoma", "in-situ melanoma", "Crohn’s disease"])
+def test_a_card_names_its_finding(tmp_path, noun):
+    path = tmp_path / "card.toml"
+    path.write_text(TEMPLATE.replace('# finding = "tumour"', f'finding = "{noun}"'))
+    assert read_card(path).noun == noun
+
+
+@pytest.mark.parametrize(
+    "noun",
+    [
+        "",
+        " ",
+        "m",
+        "1",
+        "a melanoma",
+        "The tumour",
+        "skin_cancer",
+        "melanoma.",
+        "melanoma ",
+        "two  spaces",
+        "x" * 61,
+        "a\\nb",
+    ],
+)
+def test_a_finding_that_is_no_short_noun_is_refused(tmp_path, noun):
+    path = tmp_path / "card.toml"
+    path.write_text(TEMPLATE.replace('# finding = "tumour"', f'finding = "{noun}"'))
+    with pytest.raises(UsageError, match='finding is a noun without an article or a full stop, such as "melanoma"'):
         read_card(path)
 
 

@@ -36,6 +36,7 @@ def write(folder, module, **changes):
     arguments = {
         "module": module, "output": "logits", "classes": ["normal", "tumour"], "malignant": ["tumour"], "tile_px": SIDE,
         "um_per_px": 0.5, "mean": MEAN, "std": STD, "sample_tiles": random_tiles(6),
+        "training_data": "none: the weights are random", "intended_use": "to test the exporter",
     }  # fmt: skip
     return write_bundle(folder, **(arguments | changes))
 
@@ -69,6 +70,16 @@ def test_the_card_says_what_was_said(bundle):
         None,
     )
     assert card.mean == MEAN
+
+
+def test_the_user_is_warned_once_of_a_card_that_lacks_statements(tmp_path):
+    with pytest.warns(UserWarning, match="does not say what the model may be used for") as warned:
+        write(tmp_path / "x.mminfer", SmallNet(), intended_use="")
+    assert [str(warning.message) for warning in warned] == [
+        "The model card does not say what the model may be used for. "
+        "Add intended_use to the card: until then no slide gets a verdict."
+    ]
+    assert warned[0].filename == __file__.replace(".pyc", ".py")
 
 
 def test_golden_tiles_span_the_sample_tiles_and_parity_is_sealed(bundle, net):

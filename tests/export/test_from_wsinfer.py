@@ -202,6 +202,17 @@ def test_which_classes_are_malignant_is_never_guessed(tmp_path):
         card_of_config(config, name="zoo", malignant=("tumor", "notumor"))
 
 
+def test_a_card_adds_what_the_config_lacks_and_never_contradicts_it(tmp_path):
+    config = read_config(wsinfer_folder(tmp_path / "zoo", None))
+    assert card_of_config(config, name="zoo", malignant=("tumor",)).training_data == ""
+    more = {"training_data": "breast", "finding": "breast cancer"}
+    card = card_of_config(config, name="zoo", malignant=("tumor",), more=more)
+    assert (card.training_data, card.noun, card.tile_px) == ("breast", "breast cancer", 224)
+    for field, value in (("tile_px", 224), ("um_per_px", 0.5)):
+        with pytest.raises(UsageError, match=f"^{field} of the card is what config.json and the command line say"):
+            card_of_config(config, name="zoo", malignant=("tumor",), more={field: value})
+
+
 def test_a_folder_without_weights_that_can_be_read_is_refused(tmp_path):
     folder = wsinfer_folder(tmp_path / "zoo", None)
     (folder / "model.safetensors").write_bytes(b"")

@@ -56,7 +56,7 @@ def test_a_slide_is_timed_and_everything_saved(mminfer, cmu, tmp_path):
     ended = mminfer(*argv, "--target", "1/day", "--save", saved)
     assert ended.code == 0, ended.err
     lines = ended.out.splitlines()
-    assert "1 slides like this one per day are within reach" in lines[-2]
+    assert "1 slide like this one per day: within reach, " in lines[-2]
     assert lines[-1].rstrip(".").endswith("ms per tile")
     result = json.loads(saved.read_text())
     keys = {

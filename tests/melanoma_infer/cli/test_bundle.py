@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import onnx
 import pytest
-from bundles_for_tests import make_bundle, tampered
+from bundles_for_tests import colour_rule_card, make_bundle, minimal_card, tampered
 from own_models_for_tests import linear_onnx, linear_probabilities, wsinfer_folder
 from PIL import Image
 
@@ -68,6 +68,39 @@ def test_create_makes_a_checked_bundle_of_an_onnx_file(mminfer, here):
     checked = mminfer("bundle", "check", "m.mminfer", "--json")
     assert checked.code == 0
     assert [row["state"] for row in json.loads(checked.out)["engines"][:1]] == ["agrees"]
+
+
+UNDOCUMENTED = (
+    "The model card does not say what the model was trained on or what the model may be used for. "
+    "Add training_data and intended_use to the card: until then no slide gets a verdict.\n"
+)
+
+
+def test_a_card_that_lacks_statements_is_told_once_by_create_show_and_check(mminfer, here):
+    create = ("create", "m.mminfer", "--onnx", "model.onnx", "--card", "card.toml")
+    show, check = ("show", "m.mminfer"), ("check", "m.mminfer")
+    for command in (create, show, (*show, "--json"), check, (*check, "--json")):
+        ended = mminfer("bundle", *command)
+        assert ended.code == 0
+        assert ended.err.count(UNDOCUMENTED) == 1, command
+        assert "does not say" not in ended.out
+
+
+def test_a_card_that_has_its_statements_is_told_nothing(mminfer, here):
+    make_bundle(here / "m.mminfer")
+    assert mminfer("bundle", "show", "m.mminfer").err == ""
+    assert "does not say" not in mminfer("bundle", "check", "m.mminfer").err
+
+
+@pytest.mark.parametrize(
+    ("card", "shown"),
+    [(colour_rule_card(finding="carcinoma"), "carcinoma"), (minimal_card(), "tumour")],
+    ids=["stated", "derived"],
+)
+def test_show_prints_what_a_result_will_suspect(mminfer, here, card, shown):
+    make_bundle(here / "m.mminfer", card)
+    rows = [line.split() for line in mminfer("bundle", "show", "m.mminfer").out.splitlines()]
+    assert ["finding", shown] in rows
 
 
 def test_create_compares_on_the_user_s_tiles(mminfer, here):
@@ -153,10 +186,16 @@ def test_import_makes_a_checked_bundle_and_warns_that_torchscript_is_code(mminfe
     from own_models_for_tests import SmallNet
 
     wsinfer_folder(here / "zoo", SmallNet().eval())
-    ended = mminfer("bundle", "import", "m.mminfer", "--wsinfer", "zoo", "--malignant", "tumor")
+    more = 'training_data = "breast"\nthreshold = { value = 0.5, low = 0.4, high = 0.6, how = "by hand" }'
+    Path("more.toml").write_text(more)
+    argv = ("--wsinfer", "zoo", "--malignant", "tumor", "--card", "more.toml")
+    ended = mminfer("bundle", "import", "m.mminfer", *argv)
     assert ended.code == 0, ended.err
     assert "TorchScript is code" in ended.err
-    assert open_bundle("m.mminfer").card.name == "zoo"
+    assert ended.err.count("Add intended_use to the card: until then no slide gets a verdict.") == 1
+    card = open_bundle("m.mminfer").card
+    assert (card.name, card.training_data, card.noun) == ("zoo", "breast", "tumor")
+    assert card.threshold is not None
     assert mminfer("bundle", "check", "m.mminfer").code == 0
 
 

@@ -233,7 +233,7 @@ DEMO_CLASSES = (
 
 def test_a_suspicion_is_stated_in_the_agreed_words(mminfer, result_of, cmu, tmp_path, colour_bundle):
     ended = mminfer("score", cmu, "--out", tmp_path / "r", "--bundle", colour_bundle, "--specimen", "primary")
-    assert "Suspected melanoma in evaluable tissue (score 1.00, threshold 0.50)" in ended.out
+    assert "Suspected tumour in evaluable tissue (score 1.00, threshold 0.50)" in ended.out
     result = result_of(tmp_path / "r")
     assert (result["verdict"], result["reasons"]) == ("suspected", [])
 
@@ -242,7 +242,7 @@ def test_a_result_without_a_finding_says_that_it_excludes_nothing(
     mminfer, result_of, cmu, tmp_path, strict_colour_bundle
 ):
     ended = mminfer("score", cmu, "--out", tmp_path / "r", "--bundle", strict_colour_bundle)
-    assert "No suspected region in 99 % evaluable tissue. This does not exclude melanoma." in ended.out
+    assert "No suspected region in 99 % evaluable tissue. This does not exclude tumour." in ended.out
     assert result_of(tmp_path / "r")["verdict"] == "not-detected"
 
 
@@ -251,7 +251,9 @@ def test_a_bundle_with_nothing_but_probabilities_is_enough(mminfer, result_of, c
     result = result_of(tmp_path / "r")
     assert ended.code == 0
     assert result["verdict"] == "not-configured"
-    assert codes(result) == {"no-threshold"}
+    assert codes(result) == {"model-undocumented", "no-threshold"}
+    assert result["malignant_score"] is not None
+    assert "melanoma" not in ended.out
     assert result["geometry"]["tile_um"] == 112.0
     assert result["tiles"]["ok"] > 50
     assert {row["depth_mm"] for row in rows_of(tmp_path / "r")} == {""}
@@ -510,6 +512,7 @@ MEAN = {"aggregator": {"kind": "mean"}}
         ({}, ["--tissue", "none.png"], {"no-tissue"}),
         ({}, ["damaged"], {"hot-tiles-unreadable", "low-evaluable-tissue"}),
         ({"threshold": None}, [], {"no-threshold"}),
+        ({"training_data": " "}, [], {"model-undocumented"}),
     ],
 )
 def test_every_other_reason_is_reached_on_the_real_slide(
@@ -526,7 +529,8 @@ def test_every_other_reason_is_reached_on_the_real_slide(
     assert mminfer("score", slide, "--out", tmp_path / "r", "--bundle", bundle, *options).code == 0
     result = result_of(tmp_path / "r")
     assert codes(result) == expected
-    assert result["verdict"] == ("not-configured" if expected == {"no-threshold"} else "indeterminate")
+    unset = expected <= {"no-threshold", "model-undocumented"}
+    assert result["verdict"] == ("not-configured" if unset else "indeterminate")
 
 
 @pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
@@ -554,7 +558,7 @@ def test_the_outcome_is_placed_between_its_thresholds(mminfer, result_of, skin, 
     card = colour_rule_card(
         classes=["normal", "melanoma", "melanoma_metastasis"],
         malignant=["melanoma", "melanoma_metastasis"],
-        outcome={"name": "metastasis recorded", "classes": ["melanoma_metastasis"]},
+        outcome={"name": "metastasis recorded", "classes": ["melanoma_metastasis"], "horizon": "5 years"},
         outcome_thresholds={"low": 0.3, "high": 0.7, "how": "set by hand"},
     )
     bundle = make_bundle(tmp_path / "b.mminfer", card, outcome_graph(64, share))
@@ -562,7 +566,7 @@ def test_the_outcome_is_placed_between_its_thresholds(mminfer, result_of, skin, 
     result = result_of(tmp_path / "r")
     assert (result["verdict"], result["outcome"]) == ("suspected", state)
     assert result["outcome_score"] == pytest.approx(share, abs=1e-5)
-    assert result["outcome_name"] == "metastasis recorded"
+    assert result["outcome_name"] == "metastasis recorded within 5 years"
 
 
 @pytest.mark.wheel

@@ -120,7 +120,7 @@ def test_a_slide_that_goes_away_while_it_is_read_is_unreadable(photo, scorer, mo
         return read(self, level, rect_level)
 
     monkeypatch.setattr(ImageReader, "read_region", failing)
-    with pytest.raises(SlideUnreadableError, match="None of the slide's 4 tiles"):
+    with pytest.raises(SlideUnreadableError, match="The slide has 4 tiles, and none can be read"):
         score_slide(photo, scorer, settings=SETTINGS)
 
 

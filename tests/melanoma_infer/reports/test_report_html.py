@@ -206,6 +206,30 @@ def test_meaningless_numbers_appear_only_in_the_grey_box(changes):
     assert words.means_nothing(hand_made_result(**changes)) in outside  # beside the heat too
 
 
+@pytest.mark.parametrize("changes", [UNTRAINED, {"verdict": "not-detected", "outcome": "not-assessed"}])
+def test_an_outcome_that_was_not_assessed_does_not_read_like_a_finding(changes):
+    page = page_of(**changes, outcome_name="metastasis recorded within 5 years")
+    assert page.words.count("Outcome Not assessed: metastasis recorded within 5 years.") == 1
+    assert page.words.count("metastasis recorded") == 1
+
+
+def test_breslow_thickness_is_shown_only_if_the_model_estimates_depth(page):
+    from dataclasses import replace
+
+    assert "Breslow thickness 1.01 mm" in page.words
+    result = hand_made_result()
+    without = result.carrying(replace(result.tiles, depth_mm=None), result.view, result.gallery, card=result.card)
+    assert "Breslow" not in Page(render(without)).text
+
+
+def test_the_numbers_of_an_undocumented_model_mean_something_and_stay_where_they_are():
+    reason = {"code": "model-undocumented", "text": "The model card does not say what the model was trained on."}
+    page = page_of(verdict="not-configured", outcome="not-assessed", reasons=[reason])
+    assert " ".join(page.headline.split()) == "No verdict: The model card does not say what the model was trained on."
+    assert page.grey == ""
+    assert "score 0.83" in page.words
+
+
 def test_a_phantom_is_called_one_and_the_caution_comes_first():
     phantom = hand_made_result().slide.model_dump() | {"is_phantom": True}
     page = page_of(slide=phantom, **UNTRAINED)
@@ -405,7 +429,8 @@ def test_the_region_table_shows_forty_regions_and_counts_the_rest(page):
     many = [hand_made_region(id=f"R{i}", area_mm2=0.001).model_dump(by_alias=True) for i in range(60)]
     small = page_of(regions=many)
     assert "< 0.01" in small.words
-    assert "20 smaller regions are in regions.geojson." in small.words
+    assert "regions.geojson also has 20 smaller regions." in small.words
+    assert "regions.geojson also has 1 smaller region." in page_of(regions=many[:41]).words
     assert "No region reaches the card's region threshold." in page_of(regions=[]).words
 
 
@@ -436,10 +461,10 @@ def test_thickness_is_shown_with_its_interval_or_its_reason(state, said):
 @pytest.mark.parametrize(
     ("state", "said"),
     [
-        ("above-threshold", "Above the upper threshold (score 0.50)."),
-        ("between-thresholds", "Between the thresholds: nothing is claimed (score 0.50)."),
-        ("below-threshold", "Below the lower threshold (score 0.50)."),
-        ("not-assessed", "Not assessed."),
+        ("above-threshold", "Above the upper threshold for spread recorded (score 0.50)."),
+        ("between-thresholds", "Nothing is claimed: between the thresholds for spread recorded (score 0.50)."),
+        ("below-threshold", "Below the lower threshold for spread recorded (score 0.50)."),
+        ("not-assessed", "Not assessed: spread recorded."),
     ],
 )
 def test_the_outcome_is_placed_against_its_thresholds(state, said):

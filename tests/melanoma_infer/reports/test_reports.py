@@ -164,6 +164,26 @@ def test_scores_have_two_decimals(result):
     assert words.finding(suspected) == "Suspected melanoma in evaluable tissue (score 0.83, threshold 0.62)"
 
 
+@pytest.mark.parametrize("noun", ["melanoma", "Merkel cell carcinoma"])
+def test_a_result_suspects_and_does_not_exclude_what_its_model_looks_for(result, noun):
+    model = result.bundle.model_copy(update={"finding": noun, "threshold": 0.62})
+    named = result.model_copy(update={"bundle": model, "malignant_score": 0.7, "evaluable_fraction": 1.0})
+    suspected, nothing = (
+        words.finding(named.model_copy(update={"verdict": verdict})) for verdict in ("suspected", "not-detected")
+    )
+    assert suspected == f"Suspected {noun} in evaluable tissue (score 0.70, threshold 0.62)"
+    assert nothing == f"No suspected region in 100 % evaluable tissue. This does not exclude {noun}."
+
+
+def test_what_is_said_about_a_slide_names_no_disease_of_its_own():
+    """The nouns come from the card: no text of the reports and the verdict holds one."""
+    package = Path(words.__file__).parent.parent
+    rooms = [path for room in ("reports", "scoring") for path in (package / room).iterdir() if path.is_file()]
+    said = {path.name: path.read_text().replace("melanoma_infer", "").lower() for path in rooms}
+    assert len(said) > 25
+    assert [name for name, text in said.items() if "melanoma" in text] == []
+
+
 def test_regions_are_counted_by_tissue_section_and_kind(result):
     def region(section: int, kind: str) -> Region:
         return Region.model_validate(

@@ -7,7 +7,7 @@ import pytest
 from bundles_for_tests import colour_rule_card
 
 from melanoma_infer.result import ReasonCode
-from melanoma_infer.scoring.verdict import WITHOUT_THRESHOLD, Circumstances, judge, outcome_state
+from melanoma_infer.scoring.verdict import NOT_CONFIGURED, Circumstances, judge, outcome_state
 
 CARD = colour_rule_card(aggregator={"kind": "top-area-mean"}, padding_limit=0.5, allow_scale_override=False)
 """Threshold 0.5 with the interval 0.45 to 0.55, H&E, primary, evaluable floor 0.80."""
@@ -50,6 +50,7 @@ CAUSES = {
     "specimen-not-as-card": ({"specimen": "metastasis"}, {}),
     "mostly-padding": ({"padded_fraction": 0.51}, {}),
     "non-finite-output": ({"unreadable": 1, "non_finite": 1}, {}),
+    "model-undocumented": ({}, {"training_data": "", "intended_use": ""}),
     "no-threshold": ({}, {"threshold": None}),
     "aggregator-differs-from-card": ({"aggregator": "max"}, {}),
 }
@@ -67,7 +68,7 @@ def test_every_reason_code_has_its_cause_here():
     assert set(CAUSES) == set(get_args(ReasonCode))
 
 
-@pytest.mark.parametrize("code", sorted(set(CAUSES) - set(WITHOUT_THRESHOLD)))
+@pytest.mark.parametrize("code", sorted(set(CAUSES) - set(NOT_CONFIGURED)))
 @pytest.mark.parametrize("start", [COOL, HOT], ids=["cool", "hot"])
 def test_each_cause_alone_makes_the_verdict_indeterminate_and_its_removal_takes_it_away(code, start):
     evidence_changes, card_changes = CAUSES[code]
@@ -81,9 +82,9 @@ def test_each_cause_alone_makes_the_verdict_indeterminate_and_its_removal_takes_
         assert with_cause.verdict == "indeterminate"
 
 
-@pytest.mark.parametrize("code", WITHOUT_THRESHOLD)
-@pytest.mark.parametrize("start", [COOL, HOT], ids=["cool", "hot"])
-def test_without_a_threshold_for_what_was_asked_the_verdict_is_not_configured(code, start):
+@pytest.mark.parametrize("code", NOT_CONFIGURED)
+@pytest.mark.parametrize("start", [COOL, HOT, replace(COOL, score=0.5)], ids=["cool", "hot", "near"])
+def test_a_card_that_does_not_say_enough_for_what_was_asked_makes_the_verdict_not_configured(code, start):
     evidence_changes, card_changes = CAUSES[code]
     judgement = judge(replace(start, **evidence_changes), card_with(**card_changes))
     assert (judgement.verdict, codes(judgement)) == ("not-configured", [code])
@@ -93,6 +94,53 @@ def test_a_doubt_weighs_more_than_a_missing_threshold_and_both_are_said():
     judgement = judge(replace(COOL, stain="IHC"), card_with(threshold=None))
     assert judgement.verdict == "indeterminate"
     assert codes(judgement) == ["stain-not-as-card", "no-threshold"]
+
+
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [
+        (
+            {"training_data": "", "intended_use": " \n\t"},
+            "The model card does not say what the model was trained on or what the model may be used for. "
+            "Add training_data and intended_use to the card: until then no slide gets a verdict.",
+        ),
+        (
+            {"training_data": " "},
+            "The model card does not say what the model was trained on. "
+            "Add training_data to the card: until then no slide gets a verdict.",
+        ),
+        (
+            {"intended_use": ""},
+            "The model card does not say what the model may be used for. "
+            "Add intended_use to the card: until then no slide gets a verdict.",
+        ),
+    ],
+)
+def test_a_model_that_does_not_say_where_it_comes_from_or_what_it_is_for_judges_nothing(card, said):
+    judgement = judge(HOT, card_with(**card))
+    assert (judgement.verdict, codes(judgement)) == ("not-configured", ["model-undocumented"])
+    assert judgement.reasons[0].text == said
+
+
+def test_what_the_card_lacks_is_said_together():
+    judgement = judge(HOT, card_with(training_data="", threshold=None))
+    assert (judgement.verdict, codes(judgement)) == ("not-configured", ["model-undocumented", "no-threshold"])
+
+
+def test_reasons_about_the_slide_come_before_those_about_its_score_and_its_model():
+    dark = replace(COOL, is_brightfield=False, luminance_p95=12.0, scale_contradiction="0.5 and 0.25 µm/px")
+    unread = replace(
+        dark, geometry_matches=False, evaluable_fraction=0.1, unreadable=3, non_finite=1, padded_fraction=0.9
+    )
+    poor = {"domain": "phantom", "trained": False, "training_data": "", "threshold": None}
+    about_slide = [
+        "stain-not-as-card", "scale-contradicted", "geometry-differs-from-card", "low-evaluable-tissue",
+        "hot-tiles-unreadable", "non-finite-output", "mostly-padding",
+    ]  # fmt: skip
+    about_model = ["model-untrained", "model-knows-only-phantoms", "model-undocumented", "no-threshold"]
+    assert codes(judge(unread, card_with(**poor))) == about_slide + about_model
+    near = codes(judge(replace(unread, score=0.5), CARD))
+    assert near == [*about_slide, "near-threshold", "engine-band"]
 
 
 def test_all_reasons_are_said_at_once():
@@ -247,7 +295,7 @@ def test_the_outcome_lies_below_between_or_above_the_cards_thresholds(score, sta
 
 
 @pytest.mark.parametrize("verdict", ["not-detected", "indeterminate", "not-configured"])
-def test_an_outcome_is_assessed_only_where_melanoma_is_suspected(verdict):
+def test_an_outcome_is_assessed_only_where_the_finding_is_suspected(verdict):
     card = card_with(**OUTCOME, outcome_thresholds={"low": 0.3, "high": 0.6, "how": "by hand"})
     assert outcome_state(verdict, 0.9, card) == "not-assessed"
 

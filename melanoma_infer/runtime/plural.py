@@ -1,0 +1,8 @@
+"""The one rule for a count with its noun."""
+
+from __future__ import annotations
+
+
+def plural(count: int, noun: str) -> str:
+    """A count with its noun: "1 slide", "3 slides"."""
+    return f"{count} {noun}{'' if count == 1 else 's'}"
