@@ -10,6 +10,8 @@ from pathlib import Path
 from PIL import Image
 
 from melanoma_infer.errors import OutputError
+from melanoma_infer.runtime.files import why_not_written
+from melanoma_infer.runtime.plural import plural
 from melanoma_infer.verification.expected import Comparison
 
 PAGE = "expected.html"
@@ -37,8 +39,7 @@ def write_pictures(out: Path, found: Comparison) -> Path:
         page = out / PAGE
         page.write_text(_page(found, pictures), encoding="utf-8")
     except OSError as error:
-        why = error.strerror or type(error).__name__
-        raise OutputError(f"The pictures cannot be written ({why}). Choose another --out.") from error
+        raise OutputError(f"--out: the pictures cannot be written: {why_not_written(error)}") from error
     return page
 
 
@@ -66,7 +67,7 @@ def _page(found: Comparison, pictures: list[bytes]) -> str:
     return (
         '<!doctype html><html lang="en"><meta charset="utf-8"><title>Your numbers and the toolkit</title>'
         f"<style>{STYLE}</style><h1>Your numbers and the toolkit's</h1><p>{escape(found.diagnosis)}"
-        f"<p>{found.matched} of {found.given} tiles compared: mean |Δp| {found.mean_dp:.2g}, "
+        f"<p>{found.matched} of {plural(found.given, 'tile')} compared: mean |Δp| {found.mean_dp:.2g}, "
         f"largest {found.max_dp:.2g}.{remarks}"
         f"<h2>The tiles that differ most, as the toolkit reads them</h2>{figures}{causes}</html>\n"
     )
