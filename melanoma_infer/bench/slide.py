@@ -21,6 +21,7 @@ from melanoma_infer.pipeline.flow import score_slide
 from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.reports.output import OutputFolder
 from melanoma_infer.result import SlideResult
+from melanoma_infer.runtime.plural import plural
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.choice import ReaderChoice
@@ -33,6 +34,8 @@ IN_TURN = ("open", "tissue", "wait", "infer", "score", "gallery", "write")
 """The other stages, one after the other; in `wait` the engine waits for pixels."""
 HELD_TILES = 32
 """Number of the slide's tiles that are kept in memory to time the engine alone."""
+TILES_MIN = 20
+"""Below this a slide's time is mostly that of opening it and of drawing its reports, and says nothing about others."""
 ENGINE_SECONDS = 2.0
 """Duration of each turn of the engine alone."""
 
@@ -64,9 +67,9 @@ class SlideTiming:
     within_tolerance: bool
 
     @property
-    def slides_per_h(self) -> float:
-        """Slides per hour, for slides of this size."""
-        return 3600 / self.seconds
+    def slides_per_h(self) -> float | None:
+        """Slides per hour, for slides of this size; None if it has too few tiles to stand for others."""
+        return 3600 / self.seconds if self.tiles >= TILES_MIN else None
 
     @property
     def overhead_s(self) -> float:
@@ -154,7 +157,8 @@ def picture(timing: SlideTiming) -> bytes:
         Bar(stage, timing.stages[stage], f"{timing.stages[stage]:.2f} s", told=stage in IN_TURN)
         for stage in (*IN_TURN, *BESIDE)
     ]
-    title = f"{timing.tiles} tiles in {timing.seconds:.2f} s ({timing.engine} {timing.precision}, {timing.reader})"
+    by = f"{timing.engine} {timing.precision}, {timing.reader}"
+    title = f"{plural(timing.tiles, 'tile')} in {timing.seconds:.2f} s ({by})"
     return chart(title, bars, "Pale: summed over the reading threads, in parallel with the others.")
 
 

@@ -20,6 +20,7 @@ from melanoma_infer.patients.patient import Patient, one_hot
 from melanoma_infer.pipeline.request import Progress
 from melanoma_infer.records import ReadTile, TileResult
 from melanoma_infer.runtime.cores import available_cores
+from melanoma_infer.runtime.plural import plural
 from melanoma_infer.runtime.stopwatch import Stopwatch
 
 
@@ -109,7 +110,7 @@ class Scorer:
             yield result
         if nothing_read:
             raise SlideUnreadableError(
-                f"None of the slide's {len(reads)} tiles can be read: the file is damaged. Copy it again."
+                f"None of the slide's {plural(len(reads), 'tile')} can be read: the file is damaged. Copy it again."
             )
 
     def _results(self, reads: Iterable[ReadTile]) -> Iterator[TileResult]:

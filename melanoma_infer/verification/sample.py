@@ -14,6 +14,7 @@ from melanoma_infer.errors import SlideUnreadableError
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.phantom.draw import draw
 from melanoma_infer.phantom.scene import make_scene
+from melanoma_infer.runtime.plural import plural
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
 from melanoma_infer.tiles.plan import plan_slide
@@ -82,7 +83,7 @@ def slide_sample(bundle: Bundle, path: Path, settings: Settings, *, threads: int
             pixels = [read.pixels for read in reads if read.pixels is not None]
     if not pixels:
         raise SlideUnreadableError("The slide has no tile with tissue that can be read. Verify on another slide.")
-    return _sample(bundle, [(np.stack(pixels), plan.geometry.tile_mm2)], f"{len(pixels)} tiles of a slide")
+    return _sample(bundle, [(np.stack(pixels), plan.geometry.tile_mm2)], f"{plural(len(pixels), 'tile')} of a slide")
 
 
 def _sample(bundle: Bundle, parts: Sequence[tuple[NDArray[np.uint8], float]], on: str) -> Sample:
