@@ -6,11 +6,12 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 
 from melanoma_infer.patients.case import SlideCase
 from melanoma_infer.patients.patient import strict_patient
-from melanoma_infer.pipeline.request import Progress, RunOptions, SlideRequest
+from melanoma_infer.pipeline.request import Progress, RunOptions, RunProgress, RunStep, SlideRequest
 from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.pipeline.slide_job import SlideJob
 from melanoma_infer.reports.output import OutputFolder
@@ -70,7 +71,7 @@ def score_slides(
     out: OutputFolder,
     *,
     options: RunOptions | None = None,
-    progress: Progress | None = None,
+    progress: RunProgress | None = None,
 ) -> Generator[SlideOutcome, None, None]:
     """Score slides and write each one's files; a failed slide is an outcome, not an exception.
 
@@ -82,8 +83,9 @@ def score_slides(
         scorer: a bundle on an engine, used by the caller's thread only.
         out: the locked output folder.
         options: what holds for all slides.
-        progress: called after each tile.
+        progress: called after each tile, and when a slide's tiles are done.
     """
+    tell = progress or (lambda _step: None)
     jobs = (SlideJob(request, scorer, out, options or RunOptions()) for request in requests)
     finishing: deque[Future[SlideOutcome]] = deque()
     with (
@@ -91,17 +93,22 @@ def score_slides(
         ThreadPoolExecutor(1, "mminfer-finish") as finisher,
         closing(_prepared(jobs, preparer)) as prepared,
     ):
-        for job in prepared:
+        for number, job in enumerate(prepared, start=1):
             try:
-                for _ in job.infer(progress):
+                for _ in job.infer(partial(_tell_tiles, tell, number)):
                     if finishing and finishing[0].done():
                         yield finishing.popleft().result()
+                tell(RunStep(number, "write"))
                 yield from _outcomes(finishing)
             except BaseException:  # the caller stopped, or was interrupted
                 job.close()
                 raise
             finishing.append(finisher.submit(job.finish))
         yield from _outcomes(finishing)
+
+
+def _tell_tiles(tell: RunProgress, slide: int, done: int, total: int) -> None:
+    tell(RunStep(slide, "tiles", done, total))
 
 
 def _prepared(jobs: Iterable[SlideJob], preparer: ThreadPoolExecutor) -> Generator[SlideJob, None, None]:
