@@ -7,8 +7,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from melanoma_infer.cli.console import note, plural, say
+from melanoma_infer.cli.console import say, say_error
 from melanoma_infer.errors import MminferError
+from melanoma_infer.runtime.plural import plural
 
 if TYPE_CHECKING:
     from melanoma_infer.bundle.bundle import Bundle
@@ -34,7 +35,7 @@ def draw_grids(requests: Sequence[SlideRequest], bundle: Bundle, out: Path, *, h
                 failures.append(error)
                 name = "a slide" if hide_names else request.case.id
                 message = request.message(error, hide_names=hide_names)
-                note(f"{name}: failed (exit {error.exit_code}): {message}")
+                say_error(f"{name}: failed (exit {error.exit_code}): {message}")
                 continue
             digest = plan.identity.digest
             name = digest[:DIGEST_CHARS] if hide_names else request.case.id

@@ -7,7 +7,10 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from melanoma_infer.cli.console import note, progress_bar
+from melanoma_infer.cli.console import detail, say_error
+from melanoma_infer.cli.progress import shown_progress
+from melanoma_infer.cli.run_log import RunLog
+from melanoma_infer.runtime.plural import plural
 
 if TYPE_CHECKING:
     from melanoma_infer.bundle.bundle import Bundle
@@ -27,6 +30,7 @@ def score_and_record(
     tell: Callable[[SlideOutcome], None],
     tell_engine: Callable[[Batch], None] = lambda _batch: None,
     fail_fast: bool = False,
+    log: RunLog | None = None,
 ) -> list[SlideOutcome]:
     """Score slides into the folder `out`; returns the outcomes, up to the first failure if `fail_fast`.
 
@@ -40,24 +44,29 @@ def score_and_record(
         tell: called with each outcome when it is known.
         tell_engine: called once, when the engine is loaded.
         fail_fast: stop at the first slide that fails.
+        log: gets an event when the engine is loaded, and one for each outcome.
     """
     from melanoma_infer.pipeline.worker import score_batch
     from melanoma_infer.reports.output import OutputFolder
     from melanoma_infer.reports.run_files import RunFiles
 
     outcomes: list[SlideOutcome] = []
+    log = log or RunLog()
     with OutputFolder(out) as folder:
         batch = score_batch(load, requests, folder, options)
+        log.event("engine-loaded", bundle_digest=bundle.digest, **vars(batch.numerics), skipped=list(batch.skipped))
         tell_engine(batch)
         with (
             RunFiles(out, bundle, batch.numerics, command=command) as run,
-            progress_bar() as progress,
+            shown_progress(len(requests)) as progress,
             closing(batch.outcomes(progress)) as scored,
         ):
             for outcome in scored:
                 run.add(outcome)
                 outcomes.append(outcome)
+                log.slide(outcome)
                 tell(outcome)
+                _tell_times(outcome)
                 if fail_fast and outcome.exit_code:
                     break
     return outcomes
@@ -65,4 +74,13 @@ def score_and_record(
 
 def tell_failure(outcome: SlideOutcome) -> None:
     """Print which slide failed, at which stage and why."""
-    note(f"{outcome.id or 'a slide'}: failed at {outcome.stage!r} (exit {outcome.exit_code}): {outcome.message}")
+    say_error(f"{outcome.id or 'a slide'}: failed at {outcome.stage!r} (exit {outcome.exit_code}): {outcome.message}")
+
+
+def _tell_times(outcome: SlideOutcome) -> None:
+    """With --verbose, print how long the slide took and each of its stages."""
+    if outcome.result is None or outcome.skipped:
+        return
+    stages = ", ".join(f"{stage} {ms / 1000:.2f} s" for stage, ms in outcome.result.timings_ms.items())
+    tiles = plural(len(outcome.result.tiles.minx), "tile")
+    detail(f"{outcome.id}: {tiles} in {outcome.seconds:.2f} s ({stages})")
