@@ -14,9 +14,10 @@ MAIN = "import sys; sys.argv[0] = 'mminfer'\nfrom melanoma_infer.cli.app import 
 pytestmark = pytest.mark.skipif(os.name != "posix", reason="Windows has no broken pipes of this kind")
 
 
-def piped(*argv: object, read: int = 0) -> tuple[int, str]:
+def piped(*argv: object, read: int = 0, unbuffered: str = "") -> tuple[int, str]:
     """Exit code and stderr of a command whose stdout is closed after `read` bytes."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    environment["PYTHONUNBUFFERED"] = unbuffered
     command = [sys.executable, "-c", MAIN, *map(str, argv)]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
@@ -35,6 +36,10 @@ def piped(*argv: object, read: int = 0) -> tuple[int, str]:
 )
 def test_a_command_whose_output_nobody_reads_ends_quietly(argv):
     assert piped(*argv) == (0, "")
+
+
+def test_so_does_one_whose_output_is_not_buffered():
+    assert piped("bundle", "show", unbuffered="1") == (0, "")
 
 
 def test_a_run_whose_output_nobody_reads_writes_every_result(skin, tmp_path):
