@@ -161,7 +161,9 @@ def card_of_config(
     """
     classes = config.class_names if config.num_classes > 1 else (f"not {config.class_names[0]}", config.class_names[0])
     if not malignant:
-        raise UsageError(f"WSInfer does not say which classes are malignant. Add --malignant: one of {list(classes)}.")
+        raise UsageError(
+            f"WSInfer does not say which classes are malignant. Give --malignant, one or more of {', '.join(classes)}."
+        )
     if unknown := [name for name in malignant if name not in classes]:
         raise UsageError(
             f"--malignant {unknown[0]}: the model has no such class. Its classes are {', '.join(classes)}."

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from melanoma_infer.bench.slide import BESIDE, SlideTiming
+from melanoma_infer.bench.slide import BESIDE, TILES_MIN, SlideTiming
 from melanoma_infer.errors import UsageError
 from melanoma_infer.runtime.plural import plural
 
@@ -15,11 +15,11 @@ HOURS = {"hour": 1, "day": 24}
 def figures(timing: SlideTiming) -> str:
     """The throughput with the slide, with the engine alone and per hour, and the peak memory."""
     memory = "" if timing.peak_rss_bytes is None else f", peak memory {timing.peak_rss_bytes / 1e9:.2f} GB"
+    hourly = "" if timing.slides_per_h is None else f"{timing.slides_per_h:.0f} slides/h, "
     return (
         f"{plural(timing.tiles, 'tile')} in {timing.seconds:.2f} s: {timing.tiles_per_s:.1f} tiles/s "
         f"({timing.p20:.1f}-{timing.p80:.1f}), {timing.share_of_engine:.0%} of the bare engine's "
-        f"{timing.engine_only_tiles_per_s:.1f}; {timing.slides_per_h:.0f} slides/h, "
-        f"{timing.overhead_s:.2f} s per slide outside its tiles{memory}."
+        f"{timing.engine_only_tiles_per_s:.1f}; {hourly}{timing.overhead_s:.2f} s per slide outside its tiles{memory}."
     )
 
 
@@ -63,8 +63,15 @@ class Target:
         return cls(float(found[1]), found[2])
 
     def sentence(self, timing: SlideTiming) -> str:
-        """Whether that many slides like this one can be scored in this time."""
+        """Whether that many slides like this one can be scored in this time, if the slide is large enough to say so."""
+        slides = plural(f"{self.slides:g}", "slide")
+        if timing.slides_per_h is None:
+            return (
+                f"Whether {slides} per {self.unit} can be scored is not known: this slide has "
+                f"{plural(timing.tiles, 'tile')}, and one with fewer than {TILES_MIN} says nothing about others. "
+                "Choose a slide that is typical of yours."
+            )
         possible = timing.slides_per_h * HOURS[self.unit]
         reach = "within reach" if possible >= self.slides else "NOT within reach"
-        wanted = "1 slide" if self.slides == 1 else f"{self.slides:g} slides"
-        return f"{wanted} like this one per {self.unit}: {reach}, {possible:.0f} possible."
+        are = "is" if self.slides == 1 else "are"
+        return f"{slides} like this one per {self.unit} {are} {reach}: {possible:.0f} are possible."

@@ -34,6 +34,8 @@ IN_TURN = ("open", "tissue", "wait", "infer", "score", "gallery", "write")
 """The other stages, one after the other; in `wait` the engine waits for pixels."""
 HELD_TILES = 32
 """Number of the slide's tiles that are kept in memory to time the engine alone."""
+TILES_MIN = 20
+"""Below this a slide's time is mostly that of opening it and of drawing its reports, and says nothing about others."""
 ENGINE_SECONDS = 2.0
 """Duration of each turn of the engine alone."""
 
@@ -65,9 +67,9 @@ class SlideTiming:
     within_tolerance: bool
 
     @property
-    def slides_per_h(self) -> float:
-        """Slides per hour, for slides of this size."""
-        return 3600 / self.seconds
+    def slides_per_h(self) -> float | None:
+        """Slides per hour, for slides of this size; None if it has too few tiles to stand for others."""
+        return 3600 / self.seconds if self.tiles >= TILES_MIN else None
 
     @property
     def overhead_s(self) -> float:

@@ -12,6 +12,8 @@ from melanoma_infer.tolerances import Precision
 NCHW, BEST, COMPILED = "torch-eager-nchw", "torch-eager-best", "torch-compile"
 KEEPING_MEMORY = {"MALLOC_TRIM_THRESHOLD_": str(1 << 40), "MALLOC_MMAP_THRESHOLD_": str(1 << 40)}
 """Makes glibc keep freed memory. Otherwise eager PyTorch spends most of its time on page faults."""
+NAMES = (NCHW, BEST, COMPILED, "onnxruntime", "openvino")
+"""Of all subjects, on any machine."""
 BATCHES = (1, 4, 8)
 
 

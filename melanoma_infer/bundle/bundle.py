@@ -16,7 +16,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,13 +26,13 @@ from melanoma_infer.bundle.graph_checks import check_graph
 from melanoma_infer.bundle.head import Head
 from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import BundleError
-from melanoma_infer.tolerances import Precision
+from melanoma_infer.tolerances import PRECISIONS, Precision
 
 PACKAGED = Path(__file__).parent
 CHECKSUMS = "SHA256SUMS"
 REQUIRED = ("card.json", "golden.npz", "parity.json")
 OPTIONAL = ("head.safetensors", "weights.safetensors")
-GRAPHS: dict[str, Precision] = {f"model.{precision}.onnx": precision for precision in get_args(Precision)}
+GRAPHS: dict[str, Precision] = {f"model.{precision}.onnx": precision for precision in PRECISIONS}
 
 GOLDEN_TILES_MAX = 4
 GOLDEN_BYTES_MAX = 1 << 28

@@ -1,1 +1,1 @@
-"""The command line: the only code that imports typer or rich, or prints."""
+"""The command line: the only code that imports typer, or prints."""

@@ -11,12 +11,15 @@ import typer
 
 from melanoma_infer.cli.bench import app as bench_app
 from melanoma_infer.cli.bundle import app as bundle_app
+from melanoma_infer.cli.console import failed, say_error, say_json
 from melanoma_infer.cli.demo import demo
 from melanoma_infer.cli.doctor import doctor
 from melanoma_infer.cli.export import export
 from melanoma_infer.cli.phantom import app as phantom_app
+from melanoma_infer.cli.pipes import Pipe, quiet_pipes
 from melanoma_infer.cli.rescore import rescore
 from melanoma_infer.cli.score import score
+from melanoma_infer.cli.sections import SectionedCommand
 from melanoma_infer.cli.verify import verify
 from melanoma_infer.errors import MminferError, Stopped
 
@@ -28,7 +31,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-app.command()(score)
+app.command(cls=SectionedCommand)(score)
 app.command()(rescore)
 app.command()(doctor)
 app.command()(demo)
@@ -65,11 +68,33 @@ def main() -> None:
     # Typer ends without a word on the KeyboardInterrupt that Python raises for SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
+    with quiet_pipes() as out:
+        code = _run(out)
+    sys.exit(code)
+
+
+def _run(out: Pipe) -> int:
+    """Run the command; the exit code, after what went wrong has been printed."""
     try:
-        app()
+        return int(app(standalone_mode=False) or 0)
     except MminferError as error:
-        print(f"mminfer: {error}", file=sys.stderr)
-        sys.exit(error.exit_code)
+        code, message = error.exit_code, str(error)
+        say_error(f"mminfer: {message}")
     except Stopped as stop:
-        print(f"mminfer: {stop}", file=sys.stderr)
-        sys.exit(stop.exit_code)
+        code, message = stop.exit_code, str(stop)
+        say_error(f"mminfer: {message}")
+    except Exception as error:
+        # Click's errors by what they have: some versions of Typer import Click, others have a copy of it.
+        if not hasattr(error, "format_message"):
+            _tell_program(out, 1, f"This is a bug in mminfer, please report it ({type(error).__name__}).")
+            raise
+        error.show()  # type: ignore[attr-defined]
+        code, message = error.exit_code, error.format_message()  # type: ignore[attr-defined]
+    _tell_program(out, code, message)
+    return code
+
+
+def _tell_program(out: Pipe, code: int, message: str) -> None:
+    """With --json, print a failure as JSON, too, unless the command printed its result: that has the failure in it."""
+    if "--json" in sys.argv and not out.used:
+        say_json(failed(code, message))

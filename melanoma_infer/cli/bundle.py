@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,11 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from melanoma_infer.cli import options as opt
-from melanoma_infer.cli.console import note, say, table
+from melanoma_infer.cli.console import note, say, say_json
+from melanoma_infer.cli.doctor import checks_table
+from melanoma_infer.cli.tables import table
 from melanoma_infer.errors import EngineUnavailableError, ParityError, UsageError
 
 if TYPE_CHECKING:
-    from melanoma_infer.bundle.bundle import Bundle
+    from melanoma_infer.bundle.bundle import Bundle, ParityRow
 
 app = typer.Typer(help="Inspect and make model bundles.", no_args_is_help=True)
 
@@ -60,21 +63,26 @@ def show(bundle: opt.BundleArgument = "demo", json: opt.JsonOption = False) -> N
     from melanoma_infer.bundle.bundle import open_bundle
 
     opened = open_bundle(bundle)
-    card = opened.card
     _note_what_is_unsaid(opened)
     if json:
-        say(card.model_dump_json())
-        return
+        say_json(opened.card.model_dump(mode="json"))
+    else:
+        say(card_table(opened))
+
+
+def card_table(bundle: Bundle) -> str:
+    """The card of a bundle, field by field."""
+    card = bundle.card
     threshold = (
         f"{card.threshold.value:.2f} ({card.threshold.low:.2f}–{card.threshold.high:.2f}; {card.threshold.how})"
         if card.threshold
         else "none (verdict: not-configured)"
     )
-    fields = ", ".join(f"{field.name} ({'|'.join(field.values)})" for field in card.patient_fields)
+    fields = "; ".join(f"{field.name}: {', '.join(field.values)}" for field in card.patient_fields)
     classes = (f"{name}{' (malignant)' if name in card.malignant else ''}" for name in card.classes)
     rows = [
         ("name", f"{card.name} {card.version}".strip()),
-        ("digest", opened.digest),
+        ("digest", bundle.digest),
         ("finding", card.noun),
         ("domain", card.domain),
         ("trained", "yes" if card.trained else "no (every verdict is indeterminate)"),
@@ -88,30 +96,31 @@ def show(bundle: opt.BundleArgument = "demo", json: opt.JsonOption = False) -> N
         ("slide score", card.aggregator.kind),
         ("threshold", threshold),
         ("stain, specimen", f"{card.stain or 'not compared'}, {card.specimen or 'not compared'}"),
-        ("precisions", ", ".join(opened.precisions)),
+        ("precisions", ", ".join(bundle.precisions)),
     ]
-    say(table(rows))
+    return table(rows)
 
 
 @app.command()
 def check(bundle: opt.BundleArgument = "demo", json: opt.JsonOption = False) -> None:
     """Verify every byte of a bundle, and run its golden tiles through every engine that loads here."""
-    import json as json_module
-
     from melanoma_infer.bundle.bundle import open_bundle
     from melanoma_infer.engines.check import check_engines
 
     opened = open_bundle(bundle)
     checks = check_engines(opened)
-    if json:
-        say(json_module.dumps({"digest": opened.digest, "engines": [vars(row) for row in checks]}))
-    else:
-        say(f"{opened.name}: every byte matches SHA256SUMS (digest {opened.digest[:12]})")
-        say(table([("engine", "state", "max |Δp|", ""), *(row.cells for row in checks)]))
-    _note_what_is_unsaid(opened)
+    failure = None
     if wrong := [row for row in checks if row.state == "differs" and row.precision == opened.card.precision]:
         names = ", ".join(f"{row.engine} {row.precision}" for row in wrong)
-        raise ParityError(f"{names}: differs from the golden outputs by more than the tolerance. Do not use it.")
+        failure = ParityError(f"{names}: differs from the golden outputs by more than the tolerance. Do not use it.")
+    if json:
+        say_json({"digest": opened.digest, "engines": [vars(row) for row in checks]}, failure)
+    else:
+        say(f"{opened.name}: every byte matches SHA256SUMS (digest {opened.digest[:12]})")
+        say(checks_table(checks))
+    _note_what_is_unsaid(opened)
+    if failure is not None:
+        raise failure
     if not any(row.state == "agrees" for row in checks):
         note("No engine loads here, so none was checked. `mminfer doctor` says what to install.")
 
@@ -200,18 +209,19 @@ def _note_what_is_unsaid(bundle: Bundle) -> None:
 
 
 def _say_made(out: Path, json: bool) -> None:
-    import json as json_module
-
     from melanoma_infer.bundle.bundle import open_bundle
 
     made = open_bundle(out)
     _note_what_is_unsaid(made)
     if json:
-        rows = [row.model_dump() for row in made.parity]
-        say(json_module.dumps({"bundle": str(out), "digest": made.digest, "parity": rows}))
+        rows = [row.model_dump(mode="json") for row in made.parity]
+        say_json({"bundle": str(out), "digest": made.digest, "parity": rows})
         return
     say(str(out))
-    cells = [
-        (f"{row.engine} {row.precision}", f"{row.max_dp:.1e}", str(row.decision_flips), row.on) for row in made.parity
-    ]
-    say(table([("engine", "max |Δp|", "flips", "on"), *cells]))
+    say(parity_table(made.parity))
+
+
+def parity_table(rows: Sequence[ParityRow]) -> str:
+    """How far each engine is from the model that the bundle was made of."""
+    cells = [(f"{row.engine} {row.precision}", f"{row.max_dp:.1e}", str(row.decision_flips), row.on) for row in rows]
+    return table(cells, ("engine", "max |Δp|", "flips", "on"))

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from melanoma_infer.cli.console import plural
 from melanoma_infer.cli.requests import checked_settings
 from melanoma_infer.errors import SlideUnreadableError, UsageError
+from melanoma_infer.runtime.plural import plural
 
 if TYPE_CHECKING:
     import numpy as np

@@ -1,39 +1,104 @@
-"""What commands share: printing results and notes, the progress bar, and the patient options.
+"""What commands share: printing results, notes and errors, and the patient options.
 
-Results go to stdout, notes and progress to stderr. Output to a pipe has no progress bar.
+Results go to stdout, everything else to stderr.
 """
 
 from __future__ import annotations
 
+import json
+import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from typing import Any
 
-from melanoma_infer.errors import UsageError
-from melanoma_infer.runtime.plural import plural as plural
+from melanoma_infer.errors import MminferError, UsageError
 from melanoma_infer.runtime.privacy import readable
 
-if TYPE_CHECKING:
-    from melanoma_infer.pipeline.request import Progress
+
+@dataclass
+class _Terminal:
+    quiet: bool = False
+    verbose: bool = False
+    status: str = ""
+    """The last line of the terminal, which the next print replaces."""
+
+
+_terminal = _Terminal()
+
+
+@contextmanager
+def loudness(*, quiet: bool, verbose: bool) -> Iterator[None]:
+    """Within the block, print no notes if `quiet`, and details if `verbose`.
+
+    Raises:
+        UsageError: both.
+    """
+    if quiet and verbose:
+        raise UsageError("--quiet and --verbose contradict each other. Leave one of them out.")
+    _terminal.quiet, _terminal.verbose = quiet, verbose
+    try:
+        yield
+    finally:
+        _terminal.quiet = _terminal.verbose = False
+        clear_status()
+
+
+def is_quiet() -> bool:
+    """Whether only results and errors are printed."""
+    return _terminal.quiet
 
 
 def note(text: str) -> None:
-    """Print something that is not a result."""
-    print(_printable(text), file=sys.stderr)
+    """Print something that is neither a result nor an error."""
+    if not _terminal.quiet:
+        say_error(text)
+
+
+def detail(text: str) -> None:
+    """Print something that is of interest only when something has to be found out."""
+    if _terminal.verbose:
+        say_error(text)
+
+
+def say_error(text: str) -> None:
+    """Print what went wrong."""
+    clear_status()
+    print(_printable(text), file=sys.stderr, flush=True)
 
 
 def say(text: str) -> None:
-    """Print a result."""
-    print(_printable(text))
+    """Print a result, at once: a program may wait for it."""
+    clear_status()
+    print(_printable(text), flush=True)
 
 
-def table(rows: Sequence[tuple[str, ...]]) -> str:
-    """The rows as text with aligned columns."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows
-    )
+def show_status(text: str) -> None:
+    """Show the text as the last line of the terminal, until the next one or the next print."""
+    print(f"\r{text.ljust(len(_terminal.status))}", end="", file=sys.stderr, flush=True)
+    _terminal.status = text
+
+
+def clear_status() -> None:
+    """Remove the line that `show_status` shows."""
+    if _terminal.status:
+        print(f"\r{' ' * len(_terminal.status)}\r", end="", file=sys.stderr, flush=True)
+        _terminal.status = ""
+
+
+def say_json(result: Mapping[str, Any], failure: MminferError | None = None) -> None:
+    """Print a result as one line of JSON; if the command fails because of it, with the failure.
+
+    A number that is not finite is null: JSON has no other word for it.
+    """
+    whole = {**result, **({} if failure is None else failed(failure.exit_code, str(failure)))}
+    say(json.dumps(_finite(whole), allow_nan=False))
+
+
+def failed(exit_code: int, message: str) -> dict[str, Any]:
+    """What `--json` prints of a failure."""
+    return {"exit_code": exit_code, "message": readable(message)}
 
 
 def patient_values(pairs: Sequence[str], **typed: str | None) -> dict[str, str]:
@@ -54,26 +119,14 @@ def patient_values(pairs: Sequence[str], **typed: str | None) -> dict[str, str]:
     return values
 
 
-@contextmanager
-def progress_bar() -> Iterator[Progress]:
-    """A callback that draws a progress bar with tiles/s and time left; it does nothing unless stderr is a terminal."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (TextColumn("tiles"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"))
-    with Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("tiles", total=None, rate="")
-
-        def update(done: int, total: int) -> None:
-            if done == 1:
-                bar.reset(task, total=total)
-            speed = bar.tasks[0].speed
-            bar.update(task, completed=done, total=total, rate=f"{speed:.1f} tiles/s" if speed else "")
-
-        yield update
+def _finite(value: Any) -> Any:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return value
 
 
 def _printable(text: str) -> str:

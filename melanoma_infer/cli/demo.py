@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from melanoma_infer.cli.console import note, say, table
+from melanoma_infer.cli.console import note, say
 from melanoma_infer.cli.running import score_and_record, tell_failure
+from melanoma_infer.cli.tables import table
 
 if TYPE_CHECKING:
     from melanoma_infer.phantom.scene import LesionKind
@@ -73,6 +74,7 @@ def _drawn(path: Path, lesion: LesionKind) -> Path:
     from melanoma_infer.errors import OutputError
     from melanoma_infer.phantom.scene import make_scene
     from melanoma_infer.phantom.write import is_written, write_phantom
+    from melanoma_infer.runtime.files import why_not_written
 
     scene = make_scene(SEED, lesion, SIZE_UM)
     if is_written(path, scene, UM_PER_PX):
@@ -81,9 +83,7 @@ def _drawn(path: Path, lesion: LesionKind) -> Path:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise OutputError(
-            f"The folder {path.parent} cannot be created ({error.strerror}). Choose another --out."
-        ) from error
+        raise OutputError(f"--out: the folder cannot be created: {why_not_written(error)}") from error
     write_phantom(path, scene, UM_PER_PX)
     return path
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from melanoma_infer.cli import options as opt
-from melanoma_infer.cli.console import say, table
+from melanoma_infer.cli.console import say, say_json
+from melanoma_infer.cli.tables import table
+from melanoma_infer.errors import EngineUnavailableError
+
+if TYPE_CHECKING:
+    from melanoma_infer.engines.check import EngineCheck
 
 
 def doctor(
@@ -15,23 +21,28 @@ def doctor(
     json: opt.JsonOption = False,
 ) -> None:
     """Show what is installed, and run the golden tiles through every engine that loads here."""
-    import json as json_module
-
     from melanoma_infer.bundle.bundle import open_bundle
     from melanoma_infer.engines.check import check_engines
     from melanoma_infer.runtime.provenance import machine, versions
 
     checks = check_engines(open_bundle(bundle))
-    if json:
-        say(json_module.dumps({"versions": versions(), "machine": machine(), "engines": [vars(row) for row in checks]}))
-        return
-    say(table([(name, str(value)) for name, value in (*machine().items(), *versions().items())]))
-    say("")
-    say(table([("engine", "state", "max |Δp|", ""), *(row.cells for row in checks)]))
-    say("")
     working = [row for row in checks if row.state == "agrees"]
-    if working:
-        say(f"`mminfer score` works here with {', '.join(f'{row.engine} {row.precision}' for row in working)}.")
+    failure = None
+    if not working:
+        failure = EngineUnavailableError(
+            "No engine reproduces the golden outputs here. Reinstall: pip install --force-reinstall mminfer"
+        )
+    if json:
+        say_json({"versions": versions(), "machine": machine(), "engines": [vars(row) for row in checks]}, failure)
     else:
-        say("No engine reproduces the golden outputs here. Reinstall: pip install --force-reinstall mminfer")
-        raise typer.Exit(21)
+        say(table([(name, str(value)) for name, value in (*machine().items(), *versions().items())]))
+        say(f"\n{checks_table(checks)}\n")
+    if failure is not None:
+        raise failure
+    if not json:
+        say(f"`mminfer score` works here with {', '.join(f'{row.engine} {row.precision}' for row in working)}.")
+
+
+def checks_table(checks: Sequence[EngineCheck]) -> str:
+    """The engines, how each compares with the golden outputs, and why some do not load."""
+    return table([row.cells for row in checks], ("engine", "state", "max |Δp|", ""))

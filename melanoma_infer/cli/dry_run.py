@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import json as json_module
 from collections.abc import Sequence
 from pathlib import Path
 from threading import Event
 from typing import TYPE_CHECKING, Any
 
-from melanoma_infer.cli.console import note, plural, say
+from melanoma_infer.cli.console import say, say_error, say_json
 from melanoma_infer.errors import MminferError
+from melanoma_infer.runtime.plural import plural
 
 if TYPE_CHECKING:
     from melanoma_infer.bundle.bundle import Bundle
@@ -41,7 +41,7 @@ def draw_grids(
         except MminferError as error:
             failures.append(error)
             message = request.message(error, hide_names=hide_names)
-            note(f"{line['id'] or 'a slide'}: failed (exit {error.exit_code}): {message}")
+            say_error(f"{line['id'] or 'a slide'}: failed (exit {error.exit_code}): {message}")
             line |= {"exit_code": error.exit_code, "message": message, "folder": None, "report": None}
         else:
             line |= {"id": name, **_facts(plan, place)}
@@ -51,7 +51,7 @@ def draw_grids(
                     f"{plan.tissue_mm2:.2f} mm² of tissue, read from level {plan.reading.level}\n  {place / GRID}"
                 )
         if json:
-            say(json_module.dumps(line, ensure_ascii=False))
+            say_json(line)
     return failures
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from pathlib import Path
 from time import perf_counter
@@ -11,11 +12,13 @@ import typer
 
 from melanoma_infer.cli import options as opt
 from melanoma_infer.cli.calibration import CalibrationOptions, calibration_tiles
-from melanoma_infer.cli.console import note, plural, say, table
+from melanoma_infer.cli.console import note, say, say_json
+from melanoma_infer.cli.tables import table
 from melanoma_infer.errors import EngineUnavailableError, OutputError, UsageError
+from melanoma_infer.runtime.plural import plural
 
 if TYPE_CHECKING:
-    from melanoma_infer.bundle.bundle import Bundle
+    from melanoma_infer.bundle.bundle import Bundle, ParityRow
     from melanoma_infer.engines.engine_file import EngineManifest
 
 
@@ -148,8 +151,6 @@ def _require_fitting(to: Target, target: str | None, device: str | None, *, cali
 
 
 def _export_onnx(bundle: Bundle, out: Path, precision: Precision, ranges: CalibrationOptions, *, json: bool) -> None:
-    import json as json_module
-
     try:
         from mminfer_export.precisions import Tiles, make_precision, write_with
         from mminfer_export.sample_tiles import picture_tiles
@@ -165,10 +166,18 @@ def _export_onnx(bundle: Bundle, out: Path, precision: Precision, ranges: Calibr
     if json:
         rows = [row.model_dump() for row in added.rows]
         result = {"out": str(out), "precision": added.precision, "kept_float": added.kept_float, "parity": rows}
-        say(json_module.dumps({**result, "bytes": len(added.graph)}))
+        say_json({**result, "bytes": len(added.graph)})
         return
     say(str(out))
-    header = ("engine", "p99.9 |Δp|", "p99.9 |Δmm|", "flips", "on")
+    say(parity_table(added.rows))
+    if added.kept_float:
+        note(f"{plural(len(added.kept_float), 'layer')} kept in float: in int8, too little of the tolerance was left.")
+    sizes = {"fp32": len(bundle.graphs["fp32"]), precision.value: len(added.graph)}
+    note(", ".join(f"{name}: {size / 1e6:.1f} MB" for name, size in sizes.items()))
+
+
+def parity_table(rows: Sequence[ParityRow]) -> str:
+    """How far each engine with the new graph is from the fp32 graph."""
     cells = [
         (
             f"{row.engine} {row.precision}",
@@ -177,20 +186,14 @@ def _export_onnx(bundle: Bundle, out: Path, precision: Precision, ranges: Calibr
             str(row.decision_flips),
             row.on,
         )
-        for row in added.rows
+        for row in rows
     ]
-    say(table([header, *cells]))
-    if added.kept_float:
-        note(f"{plural(len(added.kept_float), 'layer')} kept in float: in int8, too little of the tolerance was left.")
-    sizes = {"fp32": len(bundle.graphs["fp32"]), precision.value: len(added.graph)}
-    note(", ".join(f"{name}: {size / 1e6:.1f} MB" for name, size in sizes.items()))
+    return table(cells, ("engine", "p99.9 |Δp|", "p99.9 |Δmm|", "flips", "on"))
 
 
 def _say_engine(path: Path, manifest: EngineManifest, seconds: float, *, json: bool) -> None:
-    import json as json_module
-
     if json:
-        say(json_module.dumps({"out": str(path), "build_s": round(seconds, 3), **manifest.model_dump(mode="json")}))
+        say_json({"out": str(path), "build_s": round(seconds, 3), **manifest.model_dump(mode="json")})
         return
     origin = manifest.origin
     say(str(path))

@@ -8,7 +8,8 @@ from typing import Annotated
 
 import typer
 
-from melanoma_infer.cli.console import note, say
+from melanoma_infer.cli import options as opt
+from melanoma_infer.cli.console import note, say, say_json
 from melanoma_infer.errors import UsageError
 
 app = typer.Typer(help="Draw slides whose ground truth is known.", no_args_is_help=True)
@@ -38,6 +39,7 @@ def slide(
     size_um: Annotated[str, typer.Option(metavar="W,H", help="Size of the slide in µm.")] = "9000,6000",
     mpp: Annotated[float, typer.Option(help="µm per pixel.")] = 0.5,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
+    json: opt.JsonOption = False,
 ) -> None:
     """Draw a section of skin, with or without a melanoma, as a pyramidal SVS. The same seed gives the same bytes."""
     from melanoma_infer.phantom.mark import CAUTION
@@ -58,6 +60,9 @@ def slide(
         existing = out if out.exists() else truth_file(out)
         raise UsageError(f"{existing.name} already exists. Give --overwrite, or choose another --out.")
     write_phantom(out, make_scene(seed, lesion.value, size), mpp)
-    say(str(out))
-    say(str(truth_file(out)))
-    note(CAUTION)
+    if json:
+        say_json({"slide": str(out), "truth": str(truth_file(out))})
+    else:
+        say(str(out))
+        say(str(truth_file(out)))
+        note(CAUTION)

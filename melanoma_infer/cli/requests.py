@@ -8,8 +8,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from melanoma_infer.cli.console import note, plural
+from melanoma_infer.cli.console import note
 from melanoma_infer.errors import PatientValueError, UsageError
+from melanoma_infer.runtime.plural import plural
 
 if TYPE_CHECKING:
     from melanoma_infer.bundle.bundle import Bundle

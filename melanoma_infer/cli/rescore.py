@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from melanoma_infer.cli import options as opt
-from melanoma_infer.cli.console import note, patient_values, say
+from melanoma_infer.cli.console import note, patient_values, say, say_json
 
 
 def rescore(
@@ -34,7 +34,7 @@ def rescore(
     from melanoma_infer.patients.patient import strict_patient
     from melanoma_infer.pipeline.rescore import write_rescored
     from melanoma_infer.reports import result_json
-    from melanoma_infer.reports.outcome_line import outcome_line
+    from melanoma_infer.reports.outcome_json import outcome_json
     from melanoma_infer.reports.words import finding
 
     old = result_json.read(folder / "result.json")
@@ -44,7 +44,7 @@ def rescore(
     outcome = write_rescored(folder, opened, known, breslow_mm=breslow_mm)
     assert outcome.result is not None
     if json:
-        say(outcome_line(outcome))
+        say_json(outcome_json(outcome))
         return
     say(f"{outcome.id}{' (already there)' if outcome.skipped else ''}: {finding(outcome.result)}")
     say(f"  {outcome.folder}")

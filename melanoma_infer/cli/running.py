@@ -7,8 +7,11 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from melanoma_infer.cli.console import note, plural, progress_bar
+from melanoma_infer.cli.console import detail, say_error
+from melanoma_infer.cli.progress import shown_progress
+from melanoma_infer.cli.run_log import RunLog
 from melanoma_infer.errors import Stopped
+from melanoma_infer.runtime.plural import plural
 
 if TYPE_CHECKING:
     from melanoma_infer.bundle.bundle import Bundle
@@ -28,6 +31,7 @@ def score_and_record(
     tell: Callable[[SlideOutcome], None],
     tell_engine: Callable[[Batch], None] = lambda _batch: None,
     fail_fast: bool = False,
+    log: RunLog | None = None,
 ) -> list[SlideOutcome]:
     """Score slides into the folder `out`; returns the outcomes, up to the first failure if `fail_fast`.
 
@@ -41,6 +45,7 @@ def score_and_record(
         tell: called with each outcome when it is known.
         tell_engine: called once, when the engine is loaded.
         fail_fast: stop at the first slide that fails.
+        log: gets an event when the engine is loaded, and one for each outcome.
     """
     from melanoma_infer.pipeline.worker import score_batch
     from melanoma_infer.store.output import OutputFolder
@@ -48,13 +53,14 @@ def score_and_record(
     from melanoma_infer.store.summary import Summary
 
     outcomes: list[SlideOutcome] = []
-    folder = OutputFolder(out)
+    log, folder = log or RunLog(), OutputFolder(out)
     summary = Summary(folder)
     batch = score_batch(load, requests, folder, options)
+    log.event("engine-loaded", bundle_digest=bundle.digest, **vars(batch.numerics), skipped=list(batch.skipped))
     tell_engine(batch)
     with (
         RunRecord(folder, bundle, batch.numerics, command=command) as record,
-        progress_bar() as progress,
+        shown_progress(len(requests)) as progress,
         closing(batch.outcomes(progress)) as scored,
     ):
         try:
@@ -62,7 +68,9 @@ def score_and_record(
                 record.add(outcome)
                 outcomes.append(outcome)
                 summary.add(outcome, bundle, batch.numerics)
+                log.slide(outcome)
                 tell(outcome)
+                _tell_times(outcome)
                 if fail_fast and outcome.exit_code:
                     break
         except Stopped as stop:
@@ -81,4 +89,13 @@ def _stopped(kept: int, asked: int, out: Path) -> str:
 
 def tell_failure(outcome: SlideOutcome) -> None:
     """Print which slide failed, at which stage and why."""
-    note(f"{outcome.id or 'a slide'}: failed at {outcome.stage!r} (exit {outcome.exit_code}): {outcome.message}")
+    say_error(f"{outcome.id or 'a slide'}: failed at {outcome.stage!r} (exit {outcome.exit_code}): {outcome.message}")
+
+
+def _tell_times(outcome: SlideOutcome) -> None:
+    """With --verbose, print how long the slide took and each of its stages."""
+    if outcome.result is None or outcome.skipped:
+        return
+    stages = ", ".join(f"{stage} {ms / 1000:.2f} s" for stage, ms in outcome.result.run.timings_ms.items())
+    tiles = plural(len(outcome.result.tiles.minx), "tile")
+    detail(f"{outcome.id}: {tiles} in {outcome.seconds:.2f} s ({stages})")

@@ -12,10 +12,12 @@ from typing import TYPE_CHECKING
 import typer
 
 from melanoma_infer.cli import options as opt
-from melanoma_infer.cli.console import note, patient_values, plural, say
+from melanoma_infer.cli.console import detail, loudness, note, patient_values, say, say_error, say_json
 from melanoma_infer.cli.requests import PatientOptions, SlideOptions, slide_requests
+from melanoma_infer.cli.run_log import RunLog, run_log
 from melanoma_infer.cli.running import score_and_record, tell_failure
 from melanoma_infer.errors import BundleError, RefusedError, UsageError
+from melanoma_infer.runtime.plural import plural
 
 if TYPE_CHECKING:
     from melanoma_infer.bundle.bundle import Bundle
@@ -54,63 +56,89 @@ class OutputOptions:
 def score(
     context: typer.Context,
     slides: opt.SlidesArgument = None,
-    bundle: opt.BundleOption = "demo",
-    out: opt.OutOption = Path("mminfer-results"),
-    engine: opt.EngineOption = "auto",
-    engine_file: opt.EngineFileOption = None,
-    precision: opt.PrecisionOption = None,
-    threads: opt.ThreadsOption = None,
-    device: opt.DeviceOption = None,
-    reader: opt.ReaderOption = "auto",
     mpp: opt.MppOption = None,
-    tile_um: opt.TileUmOption = None,
-    stride_um: opt.StrideUmOption = None,
-    tissue: opt.TissueOption = "auto",
+    stain: opt.StainOption = None,
+    specimen: opt.SpecimenOption = None,
+    reader: opt.ReaderOption = "auto",
+    full_digest: opt.FullDigestOption = False,
+    patients: opt.PatientsOption = None,
+    strict: opt.StrictOption = False,
     age: opt.AgeOption = None,
     sex: opt.SexOption = None,
     site: opt.SiteOption = None,
     ulceration: opt.UlcerationOption = None,
     patient: opt.PatientOption = None,
-    specimen: opt.SpecimenOption = None,
-    stain: opt.StainOption = None,
-    patients: opt.PatientsOption = None,
-    strict: opt.StrictOption = False,
+    tile_um: opt.TileUmOption = None,
+    stride_um: opt.StrideUmOption = None,
+    tissue: opt.TissueOption = "auto",
+    bundle: opt.BundleOption = "demo",
+    require_tissue_model: opt.RequireTissueModelOption = False,
     aggregate: opt.AggregateOption = None,
+    engine: opt.EngineOption = "auto",
+    engine_file: opt.EngineFileOption = None,
+    precision: opt.PrecisionOption = None,
+    threads: opt.ThreadsOption = None,
+    device: opt.DeviceOption = None,
+    dry_run: opt.DryRunOption = False,
     overwrite: opt.OverwriteOption = False,
-    json: opt.JsonLinesOption = False,
     fail_fast: opt.FailFastOption = False,
     fail_on: opt.FailOnOption = None,
-    dry_run: opt.DryRunOption = False,
-    require_tissue_model: opt.RequireTissueModelOption = False,
+    out: opt.OutOption = Path("mminfer-results"),
     hide_names: opt.HideNamesOption = False,
     no_patient_in_output: opt.NoPatientOption = False,
-    full_digest: opt.FullDigestOption = False,
+    json: opt.JsonLinesOption = False,
+    verbose: opt.VerboseOption = False,
+    quiet: opt.QuietOption = False,
+    log_json: opt.LogJsonOption = None,
 ) -> None:
     """Score one or many slides. Slides already finished with the same bundle and settings are skipped."""
-    from melanoma_infer.bundle.bundle import open_bundle
     from melanoma_infer.pipeline.request import RunOptions
     from melanoma_infer.runtime.privacy import redacted_argv
     from melanoma_infer.slides.choice import reader_choice
 
     command = redacted_argv(sys.argv[1:], {name for param in context.command.params for name in param.opts})
-    verdicts = [name for text in fail_on or () for name in text.split(",")]
+    with loudness(quiet=quiet, verbose=verbose), run_log(log_json) as log:
+        output = OutputOptions(out, json, dry_run, fail_fast, _verdicts(fail_on or ()), command)
+        values = patient_values(patient or [], age=age, sex=sex, site=site, ulceration=ulceration)
+        wanted = SlideOptions(
+            slides or [], reader_choice(reader), mpp, tile_um, stride_um, tissue, aggregate, stain, specimen
+        )
+        told = PatientOptions(
+            values, patients, strict=strict, in_output=not no_patient_in_output, hide_names=hide_names
+        )
+        opened = _opened(bundle, require_tissue_model=require_tissue_model)
+        requests = slide_requests(wanted, told, opened)
+        compute = EngineOptions(engine, precision, threads, device, engine_file)
+        _run(requests, opened, compute, output, RunOptions(hide_names, overwrite, full_digest), log)
+
+
+def _verdicts(fail_on: Sequence[str]) -> list[str]:
+    """The verdicts that --fail-on names.
+
+    Raises:
+        UsageError: there is no such verdict.
+    """
+    verdicts = [name for text in fail_on for name in text.split(",")]
     if unknown := [name for name in verdicts if name not in opt.VERDICTS]:
         raise UsageError(f"--fail-on {unknown[0]}: no such verdict. Choose from {', '.join(opt.VERDICTS)}.")
-    output = OutputOptions(out, json, dry_run, fail_fast, verdicts, command)
-    values = patient_values(patient or [], age=age, sex=sex, site=site, ulceration=ulceration)
-    wanted = SlideOptions(
-        slides or [], reader_choice(reader), mpp, tile_um, stride_um, tissue, aggregate, stain, specimen
-    )
-    told = PatientOptions(values, patients, strict=strict, in_output=not no_patient_in_output, hide_names=hide_names)
+    return verdicts
+
+
+def _opened(bundle: str, *, require_tissue_model: bool) -> Bundle:
+    """The bundle.
+
+    Raises:
+        BundleError: it cannot be trusted, or was trained on phantoms only where a tissue model is required.
+    """
+    from melanoma_infer.bundle.bundle import open_bundle
+
     opened = open_bundle(bundle)
     if require_tissue_model and opened.card.domain != "tissue":
         raise BundleError(
             f"The bundle {opened.name} was trained on phantoms only, and --require-tissue-model was given. "
             "Choose another --bundle."
         )
-    requests = slide_requests(wanted, told, opened)
-    compute = EngineOptions(engine, precision, threads, device, engine_file)
-    _run(requests, opened, compute, output, RunOptions(hide_names, overwrite, full_digest))
+    return opened
 
 
 def _run(
@@ -119,8 +147,10 @@ def _run(
     compute: EngineOptions,
     output: OutputOptions,
     run_options: RunOptions,
+    log: RunLog,
 ) -> None:
     """Score the slides or draw their grids, and end with the exit code of what happened."""
+    log.event("slides-found", slides=len(requests))
     if output.dry_run:
         from melanoma_infer.cli.dry_run import draw_grids
 
@@ -139,13 +169,6 @@ def _run(
         device=compute.device,
         engine_file=compute.file,
     )
-
-    def tell_engine(batch: Batch) -> None:
-        if not output.json:
-            note(f"{bundle.name} on {batch.numerics}")
-            for why in batch.skipped:
-                note(f"skipped {why}")
-
     outcomes = score_and_record(
         requests,
         bundle,
@@ -154,18 +177,31 @@ def _run(
         command=output.command,
         options=run_options,
         tell=partial(_tell, json=output.json),
-        tell_engine=tell_engine,
+        tell_engine=partial(_tell_engine, bundle, json=output.json),
         fail_fast=output.fail_fast,
+        log=log,
     )
     _exit(outcomes, output.fail_on, len(requests))
 
 
+def _tell_engine(bundle: Bundle, batch: Batch, *, json: bool) -> None:
+    """Print what computes, and with --verbose which versions of what."""
+    from melanoma_infer.runtime.provenance import machine, versions
+
+    tell = detail if json else note
+    tell(f"{bundle.name} on {batch.numerics}")
+    for why in batch.skipped:
+        tell(f"skipped {why}")
+    detail(f"bundle {bundle.digest[:12]}, {bundle.card.precision}; {machine()['cores']} cores")
+    detail(", ".join(f"{name} {version}" for name, version in versions().items()))
+
+
 def _tell(outcome: SlideOutcome, *, json: bool) -> None:
-    from melanoma_infer.reports.outcome_line import outcome_line
+    from melanoma_infer.reports.outcome_json import outcome_json
     from melanoma_infer.reports.words import finding, tiles_line
 
     if json:
-        say(outcome_line(outcome))
+        say_json(outcome_json(outcome))
     if outcome.result is None:
         tell_failure(outcome)
     elif not json:
@@ -179,7 +215,7 @@ def _exit(outcomes: Sequence[SlideOutcome], fail_on: Sequence[str], asked: int) 
     """End with the exit code that the outcomes call for; return if all is well."""
     failed = [outcome for outcome in outcomes if outcome.exit_code]
     if failed and asked > 1:
-        note(f"{len(failed)} of {asked} slides failed: {', '.join(outcome.id or 'a slide' for outcome in failed)}")
+        say_error(f"{len(failed)} of {asked} slides failed: {', '.join(outcome.id or 'a slide' for outcome in failed)}")
         raise typer.Exit(SOME_FAILED)
     if failed:
         raise typer.Exit(failed[0].exit_code)

@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from melanoma_infer.cli import options as opt
-from melanoma_infer.cli.console import note, say
+from melanoma_infer.cli.console import note, say, say_json
 from melanoma_infer.cli.requests import checked_settings
-from melanoma_infer.errors import EngineUnavailableError, ParityError, UsageError
+from melanoma_infer.cli.tables import table
+from melanoma_infer.errors import EngineUnavailableError, MminferError, ParityError, UsageError
 
 if TYPE_CHECKING:
     from melanoma_infer.bundle.bundle import Bundle
+    from melanoma_infer.engines.parity_table import MeasuredParity
     from melanoma_infer.settings import Settings
     from melanoma_infer.verification.sample import Sample
     from melanoma_infer.verification.verify import Verification
@@ -80,8 +82,6 @@ def _verify(bundle: Bundle, source: str, sample: Sample, selection: EngineSelect
         ParityError: a row exceeds a tolerance.
         EngineUnavailableError: an engine that was named does not run here.
     """
-    import json as json_module
-
     from melanoma_infer.verification.verify import Verifier, wanted_pairs
 
     pairs = wanted_pairs(bundle, list(selection.engines), list(selection.precisions))
@@ -90,57 +90,62 @@ def _verify(bundle: Bundle, source: str, sample: Sample, selection: EngineSelect
             "None of the named engines runs this bundle at these precisions. Leave out --engine or --precision."
         )
     tell = (lambda _line: None) if json else note
-    table = Verifier(bundle, source, sample, selection.threads, selection.device, tell=tell).run(pairs)
+    found = Verifier(bundle, source, sample, selection.threads, selection.device, tell=tell).run(pairs)
+    failure = _failure(found, selection.engines)
     if json:
         result = {
             "bundle": bundle.name,
             "digest": bundle.digest,
-            "reference": table.reference,
-            "on": table.on,
-            "passed": table.passed,
-            "kept": table.kept,
-            "rows": [row.model_dump() for row in table.rows],
-            "unavailable": [vars(each) for each in table.unavailable],
+            "reference": found.reference,
+            "on": found.on,
+            "passed": found.passed,
+            "kept": found.kept,
+            "rows": [row.model_dump(mode="json") for row in found.rows],
+            "unavailable": [vars(each) for each in found.unavailable],
         }
-        say(json_module.dumps(result))
+        say_json(result, failure)
     else:
-        _show(bundle, table)
-    if not table.passed:
-        names = ", ".join(f"{row.engine} {row.precision}" for row in table.rows if not row.passed)
-        raise ParityError(f"Beyond a tolerance: {names}. `--engine auto` skips these; do not select them yourself.")
-    if missing := [each for each in table.unavailable if each.engine in selection.engines]:
-        raise EngineUnavailableError(f"{missing[0].engine} {missing[0].precision} was not verified. {missing[0].why}")
+        _show(bundle, found)
+    if failure is not None:
+        raise failure
+
+
+def _failure(found: Verification, named: Sequence[str]) -> MminferError | None:
+    """Why the command fails: a row exceeds a tolerance, or an engine that was named does not run here."""
+    if not found.passed:
+        names = ", ".join(f"{row.engine} {row.precision}" for row in found.rows if not row.passed)
+        return ParityError(f"Beyond a tolerance: {names}. `--engine auto` skips these; do not select them yourself.")
+    if missing := [each for each in found.unavailable if each.engine in named]:
+        return EngineUnavailableError(f"{missing[0].engine} {missing[0].precision} was not verified. {missing[0].why}")
+    return None
 
 
 COLUMNS = ("engine", "max |Δp|", "p99.9", "mean", "features", "Δlogit", "Δmm", "Δattention", "CAM", "flips", "")
 
 
-def _show(bundle: Bundle, table: Verification) -> None:
+def _show(bundle: Bundle, found: Verification) -> None:
     """Print the table, then where and why each failed row failed."""
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
-
-    shown = Table(*COLUMNS, box=box.SIMPLE, pad_edge=False)
-    for row in table.rows:
-        cam = "" if row.cam_correlation is None else f"{row.cam_correlation:.4f}"
-        flips = "" if row.decision_flips is None else str(row.decision_flips)
-        small = (row.max_dp, row.p999_dp, row.mean_dp, row.features_rms, row.p999_dlogit, row.max_dmm)
-        shown.add_row(
-            f"{row.engine} {row.precision}", *map(_small, small), _small(row.p999_dattention), cam, flips,
-            "within its tolerances" if row.passed else "FAILED",
-        )  # fmt: skip
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal:
-        console.width = 200  # a pipe has no width, and no cell may be truncated
-    say(f"{bundle.name} ({bundle.digest[:12]}) against {table.reference}, on {table.on}")
-    console.print(shown)
-    for row in table.rows:
+    say(f"{bundle.name} ({bundle.digest[:12]}) against {found.reference}, on {found.on}")
+    say(f"\n{differences_table(found.rows)}\n")
+    for row in found.rows:
         if not row.passed:
             where = f", first at: {row.stage} ({row.stage_detail})" if row.stage else f" ({row.stage_detail})"
             say(f"{row.engine} {row.precision} failed: {row.why}{where}")
-    for (engine, why), group in groupby(table.unavailable, key=lambda each: (each.engine, each.why)):
+    for (engine, why), group in groupby(found.unavailable, key=lambda each: (each.engine, each.why)):
         note(f"not verified: {engine} {', '.join(each.precision for each in group)}: {why}")
+
+
+def differences_table(rows: Sequence[MeasuredParity]) -> str:
+    """How far each engine's outputs are from the reference's."""
+    cells = []
+    for row in rows:
+        cam = "" if row.cam_correlation is None else f"{row.cam_correlation:.4f}"
+        flips = "" if row.decision_flips is None else str(row.decision_flips)
+        small = (row.max_dp, row.p999_dp, row.mean_dp, row.features_rms, row.p999_dlogit, row.max_dmm)
+        figures = (*map(_small, small), _small(row.p999_dattention), cam, flips)
+        verdict = "within its tolerances" if row.passed else "FAILED"
+        cells.append((f"{row.engine} {row.precision}", *figures, verdict))
+    return table(cells, COLUMNS)
 
 
 def _small(value: float | None) -> str:
@@ -163,8 +168,6 @@ def _compare(
         UsageError: several engines or precisions were named.
         ParityError: the numbers differ by more than the limit.
     """
-    import json as json_module
-
     from melanoma_infer.pipeline.scorer import Scorer
     from melanoma_infer.verification.expected import compare_with_expected
     from melanoma_infer.verification.pictures import write_pictures
@@ -175,8 +178,14 @@ def _compare(
     scorer = Scorer(bundle, engine, precision=precision, threads=selection.threads, device=selection.device)
     found = compare_with_expected(scorer, slide, expected, settings)
     page = write_pictures(out, found)
+    failure = None
+    if not found.passed:
+        failure = ParityError(
+            f"Your numbers differ by {found.mean_dp:.2g} on average; the limit is {found.mean_limit:g}. "
+            f"{found.diagnosis}"
+        )
     if json:
-        say(json_module.dumps(found.as_json() | {"pictures": str(page)}))
+        say_json(found.as_json() | {"pictures": str(page)}, failure)
     else:
         say(f"tiles compared: {found.matched} of {found.given}; on the toolkit's grid: {found.on_grid}")
         say(f"|Δp|: mean {found.mean_dp:.2g}, max {found.max_dp:.2g}")
@@ -184,8 +193,5 @@ def _compare(
             note(remark)
         say(found.diagnosis)
         say(str(page))
-    if not found.passed:
-        raise ParityError(
-            f"Your numbers differ by {found.mean_dp:.2g} on average; the limit is {found.mean_limit:g}. "
-            f"{found.diagnosis}"
-        )
+    if failure is not None:
+        raise failure

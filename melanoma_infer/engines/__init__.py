@@ -14,7 +14,7 @@ from melanoma_infer.engines.device import nvidia_driver_is_loaded
 from melanoma_infer.engines.golden import golden_failure
 from melanoma_infer.engines.parity_table import measured
 from melanoma_infer.errors import EngineUnavailableError, GpuLostError, MemoryExhaustedError, ParityError, UsageError
-from melanoma_infer.tolerances import Precision
+from melanoma_infer.tolerances import PRECISIONS, Precision
 
 MODULES = {
     "openvino": "melanoma_infer.engines.openvino_engine",
@@ -29,6 +29,8 @@ ON_GPU = ("triton", "tensorrt", "tensorrt-rtx")
 """`auto` tries these first when an NVIDIA driver is loaded."""
 OF_ENGINE_FILES = ("tensorrt", "tensorrt-rtx")
 """These run an engine built ahead of time: one from the cache, or a file that the user names."""
+CHOICES = (*PRECISIONS, "fastest")
+"""What may be asked for as a precision."""
 
 Load = Callable[[Bundle, Precision, int | None, str | None], Engine]
 
@@ -61,11 +63,16 @@ def load_engine(
         engine_file: for OF_ENGINE_FILES, an engine with its manifest in the same folder; None for one from the cache.
 
     Raises:
-        UsageError: an engine file was given without the name of an engine that reads such files.
+        UsageError: there is no such engine or precision, or an engine file was given without the name of an engine that
+            reads such files.
         BundleError: the engine file is damaged, or was built from another model.
         EngineUnavailableError: this machine or bundle does not have the engine, the precision or the device.
         MemoryExhaustedError, GpuLostError: the GPU of the named engine failed; "auto" skips such an engine.
     """
+    if name not in ("auto", *MODULES):
+        raise UsageError(f"--engine {name}: no such engine. Choose from auto, {', '.join(MODULES)}.")
+    if precision not in (None, *CHOICES):
+        raise UsageError(f"--precision {precision}: no such precision. Choose from {', '.join(CHOICES)}.")
     if engine_file is not None:
         if name not in OF_ENGINE_FILES:
             names = " or ".join(OF_ENGINE_FILES)
@@ -106,21 +113,15 @@ def _load_trusted(bundle: Bundle, name: str, precision: Precision, threads: int 
 
 
 def _load(bundle: Bundle, name: str, precision: Precision, threads: int | None, device: str | None) -> Engine:
-    if name not in MODULES:
-        raise EngineUnavailableError(f"There is no engine {name!r}. Choose auto, {', '.join(MODULES)}.")
     load: Load = import_module(MODULES[name]).load
     return load(bundle, precision, threads, device)
 
 
 def _precision(bundle: Bundle, engine: str, asked: str | None, device: str | None) -> Precision:
-    match asked:
-        case None:
-            return bundle.card.precision
-        case "fp32" | "bf16" | "fp16" | "int8":
-            return asked
-        case "fastest":
-            return _fastest(bundle, engine, device)
-    raise EngineUnavailableError(f"There is no precision {asked!r}. Choose fp32, bf16, fp16, int8 or fastest.")
+    """The precision that was asked for, None for the card's, or one of CHOICES."""
+    if asked == "fastest":
+        return _fastest(bundle, engine, device)
+    return next((precision for precision in PRECISIONS if precision == asked), bundle.card.precision)
 
 
 def _fastest(bundle: Bundle, engine: str, device: str | None) -> Precision:

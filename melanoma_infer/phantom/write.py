@@ -19,7 +19,7 @@ from melanoma_infer.phantom.mark import GENERATOR
 from melanoma_infer.phantom.scene import Scene
 from melanoma_infer.phantom.truth import render, size_l0, truth_of
 from melanoma_infer.runtime.cores import available_cores
-from melanoma_infer.runtime.files import write_atomically, written_aside
+from melanoma_infer.runtime.files import why_not_written, write_atomically, written_aside
 from melanoma_infer.slides.phantom_mark import PHANTOM_MARK
 
 TILE_PX = 256
@@ -46,10 +46,7 @@ def write_phantom(path: Path, scene: Scene, um_per_px: float, *, threads: int | 
             _write_svs(aside, scene, um_per_px, threads or available_cores())
         write_atomically(truth_file(path), render(truth_of(scene, um_per_px)).encode())
     except OSError as error:
-        why = error.strerror or type(error).__name__
-        raise OutputError(
-            f"The phantom cannot be written ({why}). Choose another --out, or free some space."
-        ) from error
+        raise OutputError(f"--out: the phantom cannot be written: {why_not_written(error)}") from error
 
 
 def is_written(path: Path, scene: Scene, um_per_px: float) -> bool:

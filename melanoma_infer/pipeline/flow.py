@@ -6,12 +6,13 @@ from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from threading import Event
 
 from melanoma_infer.patients.case import SlideCase
 from melanoma_infer.patients.patient import strict_patient
-from melanoma_infer.pipeline.request import Progress, RunOptions, SlideRequest
+from melanoma_infer.pipeline.request import Progress, RunOptions, RunProgress, RunStep, SlideRequest
 from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.pipeline.slide_job import SlideJob
 from melanoma_infer.result import RunOut, SlideOutcome, SlideResult
@@ -74,7 +75,7 @@ def score_slides(
     out: OutputFolder,
     *,
     options: RunOptions | None = None,
-    progress: Progress | None = None,
+    progress: RunProgress | None = None,
 ) -> Generator[SlideOutcome, None, None]:
     """Score slides and write each one's files; a failed slide is an outcome, not an exception.
 
@@ -86,9 +87,9 @@ def score_slides(
         scorer: a bundle on an engine, used by the caller's thread only.
         out: the output folder.
         options: what holds for all slides.
-        progress: called after each tile.
+        progress: called after each tile, and when a slide's tiles are done.
     """
-    stopping = Event()
+    tell, stopping = progress or (lambda _step: None), Event()
     jobs = (SlideJob(request, scorer, out, options or RunOptions(), stopping) for request in requests)
     finishing: deque[Future[SlideOutcome]] = deque()
     with (
@@ -98,10 +99,11 @@ def score_slides(
     ):
         job = None
         try:
-            for job in prepared:
-                for _ in job.infer(progress):
+            for number, job in enumerate(prepared, start=1):
+                for _ in job.infer(partial(_tell_tiles, tell, number)):
                     if finishing and finishing[0].done():
                         yield finishing.popleft().result()
+                tell(RunStep(number, "write"))
                 yield from _outcomes(finishing)
                 finishing.append(finisher.submit(job.finish))
                 job = None
@@ -113,6 +115,10 @@ def score_slides(
             if not isinstance(stop, GeneratorExit):  # a slide whose files are written is told, also when interrupted
                 yield from _outcomes(finishing)
             raise
+
+
+def _tell_tiles(tell: RunProgress, slide: int, done: int, total: int) -> None:
+    tell(RunStep(slide, "tiles", done, total))
 
 
 def _prepared(

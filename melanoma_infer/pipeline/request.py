@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from melanoma_infer.errors import MminferError
 from melanoma_infer.patients.case import SlideCase
@@ -13,7 +14,24 @@ from melanoma_infer.settings import Settings
 from melanoma_infer.slides.choice import ReaderChoice
 
 Progress = Callable[[int, int], None]
-"""Called after each tile with the number of tiles done and the number of all."""
+"""Called after each tile of a slide with the number of tiles done and the number of all."""
+
+
+@dataclass(frozen=True)
+class RunStep:
+    """How far a run over many slides is."""
+
+    slide: int
+    """Number of the slide, from 1."""
+    doing: Literal["tiles", "write"]
+    """"tiles": a tile is done; "write": all are, and files are being written. A skipped slide has no tiles."""
+    tiles_done: int = 0
+    tiles: int = 0
+    """Number of all tiles of the slide; 0 for "write"."""
+
+
+RunProgress = Callable[[RunStep], None]
+"""Called after each tile, and when a slide's tiles are done."""
 
 
 @dataclass(frozen=True)

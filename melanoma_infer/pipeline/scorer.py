@@ -110,7 +110,7 @@ class Scorer:
             yield result
         if nothing_read:
             raise SlideUnreadableError(
-                f"The slide has {plural(len(reads), 'tile')}, and none can be read: the file is damaged. Copy it again."
+                f"None of the slide's {plural(len(reads), 'tile')} can be read: the file is damaged. Copy it again."
             )
 
     def _results(self, reads: Iterable[ReadTile]) -> Iterator[TileResult]:

@@ -16,14 +16,15 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any, Protocol
 
 from melanoma_infer.engines.base import Numerics
 from melanoma_infer.errors import EngineUnavailableError, NativeCrashError
 from melanoma_infer.pipeline.flow import score_slides
-from melanoma_infer.pipeline.request import Progress, RunOptions, SlideRequest
+from melanoma_infer.pipeline.request import RunOptions, RunProgress, RunStep, SlideRequest
 from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.result import SlideOutcome
 from melanoma_infer.runtime.utc import utc_now
@@ -48,7 +49,7 @@ class Batch(Protocol):
     skipped: tuple[str, ...]
     """Engines that were tried before this one, and why they were skipped."""
 
-    def outcomes(self, progress: Progress | None = None) -> Generator[SlideOutcome, None, None]:
+    def outcomes(self, progress: RunProgress | None = None) -> Generator[SlideOutcome, None, None]:
         """The outcomes, in the order of the requests."""
 
 
@@ -77,7 +78,7 @@ class _InThisProcess:
         self._scorer, self._requests, self._out, self._options = load(), requests, out, options
         self.numerics, self.skipped = self._scorer.numerics, self._scorer.skipped
 
-    def outcomes(self, progress: Progress | None = None) -> Generator[SlideOutcome, None, None]:
+    def outcomes(self, progress: RunProgress | None = None) -> Generator[SlideOutcome, None, None]:
         """The outcomes, in the order of the requests."""
         return score_slides(self._requests, self._scorer, self._out, options=self._options, progress=progress)
 
@@ -91,6 +92,8 @@ class _Work:
     out: OutputFolder
     options: RunOptions
     alone: int = 0
+    before: int = 0
+    """Slides of the run that have an outcome already."""
 
 
 class _Workers:
@@ -99,12 +102,13 @@ class _Workers:
     def __init__(
         self, load: LoadScorer, requests: Sequence[SlideRequest], out: OutputFolder, options: RunOptions
     ) -> None:
+        self._slides = len(requests)
         self._work = _Work(load, requests, out, options)
         self._taken_at = utc_now()
         self._start()
         self.numerics, self.skipped = self._loaded()
 
-    def outcomes(self, progress: Progress | None = None) -> Generator[SlideOutcome, None, None]:
+    def outcomes(self, progress: RunProgress | None = None) -> Generator[SlideOutcome, None, None]:
         """The outcomes, in the order of the requests."""
         try:
             while (yield from self._until_it_ends(progress)):
@@ -141,7 +145,7 @@ class _Workers:
             return numerics, skipped
         raise EngineUnavailableError(f"The engine crashed when it was loaded ({self._ending()}). Use another --engine.")
 
-    def _until_it_ends(self, progress: Progress | None) -> Generator[SlideOutcome, None, bool]:
+    def _until_it_ends(self, progress: RunProgress | None) -> Generator[SlideOutcome, None, bool]:
         """The outcomes of one worker; returns whether slides are left because it died."""
         taken = done = 0
         for kind, value in self._received():
@@ -150,7 +154,7 @@ class _Workers:
                     taken += 1
                     self._taken_at = utc_now()
                 case "progress" if progress is not None:
-                    progress(*value)
+                    progress(value)
                 case "outcome":
                     done += 1
                     yield value
@@ -168,7 +172,7 @@ class _Workers:
             alone = taken - done
         else:
             raise NativeCrashError(f"The process that scores died between two slides ({self._ending()}). Run it again.")
-        self._work = _Work(work.load, left, work.out, work.options, alone)
+        self._work = _Work(work.load, left, work.out, work.options, alone, before=self._slides - len(left))
         return bool(left)
 
     def _received(self) -> Iterator[tuple[str, Any]]:
@@ -225,19 +229,17 @@ def _work(work: _Work, received: Connection, messages: Connection, parent: int) 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
 
-    def progress(done: int, total: int) -> None:
-        _unless(stopping)
-        messages.send(("progress", (done, total)))
-
     try:
         scorer = work.load()
         messages.send(("loaded", (scorer.numerics, scorer.skipped)))
         batches = [*([request] for request in work.requests[: work.alone]), work.requests[work.alone :]]
+        before = work.before
         for batch in batches:
-            for outcome in score_slides(
-                _announced(batch, messages, stopping), scorer, work.out, options=work.options, progress=progress
-            ):
+            tell = partial(_tell, messages, stopping, before)
+            slides = _announced(batch, messages, stopping)
+            for outcome in score_slides(slides, scorer, work.out, options=work.options, progress=tell):
                 messages.send(("outcome", outcome))
+            before += len(batch)
         messages.send(("end", None))
     except Exception as error:  # noqa: BLE001 - it is raised again in the caller's process
         with suppress(OSError):  # unless nobody reads
@@ -253,6 +255,11 @@ class _Stopped(BaseException):
 def _unless(stopping: threading.Event) -> None:
     if stopping.is_set():
         raise _Stopped
+
+
+def _tell(messages: Connection, stopping: threading.Event, before: int, step: RunStep) -> None:
+    _unless(stopping)
+    messages.send(("progress", replace(step, slide=before + step.slide)))
 
 
 def _announced(

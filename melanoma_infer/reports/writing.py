@@ -69,5 +69,4 @@ def write_output(path: Path, content: bytes) -> None:
 
 def output_error(error: OSError) -> OutputError:
     """That the output folder cannot be written, and why."""
-    why = error.strerror or type(error).__name__
-    return OutputError(f"The output folder cannot be written ({why}). Free some space, or choose another --out.")
+    return OutputError(f"The output folder (--out) cannot be written: {files.why_not_written(error)}")

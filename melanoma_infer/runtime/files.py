@@ -2,11 +2,40 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
+FORBIDDEN = frozenset({errno.EACCES, errno.EPERM})
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+NOT_A_FOLDER = frozenset({errno.EEXIST, errno.ENOTDIR})
+
+
+def why_not_written(error: OSError) -> str:
+    """Why a file or folder could not be written and what to do about it: the end of a sentence, without any path."""
+    if error.errno in FULL:
+        return "there is no space left, or the quota is used up. Free some space, or write to another disk."
+    if error.errno in FORBIDDEN:
+        return "it is not allowed. Get the right to write there, or choose another folder."
+    if error.errno in NO_LOCKS:
+        return "this file system has no locks. Choose a folder on another one, such as a local disk."
+    if error.errno in NOT_A_FOLDER:
+        return "a file is where a folder has to be. Choose another folder."
+    told = {
+        errno.EROFS: "the file system is read-only. Choose another folder.",
+        errno.ENOENT: "there is no such folder, or none can be made there. Choose another folder.",
+        errno.ENAMETOOLONG: "its name is too long for the file system. Choose a shorter one.",
+        errno.EISDIR: "a folder has that name. Choose another name.",
+        errno.EFBIG: "the file system does not take files of that size. Choose another folder.",
+        errno.EMFILE: "too many files are open. Raise the limit (ulimit -n).",
+        errno.EIO: "the disk reports an error. Check it, or choose another folder.",
+        errno.ESTALE: "the network file system has lost the folder. Mount it again.",
+    }
+    return told.get(error.errno or 0, f"{error.strerror or type(error).__name__}. Choose another folder.")
 
 
 def write_atomically(path: Path, content: bytes, *, shared: bool = False) -> None:

@@ -18,6 +18,7 @@ from melanoma_infer.engines.base import Numerics
 from melanoma_infer.errors import OutputError
 from melanoma_infer.reports.repeat_command import options_of_settings
 from melanoma_infer.result import SlideOutcome, SlideResult
+from melanoma_infer.runtime.files import why_not_written
 from melanoma_infer.store.output import OutputFolder
 
 SUMMARY = "summary.csv"
@@ -51,8 +52,7 @@ class Summary:
                     self._append(row)
         except OSError as error:
             raise OutputError(
-                f"{SUMMARY} cannot be written ({error.strerror}). Close it if another program has it open, or free "
-                "some space."
+                f"{SUMMARY} cannot be written: {why_not_written(error)} Close it if another program has it open."
             ) from error
 
     def _append(self, row: dict[str, Any]) -> None:

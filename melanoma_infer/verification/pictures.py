@@ -10,6 +10,7 @@ from pathlib import Path
 from PIL import Image
 
 from melanoma_infer.errors import OutputError
+from melanoma_infer.runtime.files import why_not_written
 from melanoma_infer.verification.expected import Comparison
 
 PAGE = "expected.html"
@@ -37,8 +38,7 @@ def write_pictures(out: Path, found: Comparison) -> Path:
         page = out / PAGE
         page.write_text(_page(found, pictures), encoding="utf-8")
     except OSError as error:
-        why = error.strerror or type(error).__name__
-        raise OutputError(f"The pictures cannot be written ({why}). Choose another --out.") from error
+        raise OutputError(f"--out: the pictures cannot be written: {why_not_written(error)}") from error
     return page
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from melanoma_infer.engines.base import Numerics, Outputs, first_non_finite
 from melanoma_infer.engines.device import nvidia_driver_is_loaded
 from melanoma_infer.engines.parity_table import MeasuredParity, keep
 from melanoma_infer.errors import EngineUnavailableError, OutputError, UsageError
-from melanoma_infer.tolerances import Precision
+from melanoma_infer.tolerances import PRECISIONS, Precision
 from melanoma_infer.verification.differences import Differences, Excess, beyond, differences
 from melanoma_infer.verification.in_child import EngineAnswer, EngineRequest, run_engine
 from melanoma_infer.verification.localise import FirstDifference, told_by_outputs
@@ -209,15 +209,14 @@ def wanted_pairs(bundle: Bundle, engines: Sequence[str] = (), precisions: Sequen
     Raises:
         UsageError: an engine or a precision is unknown.
     """
-    known: tuple[Precision, ...] = get_args(Precision)
-    for asked, names, what in ((engines, tuple(MODULES), "engine"), (precisions, known, "precision")):
+    for asked, names, what in ((engines, tuple(MODULES), "engine"), (precisions, PRECISIONS, "precision")):
         if unknown := [name for name in asked if name not in names]:
-            raise UsageError(f"There is no {what} {unknown[0]!r}. Choose from {', '.join(names)}.")
+            raise UsageError(f"--{what} {unknown[0]}: no such {what}. Choose from {', '.join(names)}.")
     pairs: dict[Pair, None] = {}
     for engine in engines or MODULES:
         if engine in FROM_WEIGHTS:
             possible = FROM_WEIGHTS[engine] if bundle.weights is not None else ()
         else:
             possible = (*bundle.precisions, "bf16") if engine == "openvino" else bundle.precisions
-        pairs |= dict.fromkeys((engine, each) for each in known if each in (precisions or possible))
+        pairs |= dict.fromkeys((engine, each) for each in PRECISIONS if each in (precisions or possible))
     return list(pairs)

@@ -9,7 +9,8 @@ import typer
 
 from melanoma_infer.cli import options as opt
 from melanoma_infer.cli.bench.saving import CompareOption, SaveOption, frame, save_run, say_changes, since, teller
-from melanoma_infer.cli.console import say, table
+from melanoma_infer.cli.console import say, say_json
+from melanoma_infer.cli.tables import table
 from melanoma_infer.errors import EngineUnavailableError, UsageError
 
 if TYPE_CHECKING:
@@ -35,8 +36,6 @@ def kernels(
     json: opt.JsonOption = False,
 ) -> None:
     """Check and time every Triton kernel on the GPU beside plain PyTorch. Without a GPU only PyTorch is timed."""
-    import json as json_module
-
     from melanoma_infer.bench.compare import earlier_run
     from melanoma_infer.bundle.bundle import open_bundle
     from melanoma_infer.runtime.cores import available_cores
@@ -55,9 +54,9 @@ def kernels(
     if save is not None:
         save_run(save, result, picture(rows))
     if json:
-        say(json_module.dumps(result))
+        say_json(result)
         return
-    say(table([HEADER, *(row.cells for row in rows)]))
+    say(table([row.cells for row in rows], HEADER))
     say_changes(changed, compare)
     say(result["sentence"])
 
@@ -79,7 +78,10 @@ def _timed(
         from mminfer_kernels.catalogue import KERNELS
         from mminfer_kernels.errors import KernelError
     except ImportError as error:
-        raise EngineUnavailableError("The kernels need PyTorch. Install it: pip install 'mminfer[torch]'") from error
+        missing = {"torch": "PyTorch", "triton": "Triton"}.get(error.name or "", error.name or "a package")
+        raise EngineUnavailableError(
+            f"The kernels need {missing}, which cannot be imported here. Install it: pip install 'mminfer[torch]'"
+        ) from error
     if unknown := sorted(set(names) - set(KERNELS)):
         raise UsageError(f"--kernel {unknown[0]}: no such kernel. Choose from {', '.join(KERNELS)}.")
     device = "cuda" if torch.cuda.is_available() else "cpu"

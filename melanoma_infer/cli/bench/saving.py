@@ -10,6 +10,7 @@ import typer
 
 from melanoma_infer.cli.console import note, say
 from melanoma_infer.errors import OutputError
+from melanoma_infer.runtime.files import why_not_written
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -72,4 +73,4 @@ def save_run(path: Path, result: dict[str, Any], picture: bytes) -> None:
         path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         path.with_suffix(".png").write_bytes(picture)
     except OSError as error:
-        raise OutputError(f"{path.name} cannot be written ({error.strerror}). Choose another --save.") from error
+        raise OutputError(f"--save: {path.name} cannot be written: {why_not_written(error)}") from error

@@ -10,8 +10,9 @@ import typer
 
 from melanoma_infer.cli import options as opt
 from melanoma_infer.cli.bench.saving import CompareOption, SaveOption, frame, save_run, say_changes, since, teller
-from melanoma_infer.cli.console import note, say, table
+from melanoma_infer.cli.console import note, say, say_json
 from melanoma_infer.cli.requests import checked_settings
+from melanoma_infer.cli.tables import table
 
 if TYPE_CHECKING:
     from melanoma_infer.bench.slide import SlideTiming
@@ -36,8 +37,6 @@ def slide(
     json: opt.JsonOption = False,
 ) -> None:
     """Score one slide several times: time per stage, the bottleneck, and the share of the bare engine's throughput."""
-    import json as json_module
-
     from melanoma_infer.bench.compare import earlier_run
     from melanoma_infer.bench.sentences import Target, bound_sentence, figures
     from melanoma_infer.bench.slide import picture, time_slide
@@ -61,7 +60,7 @@ def slide(
     if save is not None:
         save_run(save, result, picture(timing))
     if json:
-        say(json_module.dumps(result))
+        say_json(result)
         return
     _show(timing)
     say_changes(changed, compare)
@@ -72,7 +71,14 @@ def slide(
 
 
 def _show(timing: SlideTiming) -> None:
-    """Print the seconds of each stage, and a note if the engine is beyond its tolerance."""
+    """Print the stages, and a note if the engine is beyond its tolerance."""
+    say(stages_table(timing))
+    if not timing.within_tolerance:
+        note(f"{timing.engine} {timing.precision} is BEYOND ITS TOLERANCE here. Run `mminfer verify`.")
+
+
+def stages_table(timing: SlideTiming) -> str:
+    """The seconds of each stage."""
     from melanoma_infer.bench.slide import BESIDE, IN_TURN
 
     rows = [(stage, f"{timing.stages[stage]:.2f}", f"{timing.stages[stage] / timing.seconds:.0%}") for stage in IN_TURN]
@@ -80,6 +86,4 @@ def _show(timing: SlideTiming) -> None:
         (f"  {stage}", f"{timing.stages[stage]:.2f}", "summed over the reading threads, in parallel with infer")
         for stage in BESIDE
     ]
-    say(table([("stage", "seconds", ""), *rows]))
-    if not timing.within_tolerance:
-        note(f"{timing.engine} {timing.precision} is BEYOND ITS TOLERANCE here. Run `mminfer verify`.")
+    return table(rows, ("stage", "seconds", ""))

@@ -175,7 +175,7 @@ def test_import_asks_which_classes_are_malignant(mminfer, here):
     wsinfer_folder(here / "zoo", None)
     ended = mminfer("bundle", "import", "m.mminfer", "--wsinfer", "zoo")
     assert ended.code == 2
-    assert "--malignant: one of ['notumor', 'tumor']" in ended.err
+    assert "Give --malignant, one or more of notumor, tumor." in ended.err
     ended = mminfer("bundle", "import", "m.mminfer", "--wsinfer", "zoo", "--malignant", "TUMOR")
     assert ended.code == 2
     assert ended.err == "mminfer: --malignant TUMOR: the model has no such class. Its classes are notumor, tumor.\n"

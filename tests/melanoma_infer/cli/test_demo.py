@@ -110,7 +110,7 @@ def test_a_folder_that_cannot_be_made_is_an_output_error(mminfer, tmp_path):
     (tmp_path / "file").write_text("")
     ended = mminfer("demo", "--out", tmp_path / "file" / "demo")
     assert (ended.code, ended.out) == (14, "")
-    assert "Choose another --out" in ended.err
+    assert "--out: the folder cannot be created: a file is where a folder has to be." in ended.err
 
 
 def test_a_slide_that_fails_is_reported_and_ends_the_demo_with_its_exit_code(mminfer, tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import defaultdict
 from collections.abc import Iterator
 
@@ -57,3 +58,21 @@ def test_an_impossible_tile_size_is_a_usage_error_that_names_the_option(mminfer,
     assert (ended.code, ended.out) == (2, "")
     assert ended.err == "mminfer: --tile-um -1.0 should be greater than 0.\n"
     assert list(tmp_path.iterdir()) == []
+
+
+def test_score_lists_its_options_in_sections_whose_texts_begin_in_one_column(mminfer, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    text = mminfer("score", "--help").out
+    sections = dict(re.findall(r"^(\S.*):\n((?:  .*\n?)+)", text, re.MULTILINE))
+    assert list(sections) == [
+        "Arguments", "Slides", "Patient", "Tiles", "Model and engine", "Run", "Output", "Terminal", "Other options"
+    ]  # fmt: skip
+    listed = {title: re.findall(r"^  (?:-\w, )?(--[a-z-]+)", body, re.MULTILINE) for title, body in sections.items()}
+    assert listed["Other options"] == ["--help"]
+    assert listed["Terminal"] == ["--json", "--verbose", "--quiet", "--log-json"]
+    everything = [option for options in listed.values() for option in options]
+    declared = [option for name, option, _ in options(typer.main.get_command(app)) if name == "mminfer score"]
+    assert sorted(everything) == sorted([*declared, "--help"])
+    entries = re.findall(r"^  \S.*?  +(?=\S)", "".join(sections.values()), re.MULTILINE)
+    assert len(entries) == len(everything) + 1
+    assert len({len(entry) for entry in entries}) == 1

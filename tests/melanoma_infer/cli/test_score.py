@@ -358,8 +358,8 @@ def test_an_output_folder_that_is_a_file_is_refused(mminfer, tmp_path):
         (["--mpp", "25"], 10, ""),
         (["--tile-um", "-1"], 2, "--tile-um"),
         (["--aggregate", "median"], 2, "--aggregate"),
-        (["--engine", "abacus"], 21, "openvino"),
-        (["--precision", "fp8"], 21, "bf16"),
+        (["--engine", "abacus"], 2, "openvino"),
+        (["--precision", "fp8"], 2, "bf16"),
         (["--engine", "torch", "--precision", "int8"], 21, "fp32"),
         (["--engine-file", "a.engine"], 2, "tensorrt-rtx"),
         (["--device", "cuda"], 21, "--device"),
@@ -374,6 +374,15 @@ def test_a_wrong_value_is_refused_with_what_to_do(mminfer, tmp_path, options, co
     assert ended.code == code
     assert hint in ended.err
     assert "Traceback" not in ended.err
+
+
+@pytest.mark.parametrize("option", ["engine", "precision"])
+def test_a_choice_that_does_not_exist_is_refused_in_one_line_with_all_choices(mminfer, tmp_path, option):
+    ended = mminfer("score", tmp_path / "a.svs", "--out", tmp_path / "r", f"--{option}", "fp64")
+    assert ended.code == 2
+    last = ended.err.splitlines()[-1]
+    assert last.startswith(f"mminfer: --{option} fp64: no such {option}. Choose from ")
+    assert ("tensorrt-rtx" if option == "engine" else "fastest") in last
 
 
 @pytest.mark.wheel

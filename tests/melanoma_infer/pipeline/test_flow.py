@@ -22,7 +22,7 @@ from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.errors import MminferError, PatientValueError, SlideUnreadableError
 from melanoma_infer.patients.case import SlideCase
 from melanoma_infer.pipeline.flow import score_slide, score_slides
-from melanoma_infer.pipeline.request import SlideRequest
+from melanoma_infer.pipeline.request import RunStep, SlideRequest
 from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.reports import result_json, tiles_csv
 from melanoma_infer.result import RunOut
@@ -175,8 +175,8 @@ def test_the_next_slide_is_prepared_while_one_is_in_the_engine(photo, scorer, tm
     monkeypatch.setattr(plan, "find_tissue", noted)
     waited: list[bool] = []
 
-    def progress(done: int, _total: int) -> None:
-        if not waited and done == 1:  # the first slide's first tile
+    def progress(step: RunStep) -> None:
+        if not waited and step.tiles_done == 1:  # the first slide's first tile
             waited.append(second_found.wait(20))
 
     out = OutputFolder(tmp_path / "out")
@@ -197,9 +197,9 @@ def test_a_slide_is_written_while_the_next_is_in_the_engine_and_told_before_that
         write(self, result)
         written.set()
 
-    def progress(_done: int, _total: int) -> None:
+    def progress(step: RunStep) -> None:
         nonlocal tiles
-        tiles += 1
+        tiles += step.doing == "tiles"
         if tiles > 4:  # those of the second slide
             in_engine.set()
             assert written.wait(20)
@@ -214,6 +214,17 @@ def test_a_slide_is_written_while_the_next_is_in_the_engine_and_told_before_that
     assert [outcome.id for outcome in outcomes] == ["copy-1"]
 
 
+def test_a_run_tells_the_number_of_each_slide_its_tiles_and_when_they_are_done(photo, scorer, tmp_path):
+    seen: list[RunStep] = []
+    requests = _requests(*_copies(photo, 2))
+    with OutputFolder(tmp_path / "out") as out:
+        for _ in range(2):  # the second time both are finished before
+            list(score_slides(requests, scorer, out, progress=seen.append))
+    steps = [[RunStep(slide, "tiles", done, 4) for done in (1, 2, 3, 4)] for slide in (1, 2)]
+    first, second = RunStep(1, "write"), RunStep(2, "write")
+    assert seen == [*steps[0], first, *steps[1], second, first, second]
+
+
 def test_who_stops_early_leaves_no_thread_and_no_half_of_a_slide(photo, scorer, tmp_path):
     outcomes = score_slides(_requests(*_copies(photo, 4)), scorer, OutputFolder(tmp_path / "out"))
     first = next(outcomes)
@@ -226,7 +237,7 @@ def test_who_stops_early_leaves_no_thread_and_no_half_of_a_slide(photo, scorer, 
 
 
 def test_an_interruption_ends_the_reading_of_every_slide(photo, scorer, tmp_path):
-    def interrupted(_done: int, _total: int) -> None:
+    def interrupted(_step: RunStep) -> None:
         raise KeyboardInterrupt
 
     many = Settings(mpp_um=(0.5, 0.5), stride_um=64)

@@ -76,6 +76,30 @@ def test_the_slide_that_crashes_is_named_and_every_other_is_scored(place):
     assert [line.split(":")[0] for line in out.splitlines() if not line.startswith(" ")] == ["a", "d"]
 
 
+NUMBERED = CRASHING.replace(
+    "from melanoma_infer.cli.app import main",
+    """
+import contextlib
+from melanoma_infer.cli import running
+@contextlib.contextmanager
+def shown(slides):
+    yield lambda step: print("STEP", step.slide, slides, step.doing, step.tiles_done, file=sys.stderr)
+running.shown_progress = shown
+from melanoma_infer.cli.app import main""",
+)
+
+
+def test_slides_keep_their_numbers_in_the_workers_after_a_crash(place):
+    run = started(NUMBERED, place("a", "crashes", "d"), *SCORE)
+    _, err = run.communicate(timeout=300)
+    assert run.returncode == 3, err
+    steps = [line.split()[1:] for line in err.splitlines() if line.startswith("STEP")]
+    assert {total for _, total, *_ in steps} == {"3"}
+    written = [slide for slide, _, doing, _ in steps if doing == "write"]
+    assert written[-1] == "3"
+    assert set(written) == {"1", "3"}
+
+
 @pytest.mark.slow
 def test_a_single_slide_that_crashes_ends_with_its_own_code(place):
     run = started(CRASHING, place("crashes"), *SCORE)

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from melanoma_infer.runtime import files
-from melanoma_infer.runtime.files import write_atomically, written_aside
+from melanoma_infer.runtime.files import why_not_written, write_atomically, written_aside
 
 
 def test_the_new_content_replaces_the_old_and_nothing_else_is_left(tmp_path):
@@ -64,3 +64,39 @@ def test_a_file_is_as_readable_as_the_umask_allows(tmp_path):
     finally:
         os.umask(before)
     assert (tmp_path / "a").stat().st_mode & 0o777 == 0o644
+
+
+@pytest.mark.parametrize(
+    ("code", "cause", "remedy"),
+    [
+        (errno.ENOSPC, "no space left", "Free some space"),
+        (errno.EDQUOT, "quota", "Free some space"),
+        (errno.EROFS, "read-only", "another folder"),
+        (errno.EACCES, "not allowed", "Get the right"),
+        (errno.EPERM, "not allowed", "Get the right"),
+        (errno.ENOENT, "no such folder", "another folder"),
+        (errno.ENOTDIR, "a file is where a folder", "another folder"),
+        (errno.EEXIST, "a file is where a folder", "another folder"),
+        (errno.ENOLCK, "no locks", "local disk"),
+        (errno.ENOTSUP, "no locks", "local disk"),
+        (errno.ENAMETOOLONG, "too long", "shorter"),
+        (errno.EMFILE, "too many files", "ulimit"),
+        (errno.ECONNRESET, os.strerror(errno.ECONNRESET), "another folder"),
+    ],
+    ids=lambda value: errno.errorcode[value] if isinstance(value, int) else "",
+)
+def test_the_cause_of_a_failed_write_is_named_with_what_to_do_and_without_the_path(code, cause, remedy):
+    why = why_not_written(OSError(code, os.strerror(code), "/data/Erika Mustermann"))
+    assert cause in why
+    assert remedy in why
+    assert ("space" in why) == (code in (errno.ENOSPC, errno.EDQUOT))
+    assert "Erika" not in why
+
+
+@pytest.mark.skipif(not os.path.isdir("/proc/1"), reason="there is no /proc")
+@pytest.mark.parametrize("folder", ["/proc/results", "/dev/null/results"])
+def test_a_folder_that_cannot_be_made_is_not_called_full(folder):
+    with pytest.raises(OSError) as caught:  # noqa: PT011 - each folder has its own
+        os.makedirs(folder)
+    assert "Choose another folder." in why_not_written(caught.value)
+    assert "space" not in why_not_written(caught.value)

@@ -85,7 +85,7 @@ def test_a_full_disk_leaves_the_rows_that_were_there(tmp_path, demo, monkeypatch
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(summary.os, "fsync", full)
-    with pytest.raises(OutputError, match="No space left"):
+    with pytest.raises(OutputError, match="no space left"):
         rows.add(outcome("b-1-2"), demo, NUMERICS)
     assert (tmp_path / "summary.csv").read_bytes() == before
 
