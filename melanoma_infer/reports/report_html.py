@@ -51,7 +51,7 @@ def render(result: SlideResult) -> bytes:
         smaller_mm2=sum(region.area_mm2 for region in smaller),
         rows_folded=REGIONS_FOLDED,
         padded_note=_padded_note(result),
-        times=None,
+        times=None,  # words.when(started, finished), once the result holds them
         patient=known_patient_values(result.patient),
         facts=list(_provenance(result)),
         command=repeat_command(result, card),

@@ -117,7 +117,8 @@ def when(started: str, finished: str) -> str:
     """From when to when, in UTC: the date once if it is the same.
 
     Args:
-        started, finished: ISO 8601 in UTC, such as 2026-11-29T06:23:11Z.
+        started: ISO 8601 in UTC, such as 2026-11-29T06:23:11Z.
+        finished: the same.
     """
     begin, end = (datetime.fromisoformat(moment) for moment in (started, finished))
     same_day = begin.date() == end.date()

@@ -378,6 +378,16 @@ def test_it_prints_on_a4_without_its_controls(page):
     assert page.complaints == []
 
 
+def test_the_grey_box_stays_on_one_printed_page(browser, tmp_path):
+    reasons = [{"code": "model-untrained", "text": "The model is untrained."}]
+    path = tmp_path / "report.html"
+    path.write_bytes(report_html.render(hand_made_result(verdict="indeterminate", reasons=reasons)))
+    browser.open(path)
+    browser.ask("Emulation.setEmulatedMedia", media="print")
+    assert browser.script("getComputedStyle(document.querySelector('.void')).breakInside") == "avoid"
+    browser.ask("Emulation.setEmulatedMedia", media="")
+
+
 def test_hostile_text_runs_nothing(browser, tmp_path):
     hostile = "<script>window.ran=1</script><img src=x onerror='window.ran=2'>\u202egnp"
     path = tmp_path / "report.html"
