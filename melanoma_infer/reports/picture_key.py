@@ -127,7 +127,7 @@ def _notes(result: SlideResult, *, on_slide: bool) -> Iterator[str]:
     """What every copy of the picture must say. Plain letters only: Pillow's built-in font has no others."""
     view = result.view
     if view is not None and not (on_slide and words.means_nothing(result)):
-        side = words.width(view.evidence.cell_l0[0] * result.scale.x_um_per_px / 1000)
+        side = f"{view.evidence.cell_l0[0] * result.scale.x_um_per_px / 1000:.2g} mm"
         what = "tile (the model gives no finer map)" if view.evidence.source == "tile" else "cell of the model's map"
         yield f"One square is one {what}: {side}. The scale is 0 to 1 on every slide."
     if result.slide.is_phantom:

@@ -160,6 +160,16 @@ def test_where_numbers_mean_nothing_the_overlay_shows_neither_heat_nor_outlines(
     assert not (drawn[MARGIN + picture_key.HEADLINE_HEIGHT :][: plain.frame.height] == drawing.INK).all(axis=2).any()
 
 
+@pytest.mark.parametrize(("cell_l0", "said"), [(400.0, "0.2 mm"), (37.2, "0.019 mm"), (8.0, "0.004 mm")])
+def test_notes_have_plain_letters_only_and_widths_of_two_digits(cell_l0, said):
+    """Pillow's font draws a box for a micro sign."""
+    view = hand_made_view()
+    result = hand_made_result(view=replace(view, evidence=replace(view.evidence, cell_l0=(cell_l0, cell_l0))))
+    notes = " ".join(picture_key._notes(result, on_slide=True))
+    assert notes.isascii()
+    assert f": {said}. " in notes
+
+
 def test_the_largest_regions_are_labelled_and_of_small_ones_three():
     sizes = [1.0] * 14
     assert len(layers.listed([hand_made_region(area_mm2=size) for size in sizes])) == 12
