@@ -19,8 +19,10 @@ LINE = (198, 205, 210)
 WHITE = (255, 255, 255)
 TISSUE_TINT = (228, 190, 208)
 """The colour of tissue under the ramp in a key that explains heat on tissue."""
-OPACITY_MAX = 0.70
-"""The tissue stays visible under the strongest heat."""
+HEAT_OPACITY = 0.40
+"""Of the strongest heat over a slide: the tissue under it stays readable."""
+MAP_OPACITY = 0.70
+"""Of the strongest evidence in a tile's map: the tile under it is grey and is shown by itself, too."""
 
 _ANCHORS = (
     (0.00, (240, 246, 222)),
@@ -55,14 +57,14 @@ def colours(values: NDArray[Any]) -> NDArray[np.uint8]:
     return np.asarray(RAMP[steps_of(values)])
 
 
-def opacity(values: NDArray[Any]) -> NDArray[np.float64]:
+def opacity(values: NDArray[Any], strongest: float) -> NDArray[np.float64]:
     """How much heat hides what is below it: 0 at 0, rising steeply at first (a square root); NaN counts as 0."""
-    return np.asarray(OPACITY_MAX * np.sqrt(np.clip(np.nan_to_num(values, nan=0.0), 0, 1)))
+    return np.asarray(strongest * np.sqrt(np.clip(np.nan_to_num(values, nan=0.0), 0, 1)))
 
 
 def colours_on_tissue(values: NDArray[Any]) -> NDArray[np.float64]:
     """Colours (n, 3) in 0–255 of evidence (n,) as they look on tissue: what a key shows."""
-    part = opacity(values)[:, None]
+    part = opacity(values, HEAT_OPACITY)[:, None]
     return colours(values) * part + np.array(TISSUE_TINT) * (1 - part)
 
 

@@ -19,8 +19,11 @@ from melanoma_infer.result import Region, SlideResult
 HatchKind = Literal["not evaluated", "unreadable", "pen ink, excluded", "beyond the slide (padded)"]
 HATCH_PERIOD_PX = 12
 HATCH_LINE_PX = 2
-LABELS_MAX = 12
-"""Regions that get a label on a picture, largest first; all others only get an outline."""
+LISTED_MAX = 12
+LISTED_ALWAYS = 3
+SMALL_MM2 = 0.05
+"""A circle of 0.25 mm. A model that finds nothing firm leaves a hundred such regions, and no reader wants them one by
+one."""
 
 
 def slide_layer(view: SlideView, frame: Frame) -> Image.Image:
@@ -43,10 +46,10 @@ def heat_steps(view: SlideView, frame: Frame) -> tuple[NDArray[np.uint8], NDArra
     return np.where(known, sampled(steps_of(values), cell_l0, frame, 0), np.uint8(0)), known
 
 
-def heat_layer(view: SlideView, frame: Frame) -> Image.Image:
+def heat_layer(view: SlideView, frame: Frame, strongest: float) -> Image.Image:
     """The heat to lay over the thumbnail: a picture with a palette, each step of the ramp with its opacity."""
     steps, _ = heat_steps(view, frame)
-    alpha = np.round(opacity(np.arange(256) / 255) * 255).astype(np.uint8)
+    alpha = np.round(opacity(np.arange(256) / 255, strongest) * 255).astype(np.uint8)
     return with_palette(steps, np.column_stack([RAMP, alpha]))
 
 
@@ -90,16 +93,27 @@ def hatch_lines(kind: HatchKind, shape: tuple[int, int]) -> NDArray[np.bool_]:
     return np.tile(lines[kind], repeats)[: shape[0], : shape[1]]
 
 
+def listed(regions: Sequence[Region]) -> Sequence[Region]:
+    """The regions that get a label and a row of their own: the largest twelve; after three, only those of some size."""
+    return [
+        region
+        for place, region in enumerate(regions[:LISTED_MAX])
+        if place < LISTED_ALWAYS or region.area_mm2 >= SMALL_MM2
+    ]
+
+
 def draw_outlines(picture: Image.Image, regions: Sequence[Region], frame: Frame) -> None:
     """Draw the rings of the regions: dark with a light rim, visible on any colour; those of benign regions dashed."""
-    draw = ImageDraw.Draw(picture)
+    draw, labelled = ImageDraw.Draw(picture), listed(regions)
+    names = {region.id for region in labelled}
     for region in regions:
+        rim, width = (5, 2) if region.id in names else (3, 1)
         for ring in (region.outline, *region.holes):
             points = frame.points(ring)
-            draw.line(points, WHITE, 5)
+            draw.line(points, WHITE, rim)
             for line in [points] if region.class_ == "malignant" else dashes(points):
-                draw.line(line, INK, 2)
-    for region in regions[:LABELS_MAX]:
+                draw.line(line, INK, width)
+    for region in labelled:
         x, y = min(frame.points(region.outline), key=lambda point: (point[1], point[0]))
         draw.text((x + 6, y + 4), region.id, INK, font(18), stroke_width=3, stroke_fill=WHITE)
 

@@ -1,4 +1,7 @@
-"""A picture with its key below it: colour bar with the threshold, scale bar, outlines, hatching and notes."""
+"""A picture with its key below it: colour bar with the threshold, scale bar, outlines, hatching and notes.
+
+Where the numbers mean nothing, a line above the picture says so.
+"""
 
 from __future__ import annotations
 
@@ -19,23 +22,31 @@ MARGIN = 24
 WIDTH_MIN = 720
 """Room for the colour bar beside the scale bar, and for the longest note."""
 BAR_WIDTH, BAR_HEIGHT = 300, 16
-BARS_HEIGHT, ENTRY_HEIGHT, NOTE_HEIGHT = 100, 30, 26
+HEADLINE_HEIGHT, BARS_HEIGHT, ENTRY_HEIGHT, NOTE_HEIGHT = 44, 100, 30, 26
+NOT_DRAWN = "Heat and regions are not drawn."
 
 
 def with_key(
     picture: Image.Image, result: SlideResult, frame: Frame, kinds: Iterable[HatchKind], *, on_slide: bool
 ) -> Image.Image:
     """The picture above its key, which explains only what the picture contains."""
-    notes = list(_notes(result))
+    nothing = words.means_nothing(result)
+    with_heat = nothing is None or not on_slide
+    notes = [*([] if with_heat else [NOT_DRAWN]), *_notes(result, on_slide=on_slide)]
     width = max(picture.width, WIDTH_MIN) + 2 * MARGIN
-    entries = list(_entries(result.regions if on_slide else (), tuple(kinds), width))
+    entries = list(_entries(result.regions if on_slide and with_heat else (), tuple(kinds), width))
     entries_height = ENTRY_HEIGHT * (entries[-1].line + 1) if entries else 0
-    top = picture.height + MARGIN
+    begin = MARGIN + (HEADLINE_HEIGHT if nothing else 0)
+    top = picture.height + begin
     height = top + BARS_HEIGHT + entries_height + NOTE_HEIGHT * len(notes) + MARGIN
     page = Image.new("RGB", (width, height), WHITE)
-    page.paste(picture, ((width - picture.width) // 2, MARGIN))
-    _draw_colour_bar(page, top + 40, result.card.region_threshold if result.card else None, on_slide=on_slide)
+    page.paste(picture, ((width - picture.width) // 2, begin))
     draw, right = ImageDraw.Draw(page), width - MARGIN
+    if nothing:
+        draw.rectangle((0, 0, width, HEADLINE_HEIGHT), fill=INK)
+        draw.text((width / 2, HEADLINE_HEIGHT / 2), nothing, WHITE, font(17), anchor="mm")
+    if with_heat:
+        _draw_colour_bar(page, top + 40, result.card.region_threshold if result.card else None, on_slide=on_slide)
     mm, length = scale_bar(frame, result.scale.x_um_per_px)
     draw.rectangle((right - length, top + 44, right - 1, top + 51), fill=INK)
     draw.text((right - length / 2, top + 14), f"{mm:g} mm", INK, font(18), anchor="mt")
@@ -112,15 +123,13 @@ def _draw_entry(page: Image.Image, y: int, entry: _Entry) -> None:
     draw.text((x + 44, y), entry.text, INK, font(16))
 
 
-def _notes(result: SlideResult) -> Iterator[str]:
+def _notes(result: SlideResult, *, on_slide: bool) -> Iterator[str]:
     """What every copy of the picture must say. Plain letters only: Pillow's built-in font has no others."""
-    if reason := words.means_nothing(result):
-        yield reason
     view = result.view
-    if view is not None:
-        side = words.mm(view.evidence.cell_l0[0] * result.scale.x_um_per_px / 1000)
+    if view is not None and not (on_slide and words.means_nothing(result)):
+        side = f"{view.evidence.cell_l0[0] * result.scale.x_um_per_px / 1000:.2g} mm"
         what = "tile (the model gives no finer map)" if view.evidence.source == "tile" else "cell of the model's map"
-        yield f"One square is one {what}: {side} mm. The scale is 0 to 1 on every slide."
+        yield f"One square is one {what}: {side}. The scale is 0 to 1 on every slide."
     if result.slide.is_phantom:
         yield "A drawn phantom: it says nothing about tissue or patients."
     yield words.RESEARCH_USE

@@ -14,9 +14,9 @@ from PIL import Image, ImageDraw
 
 from melanoma_infer.records import GalleryTile, SlideView
 from melanoma_infer.reports import words
-from melanoma_infer.reports.drawing import INK, WHITE, colours, font, opacity, png
+from melanoma_infer.reports.drawing import INK, MAP_OPACITY, WHITE, colours, font, opacity, png
 from melanoma_infer.reports.frame import frame_of, round_mm, scale_bar
-from melanoma_infer.reports.layers import hatch_layer, hatched, heat_layer, slide_layer
+from melanoma_infer.reports.layers import hatch_layer, hatched, heat_layer, listed, slide_layer
 from melanoma_infer.result import SlideResult
 from melanoma_infer.scoring.gallery import ROLES
 
@@ -41,11 +41,15 @@ class Outline:
     path: str
     x: float
     y: float
+    labelled: bool
 
 
 @dataclass(frozen=True)
 class Stage:
-    """The slide as the page shows it: layers as data URIs, outlines in the pixels of the layers."""
+    """The slide as the page shows it: layers as data URIs, outlines in the pixels of the layers.
+
+    The strongest heat is opaque in its layer; the page chooses how opaque the layer is.
+    """
 
     width: int
     height: int
@@ -56,7 +60,7 @@ class Stage:
     outlines: tuple[Outline, ...]
     bar_mm: float
     bar_share: float
-    cell_mm: str
+    cell_width: str
     source: str
 
 
@@ -74,6 +78,7 @@ class TileRow:
 
     title: str
     score: str
+    padded: str
     x: int
     y: int
     shots: tuple[Shot, ...]
@@ -92,22 +97,23 @@ def stage_of(result: SlideResult, view: SlideView) -> Stage:
         if len(slide) > STAGE_BYTES:
             slide = _jpeg(picture, quality)
     outlines: list[Outline] = []
+    names = {region.id for region in listed(result.regions)}
     for region in result.regions[:REGIONS_DRAWN]:
         rings = [frame.points(ring) for ring in (region.outline, *region.holes)]
         path = " ".join("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in ring[:-1]) + "Z" for ring in rings)
         x, y = min(rings[0], key=lambda point: (point[1], point[0]))
-        outlines.append(Outline(region.id, region.class_, path, round(x, 1), round(y, 1)))
+        outlines.append(Outline(region.id, region.class_, path, round(x, 1), round(y, 1), region.id in names))
     return Stage(
         width=columns,
         height=rows,
         slide=slide,
-        heat=_data_uri("image/png", png(heat_layer(view, frame))),
+        heat=_data_uri("image/png", png(heat_layer(view, frame, strongest=1.0))),
         hatching=_data_uri("image/png", png(hatch_layer(coarse_kinds, coarse))) if coarse_kinds else None,
         kinds=tuple(hatched(result, view, frame)),
         outlines=tuple(outlines),
         bar_mm=bar_mm,
         bar_share=bar_px / columns,
-        cell_mm=words.mm(view.evidence.cell_l0[0] * result.scale.x_um_per_px / 1000),
+        cell_width=words.width(view.evidence.cell_l0[0] * result.scale.x_um_per_px / 1000),
         source=view.evidence.source,
     )
 
@@ -127,6 +133,7 @@ def tile_row(result: SlideResult, tile: GalleryTile) -> TileRow:
     return TileRow(
         title=ROLES[tile.role],
         score=words.score(float(tiles.probabilities[row, columns].sum())),
+        padded=words.share(max(0.01, padded)) if (padded := float(tiles.padded_fraction[row])) else "",
         x=int(tiles.minx[row]),
         y=int(tiles.miny[row]),
         shots=tuple(shots),
@@ -165,7 +172,7 @@ def pale_grey(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
 def map_over(grey: NDArray[np.float64], values: NDArray[Any]) -> Markup:
     """A map in 0–1 in its own cells over a grey tile. Cells are coloured before enlarging: they are far fewer."""
     y, x = (np.arange(MAP_PX) * cells // MAP_PX for cells in values.shape)
-    part = opacity(values)[..., None]
+    part = opacity(values, MAP_OPACITY)[..., None]
     colour, left = (colours(values) * part)[np.ix_(y, x)], (1 - part)[np.ix_(y, x)]
     return _jpeg(Image.fromarray(np.round(colour + grey * left).astype(np.uint8)), 80)
 

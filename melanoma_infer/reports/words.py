@@ -12,6 +12,7 @@
 
 from __future__ import annotations
 
+from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 
 from melanoma_infer.phantom.mark import CAUTION
@@ -20,6 +21,10 @@ from melanoma_infer.runtime.plural import plural as plural
 
 PHANTOM = CAUTION
 HUNDREDTH = Decimal("0.01")
+MONTHS = (
+    "January", "February", "March", "April", "May", "June",
+    "July", "August", "September", "October", "November", "December",
+)  # fmt: skip
 RESEARCH_USE = "Research use only. Not a medical device: no decision about a patient may rest on it."
 
 
@@ -113,9 +118,31 @@ def evaluable(result: SlideResult) -> str:
     return f"{mm(result.tissue_mm2)} mm² of tissue, {share(result.evaluable_fraction)} evaluable"
 
 
+def when(started: str, finished: str) -> str:
+    """From when to when, in UTC: the date once if it is the same.
+
+    Args:
+        started: ISO 8601 in UTC, such as 2026-11-29T06:23:11Z.
+        finished: the same.
+    """
+    begin, end = (datetime.fromisoformat(moment) for moment in (started, finished))
+    same_day = begin.date() == end.date()
+    return f"{_date(begin)}, {begin:%H:%M:%S}–{'' if same_day else f'{_date(end)}, '}{end:%H:%M:%S} UTC"
+
+
+def _date(moment: datetime) -> str:
+    """Such as 29 November 2026, whatever the computer's language is."""
+    return f"{moment.day} {MONTHS[moment.month - 1]} {moment.year}"
+
+
 def mm(value: float) -> str:
     """Millimetres (or mm²) to 0.01, halves rounded up, from the decimal number that the other files print."""
     return str(Decimal(repr(float(value))).quantize(HUNDREDTH, ROUND_HALF_UP))
+
+
+def width(value: float) -> str:
+    """The width of a cell or a tile with its unit: in mm, or in whole µm where mm would round most of it away."""
+    return f"{mm(value)} mm" if value >= 0.1 else f"{max(1, round(1000 * value))} µm"
 
 
 def area(mm2: float) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -39,20 +39,31 @@ class Choice:
 def choose(tiles: TileTable, card: ModelCard) -> list[Choice]:
     """The six tiles with the highest malignant score, then two just below the threshold and two nearest to it.
 
-    No tile is chosen twice, and no unreadable one; equal scores keep the table's order.
+    Padded tiles show little, and the model was not made for them: they are among the highest-scoring only if there are
+    no others, and come last elsewhere. No tile is chosen twice, and no unreadable one; equal scores keep the table's
+    order.
     """
     scores = tiles.probabilities[:, list(card.malignant_columns)].sum(axis=1)
     threshold = card.threshold.value if card.threshold else THRESHOLD_WITHOUT
+    padded = tiles.padded_fraction > 0
     left = [int(row) for row in np.flatnonzero((tiles.status == "ok") & np.isfinite(scores))]
+    whole = [row for row in left if not padded[row]] or left
     chosen: list[Choice] = []
 
-    def take(role: Role, count: int, key: Callable[[int], float], *, below: bool = False) -> None:
-        rows = [row for row in left if not below or scores[row] < threshold]
-        for row in sorted(rows, key=key)[:count]:
+    def take(role: Role, count: int, rows: list[int], key: Callable[[int], float]) -> None:
+        for row in sorted(rows, key=lambda row: (padded[row], key(row)))[:count]:
             left.remove(row)
             chosen.append(Choice(row, role))
 
-    take("highest-scoring", HIGHEST, lambda row: -scores[row])
-    take("hard-negative", BELOW, lambda row: -scores[row], below=True)
-    take("near-threshold", NEAR, lambda row: abs(scores[row] - threshold))
+    take("highest-scoring", HIGHEST, whole, lambda row: -scores[row])
+    take("hard-negative", BELOW, [row for row in left if scores[row] < threshold], lambda row: -scores[row])
+    take("near-threshold", NEAR, left, lambda row: abs(scores[row] - threshold))
     return chosen
+
+
+def padded_above(tiles: TileTable, card: ModelCard, chosen: Sequence[int]) -> int:
+    """How many padded tiles score higher than one of these rows and are not among them."""
+    scores = tiles.probabilities[:, list(card.malignant_columns)].sum(axis=1)
+    others = (tiles.status == "ok") & (tiles.padded_fraction > 0)
+    others[list(chosen)] = False
+    return int((scores[others] > scores[list(chosen)].min(initial=np.inf)).sum())

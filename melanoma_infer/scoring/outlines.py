@@ -31,11 +31,13 @@ def outlines(labels: NDArray[np.int32]) -> list[list[NDArray[np.int64]]]:
     turns = np.empty(len(following), np.bool_)
     turns[following] = sides.way[following] != sides.way
     rings: list[list[NDArray[np.int64]]] = [[] for _ in range(labels.max(initial=0))]
-    for ring in _cycles(following, np.lexsort((sides.y, sides.x, sides.label))):
-        corners = np.array(ring)[turns[ring]]
-        rings[sides.label[ring[0]] - 1].append(np.column_stack([sides.x[corners], sides.y[corners]]))
+    corners = np.flatnonzero(turns)
+    x, y, label = sides.x[corners], sides.y[corners], sides.label[corners]
+    for ring in _cycles(_from_turn_to_turn(following, turns), np.lexsort((y, x, label))):
+        rings[label[ring[0]] - 1].append(np.column_stack([x[ring], y[ring]]))
     for holes_too in rings:
-        holes_too.sort(key=lambda ring: -abs(doubled_area(ring)))
+        if len(holes_too) > 1:
+            holes_too.sort(key=lambda ring: -abs(doubled_area(ring)))
     return rings
 
 
@@ -59,21 +61,27 @@ class _Sides:
     @classmethod
     def of(cls, labels: NDArray[np.int32]) -> _Sides:
         around = np.pad(labels, 1)
-        upper_left, upper_right = around[:-1, :-1], around[:-1, 1:]
-        lower_left, lower_right = around[1:, :-1], around[1:, 1:]
-        own_and_other = (
-            (lower_right, upper_right),
-            (lower_left, lower_right),
-            (upper_left, lower_left),
-            (upper_right, upper_left),
+        height, width = around.shape
+        upper = np.flatnonzero(around[:-1] != around[1:])  # the cell above each horizontal side
+        left = np.flatnonzero(around[:, :-1] != around[:, 1:])
+        left += left // (width - 1)  # the cell left of each vertical side, counted in whole rows
+        cells = around.ravel()
+        # A side is of its own cell; it begins at the corner above and left of cell (y + 1, x + 1).
+        own_and_corner = (
+            (upper + width, upper - 1),
+            (left, left - width),
+            (upper, upper),
+            (left + 1, left),
         )
-        corners = [np.nonzero((own != other) & (own > 0)) for own, other in own_and_other]
+        taken = [cells[own] > 0 for own, _ in own_and_corner]
+        corners = [corner[mine] for (_, corner), mine in zip(own_and_corner, taken, strict=True)]
+        y, x = np.divmod(np.concatenate(corners), width)
         return cls(
-            way=np.repeat(np.arange(4), [len(y) for y, _ in corners]),
-            x=np.concatenate([x for _, x in corners]),
-            y=np.concatenate([y for y, _ in corners]),
-            label=np.concatenate([own[at] for (own, _), at in zip(own_and_other, corners, strict=True)]),
-            shape=upper_left.shape,
+            way=np.repeat(np.arange(4), [len(corner) for corner in corners]),
+            x=x,
+            y=y,
+            label=np.concatenate([cells[own[mine]] for (own, _), mine in zip(own_and_corner, taken, strict=True)]),
+            shape=(height - 1, width - 1),
         )
 
     def following(self) -> NDArray[np.int64]:
@@ -95,6 +103,16 @@ class _Sides:
     def _place(self, way: NDArray[np.int64], *, x: NDArray[np.int64], y: NDArray[np.int64]) -> NDArray[np.int64]:
         """A number of a side; in the order of these the sides are held."""
         return (way * self.shape[0] + y) * self.shape[1] + x
+
+
+def _from_turn_to_turn(following: NDArray[np.int64], turns: NDArray[np.bool_]) -> NDArray[np.int64]:
+    """The permutation among the sides that begin with a turn, numbered by themselves; straight runs are skipped."""
+    ahead = np.where(turns, np.arange(len(turns)), following)
+    while not turns[ahead].all():
+        ahead = ahead[ahead]  # twice as far each time
+    numbers = np.cumsum(turns) - 1
+    skipped: NDArray[np.int64] = numbers[ahead[following[turns]]]
+    return skipped
 
 
 def _cycles(following: NDArray[np.int64], order: NDArray[np.int64]) -> Iterator[list[int]]:

@@ -1,9 +1,10 @@
 """Regions: the model's maps, stitched over the slide → connected areas of evidence, measured and outlined.
 
 Cell evidence = p(lesion) · min(1, cam_lesion / cam_scale), both of an unknown patient, overlapping tiles averaged. A
-region is a connected part (sharing cell sides) of cells with evidence ≥ the card's region_threshold. It is malignant
-when the evidence-weighted p(malignant) / p(lesion) is at least one half. Where a lesion is, and what it is, does not
-depend on the patient's age: patient values change scores and verdict, never a region.
+region is a connected part of the tissue inside cells with evidence ≥ the card's region_threshold: cells are clipped to
+the tissue, so that no region is larger than its tissue. It is malignant when the evidence-weighted
+p(malignant) / p(lesion) is at least one half. Where a lesion is, and what it is, does not depend on the patient's age:
+patient values change scores and verdict, never a region.
 
 Heat shows regions, not lesions: a slide often carries several serial sections of one lesion.
 """
@@ -20,7 +21,8 @@ from melanoma_infer.card import ModelCard
 from melanoma_infer.geometry import Scale, SizePx
 from melanoma_infer.records import EvidenceMap, TileTable, Tissue
 from melanoma_infer.result import Region
-from melanoma_infer.scoring.outlines import doubled_area, outlines
+from melanoma_infer.scoring.clipping import clip
+from melanoma_infer.scoring.outlines import outlines
 from melanoma_infer.tiles.grid import Geometry, TissueArea
 
 CELL_TISSUE_MIN = 0.10
@@ -106,71 +108,31 @@ def stitch(
 
 def find_regions(maps: StitchedMaps, card: ModelCard, *, size_l0: SizePx, scale: Scale, tissue: Tissue) -> list[Region]:
     """The regions of a slide, largest first."""
-    labels, _ = ndimage.label(np.nan_to_num(maps.lesion, nan=-1.0) >= max(card.region_threshold, 1e-9))
-    # Tissue sections are numbered from 1 in reading order of their first pixels; 0 is background.
-    sections: NDArray[np.int32] = ndimage.label(tissue.mask, np.ones((3, 3)))[0]
-    # Only the bounding box of each region is searched: a slide may have thousands.
-    found = [
-        _Cells.of(maps, labels[box] == label, box) for label, box in enumerate(ndimage.find_objects(labels), start=1)
-    ]
-    measured = []
-    for corners, cells in zip(outlines(labels), found, strict=True):
-        # In l0 pixels, cropped at the slide's far edges.
-        points = [np.minimum(ring * maps.cell_l0, (size_l0.width, size_l0.height)).round(2) for ring in corners]
-        outer, *holes = (abs(doubled_area(ring)) / 2 for ring in points)
-        rings: list[Ring] = [[*ring, ring[0]] for ring in (each.tolist() for each in points)]
-        measured.append(((outer - sum(holes)) * scale.pixel_mm2, rings, cells))
-    measured.sort(key=lambda each: (-each[0], each[1][0]))
+    areas, _ = ndimage.label(np.nan_to_num(maps.lesion, nan=-1.0) >= max(card.region_threshold, 1e-9))
+    parts = clip(areas, (maps.lesion, maps.malignant), maps.cell_l0, tissue, size_l0)
+    scores = np.clip(parts.lesion / parts.area_l0, 0, 1).tolist()
+    shares = np.clip(parts.malignant / parts.lesion, 0, 1).tolist()
+    rings: list[list[Ring]] = []
+    for corners in outlines(parts.labels):
+        points = [np.column_stack([parts.xs[ring[:, 0]], parts.ys[ring[:, 1]]]).tolist() for ring in corners]
+        rings.append([[*ring, ring[0]] for ring in points])
+    largest_first = sorted(range(len(rings)), key=lambda part: (-parts.area_l0[part], rings[part][0]))
     return [
         Region.model_validate(
             {
                 "id": f"R{number}",
-                "class": "malignant" if cells.malignant_share >= MALIGNANT_RATIO else "benign",
-                "area_mm2": area,
-                "diameter_mm": _diameter_mm(rings[0], scale),
-                "score": cells.score,
-                "malignant_share": cells.malignant_share,
-                "outline": rings[0],
-                "holes": rings[1:],
-                "tissue_section": cells.section(maps.cell_l0, sections, tissue.px_l0),
+                "class": "malignant" if shares[part] >= MALIGNANT_RATIO else "benign",
+                "area_mm2": float(parts.area_l0[part]) * scale.pixel_mm2,
+                "diameter_mm": _diameter_mm(rings[part][0], scale),
+                "score": scores[part],
+                "malignant_share": shares[part],
+                "outline": rings[part][0],
+                "holes": rings[part][1:],
+                "tissue_section": int(parts.tissue_section[part]),
             }
         )
-        for number, (area, rings, cells) in enumerate(measured, start=1)
+        for number, part in enumerate(largest_first, start=1)
     ]
-
-
-@dataclass(frozen=True)
-class _Cells:
-    """The cells of one region inside its bounding box: mask bool (h, w), and the box's first row and column."""
-
-    mask: NDArray[np.bool_]
-    top: int
-    left: int
-    score: float
-    malignant_share: float
-
-    @classmethod
-    def of(cls, maps: StitchedMaps, mask: NDArray[np.bool_], box: tuple[slice, slice]) -> _Cells:
-        lesion, malignant = maps.lesion[box][mask], maps.malignant[box][mask]
-        share = float(np.clip(malignant.sum() / lesion.sum(), 0, 1))
-        return cls(mask, box[0].start, box[1].start, float(np.clip(lesion.mean(), 0, 1)), share)
-
-    def section(self, cell_l0: tuple[float, float], sections: NDArray[np.int32], px_l0: float) -> int:
-        """The tissue section that most of the region is on; 0 where it is on none."""
-        height, width = self.mask.shape
-        rows, row = _pixels_of(self.top, height, cell_l0[1], px_l0, sections.shape[0])
-        columns, column = _pixels_of(self.left, width, cell_l0[0], px_l0, sections.shape[1])
-        counts = np.bincount(sections[rows, columns][self.mask[np.ix_(row, column)]], minlength=1)
-        counts[0] = 0
-        return int(counts.argmax())
-
-
-def _pixels_of(first: int, cells: int, cell_l0: float, px_l0: float, limit: int) -> tuple[slice, NDArray[np.int64]]:
-    """The mask pixels whose centres are in a run of cells, and the cell of each, counted from the first."""
-    begin = min(limit, max(0, int(np.ceil(first * cell_l0 / px_l0 - 0.5))))
-    end = min(limit, max(begin, int(np.ceil((first + cells) * cell_l0 / px_l0 - 0.5))))
-    centres = (np.arange(begin, end) + 0.5) * px_l0
-    return slice(begin, end), np.clip((centres / cell_l0).astype(np.int64) - first, 0, cells - 1)
 
 
 def regions_note(maps: StitchedMaps, scale: Scale) -> str:
@@ -208,7 +170,17 @@ def _diameter_mm(ring: Ring, scale: Scale) -> float:
     """The largest distance between two points of the outline."""
     points = np.array(ring[:-1]) * (scale.x_um, scale.y_um) / 1000
     if len(points) > HULL_POINTS_MIN:
+        points = _ends_of_columns(points)
+    if len(points) > HULL_POINTS_MIN:
         from scipy.spatial import ConvexHull  # a tenth of a second to import, and few slides need it
 
         points = points[ConvexHull(points).vertices]
     return float(np.hypot(*(points[:, None] - points).T).max())
+
+
+def _ends_of_columns(points: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The highest and the lowest of the points in each column: the corners of the convex hull are among them."""
+    ordered = points[np.lexsort((points[:, 1], points[:, 0]))]
+    new = np.diff(ordered[:, 0]) > 0
+    ends: NDArray[np.float64] = ordered[np.append(True, new) | np.append(new, True)]
+    return ends

@@ -39,5 +39,9 @@ def test_the_colour_rule_outlines_the_drawn_lesion(colour_bundle: Path, tmp_path
     found = raster(size, [region.outline for region in result.regions])
     found &= ~raster(size, [hole for region in result.regions for hole in region.holes])
     assert (drawn & found).sum() / (drawn | found).sum() >= 0.6
+    assert result.view is not None
+    y, x = (((np.arange(side) + 0.5) * RASTER_L0 / result.view.px_l0).astype(int) for side in found.shape)
+    assert result.view.tissue[np.ix_(y, x)][found].mean() > 0.98  # Pillow fills the border's pixels, too
+    assert sum(region.area_mm2 for region in result.regions) <= result.tissue_mm2
     assert result.verdict == "suspected"
     assert result.regions[0].class_ == "malignant"

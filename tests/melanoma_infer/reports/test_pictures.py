@@ -85,7 +85,7 @@ def test_a_cell_has_the_colour_of_its_evidence(alone, on_slide, column):
     """Cell (column, 2) holds column / 10; its colour does not depend on what else the slide holds."""
     x, y, value = column * 400 + 200, 2 * 400 + 200, np.float32(column / 10)
     assert alone.at(x, y) == pytest.approx(drawing.RAMP[round(float(value) * 255)], abs=2)  # one step of the ramp
-    alpha = 0.70 * np.sqrt(value)
+    alpha = 0.40 * np.sqrt(value)
     expected = alpha * drawing.RAMP[round(float(value) * 255)] + (1 - alpha) * np.array([230, 180, 205])
     assert on_slide.at(x, y) == pytest.approx(expected, abs=2)  # 8-bit alpha and rounding
 
@@ -116,10 +116,10 @@ def test_there_is_no_heat_on_background_ink_or_unread_areas(result):
     changed = hand_made_result(regions=[], view=replace(view, ink=ink))
     assert changed.view is not None
     frame = frame_of(changed, changed.view)
-    alpha = np.asarray(layers.heat_layer(changed.view, frame).convert("RGBA"))[..., 3]
+    alpha = np.asarray(layers.heat_layer(changed.view, frame, 0.5).convert("RGBA"))[..., 3]
     on_tissue = sampled(view.tissue & ~ink, (PX_L0, PX_L0), frame, False)
     assert alpha[~on_tissue].max() == 0
-    assert alpha[on_tissue].max() == round(0.70 * np.sqrt(0.7) * 255)
+    assert alpha[on_tissue].max() == round(0.5 * np.sqrt(0.7) * 255)
     background = Seen(changed, overlay.render(changed))
     assert background.at(400, 1000).tolist() == [255, 255, 255]
 
@@ -140,6 +140,41 @@ def test_areas_without_evidence_are_hatched(result, on_slide, alone, kind, x, y)
         assert 0.1 < dark.mean() < 0.5
         assert (patch[~dark].min(axis=1) > 200).all()
     assert lines.mean() == pytest.approx(1 / 6 if kind != "unreadable" else 1 - 25 / 36, abs=0.02)
+
+
+@pytest.mark.parametrize("code", ["model-untrained", "model-knows-only-phantoms"])
+def test_where_numbers_mean_nothing_the_overlay_shows_neither_heat_nor_outlines(code):
+    """A dark line above both pictures says so; the overlay's tissue keeps its colour."""
+    reasons = [{"code": code, "text": "The numbers mean nothing."}]
+    result = hand_made_result(reasons=reasons, verdict="indeterminate")
+    plain = Seen(hand_made_result(regions=[]), overlay.render(hand_made_result(regions=[])))
+    for render, tissue in ((overlay.render, [230, 180, 205]), (heatmap.render, drawing.RAMP[153].tolist())):
+        pixels = pixels_of(render(result))
+        assert pixels.shape[1] == plain.pixels.shape[1]
+        assert (pixels[2] == drawing.INK).all()
+        assert ((pixels[: picture_key.HEADLINE_HEIGHT] == 255).all(axis=2)).any()  # words on it
+        x, y = 2600 / plain.frame.px_l0 + plain.left, 1000 / plain.frame.px_l0 + MARGIN + picture_key.HEADLINE_HEIGHT
+        assert pixels[int(y), int(x)].tolist() == tissue
+    assert (plain.pixels[2] == 255).all()
+    drawn = pixels_of(overlay.render(result))
+    assert not (drawn[MARGIN + picture_key.HEADLINE_HEIGHT :][: plain.frame.height] == drawing.INK).all(axis=2).any()
+
+
+@pytest.mark.parametrize(("cell_l0", "said"), [(400.0, "0.2 mm"), (37.2, "0.019 mm"), (8.0, "0.004 mm")])
+def test_notes_have_plain_letters_only_and_widths_of_two_digits(cell_l0, said):
+    """Pillow's font draws a box for a micro sign."""
+    view = hand_made_view()
+    result = hand_made_result(view=replace(view, evidence=replace(view.evidence, cell_l0=(cell_l0, cell_l0))))
+    notes = " ".join(picture_key._notes(result, on_slide=True))
+    assert notes.isascii()
+    assert f": {said}. " in notes
+
+
+def test_the_largest_regions_are_labelled_and_of_small_ones_three():
+    sizes = [1.0] * 14
+    assert len(layers.listed([hand_made_region(area_mm2=size) for size in sizes])) == 12
+    for sizes, count in (([1.0, 0.2, 0.05, 0.05, 0.049, 0.01], 4), ([0.01] * 110, 3), ([0.01], 1), ([], 0)):
+        assert len(layers.listed([hand_made_region(area_mm2=size) for size in sizes])) == count
 
 
 def test_evaluated_tissue_and_background_are_not_hatched(result, on_slide):

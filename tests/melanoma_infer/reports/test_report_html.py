@@ -393,7 +393,7 @@ def test_a_map_is_drawn_in_its_own_cells_on_the_card_s_scale():
     picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(uri.partition(",")[2]))).convert("RGB")).astype(float)
     grey = 120 + 0.53 * 255
     for (row, column), value in np.ndenumerate(values):
-        part = float(drawing.opacity(np.array(value)))
+        part = float(drawing.opacity(np.array(value), 0.70))
         expected = part * drawing.RAMP[round(value * 255)] + (1 - part) * grey
         side = report_pictures.MAP_PX // 2
         assert picture[row * side + side // 2, column * side + side // 2] == pytest.approx(expected, abs=4)  # JPEG
@@ -424,14 +424,74 @@ def test_outlines_are_drawn_at_their_place():
     assert l0 == pytest.approx(np.array(result.regions[0].outline[:-1]), abs=0.2)
 
 
-def test_the_region_table_shows_forty_regions_and_counts_the_rest(page):
+def test_small_regions_are_folded_into_one_line(page):
     assert "R1 malignant 0.24 0.72 0.45 0.90 1" in page.words
-    many = [hand_made_region(id=f"R{i}", area_mm2=0.001).model_dump(by_alias=True) for i in range(60)]
-    small = page_of(regions=many)
-    assert "< 0.01" in small.words
-    assert "regions.geojson also has 20 smaller regions." in small.words
-    assert "regions.geojson also has 1 smaller region." in page_of(regions=many[:41]).words
+    assert page.all("details") == []
+    large = [hand_made_region(id=f"R{i}", area_mm2=0.05).model_dump(by_alias=True) for i in range(1, 6)]
+    small = [hand_made_region(id=f"R{i}", area_mm2=0.003).model_dump(by_alias=True) for i in range(6, 126)]
+    folded = page_of(regions=large + small)
+    table, _, rest = folded.words.partition("120 smaller regions, together 0.36 mm²")
+    assert "R5 malignant 0.05" in table
+    assert "R6" not in table.partition("Tissue section 1:")[2]
+    assert "R6 malignant < 0.01" in rest
+    assert "R105 malignant" in rest
+    assert "R106" not in rest
+    assert "20 more are in regions.geojson." in rest
+    labels = re.findall(r"<text [^>]*>(R\d+)</text>", folded.source)
+    assert labels == ["R1", "R2", "R3", "R4", "R5"]
+    assert folded.source.count('class="line malignant small"') == 120
+    assert "1 smaller region, together < 0.01 mm²" in page_of(regions=large + small[:1]).words
     assert "No region reaches the card's region threshold." in page_of(regions=[]).words
+
+
+def test_heat_begins_at_two_fifths_and_off_where_numbers_mean_nothing(page):
+    def begins(page: Page) -> tuple[str | None, str | None, bool, int]:
+        inputs = {attrs["id"]: attrs for attrs in page.all("input")}
+        (style,) = [attrs["style"] for attrs in page.all("section") if attrs.get("id") == "picture"]
+        hidden = [attrs for attrs in page.all("span") if attrs.get("class") == "heat-key" and "hidden" in attrs]
+        return style, inputs["heat"]["value"], "checked" in inputs["lines"], len(hidden)
+
+    assert begins(page) == ("--heat:0.4", "40", True, 0)
+    assert begins(page_of(**UNTRAINED)) == ("--heat:0.0", "0", False, 2)
+    assert "So heat and outlines are off." in page_of(**UNTRAINED).words
+
+
+def test_case_and_padding_are_named(page):
+    assert "slide-7 · scored by" in page.words
+    assert "slide-7 · case C-12 · scored by" in page_of(case_id="C-12").words
+    assert "at 800, 2400 25 % padded" in page.words.replace("\xa0", " ")
+    assert "never scanned" not in page.words
+
+
+def test_padded_tiles_are_explained():
+    from dataclasses import replace
+
+    result = hand_made_result()
+    for padding, said in (
+        (np.full(len(result.tiles), 0.4), "Every tile of this slide is padded: a part of it was never scanned."),
+        (np.where(np.arange(len(result.tiles)) == 0, 0.4, 0), "One padded tile scores higher than one of these"),
+    ):
+        tiles = replace(result.tiles, padded_fraction=padding)
+        gallery = result.gallery if padding.all() else result.gallery[1:]
+        assert said in Page(render(result.carrying(tiles, result.view, gallery, card=result.card))).words
+
+
+@pytest.mark.parametrize(
+    ("finished", "expected"),
+    [
+        ("2026-11-29T06:23:18Z", "29 November 2026, 06:23:11–06:23:18 UTC"),
+        ("2026-12-01T00:00:05Z", "29 November 2026, 06:23:11–1 December 2026, 00:00:05 UTC"),
+    ],
+)
+def test_times_are_said_with_the_date_once(finished, expected):
+    assert words.when("2026-11-29T06:23:11Z", finished) == expected
+
+
+@pytest.mark.parametrize(
+    ("mm", "expected"), [(0.256, "0.26 mm"), (0.1, "0.10 mm"), (0.0641, "64 µm"), (0.0001, "1 µm")]
+)
+def test_small_widths_are_in_micrometres(mm, expected):
+    assert words.width(mm) == expected
 
 
 @pytest.mark.parametrize(
@@ -505,3 +565,8 @@ def test_the_escaped_source_holds_the_id_once_escaped():
     source = render(hand_made_result(id="a<b&c")).decode()
     assert "a<b" not in source
     assert html.escape("a<b&c") in source
+
+
+def test_the_report_says_when_the_slide_was_scored(page):
+    assert "Scored 29 November 2026, 06:23:11–06:23:15 UTC" in page.words
+    assert "Scored" not in page_of(run={}).words

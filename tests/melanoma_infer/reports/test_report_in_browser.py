@@ -208,17 +208,19 @@ def test_the_page_requests_nothing_and_logs_no_warning(page, report):
 
 
 def test_the_slider_hides_the_heat_by_keyboard(page):
-    part = 0.70 * np.sqrt(0.6)
+    part = 0.40 * np.sqrt(0.6)
     tissue = np.array([230, 180, 205])
     heat = part * drawing.RAMP[153] + (1 - part) * tissue
     page.script("document.querySelector('.stage').scrollIntoView()")
     assert colour_at_cell(page) == pytest.approx(heat, abs=8)  # JPEG
     focus(page, "heat")
     page.press("ArrowLeft", 37)
-    assert page.script("document.getElementById('heat-layer').style.opacity") == "0.95"
-    assert page.script("document.getElementById('heat-said').value") == "95 %"
+    for of in ("getElementById('heat-layer')", "querySelector('.ramp'), '::before'"):  # the key follows
+        assert page.script(f"getComputedStyle(document.{of}).opacity") == "0.35"
+    assert page.script("document.getElementById('heat-said').value") == "35 %"
     page.press("Home", 36)
     assert colour_at_cell(page) == pytest.approx(tissue, abs=8)
+    assert page.script("document.querySelector('.heat-key').offsetWidth") == 0
     assert page.complaints == []
 
 
@@ -261,7 +263,29 @@ def test_the_bar_and_the_outlines_are_right_on_the_slide(page):
     assert found == pytest.approx([800, 800, 1200, 800], abs=2 * l0_a_css_px)
 
 
-@pytest.mark.parametrize("width", [400, 1200])
+def test_outlines_leave_the_key_when_they_are_off(page):
+    focus(page, "lines")
+    page.press(" ", 32)
+    assert page.script("document.querySelector('.lines-key').offsetWidth") == 0
+
+
+@pytest.mark.parametrize("width", [390, 500, 700])
+def test_no_table_is_cut_on_a_narrow_window(browser, tmp_path, width):
+    """With many regions in the grey box, the narrowest place; all its cells are inside their section."""
+    reasons = [{"code": "model-knows-only-phantoms", "text": "Only phantoms.", "value": 0.5, "limit": "0.8 mm"}]
+    regions = [hand_made_region(id=f"R{i}").model_dump(by_alias=True) for i in range(1, 40)]
+    path = tmp_path / "report.html"
+    path.write_bytes(report_html.render(hand_made_result(verdict="indeterminate", reasons=reasons, regions=regions)))
+    browser.size(width)
+    browser.open(path)
+    browser.script("document.querySelector('details').open = true")
+    cut = """[...document.querySelectorAll('td, tbody th')].filter((cell) =>
+      cell.getBoundingClientRect().right > cell.closest('section').getBoundingClientRect().right).length"""
+    assert browser.script(cut) == 0
+    assert browser.script("document.documentElement.scrollWidth") <= width
+
+
+@pytest.mark.parametrize("width", [390, 1200])
 def test_nothing_reaches_beyond_the_window(page, width):
     page.size(width)
     assert page.script("document.documentElement.scrollWidth") <= width
@@ -349,8 +373,19 @@ def test_it_prints_on_a4_without_its_controls(page):
     page.ask("Emulation.setEmulatedMedia", media="print")
     hidden = "['z1', 'lines', 'heat-control'].map((id) => getComputedStyle(document.getElementById(id)).display)"
     assert page.script(hidden) == ["none"] * 3
+
     page.ask("Emulation.setEmulatedMedia", media="")
     assert page.complaints == []
+
+
+def test_the_grey_box_stays_on_one_printed_page(browser, tmp_path):
+    reasons = [{"code": "model-untrained", "text": "The model is untrained."}]
+    path = tmp_path / "report.html"
+    path.write_bytes(report_html.render(hand_made_result(verdict="indeterminate", reasons=reasons)))
+    browser.open(path)
+    browser.ask("Emulation.setEmulatedMedia", media="print")
+    assert browser.script("getComputedStyle(document.querySelector('.void')).breakInside") == "avoid"
+    browser.ask("Emulation.setEmulatedMedia", media="")
 
 
 def test_hostile_text_runs_nothing(browser, tmp_path):

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from results_for_tests import hand_made_card, hand_made_tiles
 
 from melanoma_infer.records import TileTable
-from melanoma_infer.scoring.gallery import Choice, choose
+from melanoma_infer.scoring.gallery import Choice, choose, padded_above
 
 
-def tiles_of(scores: list[float], status: list[str] | None = None) -> TileTable:
-    """Tiles with these malignant scores."""
+def tiles_of(scores: list[float], status: list[str] | None = None, padded: list[float] | None = None) -> TileTable:
+    """Tiles with these malignant scores, unpadded unless told."""
     n = len(scores)
     table = hand_made_tiles(hand_made_card())
     columns = {name: np.resize(getattr(table, name), n) for name in ("minx", "miny", "width", "height")}
@@ -25,6 +25,7 @@ def tiles_of(scores: list[float], status: list[str] | None = None) -> TileTable:
         **columns,
         probabilities=np.stack([1 - score, 0 * score, score / 2, score / 2], axis=1).reshape(n, 4),
         status=np.array(status or ["ok"] * n, np.str_),
+        padded_fraction=np.zeros(n) if padded is None else np.array(padded, np.float64),
     )
 
 
@@ -73,3 +74,25 @@ def test_no_tile_twice_and_the_highest_scoring_ones_are_the_highest(scores):
     assert len({choice.row for choice in chosen}) == len(chosen) <= 10
     top = sorted(scores, reverse=True)[:6]
     assert [scores[row] for row in rows(chosen, "highest-scoring")] == pytest.approx(top)
+
+
+def test_padded_tiles_are_not_among_the_highest_scoring():
+    tiles = tiles_of([0.99, 0.9, 0.8, 0.7, 0.61], padded=[0.3, 0, 0.01, 0, 0])
+    chosen = choose(tiles, hand_made_card())
+    assert rows(chosen, "highest-scoring") == [1, 3, 4]
+    assert rows(chosen, "near-threshold") == [2, 0]
+    assert padded_above(tiles, hand_made_card(), [1, 3, 4]) == 2
+    assert padded_above(tiles, hand_made_card(), [1]) == 1
+
+
+def test_padded_tiles_come_after_all_others_in_every_role():
+    scores = [0.99] * 6 + [0.61, 0.60, 0.50, 0.63, 0.90, 0.80]
+    chosen = choose(tiles_of(scores, padded=[0] * 6 + [0.5, 0, 0, 0.5, 0, 0]), hand_made_card())
+    assert rows(chosen, "hard-negative") == [7, 8]
+    assert rows(chosen, "near-threshold") == [11, 10]
+
+
+def test_where_all_tiles_are_padded_they_are_shown():
+    tiles = tiles_of([0.2, 0.9], padded=[0.5, 0.5])
+    assert rows(choose(tiles, hand_made_card()), "highest-scoring") == [1, 0]
+    assert padded_above(tiles, hand_made_card(), [1, 0]) == padded_above(tiles, hand_made_card(), []) == 0

@@ -168,7 +168,10 @@ def test_each_region_is_counted_on_its_tissue_section():
 
 @pytest.mark.parametrize("steps", [1, 4])
 def test_regions_geojson_gives_the_same_outlines_and_areas_to_another_reader(cmu, tmp_path, colour_bundle, steps):
-    """Read back with nothing but json and the shoelace formula; counts and areas equal result.json's."""
+    """Read back with nothing but json and the shoelace formula; counts and areas equal result.json's.
+
+    Corners are rounded to a hundredth of a pixel, areas are not.
+    """
     from melanoma_infer.bundle.bundle import open_bundle
     from melanoma_infer.pipeline.flow import score_slide
     from melanoma_infer.pipeline.scorer import Scorer
@@ -184,7 +187,7 @@ def test_regions_geojson_gives_the_same_outlines_and_areas_to_another_reader(cmu
             assert ring[0] == ring[-1]
             x, y = np.array(ring).T
             areas.append(abs((x[:-1] * y[1:] - x[1:] * y[:-1]).sum()) / 2)
-        assert (areas[0] - sum(areas[1:])) * 0.499**2 / 1e6 == pytest.approx(region.area_mm2, rel=1e-9)
+        assert (areas[0] - sum(areas[1:])) * 0.499**2 / 1e6 == pytest.approx(region.area_mm2, rel=1e-4)
         assert np.abs(np.array(feature["geometry"]["coordinates"][0]) - np.array(region.outline)).max() <= 0.5
         measured = feature["properties"]["measurements"]
         assert measured["area_mm2"] == region.area_mm2
