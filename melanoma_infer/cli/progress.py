@@ -11,11 +11,11 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from melanoma_infer.cli.console import clear_status, is_quiet, say_error, show_status
 from melanoma_infer.cli.tables import terminal_width
+from melanoma_infer.runtime.utc import utc_now
 
 if TYPE_CHECKING:
     from melanoma_infer.pipeline.request import RunProgress, RunStep
@@ -30,14 +30,9 @@ BAR_MIN, BAR_MAX = 5, 30
 Clock = Callable[[], float]
 
 
-def utc_now() -> datetime:
-    """The time now."""
-    return datetime.now(UTC)
-
-
 @contextmanager
 def shown_progress(
-    slides: int, *, clock: Clock = time.monotonic, now: Callable[[], datetime] = utc_now
+    slides: int, *, clock: Clock = time.monotonic, now: Callable[[], str] = utc_now
 ) -> Iterator[RunProgress]:
     """A callback that shows how far a run over `slides` slides is; with --quiet it shows nothing."""
     pace, shown_s = Pace(slides, clock), clock()
@@ -54,7 +49,7 @@ def shown_progress(
         pace.take(step)
         if clock() - shown_s >= LINES_S:
             shown_s = clock()
-            say_error(f"{now():%Y-%m-%dT%H:%M:%SZ} {', '.join(pace.words())}")
+            say_error(f"{now()} {', '.join(pace.words())}")
 
     if is_quiet():
         yield lambda _step: None

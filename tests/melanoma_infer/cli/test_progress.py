@@ -24,8 +24,8 @@ class Clock:
     def __call__(self) -> float:
         return self.seconds
 
-    def now(self) -> datetime:
-        return START + timedelta(seconds=self.seconds)
+    def now(self) -> str:
+        return f"{START + timedelta(seconds=self.seconds):%Y-%m-%dT%H:%M:%SZ}"
 
 
 class Terminal(io.StringIO):
