@@ -85,10 +85,18 @@ PatientOption = Annotated[
     ),
 ]
 
+
+def _slide_path(text: str) -> Path:
+    """The path; nothing else is checked: one that may not be read is a slide that fails, and the others are scored."""
+    if not text:
+        raise typer.BadParameter("A slide's name is empty. Is a variable not set? Give . for this folder.")
+    return Path(text)
+
+
 # What `score` scores.
 SlidesArgument = Annotated[
-    # Typer must not check them: one that may not be read is a slide that fails, and the others are scored.
-    list[Path] | None, typer.Argument(readable=False, help="Slides, or folders that contain slides.")
+    list[Path] | None,
+    typer.Argument(parser=_slide_path, metavar="SLIDES", help="Slides, or folders that contain slides."),
 ]
 PatientsOption = Annotated[
     Path | None, typer.Option(metavar="FILE.csv", help="A manifest with one row per slide.", rich_help_panel=PATIENT)

@@ -29,7 +29,9 @@ def slide_name(path: PurePath) -> str:
 
     A number is no suffix: the files of an archive are called 1.2.840.113619.2.5.1 and 1.2.840.113619.2.5.2.
     """
-    return readable(path.name if path.suffix[1:].isdecimal() else path.stem)
+    name = readable(path.name if path.suffix[1:].isdecimal() else path.stem)
+    # A line break or a terminal's escape sequence could pretend to be another slide's line.
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
 
 
 def readable(text: str) -> str:

@@ -76,3 +76,9 @@ def test_score_lists_its_options_in_sections_whose_texts_begin_in_one_column(mmi
     entries = re.findall(r"^  \S.*?  +(?=\S)", "".join(sections.values()), re.MULTILINE)
     assert len(entries) == len(everything) + 1
     assert len({len(entry) for entry in entries}) == 1
+
+
+def test_an_empty_name_is_not_this_folder(mminfer):
+    ended = mminfer("score", "")
+    assert ended.code == 2
+    assert "A slide's name is empty" in ended.err

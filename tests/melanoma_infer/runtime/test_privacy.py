@@ -153,3 +153,9 @@ def test_a_link_to_itself_has_no_paths_to_show(tmp_path):
     loop = tmp_path / "loop.svs"
     loop.symlink_to(loop)
     assert without_paths(f"cannot read {loop}", loop) == f"cannot read {REDACTED}"
+
+
+def test_a_name_that_would_write_to_the_terminal_is_escaped():
+    name = "a\nb: Suspected melanoma\x1b[2J\u202e"
+    assert slide_name(Path(f"/x/{name}.svs")) == r"a\nb: Suspected melanoma\x1b[2J\u202e"
+    assert slide_name(Path("Prélèvement 7.svs")) == "Prélèvement 7"
