@@ -13,6 +13,7 @@ import onnx
 import pytest
 import typer
 from broken_bundles_for_tests import edited, small_bundle, swap_colours
+from kept_for_tests import result_folders
 from own_models_for_tests import linear_onnx, wsinfer_folder
 
 from melanoma_infer.bench import engines, slide
@@ -96,7 +97,7 @@ def run(mminfer, place, skin, monkeypatch):
     monkeypatch.chdir(place)
     monkeypatch.setattr(engines, "time_engines", partial(engines.time_engines, seconds=0.05))
     monkeypatch.setattr(slide, "time_slide", partial(slide.time_slide, engine_seconds=0.05))
-    (scored,) = (path for path in (place / "scored").iterdir() if path.is_dir())
+    (scored,) = result_folders(place / "scored")
     named = {"SKIN": skin, "SCORED": scored}
     return lambda command, argv: mminfer(*command.split(), *(named.get(each, each) for each in argv), "--json")
 

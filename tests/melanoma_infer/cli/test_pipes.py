@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 import subprocess
 import sys
 
 import pytest
+from kept_for_tests import run_records
 
 MAIN = "import sys; sys.argv[0] = 'mminfer'\nfrom melanoma_infer.cli.app import main\nmain()"
 
@@ -50,4 +50,4 @@ def test_a_run_whose_output_nobody_reads_writes_every_result(skin, tmp_path):
     assert "Traceback" not in err
     assert "Broken" not in err
     assert len(list((tmp_path / "r").glob("*/result.json"))) == 2
-    assert json.loads((tmp_path / "r" / "run.json").read_text())["state"] == "finished"
+    assert [run["state"] for run in run_records(tmp_path / "r")] == ["finished"]

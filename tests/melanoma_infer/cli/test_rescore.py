@@ -67,7 +67,7 @@ def test_its_pictures_are_those_of_the_slide(mminfer, scored):
     assert mminfer("rescore", scored, "--age", "71").code == 0
     pictures = [np.asarray(Image.open(folder / "overlay.png"), float) for folder in (scored, rescored(scored))]
     assert pictures[0].shape == pictures[1].shape
-    assert np.abs(pictures[0] - pictures[1]).mean() < 1
+    assert np.abs(pictures[0] - pictures[1]).mean() < 3  # of 255: the thumbnail went through a JPEG
     page = (rescored(scored) / "report.html").read_text()
     assert page.count("data:image/jpeg") > 5
 

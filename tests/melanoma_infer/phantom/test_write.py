@@ -147,7 +147,7 @@ def test_a_failure_in_the_middle_leaves_nothing_behind(tmp_path, monkeypatch):
         return draw(scene, block, um_per_px)
 
     monkeypatch.setattr("melanoma_infer.phantom.write.draw", until_the_disk_is_full)
-    with pytest.raises(OutputError, match="No space left on device"):
+    with pytest.raises(OutputError, match="no space left"):
         write_phantom(tmp_path / "s.svs", SCENE, 0.98)
     assert list(tmp_path.iterdir()) == []
 
@@ -164,7 +164,7 @@ def test_a_slide_that_is_drawn_again_has_no_truth_until_it_is_complete(tmp_path,
 
 
 def test_a_folder_that_does_not_exist_is_an_output_error(tmp_path):
-    with pytest.raises(OutputError, match="No such file"):
+    with pytest.raises(OutputError, match="no such folder"):
         write_phantom(tmp_path / "nowhere" / "s.svs", make_scene(1, "none", (1000.0, 1000.0)), 1.0)
 
 

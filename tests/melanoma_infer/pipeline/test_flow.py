@@ -120,7 +120,7 @@ def test_a_slide_that_goes_away_while_it_is_read_is_unreadable(photo, scorer, mo
         return read(self, level, rect_level)
 
     monkeypatch.setattr(ImageReader, "read_region", failing)
-    with pytest.raises(SlideUnreadableError, match="The slide has 4 tiles, and none can be read"):
+    with pytest.raises(SlideUnreadableError, match="None of the slide's 4 tiles can be read"):
         score_slide(photo, scorer, settings=SETTINGS)
 
 
@@ -216,10 +216,9 @@ def test_a_slide_is_written_while_the_next_is_in_the_engine_and_told_before_that
 
 def test_a_run_tells_the_number_of_each_slide_its_tiles_and_when_they_are_done(photo, scorer, tmp_path):
     seen: list[RunStep] = []
-    requests = _requests(*_copies(photo, 2))
-    with OutputFolder(tmp_path / "out") as out:
-        for _ in range(2):  # the second time both are finished before
-            list(score_slides(requests, scorer, out, progress=seen.append))
+    requests, out = _requests(*_copies(photo, 2)), OutputFolder(tmp_path / "out")
+    for _ in range(2):  # the second time both are finished before
+        list(score_slides(requests, scorer, out, progress=seen.append))
     steps = [[RunStep(slide, "tiles", done, 4) for done in (1, 2, 3, 4)] for slide in (1, 2)]
     first, second = RunStep(1, "write"), RunStep(2, "write")
     assert seen == [*steps[0], first, *steps[1], second, first, second]
@@ -272,11 +271,8 @@ def test_a_slide_whose_files_are_being_written_at_an_interruption_is_still_told(
         sleep(0.2)
         write(self, result)
 
-    done: list[int] = []
-
-    def progress(_done: int, _total: int) -> None:
-        done.append(1)
-        if len(done) == 5:  # the second slide's first tile
+    def progress(step: RunStep) -> None:
+        if step.slide == 2:
             assert writing.wait(20)
             raise KeyboardInterrupt
 

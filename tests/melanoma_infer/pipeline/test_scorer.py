@@ -100,6 +100,6 @@ def test_tiles_without_pixels_keep_their_place_and_never_reach_the_engine(inferr
 
 
 def test_a_slide_without_one_readable_tile_is_an_error(inferred):
-    with pytest.raises(SlideUnreadableError, match="The slide has 2 tiles, and none can be read"):
+    with pytest.raises(SlideUnreadableError, match="None of the slide's 2 tiles can be read"):
         inferred(None, None)
     assert inferred() == []
