@@ -46,7 +46,11 @@ def first(place):
 
 def made(place: Path) -> list[Path]:
     """Every slide, truth and report: what has no newer time was not made again."""
-    return [path for pattern in ("*.svs", "*.json", "results/*/*") for path in place.glob(f"mminfer-demo/{pattern}")]
+    return [
+        path
+        for pattern in ("*.svs", "*.json", "results/*-lesion-*/*")
+        for path in place.glob(f"mminfer-demo/{pattern}")
+    ]
 
 
 def results(place: Path) -> dict[str, dict[str, object]]:
