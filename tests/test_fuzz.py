@@ -23,8 +23,8 @@ from melanoma_infer.geometry import SizePx
 from melanoma_infer.patients.manifest import read_manifest
 from melanoma_infer.slides.completeness import is_whole_tiff
 from melanoma_infer.slides.dicom import dicom_facts, dicom_series
+from melanoma_infer.slides.image_description import ome_scale
 from melanoma_infer.slides.members import identify, members
-from melanoma_infer.slides.ome_xml import ome_scale
 from melanoma_infer.slides.tiff_pages import require_known_encoding, require_whole_picture
 from melanoma_infer.tiles.mask_image import read_mask
 from mminfer_export.card_toml import read_card

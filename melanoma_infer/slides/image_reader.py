@@ -1,4 +1,4 @@
-"""Plain images (PNG, JPEG, TIFF, BMP) as slides of one level. They have no scale, so `--mpp` is needed."""
+"""Plain images (PNG, JPEG, TIFF, BMP) as slides of one level. Only TIFFs say their scale; others need `--mpp`."""
 
 from __future__ import annotations
 
@@ -10,15 +10,21 @@ from pathlib import Path
 import numpy as np
 import PIL
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageFile, UnidentifiedImageError
 
 from melanoma_infer.errors import SlideFormatError, SlideUnreadableError
 from melanoma_infer.geometry import RectPx, SizePx
 from melanoma_infer.records import SlideFacts
 from melanoma_infer.slides.base import Closing
 from melanoma_infer.slides.refusal import refusal
+from melanoma_infer.slides.scale import tiff_scales
+from melanoma_infer.slides.tiff_pages import scale_tags
 
-EIGHT_BIT_MODES = ("L", "P", "RGB", "RGBA")
+EIGHT_BIT_MODES = ("L", "LA", "P", "RGB", "RGBA")
+OTHER_MODES = {"1": "1-bit", "I": "integers of more than 8 bits", "F": "floating-point numbers", "LAB": "CIELab"}
+"""Names of Pillow's modes; the others are their own names."""
+ORIENTATION = 274
+"""The EXIF tag that says how the picture is turned; 1 is upright."""
 DAMAGED = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, struct.error)
 """What Pillow raises on a damaged header or on truncated pixels."""
 
@@ -30,6 +36,7 @@ class ImageReader(Closing):
         self._rgba = _pixels(path, path.stat().st_mtime_ns)
         height, width = self._rgba.shape[:2]
         size = SizePx(width, height)
+        stated = tiff_scales(scale_tags(path), size)
         self.facts = SlideFacts(
             reader="image",
             reader_version=PIL.__version__,
@@ -37,8 +44,8 @@ class ImageReader(Closing):
             size_l0=size,
             level_downsamples=(1.0,),
             level_sizes=(size,),
-            scale=None,
-            stated_scales=(),
+            scale=stated[0].scale if stated else None,
+            stated_scales=stated,
             objective_power=None,
             background=(255, 255, 255),
             quickhash=None,
@@ -59,16 +66,43 @@ def _pixels(path: Path, mtime_ns: int) -> NDArray[np.uint8]:
             warnings.simplefilter("ignore")  # Pillow warns about odd tags, which does not help the user
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                if image.mode not in EIGHT_BIT_MODES:
-                    raise SlideFormatError(
-                        f"Only 8-bit images can be scored; this one has mode {image.mode}. Convert it to 8-bit RGB."
-                    )
+                _require_known_format(image)
                 return np.asarray(image.convert("RGBA"))
     except UnidentifiedImageError as error:
         raise refusal(path) from error
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
         raise SlideFormatError(
-            f"The image has more than {Image.MAX_IMAGE_PIXELS} pixels. Save it as a tiled, pyramidal TIFF."
+            f"The image has more than {Image.MAX_IMAGE_PIXELS} pixels. Save it as a tiled, pyramidal TIFF, in "
+            "little-endian byte order."
         ) from error
     except DAMAGED as error:
         raise SlideUnreadableError("The image is damaged or incomplete. Copy it again.") from error
+
+
+def _require_known_format(image: Image.Image) -> None:
+    """Require 8-bit pixels that are grey or RGB, and upright.
+
+    Raises:
+        SlideFormatError: they are not.
+    """
+    # Pillow cuts 16-bit colours down to 8 bits; only the encoding (RGB;16B) tells.
+    encoding = str(image.tile[0][3]) if isinstance(image, ImageFile.ImageFile) else ""
+    if image.mode not in EIGHT_BIT_MODES or ";16B" in encoding:
+        what = "16-bit" if ";16" in image.mode + encoding else OTHER_MODES.get(image.mode, image.mode)
+        raise SlideFormatError(
+            f"Only 8-bit grey or RGB images can be scored; the pixels of this one are {what}. Convert it to 8-bit RGB."
+        )
+    if (orientation := _orientation(image)) != 1:
+        raise SlideFormatError(
+            f"The image is stored turned or mirrored (EXIF orientation {orientation}; only 1 is read). "
+            "Save it upright, without that tag."
+        )
+
+
+def _orientation(image: Image.Image) -> int:
+    """How EXIF says that the picture is turned; 1, upright, if it does not say it or makes no sense."""
+    try:
+        orientation = image.getexif().get(ORIENTATION, 1)
+    except DAMAGED:
+        return 1
+    return orientation if orientation in range(1, 9) else 1

@@ -15,13 +15,12 @@ from melanoma_infer.geometry import RectPx, Scale, SizePx
 from melanoma_infer.records import SlideFacts, StatedScale
 from melanoma_infer.slides.base import Closing, RegionUnreadableError
 from melanoma_infer.slides.levels import Level, usable_levels
-from melanoma_infer.slides.ome_xml import ome_scale
 from melanoma_infer.slides.phantom_mark import PHANTOM_MARK
 from melanoma_infer.slides.refusal import refusal
+from melanoma_infer.slides.scale import OME, TiffTags, tiff_scales
 
 GENERIC = "generic-tiff"
-"""OpenSlide's vendor of a TIFF that no scanner's mark is in: its scale is that of the TIFF tag."""
-TAG = "TIFF tag"
+"""OpenSlide's vendor of a TIFF that no scanner's mark is in: its scale is that of the tags."""
 LEVELS_MAX = 64
 PIXELS_MAX = 1 << 40
 """A slide of 75 × 25 mm at 0.1 µm/px has 2^37.4 pixels; a header with more is wrong."""
@@ -144,20 +143,22 @@ def _facts(slide: openslide.OpenSlide, levels: Sequence[Level]) -> SlideFacts:
 def _stated_scales(properties: Mapping[str, str], vendor: str, size_l0: SizePx) -> tuple[StatedScale, ...]:
     """The scales that the file states, the one to use first.
 
-    A scanner's TIFF tag only confirms or contradicts it; one for printing (72 dots an inch) says nothing.
+    A scanner's TIFF tags only confirm or contradict it; a resolution for printing says nothing.
     """
-    um_per_unit = {"inch": 25_400.0, "centimeter": 10_000.0}.get(properties.get("tiff.ResolutionUnit", ""))
-    per_unit = [_number(properties.get(f"tiff.{axis}Resolution")) or math.nan for axis in "XY"]
+    tags = TiffTags(
+        _number(properties.get("tiff.XResolution")),
+        _number(properties.get("tiff.YResolution")),
+        properties.get("tiff.ResolutionUnit", ""),
+        properties.get(openslide.PROPERTY_NAME_COMMENT, ""),
+    )
+    in_tags = tiff_scales(tags, size_l0)
+    if vendor == GENERIC:
+        return in_tags
     own = [_number(properties.get(name)) for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)]
-    found = []
-    if own[0] is not None and own[1] is not None:
-        found.append(StatedScale(TAG if vendor == GENERIC else "the scanner's properties", Scale(own[0], own[1])))
-    if (ome := ome_scale(properties.get(openslide.PROPERTY_NAME_COMMENT, ""), size_l0)) is not None:
-        found.append(StatedScale("OME-XML", ome))
-    if found and vendor != GENERIC and um_per_unit:
-        tag = Scale(um_per_unit / per_unit[0], um_per_unit / per_unit[1])
-        found += [] if tag.implausible else [StatedScale(TAG, tag)]
-    return tuple(found)
+    if own[0] is None or own[1] is None:
+        return tuple(each for each in in_tags if each.source == OME)
+    plausible = (each for each in in_tags if not each.scale.implausible)
+    return StatedScale("the scanner's properties", Scale(own[0], own[1])), *plausible
 
 
 def _bounds(properties: Mapping[str, str], size_l0: SizePx) -> RectPx | None:

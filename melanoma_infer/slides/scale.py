@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from typing import Literal
 
 from melanoma_infer.errors import ScaleUnknownError
-from melanoma_infer.geometry import Scale
+from melanoma_infer.geometry import Scale, SizePx
 from melanoma_infer.records import SlideFacts, StatedScale
+from melanoma_infer.slides.image_description import imagej_um_per_unit, ome_scale
 
 NEXT_STEP = (
     "If you know the true scale of level 0, give it: --mpp X or --mpp X,Y (µm per pixel, for example --mpp 0.25)."
@@ -17,8 +18,48 @@ NEXT_STEP = (
 CONTRADICTION_MIN = 1.8
 """Two scales that are this far apart contradict each other. Scanners differ from the nominal 10 µm over magnification
 by up to 1.5; the next magnification is a factor of 2 away."""
+TAG, OME = "TIFF tag", "OME-XML"
+"""The sources of a TIFF's scale."""
 OBJECTIVE_ONLY = ("mirax", "zeiss", "dicom")
 """Vendors whose magnification is the objective's: their cameras sample at up to twice its nominal scale."""
+
+
+UM_PER_TIFF_UNIT = {"inch": 25_400.0, "centimeter": 10_000.0}
+"""The units of a TIFF's resolution; "none" is the third."""
+
+
+@dataclass(frozen=True)
+class TiffTags:
+    """What the first page of a TIFF says of its scale, whichever reader opens it."""
+
+    x_per_unit: float | None
+    """Pixels a unit; None if the file does not say it."""
+    y_per_unit: float | None
+    unit: str
+    """"inch", "centimeter", or anything else for none."""
+    description: str
+    """OME-XML or ImageJ's lines may be in it."""
+
+    @property
+    def scale(self) -> Scale | None:
+        """The scale in the resolution tags. Where they have no unit, ImageJ states it in the description."""
+        um = UM_PER_TIFF_UNIT.get(self.unit) or imagej_um_per_unit(self.description)
+        if not (um and self.x_per_unit and self.y_per_unit):
+            return None
+        return Scale(um / self.x_per_unit, um / self.y_per_unit)
+
+
+def tiff_scales(tags: TiffTags, size_l0: SizePx) -> tuple[StatedScale, ...]:
+    """The scales that a TIFF states, the one to use first.
+
+    A resolution for printing (72 dots an inch) is no slide's: it counts only if nothing else is stated, so that the
+    refusal can name it.
+    """
+    ome, tag = ome_scale(tags.description, size_l0), tags.scale
+    stated = [] if ome is None else [StatedScale(OME, ome)]
+    if tag is not None and not (stated and tag.implausible):
+        stated.insert(0, StatedScale(TAG, tag))
+    return tuple(stated)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ encoding that they cannot read.
 
 from __future__ import annotations
 
+import math
 import re
 import struct
 from collections.abc import Iterator
@@ -17,6 +18,7 @@ from typing import Any
 from melanoma_infer.errors import SlideFormatError
 from melanoma_infer.geometry import SizePx
 from melanoma_infer.slides.completeness import complaints, pages_of
+from melanoma_infer.slides.scale import TiffTags
 
 DECODED = {1, 2, 3, 4, 5, 6, 7, 8, 32773, 32946, 34925, 50000}
 """Compressions that OpenSlide or Pillow decodes in such files: none, fax, LZW, JPEG, deflate, PackBits, LZMA, ZSTD."""
@@ -30,7 +32,13 @@ NAMES = {
 }
 GREY = (0, 1)
 """TIFF's codes for grey pictures: white is zero, black is zero."""
+COLOURS = {0: 1, 1: 1, 2: 3, 3: 1, 6: 3}
+"""TIFF's codes for the colour spaces that are read, with their channels: grey, RGB, a palette, YCbCr."""
+SPACES = {4: "a mask", 5: "CMYK", 8: "CIELab", 9: "ICCLab", 10: "ITULab", 32803: "the raw data of a camera"}
+UNITS = {2: "inch", 3: "centimeter"}
+"""TIFF's codes for the unit of the resolution."""
 ORIENTATION = 274
+RESOLUTIONS, RESOLUTION_UNIT = (282, 283), 296
 ALPHA = (1, 2)
 """TIFF's codes for extra samples that are alpha."""
 CONVERT = "Convert it to a tiled, pyramidal TIFF in 8-bit RGB with JPEG, LZW or deflate compression."
@@ -59,17 +67,43 @@ def require_known_encoding(path: Path) -> None:
         page = pages[0]
         if page.compression not in DECODED:
             what = f"compressed with {compression_name(page.compression)}"
-        elif page.number_format != 1 or page.bits > 16:
+        elif page.number_format != 1 or page.bits != 8:  # many cameras fill 12 of 16 bits, and no tag says so
             kind = {2: "signed integers", 3: "floating-point numbers"}.get(page.number_format, "integers")
             what = f"{page.bits}-bit {kind}"
+        elif page.photometric not in COLOURS:
+            what = SPACES.get(page.photometric, f"in the colour space {page.photometric} of TIFF")
         elif page.is_grey and page.channels > 1:
             what = f"{page.channels} channels without a colour"
+        elif page.channels != COLOURS[page.photometric]:
+            # OpenSlide takes the fourth channel for alpha, whatever it is.
+            what = f"{page.channels} channels besides alpha in place of {COLOURS[page.photometric]}"
         elif page.orientation != 1:
             # OpenSlide turns the pixels of each tile and leaves the tiles where they are.
             what = f"turned or mirrored (TIFF orientation {page.orientation}; only 1 is read)"
         else:
             return
     raise SlideFormatError(f"The slide's pixels are {what}, which cannot be read. {CONVERT}")
+
+
+def scale_tags(path: Path) -> TiffTags:
+    """What the first page of a TIFF says of its scale; nothing if it is no TIFF or is damaged."""
+    from tifffile import TiffFile, TiffFileError
+
+    with complaints():
+        try:
+            with TiffFile(path) as tiff:
+                page: Any = tiff.pages[0]
+                per_unit = [_per_unit(page.tags.valueof(code)) for code in RESOLUTIONS]
+                unit = UNITS.get(page.tags.valueof(RESOLUTION_UNIT, 2), "")
+                return TiffTags(per_unit[0], per_unit[1], unit, page.description)
+        except (TiffFileError, *_DAMAGED):
+            return TiffTags(None, None, "", "")
+
+
+def _per_unit(value: Any) -> float | None:
+    """A resolution as a number; None if it is missing or no number (0/0)."""
+    numerator, denominator = value if isinstance(value, tuple) else (value or 0, 1)
+    return numerator / denominator if denominator and math.isfinite(numerator) else None
 
 
 def require_whole_picture(path: Path, size_l0: SizePx) -> None:
@@ -113,8 +147,13 @@ class _Page:
     number_format: int
     bits: int
     channels: int
-    is_grey: bool
+    photometric: int
     orientation: int
+
+    @property
+    def is_grey(self) -> bool:
+        """Whether it holds one colour."""
+        return self.photometric in GREY
 
 
 def _described(page: Any) -> _Page:
@@ -125,7 +164,7 @@ def _described(page: Any) -> _Page:
         number_format=int(page.sampleformat),
         bits=int(page.bitspersample),
         channels=int(page.samplesperpixel) - sum(kind in ALPHA for kind in page.extrasamples),
-        is_grey=page.photometric in GREY,
+        photometric=int(page.photometric),
         orientation=int(page.tags.valueof(ORIENTATION, 1)),
     )
 

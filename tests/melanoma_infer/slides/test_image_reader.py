@@ -3,6 +3,7 @@
 import os
 import struct
 
+import imagecodecs
 import numpy as np
 import pytest
 from PIL import Image
@@ -58,6 +59,49 @@ def test_images_that_are_not_8_bit_rgb_are_refused_by_mode(tmp_path, name, mode)
     Image.new(mode, (31, 23)).save(tmp_path / name)
     with pytest.raises(SlideFormatError, match="8-bit"):
         ImageReader(tmp_path / name)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3, 4])
+def test_a_png_of_16_bits_is_refused_although_pillow_reads_its_upper_8(tmp_path, channels):
+    deep = noise(31, 23)[..., [0, 1, 2, 0]][..., :channels].astype(np.uint16) * 16
+    (tmp_path / "deep.png").write_bytes(imagecodecs.png_encode(np.ascontiguousarray(np.squeeze(deep))))
+    with pytest.raises(SlideFormatError, match="are 16-bit"):
+        ImageReader(tmp_path / "deep.png")
+
+
+def test_the_colour_space_of_a_refused_image_is_named(tmp_path):
+    Image.new("CMYK", (31, 23)).save(tmp_path / "a.jpg")
+    with pytest.raises(SlideFormatError, match=r"8-bit grey or RGB.* are CMYK"):
+        ImageReader(tmp_path / "a.jpg")
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png"])
+@pytest.mark.parametrize("orientation", [1, 6, 77])
+def test_an_image_that_exif_turns_is_refused(tmp_path, name, orientation):
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(solid(31, 23)).save(tmp_path / name, exif=exif)
+    if orientation == 6:
+        with pytest.raises(SlideFormatError, match="EXIF orientation 6"):
+            ImageReader(tmp_path / name)
+    else:
+        assert pixels_of(tmp_path / name).shape == (23, 31, 4)
+
+
+def test_exif_that_makes_no_sense_turns_nothing(tmp_path):
+    Image.fromarray(solid(31, 23)).save(tmp_path / "a.jpg", exif=b"Exif\0\0XX*\0junk")
+    assert pixels_of(tmp_path / "a.jpg").shape == (23, 31, 4)
+
+
+def test_transparent_palettes_and_grey_with_alpha_keep_their_alpha(tmp_path):
+    grey = Image.fromarray(noise(31, 23)[..., :2].copy(), "LA")
+    grey.save(tmp_path / "la.png")
+    np.testing.assert_array_equal(pixels_of(tmp_path / "la.png")[..., [0, 3]], noise(31, 23)[..., :2])
+    palette = Image.fromarray(noise(31, 23)).quantize(4)
+    palette.save(tmp_path / "p.png", transparency=bytes([0, 128, 255, 255]))
+    np.testing.assert_array_equal(
+        pixels_of(tmp_path / "p.png")[..., 3], np.array([0, 128, 255, 255], np.uint8)[np.asarray(palette)]
+    )
 
 
 def test_an_image_with_too_many_pixels_is_refused_before_it_is_decoded(tmp_path, monkeypatch):

@@ -1,17 +1,19 @@
 """The scale of a slide is known, or the slide is refused."""
 
 import math
+import struct
 from dataclasses import replace
 
 import pytest
 import tifffile
+from PIL import Image
 from slides_for_tests import facts_of, solid, write_image, write_svs
 
-from melanoma_infer.errors import ScaleUnknownError
+from melanoma_infer.errors import ScaleUnknownError, SlideFormatError
 from melanoma_infer.geometry import Scale, SizePx
 from melanoma_infer.records import StatedScale
 from melanoma_infer.slides import open_slide
-from melanoma_infer.slides.ome_xml import ome_scale
+from melanoma_infer.slides.image_description import ome_scale
 from melanoma_infer.slides.scale import KnownScale, known_scale
 
 
@@ -127,6 +129,127 @@ def test_the_objective_of_a_scanner_with_a_fine_camera_contradicts_nothing():
     facts = replace(facts, stated_scales=(StatedScale("the scanner's properties", Scale(0.2325, 0.2325)),))
     assert known_scale(facts, None).contradiction is None
     assert known_scale(replace(facts, vendor="aperio"), None).contradiction is not None
+
+
+def scale_of(path):
+    with open_slide(path) as slide:
+        known = known_scale(slide.facts, None)
+    return known.scale.x_um, known.scale.y_um, slide.facts.stated_scales[0].source
+
+
+LAYOUTS = {"tiles": {"tile": (256, 256)}, "strips": {}, "rows": {"rowsperstrip": 1}}
+
+
+def tagged(path, *, x=(20000, 1), y=(20000, 1), code=5, unit=3, **options):
+    """A TIFF whose resolution tags have these values, of this type; a unit of None takes the tag away."""
+    order = options.get("byteorder", "<")
+    layout = {"resolution": (2, 3), "resolutionunit": "CENTIMETER", "photometric": "rgb", "metadata": None}
+    tifffile.imwrite(path, solid(300, 280), **layout, **options)
+    with tifffile.TiffFile(path) as tiff:
+        found = {code: tiff.pages[0].tags[code] for code in (282, 283, 296)}
+    content = bytearray(path.read_bytes())
+    for number, value in ((282, x), (283, y)):
+        struct.pack_into(f"{order}H", content, found[number].offset + 2, code)
+        struct.pack_into(f"{order}{'ii' if code == 10 else 'II'}", content, found[number].valueoffset, *value)
+    struct.pack_into(f"{order}H", content, found[296].valueoffset, unit or 3)
+    if unit is None:
+        struct.pack_into(f"{order}H", content, found[296].offset, 60296)
+    path.write_bytes(content)
+    return path
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("order", "big"), [("<", False), (">", False), ("<", True), (">", True)])
+def test_the_tags_of_a_tiff_say_its_scale_in_every_layout_and_byte_order(tmp_path, layout, order, big):
+    path = tagged(tmp_path / "s.tif", y=(19900, 1), byteorder=order, bigtiff=big, **LAYOUTS[layout])
+    if (order, big) == (">", True) and layout != "tiles":  # neither OpenSlide nor Pillow opens it
+        with pytest.raises(SlideFormatError, match="Convert it"):
+            scale_of(path)
+        return
+    assert scale_of(path) == (0.5, pytest.approx(1e4 / 19900), "TIFF tag")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_inch_is_the_unit_where_none_is_named(tmp_path, layout):
+    for unit in (2, None):
+        path = tagged(tmp_path / "s.tif", x=(50800, 1), y=(50800, 1), unit=unit, **LAYOUTS[layout])
+        assert scale_of(path)[:2] == pytest.approx((0.5, 0.5))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("tags", "why"),
+    [
+        ({"x": (72, 1), "y": (72, 1), "unit": 2}, "352.778 × 352.778 µm/px is outside"),
+        ({"x": (600, 1), "y": (600, 1), "unit": 2}, "42.3333 × 42.3333 µm/px is outside"),
+        ({"x": (2**32 - 1, 1), "y": (2**32 - 1, 1)}, "is outside"),
+        ({"x": (-20000, 1), "y": (-20000, 1), "code": 10}, "-0.5 × -0.5 µm/px is outside"),
+        ({"y": (10000, 1)}, "0.5 × 1 µm/px: x and y are more than 2% apart"),
+        ({"x": (0, 1)}, "does not say its scale"),
+        ({"y": (0, 0)}, "does not say its scale"),
+        ({"unit": 1}, "does not say its scale"),
+        ({"unit": 9}, "does not say its scale"),
+    ],
+)
+def test_resolutions_that_are_no_slides_are_refused_with_the_cause(tmp_path, layout, tags, why):
+    with pytest.raises(ScaleUnknownError, match=why):
+        scale_of(tagged(tmp_path / "s.tif", **tags, **LAYOUTS[layout]))
+
+
+def test_pillows_dots_an_inch_are_a_scale_only_if_a_slides(tmp_path):
+    for dpi, um in ((50800, 0.5), (101600, 0.25)):
+        Image.fromarray(solid(60, 40)).save(tmp_path / "s.tif", dpi=(dpi, dpi))
+        assert scale_of(tmp_path / "s.tif")[:2] == pytest.approx((um, um))
+    Image.fromarray(solid(60, 40)).save(tmp_path / "s.tif", dpi=(300, 300))
+    with pytest.raises(ScaleUnknownError, match="84"):
+        scale_of(tmp_path / "s.tif")
+
+
+@pytest.mark.parametrize(
+    ("unit", "per_unit"), [("um", 2), ("micron", 2), (r"\u00B5m", 2), ("nm", 0.002), ("mm", 2000), ("inch", 50800)]
+)
+def test_imagej_states_the_unit_of_the_resolution_in_its_lines(tmp_path, unit, per_unit):
+    path = tmp_path / "s.tif"
+    about = {"axes": "YXS", "unit": unit}
+    tifffile.imwrite(path, solid(60, 40), imagej=True, resolution=(per_unit, per_unit), metadata=about)
+    assert scale_of(path)[:2] == pytest.approx((0.5, 0.5), rel=1e-5)
+
+
+@pytest.mark.parametrize("about", [{"unit": "pixel"}, {"unit": "sec"}, {}])
+def test_imagej_without_a_unit_of_length_states_no_scale(tmp_path, about):
+    tifffile.imwrite(
+        tmp_path / "s.tif", solid(60, 40), imagej=True, resolution=(2, 2), metadata={"axes": "YXS"} | about
+    )
+    with pytest.raises(ScaleUnknownError, match="does not say its scale"):
+        scale_of(tmp_path / "s.tif")
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(("size", "units"), [(0.25, "µm"), (250, "nm"), (0.00025, "mm"), (0.25, None)])
+def test_ome_xml_is_read_in_every_layout_and_byte_order(tmp_path, order, layout, size, units):
+    about = {"axes": "YXS", "PhysicalSizeX": size, "PhysicalSizeY": size}
+    about |= {} if units is None else {"PhysicalSizeXUnit": units, "PhysicalSizeYUnit": units}
+    path = tmp_path / "s.ome.tif"
+    tifffile.imwrite(
+        path, solid(300, 280), ome=True, byteorder=order, photometric="rgb", metadata=about, **LAYOUTS[layout]
+    )
+    assert scale_of(path) == (pytest.approx(0.25), pytest.approx(0.25), "OME-XML")
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_a_resolution_for_printing_does_not_hide_the_scale_in_ome_xml(tmp_path, layout):
+    about = {"axes": "YXS", "PhysicalSizeX": 0.25, "PhysicalSizeY": 0.25}
+    printing = {"resolution": (72, 72), "resolutionunit": "INCH"}
+    path = tmp_path / "s.ome.tif"
+    tifffile.imwrite(path, solid(300, 280), ome=True, photometric="rgb", metadata=about, **printing, **LAYOUTS[layout])
+    assert scale_of(path) == (0.25, 0.25, "OME-XML")
+
+
+@pytest.mark.parametrize("size", ["NaN", "INF", "1e999", "0", "", "wide"])
+def test_a_size_in_ome_xml_that_is_no_number_is_no_scale(size):
+    text = f'<OME><Pixels SizeX="3" SizeY="2" PhysicalSizeX="{size}" PhysicalSizeY="0.5"/></OME>'
+    assert ome_scale(text, SizePx(3, 2)) is None
 
 
 def test_a_plain_image_needs_its_scale_given(tmp_path):

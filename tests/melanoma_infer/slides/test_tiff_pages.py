@@ -51,11 +51,57 @@ def test_a_compression_that_cannot_be_read_is_named(tmp_path, layout, compressio
         ((RGB / 255).astype(np.float16), "16-bit floating-point numbers"),
         (RGB.astype(np.uint32), "32-bit integers"),
         (RGB.astype(np.int16), "16-bit signed integers"),
+        (RGB.astype(np.uint16) * 16, "16-bit integers"),  # 12 bits, as many cameras write them
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_numbers_that_cannot_be_read_are_named(tmp_path, layout, pixels, name):
     assert f"The slide's pixels are {name}" in refused(write(tmp_path / "s.tif", pixels, **layout))
+
+
+@pytest.mark.parametrize("layout", [{}, TILED], ids=["strips", "tiles"])
+@pytest.mark.parametrize("photometric", ["miniswhite", "minisblack"])
+def test_grey_of_more_or_fewer_than_8_bits_is_refused(tmp_path, layout, photometric):
+    for name, pixels in (("16-bit", RGB[..., 0].astype(np.uint16) * 16), ("1-bit", RGB[..., 0] > 128)):
+        path = write(tmp_path / f"{name}.tif", pixels, photometric=photometric, **layout)
+        assert f"{name} integers" in refused(path)
+
+
+@pytest.mark.parametrize("layout", [{}, TILED], ids=["strips", "tiles"])
+def test_grey_and_palettes_of_8_bits_are_read_as_the_colours_they_mean(tmp_path, layout):
+    grey = RGB[..., 0]
+    palette = np.random.default_rng(0).integers(0, 256, (3, 256)).astype(np.uint16) * 257
+    for name, pixels, options, meant in (
+        ("white is zero", 255 - grey, {"photometric": "miniswhite"}, np.dstack([grey] * 3)),
+        ("black is zero", grey, {"photometric": "minisblack"}, np.dstack([grey] * 3)),
+        ("palette", grey, {"photometric": "palette", "colormap": palette}, (palette >> 8).T[grey]),
+    ):
+        with open_slide(write(tmp_path / f"{name}.tif", pixels, **options, **layout)) as slide:
+            np.testing.assert_array_equal(slide.read_rgb(0, RectPx(0, 0, 600, 520)).pixels, meant)
+
+
+@pytest.mark.parametrize("layout", [{}, TILED], ids=["strips", "tiles"])
+@pytest.mark.parametrize(
+    ("photometric", "channels", "name"),
+    [("cielab", 3, "CIELab"), ("icclab", 3, "ICCLab"), ("separated", 4, "CMYK"), (32844, 3, "colour space 32844")],
+)
+def test_a_colour_space_that_is_not_read_is_named(tmp_path, layout, photometric, channels, name):
+    """OpenSlide reads some of them, in other colours than they mean."""
+    pixels = np.dstack([RGB, RGB])[..., :channels]
+    assert name in refused(write(tmp_path / "s.tif", pixels, photometric=photometric, **layout))
+
+
+@pytest.mark.parametrize("layout", [{}, TILED], ids=["strips", "tiles"])
+def test_a_fourth_channel_is_alpha_only_where_the_file_says_so(tmp_path, layout):
+    """OpenSlide takes it for alpha in any case: a fluorescence channel made the tissue transparent."""
+    four = np.dstack([RGB, np.full_like(RGB[..., 0], 128)])
+    unstated = write(tmp_path / "unstated.tif", four, extrasamples=["unspecified"], **layout)
+    assert "4 channels besides alpha in place of 3" in refused(unstated)
+    for kind, colours in (("unassalpha", RGB), ("assocalpha", RGB // 2)):
+        four[..., :3] = colours
+        with open_slide(write(tmp_path / f"{kind}.tif", four, extrasamples=[kind], **layout)) as slide:
+            seen = slide.read_rgb(0, RectPx(0, 0, 600, 520)).pixels
+        assert np.abs(seen - (RGB * (128 / 255) + 127)).max() < 3  # half of it, over white
 
 
 @pytest.mark.parametrize("compression", [None, "deflate", "lzw", "zstd", "packbits"])
