@@ -307,7 +307,7 @@ class SlideOutcome:
     finished: str
     """UTC, as in RunOut; for a slide that was finished before, the times of its result."""
     digest: str | None = None
-    """Of the slide's bytes; None if it failed before they were read."""
+    """The digest of the slide's bytes; None if it failed before they were read."""
     folder: Path | None = None
     result: SlideResult | None = None
     skipped: bool = False

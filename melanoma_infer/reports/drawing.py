@@ -20,9 +20,9 @@ WHITE = (255, 255, 255)
 TISSUE_TINT = (228, 190, 208)
 """The colour of tissue under the ramp in a key that explains heat on tissue."""
 HEAT_OPACITY = 0.40
-"""Of the strongest heat over a slide: the tissue under it stays readable."""
+"""How opaque the strongest heat is over a slide, so that the tissue under it stays readable."""
 MAP_OPACITY = 0.70
-"""Of the strongest evidence in a tile's map: the tile under it is grey and is shown by itself, too."""
+"""How opaque the strongest evidence is in a tile's map. The tile is grey there, and is also shown by itself."""
 
 _ANCHORS = (
     (0.00, (240, 246, 222)),

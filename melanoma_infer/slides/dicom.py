@@ -5,6 +5,7 @@ A file is DICOM by its content, whatever its name: archives store files without 
 
 from __future__ import annotations
 
+import math
 import os
 import re
 import stat
@@ -13,9 +14,14 @@ import warnings
 import zlib
 from dataclasses import dataclass, field
 from functools import lru_cache
+from itertools import combinations
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from melanoma_infer.errors import SlideUnreadableError
+from melanoma_infer.errors import SlideFormatError, SlideUnreadableError
+
+if TYPE_CHECKING:
+    from pydicom.dataset import FileDataset
 
 HEAD_BYTES = 132
 """So many bytes of a file show whether it is DICOM: 128 of any content, then DICM."""
@@ -23,6 +29,8 @@ WHOLE_SLIDE = "1.2.840.10008.5.1.4.1.1.77.1.6"
 """The SOP class of whole-slide images: VL Whole Slide Microscopy Image Storage."""
 IMAGE_TYPE, SOP_CLASS, STUDY, SERIES = 0x00080008, 0x00080016, 0x0020000D, 0x0020000E
 PATIENT_ID, CONTAINER = 0x00100020, 0x00400512
+COLUMNS, OPTICAL_PATHS, ORGANIZATION, SHARED = 0x00480006, 0x00480302, 0x00209311, 0x52009229
+READ = [IMAGE_TYPE, SOP_CLASS, STUDY, SERIES, PATIENT_ID, CONTAINER, COLUMNS, OPTICAL_PATHS, ORGANIZATION, SHARED]
 PER_FRAME = 0x52009230
 """Per-frame Functional Groups Sequence: one item per tile, and nothing that is asked for comes after it."""
 DAMAGED = (
@@ -32,6 +40,9 @@ DAMAGED = (
 """What pydicom raises on damaged tags, beside its own two errors."""
 PICTURES = {"LABEL": "a label", "OVERVIEW": "an overview", "LOCALIZER": "an overview", "THUMBNAIL": "a thumbnail"}
 """Pictures of a slide that are not the scan: the third value of ImageType, and how to name it."""
+
+WIDTH_TOLERANCE = 0.1
+"""Levels of one slide are equally wide in mm but for rounding to pixels and cropped edges."""
 
 
 @dataclass(frozen=True)
@@ -50,6 +61,12 @@ class DicomFacts:
     """PatientID; empty if it is missing. It is compared, and shown nowhere."""
     container: str = field(default="", repr=False)
     """ContainerIdentifier: the glass slide, often by its accession number. It is compared, and shown nowhere."""
+    width_mm: float | None = None
+    """Width of what a whole-slide image shows; None if it is not known."""
+    optical_paths: int = 1
+    """Pictures of the same place in different light; OpenSlide reads the first."""
+    is_placed: bool = True
+    """Whether it is known where each tile is."""
 
     @property
     def kind_name(self) -> str:
@@ -88,21 +105,43 @@ def require_one_slide(path: Path) -> None:
     FrameOfReferenceUID is not compared: some writers give each level its own.
 
     Raises:
-        SlideUnreadableError: two of them name different studies, patients or containers.
+        SlideUnreadableError: two of them name different studies, patients or containers, or are not equally wide; or
+            one does not say where its tiles are.
+        SlideFormatError: one shows the slide in several kinds of light.
     """
     own = dicom_facts(path)
     if own is None or own.kind != WHOLE_SLIDE:
         return
-    for other in _of_series_uid(path):
-        facts = dicom_facts(other)
-        differs = _contradiction(own, facts) if facts and facts.kind == WHOLE_SLIDE else None
-        if differs:
+    read = [
+        (file, facts) for file in _of_series_uid(path) if (facts := dicom_facts(file)) and facts.kind == WHOLE_SLIDE
+    ]
+    read.sort(key=lambda each: each[0] != path)  # the file itself comes first
+    for (one, facts), (other, others) in combinations(read, 2):  # all pairs: the file itself may name no patient
+        if differs := _contradiction(facts, others):
+            first = "This file" if one == path else one.name
             raise SlideUnreadableError(
-                f"This file and {other.name} have the same SeriesInstanceUID but a different {differs}: they are not "
+                f"{first} and {other.name} have the same SeriesInstanceUID but a different {differs}: they are not "
                 "of one slide, and reading them together would mix their pixels. Put the files of each slide into a "
                 "folder of their own.",
-                names=(other.name,),
+                names=(other.name,) if one == path else (one.name, other.name),
             )
+    for file, facts in read:
+        _require_readable(file, facts)
+
+
+def _require_readable(file: Path, facts: DicomFacts) -> None:
+    """Raise SlideUnreadableError or SlideFormatError for an image that OpenSlide would crash on or read in part."""
+    if not facts.is_placed:
+        raise SlideUnreadableError(
+            f"{file.name} does not say where its tiles are (TILED_SPARSE without positions). Export it again.",
+            names=(file.name,),
+        )
+    if facts.optical_paths > 1 and facts.shows not in PICTURES:
+        raise SlideFormatError(
+            f"{file.name} has {facts.optical_paths} optical paths, such as colours of fluorescence, and only one could "
+            "be read. Export the slide with one optical path, in RGB.",
+            names=(file.name,),
+        )
 
 
 def _contradiction(one: DicomFacts, other: DicomFacts) -> str | None:
@@ -113,6 +152,9 @@ def _contradiction(one: DicomFacts, other: DicomFacts) -> str | None:
         return "PatientID"
     if one.container != other.container and one.container and other.container:
         return "ContainerIdentifier"
+    widths = [facts.width_mm for facts in (one, other) if facts.width_mm and facts.shows not in PICTURES]
+    if len(widths) == 2 and max(widths) > min(widths) * (1 + WIDTH_TOLERANCE):
+        return "width in mm"
     return None
 
 
@@ -142,22 +184,45 @@ def _facts(path: Path, mtime_ns: int, size: int) -> DicomFacts | None:
         from pydicom.errors import BytesLengthException, InvalidDicomError
         from pydicom.filereader import read_partial
 
+        last: list[int] = []
+
+        def ends(tag: int, *_: object) -> bool:
+            last[:] = [int(tag)]
+            return int(tag) >= PER_FRAME
+
         file.seek(0)
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # of values that break the standard, which does not help the user
-                data = read_partial(
-                    file,
-                    lambda tag, *_: int(tag) >= PER_FRAME,
-                    specific_tags=[IMAGE_TYPE, SOP_CLASS, STUDY, SERIES, PATIENT_ID, CONTAINER],
-                )
-                image_type = data.get("ImageType") or ""
-                series = data.get("SeriesInstanceUID")
-                names = ("StudyInstanceUID", "PatientID", "ContainerIdentifier")
-                study, patient_id, container = (str(data.get(name) or "").strip() for name in names)
-                kind = data.get("SOPClassUID") or data.file_meta.get("MediaStorageSOPClassUID")
+                return _read_facts(read_partial(file, ends, specific_tags=READ), has_positions=PER_FRAME in last)
         except (BytesLengthException, InvalidDicomError, *DAMAGED):
             return None
-    shows = "" if isinstance(image_type, str) or len(image_type) < 3 else str(image_type[2])
-    kind = str(kind) if re.fullmatch(r"[\d.]{1,64}", str(kind)) else ""
-    return DicomFacts(str(series) if series else None, kind, shows.upper(), study, patient_id, container)
+
+
+def _read_facts(data: FileDataset, *, has_positions: bool) -> DicomFacts:
+    """The facts in a file's tags. Raises one of DAMAGED."""
+    image_type = data.get("ImageType") or ""
+    kind = str(data.get("SOPClassUID") or data.file_meta.get("MediaStorageSOPClassUID"))
+    names = ("StudyInstanceUID", "PatientID", "ContainerIdentifier")
+    study, patient_id, container = (str(data.get(name) or "").strip() for name in names)
+    return DicomFacts(
+        series=str(data.get("SeriesInstanceUID") or "") or None,
+        kind=kind if re.fullmatch(r"[\d.]{1,64}", kind) else "",
+        shows="" if isinstance(image_type, str) or len(image_type) < 3 else str(image_type[2]).upper(),
+        study=study,
+        patient_id=patient_id,
+        container=container,
+        width_mm=_width_mm(data),
+        optical_paths=int(data.get("NumberOfOpticalPaths") or 1),
+        is_placed=has_positions or data.get("DimensionOrganizationType") != "TILED_SPARSE",
+    )
+
+
+def _width_mm(data: FileDataset) -> float | None:
+    """The width of the scan; None if a tag of it is missing, or is no number."""
+    try:
+        spacing = data.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing
+        width = float(spacing[1]) * int(data.TotalPixelMatrixColumns)
+    except DAMAGED:
+        return None
+    return width if math.isfinite(width) and width > 0 else None

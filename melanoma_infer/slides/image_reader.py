@@ -85,10 +85,8 @@ def _require_known_format(image: Image.Image) -> None:
     Raises:
         SlideFormatError: they are not.
     """
-    # Pillow cuts 16-bit colours down to 8 bits; only the encoding (RGB;16B) tells.
-    encoding = str(image.tile[0][3]) if isinstance(image, ImageFile.ImageFile) else ""
-    if image.mode not in EIGHT_BIT_MODES or ";16B" in encoding:
-        what = "16-bit" if ";16" in image.mode + encoding else OTHER_MODES.get(image.mode, image.mode)
+    if image.mode not in EIGHT_BIT_MODES or has_16_bits(image):
+        what = "16-bit" if has_16_bits(image) else OTHER_MODES.get(image.mode, image.mode)
         raise SlideFormatError(
             f"Only 8-bit grey or RGB images can be scored; the pixels of this one are {what}. Convert it to 8-bit RGB."
         )
@@ -97,6 +95,12 @@ def _require_known_format(image: Image.Image) -> None:
             f"The image is stored turned or mirrored (EXIF orientation {orientation}; only 1 is read). "
             "Save it upright, without that tag."
         )
+
+
+def has_16_bits(image: Image.Image) -> bool:
+    """Whether samples have 16 bits. Pillow opens such colours with 8: only their encoding (RGB;16B) tells."""
+    encodings = [str(tile[3]) for tile in image.tile] if isinstance(image, ImageFile.ImageFile) else []
+    return any(";16" in word for word in (image.mode, *encodings))
 
 
 def _orientation(image: Image.Image) -> int:

@@ -29,6 +29,10 @@ CZI_MAGIC = b"ZISRAWFILE"
 _UNSUPPORTED = re.compile(r"unsupported|not supported|unrecogni[sz]ed|cannot recogni[sz]e|unknown compression", re.I)
 """In OpenSlide's messages about whole files that it cannot decode."""
 _COMPRESSION = re.compile(r"TIFF compression: (\d+)")
+_ATTRIBUTE = re.compile(r"Attribute (\w{1,64}) value (\S{1,64}) != (\S{1,64})")
+_SAME_LEVEL = "Slide contains unexpected image"
+_CONCATENATION = "in concatenation"
+"""In OpenSlide's messages about DICOM series."""
 COPY_AGAIN = "Copy it again, and wait until the scanner has finished writing."
 
 
@@ -48,6 +52,8 @@ def refusal(path: Path, said: str = "") -> MminferError:
         why = _no_slide_in(dicom_facts(path), series_files(path))
         if why is not None:
             return SlideFormatError(why)
+        if (unread := _unread_dicom(said)) is not None:
+            return unread
     if _UNSUPPORTED.search(said):
         encoding = without_paths(said, path).rstrip(".")
         if number := _COMPRESSION.search(encoding):
@@ -69,6 +75,26 @@ def refusal(path: Path, said: str = "") -> MminferError:
         f"No reader knows this format. Slides that OpenSlide reads ({', '.join(SLIDE_SUFFIXES)}) and plain images "
         f"({', '.join(IMAGE_SUFFIXES)}) can be scored; convert others to a pyramidal TIFF."
     )
+
+
+def _unread_dicom(said: str) -> MminferError | None:
+    """The error to raise for what OpenSlide says of a DICOM series; None if its message names no cause."""
+    if value := _ATTRIBUTE.search(said):
+        return SlideFormatError(
+            f"OpenSlide reads DICOM slides only with {value[1]} {value[3]}, and this one has {value[2]}. "
+            "Export it as 8-bit RGB with one focal plane."
+        )
+    if _SAME_LEVEL in said:
+        return SlideFormatError(
+            "Two files of the DICOM series hold an image of the same size: they may be two slides, or two scans of "
+            "one. Put the files of each in a folder of its own."
+        )
+    if _CONCATENATION in said:
+        return SlideUnreadableError(
+            "The DICOM file is one of several parts of an image (a concatenation), which are not all in this folder. "
+            "Copy all parts to the same folder."
+        )
+    return None
 
 
 def _no_slide_in(facts: DicomFacts | None, files: Iterable[Path]) -> str | None:

@@ -11,6 +11,7 @@ from PIL import Image, UnidentifiedImageError
 
 from melanoma_infer.errors import UsageError
 from melanoma_infer.geometry import SizePx
+from melanoma_infer.slides.image_reader import has_16_bits
 
 ASPECT_TOLERANCE = 1.02
 NUMBERS = ("1", "L", "I", "F", "I;16", "I;16B")
@@ -44,14 +45,21 @@ def _is_tissue(image: Image.Image) -> NDArray[np.bool_]:
     """Where an image shows tissue: bool (h, w).
 
     Raises:
-        UsageError: it holds numbers that are no mask, or is black and transparent throughout.
+        UsageError: it holds numbers that are no mask, is a JPEG or of 16-bit colours, or is black and transparent
+            throughout.
     """
+    if image.format == "JPEG":  # its artefacts around an edge are not black, and would be tissue
+        raise UsageError(
+            f"The mask given with --tissue is a JPEG, whose edges are not exact. Save it as PNG. {NEXT_STEP}"
+        )
     if image.mode in NUMBERS and "transparency" not in image.info:
         values = np.asarray(image)
         if not np.isfinite(values).all() or values.min() < 0:
             raise UsageError(f"The mask given with --tissue holds numbers below 0, or none at all (NaN). {NEXT_STEP}")
         labelled: NDArray[np.bool_] = values != 0
         return labelled
+    if has_16_bits(image):
+        raise UsageError(f"The mask given with --tissue has colours of 16 bits, which cannot be read. {NEXT_STEP}")
     rgba = np.asarray(image.convert("RGBA"))
     visible = rgba[..., 3] > 0
     tissue: NDArray[np.bool_] = visible & (rgba[..., :3] > 0).any(axis=2)

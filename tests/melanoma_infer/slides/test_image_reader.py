@@ -30,6 +30,11 @@ def test_lossless_images_give_their_pixels(tmp_path, suffix):
     np.testing.assert_array_equal(pixels_of(path, RectPx(4, 7, 9, 5))[..., :3], rgb[7:12, 4:13])
 
 
+def test_an_image_is_read_whatever_its_suffix_says(tmp_path):
+    Image.fromarray(noise(31, 23)).save(tmp_path / "a.tif", "WEBP", lossless=True)
+    np.testing.assert_array_equal(pixels_of(tmp_path / "a.tif")[..., :3], noise(31, 23))
+
+
 def test_facts_are_the_size_one_level_and_no_scale(tmp_path):
     with ImageReader(write_image(tmp_path / "image.png", solid(31, 23))) as slide:
         facts = slide.facts

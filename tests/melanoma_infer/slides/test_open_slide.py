@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import tifffile
 from dicom_for_tests import write_ct, write_dicom
@@ -189,3 +190,55 @@ def test_bytes_flipped_in_a_header_give_a_slide_or_an_error_of_ours(tmp_path):
     assert child.returncode == 0, child.stderr[-2000:]
     opened, refused = map(int, child.stdout.split())
     assert min(opened, refused) > 20
+
+
+def with_tags(path, **tags):
+    data = pydicom.dcmread(path)
+    for name, value in tags.items():
+        setattr(data, name, value)
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def test_two_patients_are_not_merged_where_the_file_that_is_opened_names_none(tmp_path):
+    label = with_tags(
+        write_dicom(tmp_path / "a", solid(256, 256), series="1.2.3", shows="LABEL"),
+        PatientID="",
+        ContainerIdentifier="",
+    )
+    write_dicom(tmp_path / "b", smooth(1024, 512), series="1.2.3")
+    other = write_dicom(tmp_path / "c", smooth(512, 256), series="1.2.3", um_per_px=1.0)
+    with open_slide(label) as slide:
+        assert len(slide.facts.level_sizes) == 2
+    with_tags(other, PatientID="Q")
+    with pytest.raises(SlideUnreadableError, match="b and c have the same SeriesInstanceUID but a different PatientID"):
+        open_slide(label)
+
+
+def test_images_of_one_series_that_are_not_equally_wide_are_no_levels_of_one_slide(tmp_path):
+    path = write_dicom(tmp_path / "a", smooth(512, 512), series="1.2.3")
+    write_dicom(tmp_path / "b", smooth(256, 256), series="1.2.3")
+    with pytest.raises(SlideUnreadableError, match="different width in mm"):
+        open_slide(path)
+
+
+@pytest.mark.parametrize(
+    ("tags", "kind", "named"),
+    [
+        ({"NumberOfOpticalPaths": 2}, SlideFormatError, "2 optical paths"),
+        ({"TotalPixelMatrixFocalPlanes": 3}, SlideFormatError, "TotalPixelMatrixFocalPlanes 1, and this one has 3"),
+        ({"BitsAllocated": 16}, SlideFormatError, "BitsAllocated 8, and this one has 16"),
+        ({"SamplesPerPixel": 1}, SlideFormatError, "SamplesPerPixel 3, and this one has 1"),
+        ({"DimensionOrganizationType": "TILED_SPARSE"}, SlideUnreadableError, "TILED_SPARSE without positions"),
+    ],
+)
+def test_a_dicom_slide_that_openslide_lacks_is_refused_by_the_tag(tmp_path, tags, kind, named):
+    with pytest.raises(kind, match=named):
+        open_slide(with_tags(write_dicom(tmp_path / "a", smooth(512, 256), series="1.2.3"), **tags))
+
+
+def test_two_images_of_one_size_in_a_series_are_not_called_damaged(tmp_path):
+    path = write_dicom(tmp_path / "a", smooth(512, 256), series="1.2.3")
+    write_dicom(tmp_path / "b", smooth(512, 256, 1), series="1.2.3")
+    with pytest.raises(SlideFormatError, match="an image of the same size"):
+        open_slide(path)

@@ -95,3 +95,19 @@ def test_numbers_that_are_no_mask_are_refused(tmp_path, odd):
     tifffile.imwrite(tmp_path / "mask.tif", np.where(SHAPE, 1.0, odd).astype(np.float32))
     with pytest.raises(UsageError, match="NaN"):
         read(tmp_path / "mask.tif")
+
+
+@pytest.mark.parametrize("channels", [2, 3, 4])
+def test_labels_in_colours_of_16_bits_are_refused_and_not_lost(tmp_path, channels):
+    imagecodecs = pytest.importorskip("imagecodecs")
+    labels = np.dstack([SHAPE] * channels).astype(np.uint16)
+    labels[..., 3 if channels == 4 else 1] |= 65535 if channels in (2, 4) else 0
+    (tmp_path / "mask.png").write_bytes(imagecodecs.png_encode(labels))
+    with pytest.raises(UsageError, match="16 bits"):
+        read(tmp_path / "mask.png")
+
+
+def test_a_jpeg_is_refused_since_its_artefacts_would_be_tissue(tmp_path):
+    Image.fromarray(SHAPE.astype(np.uint8) * 255).save(tmp_path / "mask.jpg", quality=50)
+    with pytest.raises(UsageError, match="is a JPEG"):
+        read(tmp_path / "mask.jpg")
