@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from melanoma_infer.errors import MminferError, UsageError
-from melanoma_infer.runtime.privacy import readable
+from melanoma_infer.runtime.privacy import printable, readable
 
 
 @dataclass
@@ -130,5 +130,5 @@ def _finite(value: Any) -> Any:
 
 
 def _printable(text: str) -> str:
-    """The text without control characters: a file name may contain them, and a terminal would obey them."""
-    return "".join(char if char.isprintable() or char == "\n" else "�" for char in readable(text))
+    """The text, several lines of it perhaps, without characters that a terminal would obey."""
+    return "\n".join(printable(line) for line in text.split("\n"))

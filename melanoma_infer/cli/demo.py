@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from melanoma_infer.cli.console import note, say
+from melanoma_infer.cli.options import named_path
 from melanoma_infer.cli.running import score_and_record, tell_failure
 from melanoma_infer.cli.tables import table
 
@@ -39,7 +40,9 @@ the reasons. For a verdict, use a trained model: --bundle NAME.mminfer"""
 
 
 def demo(
-    out: Annotated[Path, typer.Option(help="The folder for the slides and the results.")] = Path("mminfer-demo"),
+    out: Annotated[
+        Path, typer.Option(parser=named_path, metavar="DIR", help="The folder for the slides and the results.")
+    ] = Path("mminfer-demo"),
 ) -> None:
     """Draw two slides, one with a lesion and one without, and score them. A second run is quick."""
     from melanoma_infer.bundle.bundle import open_bundle

@@ -86,17 +86,17 @@ PatientOption = Annotated[
 ]
 
 
-def _slide_path(text: str) -> Path:
+def named_path(text: str) -> Path:
     """The path; nothing else is checked: one that may not be read is a slide that fails, and the others are scored."""
     if not text:
-        raise typer.BadParameter("A slide's name is empty. Is a variable not set? Give . for this folder.")
+        raise typer.BadParameter("The name is empty. Is a variable not set? Give . for this folder.")
     return Path(text)
 
 
 # What `score` scores.
 SlidesArgument = Annotated[
     list[Path] | None,
-    typer.Argument(parser=_slide_path, metavar="SLIDES", help="Slides, or folders that contain slides."),
+    typer.Argument(parser=named_path, metavar="SLIDES", help="Slides, or folders that contain slides."),
 ]
 PatientsOption = Annotated[
     Path | None, typer.Option(metavar="FILE.csv", help="A manifest with one row per slide.", rich_help_panel=PATIENT)
@@ -135,7 +135,9 @@ SpecimenOption = Annotated[
 StainOption = Annotated[str | None, typer.Option(help="H&E, IHC, fluorescence or other.", rich_help_panel=SLIDES)]
 
 # How `score` runs, and what it writes.
-OutOption = Annotated[Path, typer.Option(help="The folder for the results.", rich_help_panel=OUTPUT)]
+OutOption = Annotated[
+    Path, typer.Option(parser=named_path, metavar="DIR", help="The folder for the results.", rich_help_panel=OUTPUT)
+]
 EngineFileOption = Annotated[
     Path | None,
     typer.Option(

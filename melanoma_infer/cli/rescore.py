@@ -12,7 +12,10 @@ from melanoma_infer.cli.console import note, patient_values, say, say_json
 
 
 def rescore(
-    folder: Annotated[Path, typer.Argument(help="The folder that `score` wrote for one slide.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(parser=opt.named_path, metavar="FOLDER", help="The folder that `score` wrote for one slide."),
+    ],
     bundle: Annotated[
         str | None, typer.Option(help="The bundle that the slide was scored with.  [default: the one in the result]")
     ] = None,

@@ -29,9 +29,12 @@ def slide_name(path: PurePath) -> str:
 
     A number is no suffix: the files of an archive are called 1.2.840.113619.2.5.1 and 1.2.840.113619.2.5.2.
     """
-    name = readable(path.name if path.suffix[1:].isdecimal() else path.stem)
-    # A line break or a terminal's escape sequence could pretend to be another slide's line.
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in name)
+    return printable(path.name if path.suffix[1:].isdecimal() else path.stem)
+
+
+def printable(text: str) -> str:
+    """The text as one line: a line break or a terminal's escape sequence could pretend to be another slide's line."""
+    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in readable(text))
 
 
 def readable(text: str) -> str:

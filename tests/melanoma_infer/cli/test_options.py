@@ -78,7 +78,10 @@ def test_score_lists_its_options_in_sections_whose_texts_begin_in_one_column(mmi
     assert len({len(entry) for entry in entries}) == 1
 
 
-def test_an_empty_name_is_not_this_folder(mminfer):
-    ended = mminfer("score", "")
+@pytest.mark.parametrize(
+    "argv", [("score", ""), ("score", "a.svs", "--out", ""), ("rescore", ""), ("demo", "--out", "")]
+)
+def test_an_empty_name_is_not_this_folder(mminfer, argv):
+    ended = mminfer(*argv)
     assert ended.code == 2
-    assert "A slide's name is empty" in ended.err
+    assert "The name is empty. Is a variable not set?" in ended.err
