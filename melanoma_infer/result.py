@@ -182,7 +182,7 @@ class Region(Frozen):
     holes: list[list[list[float]]] = []
     """Closed rings around parts that do not belong to the region."""
     tissue_section: int
-    """The tissue section it is on, numbered from 1 in reading order; 0 where it is on none."""
+    """The tissue section it is on, numbered from 1 in reading order."""
 
 
 class Tool(Frozen):

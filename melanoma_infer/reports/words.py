@@ -12,11 +12,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from decimal import ROUND_HALF_UP, Decimal
 
 from melanoma_infer.phantom.mark import CAUTION
-from melanoma_infer.result import SlideResult
+from melanoma_infer.result import Region, SlideResult
 from melanoma_infer.runtime.plural import plural as plural
 
 PHANTOM = CAUTION
@@ -25,6 +26,8 @@ MONTHS = (
     "January", "February", "March", "April", "May", "June",
     "July", "August", "September", "October", "November", "December",
 )  # fmt: skip
+SECTIONS_MAX = 6
+"""Tissue sections that are counted one by one."""
 RESEARCH_USE = "Research use only. Not a medical device: no decision about a patient may rest on it."
 
 
@@ -104,13 +107,18 @@ def outcome(result: SlideResult) -> str:
 
 
 def region_counts(result: SlideResult) -> str:
-    """How many regions of each kind are on each tissue section; empty if there are no regions."""
-    lines = []
-    for section in sorted({region.tissue_section for region in result.regions}):
-        kinds = [region.class_ for region in result.regions if region.tissue_section == section]
-        counts = [f"{kinds.count(kind)} {kind}" for kind in ("malignant", "benign") if kind in kinds]
-        lines.append(f"{f'Tissue section {section}' if section else 'On no tissue section'}: {', '.join(counts)}.")
-    return " ".join(lines)
+    """How many regions of each kind each tissue section has, or all of many sections; empty without regions."""
+    sections = sorted({region.tissue_section for region in result.regions})
+    if len(sections) > SECTIONS_MAX:
+        return f"{_counts(result.regions)} on {len(sections)} tissue sections."
+    on = {section: [each for each in result.regions if each.tissue_section == section] for section in sections}
+    return " ".join(f"Tissue section {section}: {_counts(regions)}." for section, regions in on.items())
+
+
+def _counts(regions: Sequence[Region]) -> str:
+    """Such as "3 malignant, 1 benign"."""
+    kinds = [region.class_ for region in regions]
+    return ", ".join(f"{kinds.count(kind)} {kind}" for kind in ("malignant", "benign") if kind in kinds)
 
 
 def evaluable(result: SlideResult) -> str:

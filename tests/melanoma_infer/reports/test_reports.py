@@ -196,6 +196,9 @@ def test_regions_are_counted_by_tissue_section_and_kind(result):
     regions = [region(2, "benign"), region(1, "benign"), region(1, "malignant"), region(1, "malignant")]
     counted = words.region_counts(result.model_copy(update={"regions": regions}))
     assert counted == "Tissue section 1: 2 malignant, 1 benign. Tissue section 2: 1 benign."
+    many = [region(section, "malignant") for section in range(1, 16)]
+    counted = words.region_counts(result.model_copy(update={"regions": [*many, region(15, "benign")]}))
+    assert counted == "15 malignant, 1 benign on 15 tissue sections."
     assert words.region_counts(result.model_copy(update={"regions": []})) == ""
 
 
