@@ -13,6 +13,7 @@ import json
 import re
 import zipfile
 from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -34,6 +35,8 @@ REQUIRED = ("card.json", "golden.npz", "parity.json")
 OPTIONAL = ("head.safetensors", "weights.safetensors")
 GRAPHS: dict[str, Precision] = {f"model.{precision}.onnx": precision for precision in PRECISIONS}
 
+READERS = 2
+"""Files of a bundle that are read and hashed in parallel."""
 GOLDEN_TILES_MAX = 4
 GOLDEN_BYTES_MAX = 1 << 28
 """Largest accepted size of golden.npz when unpacked: four tiles of 4096 px are 201 MB."""
@@ -168,7 +171,10 @@ def _verified_contents(folder: Path) -> dict[str, bytes]:
                 raise BundleError(
                     f"Bundle {folder.stem}: {path.name!r} is a link or a folder. A bundle holds plain files."
                 )
-        contents = {path.name: path.read_bytes() for path in paths}
+        with ThreadPoolExecutor(READERS) as pool:
+            contents, digests = {}, {}
+            for path, (content, digest) in zip(paths, pool.map(_read_and_hash, paths), strict=True):
+                contents[path.name], digests[path.name] = content, digest
     except OSError as error:
         raise BundleError(f"Bundle {folder.stem} cannot be read ({error.strerror}). Check its permissions.") from error
     if CHECKSUMS not in contents:
@@ -185,7 +191,7 @@ def _verified_contents(folder: Path) -> dict[str, bytes]:
         if name not in listed or name not in known:
             raise BundleError(f"Bundle {folder.stem} holds a file that does not belong to it: {name!r}. Remove it.")
     for name, digest in listed.items():
-        if name not in contents or hashlib.sha256(contents[name]).hexdigest() != digest:
+        if digests.get(name) != digest:
             raise BundleError(
                 f"Bundle {folder.stem}: {name} is missing or differs from {CHECKSUMS}. Copy the bundle again from a "
                 "source you trust; do not repair it by hand."
@@ -193,6 +199,11 @@ def _verified_contents(folder: Path) -> dict[str, bytes]:
     if missing := [name for name in REQUIRED if name not in listed]:
         raise BundleError(f"Bundle {folder.stem} has no {missing[0]}. Export the bundle again.")
     return contents
+
+
+def _read_and_hash(path: Path) -> tuple[bytes, str]:
+    content = path.read_bytes()
+    return content, hashlib.sha256(content).hexdigest()
 
 
 def _head(content: bytes | None, card: ModelCard) -> Head | None:
