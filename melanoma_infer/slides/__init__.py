@@ -8,7 +8,7 @@ from pathlib import Path
 from melanoma_infer.errors import SlideFormatError
 from melanoma_infer.slides.companions import beside_companions
 from melanoma_infer.slides.completeness import require_complete
-from melanoma_infer.slides.formats import is_plain_tiff, open_reader
+from melanoma_infer.slides.formats import open_reader
 from melanoma_infer.slides.slide import Slide
 from melanoma_infer.slides.tiff_pages import require_known_encoding, require_whole_picture
 
@@ -25,13 +25,14 @@ def open_slide(path: str | Path) -> Slide:
     path = beside_companions(Path(path))
     if os.path.exists(path) and not (os.path.isfile(path) or os.path.isdir(path)):
         raise SlideFormatError("This is no regular file but a device or a pipe. Save the slide as a file.")
-    if plain := is_plain_tiff(path):
-        require_known_encoding(path)
+    from melanoma_infer.slides.openslide_reader import vendor_of
+
+    vendor = vendor_of(path)
+    require_known_encoding(path, vendor)
     slide = Slide(path, open_reader(path), lambda path, _watch: open_reader(path))
     try:
         require_complete(path)
-        if plain:
-            require_whole_picture(path, slide.facts.size_l0)
+        require_whole_picture(path, vendor, slide.facts.size_l0)
     except BaseException:
         slide.close()
         raise

@@ -9,7 +9,6 @@ from pathlib import Path
 from melanoma_infer.errors import MminferError, SlideUnreadableError, TransientIOError
 from melanoma_infer.slides.base import SlideReader
 from melanoma_infer.slides.companions import require_companions
-from melanoma_infer.slides.completeness import TIFF_MAGIC
 from melanoma_infer.slides.dicom import HEAD_BYTES, begins_as_dicom, require_one_slide
 from melanoma_infer.slides.refusal import refusal
 from melanoma_infer.slides.suffixes import IMAGE_SUFFIXES
@@ -72,18 +71,6 @@ def require_searchable(folder: Path) -> None:
     """
     with os.scandir(folder):
         os.stat(os.path.join(folder, "."))  # needs the right to enter, which listing does not
-
-
-def is_plain_tiff(path: Path) -> bool:
-    """Whether a file is a TIFF that bears no scanner's mark; False if it cannot be opened."""
-    from melanoma_infer.slides.openslide_reader import GENERIC, vendor_of
-
-    try:
-        with path.open("rb") as file:
-            is_tiff = file.read(4).startswith(TIFF_MAGIC)
-    except OSError:
-        return False
-    return is_tiff and vendor_of(path) in (None, GENERIC)
 
 
 def storage_error(error: OSError) -> SlideUnreadableError | TransientIOError:

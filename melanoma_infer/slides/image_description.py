@@ -1,9 +1,10 @@
-"""The scale in a TIFF's description: OME-XML, or the unit that ImageJ writes."""
+"""What a TIFF's description says of its scale and its planes: OME-XML, or the unit that ImageJ writes."""
 
 from __future__ import annotations
 
 import math
 import re
+from collections.abc import Iterator
 from xml.etree import ElementTree
 
 from melanoma_infer.geometry import Scale, SizePx
@@ -16,18 +17,35 @@ IMAGEJ_NAMES = {"micron": "um", "microns": "um", "micrometer": "um", "inch": "in
 
 def ome_scale(description: str, size_l0: SizePx) -> Scale | None:
     """The scale of the first image of level 0's size; None if the description is not OME-XML or does not say it."""
+    for pixels in _ome_pixels(description, size_l0):
+        x_um, y_um = _um(pixels, "X"), _um(pixels, "Y")
+        return Scale(x_um, y_um) if x_um and y_um else None
+    return None
+
+
+def ome_planes(description: str, size_l0: SizePx) -> int:
+    """The channels × focal planes × time points of an image of level 0's size; 0 if the description is not OME-XML."""
+    images = _ome_pixels(description, size_l0)
+    return max((math.prod(_count(image.get(f"Size{axis}", "")) for axis in "CZT") for image in images), default=0)
+
+
+def _count(text: str) -> int:
+    """A count of up to 6 digits; 1 if it is none."""
+    return int(text) if re.fullmatch("[0-9]{1,6}", text) else 1
+
+
+def _ome_pixels(description: str, size_l0: SizePx) -> Iterator[ElementTree.Element]:
+    """The Pixels elements of level 0's size; none if the description is not OME-XML."""
     if "<OME" not in description or "<!DOCTYPE" in description:  # entities could expand without end
-        return None
+        return
     try:
         root = ElementTree.fromstring(description.strip().encode())
     except (ElementTree.ParseError, UnicodeError):
-        return None
+        return
     for element in root.iter():
         size = element.get("SizeX"), element.get("SizeY")
         if element.tag.endswith("Pixels") and size == (str(size_l0.width), str(size_l0.height)):
-            x_um, y_um = _um(element, "X"), _um(element, "Y")
-            return Scale(x_um, y_um) if x_um and y_um else None
-    return None
+            yield element
 
 
 def _um(pixels: ElementTree.Element, axis: str) -> float | None:

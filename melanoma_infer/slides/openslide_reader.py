@@ -18,9 +18,8 @@ from melanoma_infer.slides.levels import Level, usable_levels
 from melanoma_infer.slides.phantom_mark import PHANTOM_MARK
 from melanoma_infer.slides.refusal import refusal
 from melanoma_infer.slides.scale import OME, TiffTags, tiff_scales
+from melanoma_infer.slides.tiff_pages import GENERIC
 
-GENERIC = "generic-tiff"
-"""OpenSlide's vendor of a TIFF that no scanner's mark is in: its scale is that of the tags."""
 LEVELS_MAX = 64
 PIXELS_MAX = 1 << 40
 """A slide of 75 × 25 mm at 0.1 µm/px has 2^37.4 pixels; a header with more is wrong."""
@@ -152,7 +151,7 @@ def _stated_scales(properties: Mapping[str, str], vendor: str, size_l0: SizePx) 
         properties.get(openslide.PROPERTY_NAME_COMMENT, ""),
     )
     in_tags = tiff_scales(tags, size_l0)
-    if vendor == GENERIC:
+    if vendor == GENERIC:  # no scanner has written any other
         return in_tags
     own = [_number(properties.get(name)) for name in (openslide.PROPERTY_NAME_MPP_X, openslide.PROPERTY_NAME_MPP_Y)]
     if own[0] is None or own[1] is None:

@@ -26,6 +26,8 @@ from melanoma_infer.slides.suffixes import IMAGE_SUFFIXES, SLIDE_SUFFIXES
 from melanoma_infer.slides.tiff_pages import CONVERT, compression_name
 
 CZI_MAGIC = b"ZISRAWFILE"
+BIG_ENDIAN_BIGTIFF = b"MM\0+"
+"""Pillow does not open it, and OpenSlide only if it is tiled."""
 _UNSUPPORTED = re.compile(r"unsupported|not supported|unrecogni[sz]ed|cannot recogni[sz]e|unknown compression", re.I)
 """In OpenSlide's messages about whole files that it cannot decode."""
 _COMPRESSION = re.compile(r"TIFF compression: (\d+)")
@@ -66,6 +68,8 @@ def refusal(path: Path, said: str = "") -> MminferError:
     if path.suffix.lower() == MIRAX != path.suffix:
         return SlideFormatError(f"OpenSlide opens this format only under a name that ends in {MIRAX}. Rename the file.")
     if head.startswith(TIFF_MAGIC) and is_whole_tiff(path):
+        if head.startswith(BIG_ENDIAN_BIGTIFF):
+            return SlideFormatError(f"The file is a BigTIFF in big-endian byte order without tiles. {CONVERT}")
         return SlideFormatError(f"The file is a TIFF, but of no kind of slide that OpenSlide knows. {CONVERT}")
     if head.startswith((*TIFF_MAGIC, CZI_MAGIC)) or begins_as_dicom(head):
         return SlideUnreadableError(
