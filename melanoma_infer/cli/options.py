@@ -118,7 +118,8 @@ StrideUmOption = Annotated[
 TissueOption = Annotated[
     str,
     typer.Option(
-        help="auto (find the tissue), all (score every tile), or the path of a mask image of the slide.",
+        help="auto (find the tissue), all (score every tile), or the path of a mask of the whole slide: tissue is "
+        "where it is neither black (zero) nor transparent.",
         rich_help_panel=TILES,
     ),
 ]

@@ -29,7 +29,7 @@ from melanoma_infer.tiles.colour import (
     saturation_of,
 )
 from melanoma_infer.tiles.dark_fill import dark_fill
-from melanoma_infer.tiles.mask_image import read_mask
+from melanoma_infer.tiles.mask_image import read_mask, require_not_inverted
 
 PLANE_UM_PER_PX = 8.0
 PLANE_PX_MAX = 1 << 23
@@ -68,7 +68,8 @@ def find_tissue(slide: Slide, scale: Scale, source: str = "auto") -> Tissue:
             aspect ratio, tissue where it is neither black nor transparent.
 
     Raises:
-        UsageError: the mask cannot be read, or its aspect ratio is not the slide's, or it does not say what is tissue.
+        UsageError: the mask cannot be read, its aspect ratio is not the slide's, it does not say what is tissue, or it
+            is inverted.
     """
     plane = read_plane(slide, scale)
     found = _Found(plane, scale)
@@ -76,7 +77,9 @@ def find_tissue(slide: Slide, scale: Scale, source: str = "auto") -> Tissue:
         return found.tissue()
     if source == "all":
         return found.with_mask(np.ones_like(plane.unread), "all")
-    return found.with_mask(read_mask(Path(source), plane.unread.shape, slide.facts.size_l0), "mask")
+    mask = read_mask(Path(source), plane.unread.shape, slide.facts.size_l0)
+    require_not_inverted(mask, found.tissue().mask)
+    return found.with_mask(mask, "mask")
 
 
 class _Found:

@@ -9,7 +9,7 @@ from PIL import Image
 
 from melanoma_infer.errors import UsageError
 from melanoma_infer.geometry import SizePx
-from melanoma_infer.tiles.mask_image import read_mask
+from melanoma_infer.tiles.mask_image import read_mask, require_not_inverted
 
 SHAPE = np.zeros((40, 60), bool)
 SHAPE[10:30, 20:50] = True
@@ -111,3 +111,53 @@ def test_a_jpeg_is_refused_since_its_artefacts_would_be_tissue(tmp_path):
     Image.fromarray(SHAPE.astype(np.uint8) * 255).save(tmp_path / "mask.jpg", quality=50)
     with pytest.raises(UsageError, match="is a JPEG"):
         read(tmp_path / "mask.jpg")
+
+
+def test_a_mask_without_a_background_is_refused(tmp_path):
+    white = Image.fromarray(np.where(SHAPE, 1, 0).astype(np.uint8))
+    white.putpalette([255, 255, 255, 200, 30, 90])  # a white background
+    white.save(tmp_path / "palette.png")
+    Image.fromarray(np.where(SHAPE[..., None], (200, 30, 90), 255).astype(np.uint8)).save(tmp_path / "rgb.png")
+    for name in ("palette.png", "rgb.png"):
+        with pytest.raises(UsageError, match="marks the whole slide"):
+            read(tmp_path / name)
+
+
+def test_a_mask_of_several_pictures_is_refused(tmp_path):
+    masks = np.stack([SHAPE, ~SHAPE]).astype(np.uint8)
+    tifffile.imwrite(tmp_path / "two.tif", masks, photometric="minisblack")
+    first, second = (Image.fromarray(mask * 255) for mask in masks)
+    first.save(tmp_path / "two.png", save_all=True, append_images=[second])
+    first.save(tmp_path / "larger.tif", save_all=True, append_images=[second.resize((120, 80))])
+    first.save(tmp_path / "another.tif", save_all=True, append_images=[second.resize((20, 20))])
+    for name in ("two.tif", "two.png", "larger.tif", "another.tif"):
+        with pytest.raises(UsageError, match="holds 2 pictures, and number 2"):
+            read(tmp_path / name)
+
+
+def test_smaller_levels_of_a_mask_are_no_other_pictures(tmp_path):
+    with tifffile.TiffWriter(tmp_path / "pyramid.tif") as writer:
+        for step in (1, 2, 4, 8):
+            level = np.ascontiguousarray(SHAPE[::step, ::step].astype(np.uint8))
+            writer.write(level, photometric="minisblack", subfiletype=int(step > 1), metadata=None)
+    np.testing.assert_array_equal(read(tmp_path / "pyramid.tif"), SHAPE)
+
+
+RIGHT_HALF = np.arange(60) >= 30
+PART_OF_SHAPE = SHAPE & ~RIGHT_HALF
+
+
+@pytest.mark.parametrize("mask", [~SHAPE, ~SHAPE | PART_OF_SHAPE], ids=["inverted", "of a part, inverted"])
+def test_a_mask_of_the_background_is_refused_as_inverted(mask):
+    with pytest.raises(UsageError, match="it seems to be inverted"):
+        require_not_inverted(mask, SHAPE)
+
+
+def test_masks_that_mark_tissue_are_not_taken_for_inverted():
+    artefact = np.zeros_like(SHAPE)
+    artefact[12:16, 22:30] = True
+    nothing, right_half = np.zeros_like(SHAPE), np.broadcast_to(RIGHT_HALF, SHAPE.shape)
+    for mask in (SHAPE, PART_OF_SHAPE, nothing, right_half, ~right_half, ~artefact, artefact):
+        require_not_inverted(mask, SHAPE)
+    for found in (nothing, ~nothing):  # fluorescence, or tissue to the edges: there is nothing to compare with
+        require_not_inverted(~SHAPE, found)

@@ -243,6 +243,17 @@ def test_a_given_mask_of_another_aspect_is_refused(tmp_path, size):
         found(solid(140, 100), source=str(mask))
 
 
+def test_a_given_mask_that_is_inverted_is_refused(tmp_path):
+    slide = solid(140, 100)
+    slide[20:70, 40:100] = EOSIN
+    tissue = np.zeros((100, 140), np.uint8)
+    tissue[20:70, 40:90] = 255
+    marked = found(slide, source=str(write_image(tmp_path / "mask.png", tissue)))
+    np.testing.assert_array_equal(marked.mask, tissue > 0)
+    with pytest.raises(UsageError, match="marks 100% of the background and 17% of the tissue"):
+        found(slide, source=str(write_image(tmp_path / "inverted.png", 255 - tissue)))
+
+
 @pytest.mark.parametrize("content", [None, b"", b"not an image"])
 def test_a_given_mask_that_is_no_image_is_refused(tmp_path, content):
     if content is not None:
