@@ -44,6 +44,8 @@ class SlideFacts:
     is_phantom: bool
     bounds: RectPx | None
     """The scanned part of level 0, which viewers show alone; None if the file does not name one."""
+    doubts: tuple[str, ...] = ()
+    """What a reader of the result must know about the slide's files, in sentences without their names."""
 
 
 @dataclass(frozen=True)

@@ -74,6 +74,8 @@ class SlideOut(Frozen):
     is_phantom: bool
     bounds: BoundsOut | None = None
     """The scanned part of the slide, where the file names one (`openslide.bounds-*`); viewers show it alone."""
+    doubts: tuple[str, ...] = ()
+    """What may be wrong with the slide's files, such as an image in full resolution that is missing."""
 
 
 class ScaleOut(Frozen):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from pydicom import dcmread
 from pydicom.dataset import Dataset, FileMetaDataset
 from pydicom.encaps import encapsulate
 from pydicom.sequence import Sequence
@@ -19,6 +20,8 @@ from pydicom.uid import (
 from slides_for_tests import Rgb, encoded
 
 SIDE_PX = 256
+RESAMPLED = ["DERIVED", "PRIMARY", "VOLUME", "RESAMPLED"]
+"""ImageType of a level that was made from one of higher resolution."""
 
 
 def write_dicom(
@@ -52,7 +55,7 @@ def write_dicom(
     if refers:
         data.ReferencedSeriesSequence = _items(SeriesInstanceUID=refers)
     data.Modality, data.Manufacturer, data.PatientID, data.ContainerIdentifier = "SM", "x", "P", "C"
-    data.FrameOfReferenceUID = generate_uid()
+    data.FrameOfReferenceUID = "1.2.826.0.1.3680043.8.498.2"
     data.SamplesPerPixel, data.PhotometricInterpretation, data.PlanarConfiguration = 3, "YBR_FULL_422", 0
     data.Rows = data.Columns = SIDE_PX
     data.BitsAllocated, data.BitsStored, data.HighBit, data.PixelRepresentation = 8, 8, 7, 0
@@ -69,6 +72,15 @@ def write_dicom(
         setattr(data, name, value)
     data.PixelData = encapsulate(frames)
     data["PixelData"].is_undefined_length = True
+    data.save_as(path, enforce_file_format=True)
+    return path
+
+
+def with_tags(path: Path, **tags: object) -> Path:
+    """A DICOM file, in which some tags get other values."""
+    data = dcmread(path)
+    for name, value in tags.items():
+        setattr(data, name, value)
     data.save_as(path, enforce_file_format=True)
     return path
 
@@ -100,6 +112,7 @@ def write_directory(path: Path) -> Path:
     data = _identified(MediaStorageDirectoryStorage, "", "")
     for name in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
         delattr(data, name)
+    data.FileSetID = "DISK"
     data.file_meta.TransferSyntaxUID = ExplicitVRLittleEndian
     data.save_as(path, enforce_file_format=True)
     return path

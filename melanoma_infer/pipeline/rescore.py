@@ -72,9 +72,8 @@ def rescore(folder: Path, bundle: Bundle, patient: Patient, *, breslow_mm: float
         breslow_mm=breslow_mm,
     )
     rescored = replace(tiles, probabilities=probabilities)
-    result = old.model_copy(
-        update={**vars(conclusion), "patient": known, "warnings": slide_warnings(old.scale.contradiction)}
-    )
+    warnings = slide_warnings(old.scale.contradiction, old.slide.doubts)
+    result = old.model_copy(update={**vars(conclusion), "patient": known, "warnings": warnings})
     view, pixels = pictures_npz.read(folder / "pictures.npz")
     # A tile that scores highest for this patient only has no pixels here: the slide is not opened.
     gallery = (

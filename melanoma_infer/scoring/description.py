@@ -84,6 +84,7 @@ def _slide(
         size_bytes=identity.size_bytes,
         is_phantom=facts.is_phantom,
         bounds=BoundsOut(**vars(facts.bounds)) if facts.bounds else None,
+        doubts=facts.doubts,
     )
     scale = ScaleOut(
         x_um_per_px=known.scale.x_um,

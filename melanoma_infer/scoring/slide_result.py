@@ -69,7 +69,7 @@ def slide_result(
         thickness=Thickness(state="not-assessable", reason=NO_THICKNESS["depth_mm" in card.outputs]),
         regions=find_regions(maps, card, size_l0=size_l0, scale=scale, tissue=tissue),
         regions_note=regions_note(maps, scale),
-        warnings=[*case.warnings, *slide_warnings(plan.scale.contradiction)],
+        warnings=[*case.warnings, *slide_warnings(plan.scale.contradiction, plan.facts.doubts)],
     )
     view = None
     if tissue.thumbnail is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -83,9 +83,12 @@ def outcome_state(verdict: Verdict, score: float | None, card: ModelCard) -> Out
     return "below-threshold" if score < thresholds.low else "between-thresholds"
 
 
-def slide_warnings(contradiction: str | None) -> list[str]:
-    """What a reader of the result must know about the slide: that it contradicts itself about its scale."""
-    return [f"The slide contradicts itself about its scale ({contradiction})."] if contradiction else []
+def slide_warnings(contradiction: str | None, doubts: Sequence[str] = ()) -> list[str]:
+    """What a reader of the result must know about the slide: that it contradicts itself about its scale, and doubts
+    about its files.
+    """
+    about_scale = [f"The slide contradicts itself about its scale ({contradiction})."] if contradiction else []
+    return [*doubts, *about_scale]
 
 
 def _about_model(circumstances: Circumstances, card: ModelCard) -> Iterator[Reason]:

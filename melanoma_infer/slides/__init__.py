@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from pathlib import Path
 
 from melanoma_infer.errors import SlideFormatError
 from melanoma_infer.slides.companions import beside_companions
 from melanoma_infer.slides.completeness import require_complete
 from melanoma_infer.slides.formats import open_reader
+from melanoma_infer.slides.series import series_doubts
 from melanoma_infer.slides.slide import Slide
 from melanoma_infer.slides.tiff_pages import require_known_encoding, require_whole_picture
 
@@ -33,6 +35,7 @@ def open_slide(path: str | Path) -> Slide:
     try:
         require_complete(path)
         require_whole_picture(path, vendor, slide.facts.size_l0)
+        slide.facts = replace(slide.facts, doubts=series_doubts(path))
     except BaseException:
         slide.close()
         raise

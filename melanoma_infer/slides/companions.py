@@ -1,7 +1,7 @@
 """The files beside a slide that belong to it, in formats whose main file is only an index or a picture.
 
 MIRAX: `name.mrxs` and the folder `name/` with Slidedat.ini, which names the others. Hamamatsu VMS and VMU: a key file
-that names the images and the map. The files of a DICOM series are found by `dicom.py`.
+that names the images and the map. The files of a DICOM series are found by `series.py`.
 """
 
 from __future__ import annotations

@@ -15,6 +15,7 @@ from melanoma_infer.errors import SlideUnreadableError
 if TYPE_CHECKING:
     from tifffile import TiffFile
 
+COPY_AGAIN = "Copy it again, and wait until the scanner has finished writing."
 TIFF_MAGIC = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BEYOND = re.compile(r"TiffTag (?:273|279|324|325|347) @\d+> invalid value offset|invalid page offset|corrupted IFD")
 """What tifffile logs when a directory, the offsets of its strips or tiles (273, 279, 324, 325) or its JPEG tables (347)
@@ -48,10 +49,7 @@ def require_complete(path: Path) -> None:
         except (TiffFileError, ValueError, TypeError, KeyError, IndexError, OverflowError, struct.error):
             ends_early = True
     if ends_early or any(_BEYOND.search(text) for text in heard):
-        raise SlideUnreadableError(
-            "The file ends before its last part: it is incomplete. Copy it again, and wait until the scanner has "
-            "finished writing."
-        )
+        raise SlideUnreadableError(f"The file ends before its last part: it is incomplete. {COPY_AGAIN}")
 
 
 def pages_of(tiff: TiffFile) -> Iterator[Any]:

@@ -9,8 +9,9 @@ from pathlib import Path
 from melanoma_infer.errors import MminferError, SlideUnreadableError, TransientIOError
 from melanoma_infer.slides.base import SlideReader
 from melanoma_infer.slides.companions import require_companions
-from melanoma_infer.slides.dicom import HEAD_BYTES, begins_as_dicom, require_one_slide
+from melanoma_infer.slides.dicom import HEAD_BYTES, begins_as_dicom
 from melanoma_infer.slides.refusal import refusal
+from melanoma_infer.slides.series import require_one_slide
 from melanoma_infer.slides.suffixes import IMAGE_SUFFIXES
 
 TRANSIENT = {errno.EIO, errno.ETIMEDOUT, errno.ENETDOWN, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EAGAIN}

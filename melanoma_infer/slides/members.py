@@ -9,8 +9,8 @@ from pathlib import Path
 
 from melanoma_infer.records import Identity
 from melanoma_infer.slides.companions import MIRAX, beside_companions, companions
-from melanoma_infer.slides.dicom import series_files
 from melanoma_infer.slides.formats import storage_error
+from melanoma_infer.slides.series import series_files
 
 MEBIBYTE = 1 << 20
 

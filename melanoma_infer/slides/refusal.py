@@ -12,16 +12,19 @@ from pathlib import Path
 from melanoma_infer.errors import MminferError, SlideFormatError, SlideUnreadableError
 from melanoma_infer.runtime.privacy import without_paths
 from melanoma_infer.slides.companions import MIRAX
-from melanoma_infer.slides.completeness import TIFF_MAGIC, is_whole_tiff
+from melanoma_infer.slides.completeness import COPY_AGAIN, TIFF_MAGIC, is_whole_tiff
 from melanoma_infer.slides.dicom import (
+    DEFLATED,
     HEAD_BYTES,
     PICTURES,
     WHOLE_SLIDE,
     DicomFacts,
     begins_as_dicom,
     dicom_facts,
-    series_files,
+    lacks_preamble,
+    uid_name,
 )
+from melanoma_infer.slides.series import series_files
 from melanoma_infer.slides.suffixes import IMAGE_SUFFIXES, SLIDE_SUFFIXES
 from melanoma_infer.slides.tiff_pages import CONVERT, compression_name
 
@@ -32,10 +35,11 @@ _UNSUPPORTED = re.compile(r"unsupported|not supported|unrecogni[sz]ed|cannot rec
 """In OpenSlide's messages about whole files that it cannot decode."""
 _COMPRESSION = re.compile(r"TIFF compression: (\d+)")
 _ATTRIBUTE = re.compile(r"Attribute (\w{1,64}) value (\S{1,64}) != (\S{1,64})")
+_NO_TAG = re.compile(r"(\w{1,64}) not found|get image flavor")
+_SYNTAX = re.compile(r"Unsupported transfer syntax ([\d.]{1,64})")
 _SAME_LEVEL = "Slide contains unexpected image"
 _CONCATENATION = "in concatenation"
 """In OpenSlide's messages about DICOM series."""
-COPY_AGAIN = "Copy it again, and wait until the scanner has finished writing."
 
 
 def refusal(path: Path, said: str = "") -> MminferError:
@@ -51,10 +55,11 @@ def refusal(path: Path, said: str = "") -> MminferError:
     except OSError:
         head = b""
     if begins_as_dicom(head):
-        why = _no_slide_in(dicom_facts(path), series_files(path))
+        facts = dicom_facts(path)
+        why = _no_slide_in(facts, series_files(path))
         if why is not None:
             return SlideFormatError(why)
-        if (unread := _unread_dicom(said)) is not None:
+        if (unread := _unread_dicom(said, facts)) is not None:
             return unread
     if _UNSUPPORTED.search(said):
         encoding = without_paths(said, path).rstrip(".")
@@ -75,14 +80,29 @@ def refusal(path: Path, said: str = "") -> MminferError:
         return SlideUnreadableError(
             f"The file begins like a slide, but its structure cannot be read: it is damaged or incomplete. {COPY_AGAIN}"
         )
+    if lacks_preamble(path):
+        return SlideFormatError(
+            "The file has the tags of a DICOM file but not its beginning (128 bytes, then DICM). Export it again as a "
+            "DICOM file."
+        )
     return SlideFormatError(
         f"No reader knows this format. Slides that OpenSlide reads ({', '.join(SLIDE_SUFFIXES)}) and plain images "
         f"({', '.join(IMAGE_SUFFIXES)}) can be scored; convert others to a pyramidal TIFF."
     )
 
 
-def _unread_dicom(said: str) -> MminferError | None:
-    """The error to raise for what OpenSlide says of a DICOM series; None if its message names no cause."""
+def _unread_dicom(said: str, facts: DicomFacts | None) -> MminferError | None:
+    """The error to raise for what OpenSlide says of a DICOM series; None if no cause is known."""
+    syntax = _SYNTAX.search(said)
+    if syntax or (facts and facts.syntax == DEFLATED):
+        return SlideFormatError(
+            f"OpenSlide reads no DICOM slides in the transfer syntax {uid_name(syntax[1] if syntax else DEFLATED)}. "
+            "Export the slide in another one, such as JPEG Baseline."
+        )
+    if tag := _NO_TAG.search(said):
+        return SlideFormatError(
+            f"The DICOM file has no {tag[1] or 'ImageType'}, without which a slide cannot be read. Export it again."
+        )
     if value := _ATTRIBUTE.search(said):
         return SlideFormatError(
             f"OpenSlide reads DICOM slides only with {value[1]} {value[3]}, and this one has {value[2]}. "

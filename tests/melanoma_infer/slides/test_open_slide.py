@@ -10,7 +10,8 @@ import numpy as np
 import pydicom
 import pytest
 import tifffile
-from dicom_for_tests import write_ct, write_dicom
+from dicom_for_tests import with_tags, write_ct, write_dicom
+from pydicom.uid import DeflatedExplicitVRLittleEndian, JPEGLSLossless
 from slides_for_tests import encoded, noise, smooth, solid, write_image, write_svs, write_tiff
 
 from melanoma_infer.errors import MminferError, SlideFormatError, SlideUnreadableError, TransientIOError
@@ -192,36 +193,6 @@ def test_bytes_flipped_in_a_header_give_a_slide_or_an_error_of_ours(tmp_path):
     assert min(opened, refused) > 20
 
 
-def with_tags(path, **tags):
-    data = pydicom.dcmread(path)
-    for name, value in tags.items():
-        setattr(data, name, value)
-    data.save_as(path, enforce_file_format=True)
-    return path
-
-
-def test_two_patients_are_not_merged_where_the_file_that_is_opened_names_none(tmp_path):
-    label = with_tags(
-        write_dicom(tmp_path / "a", solid(256, 256), series="1.2.3", shows="LABEL"),
-        PatientID="",
-        ContainerIdentifier="",
-    )
-    write_dicom(tmp_path / "b", smooth(1024, 512), series="1.2.3")
-    other = write_dicom(tmp_path / "c", smooth(512, 256), series="1.2.3", um_per_px=1.0)
-    with open_slide(label) as slide:
-        assert len(slide.facts.level_sizes) == 2
-    with_tags(other, PatientID="Q")
-    with pytest.raises(SlideUnreadableError, match="b and c have the same SeriesInstanceUID but a different PatientID"):
-        open_slide(label)
-
-
-def test_images_of_one_series_that_are_not_equally_wide_are_no_levels_of_one_slide(tmp_path):
-    path = write_dicom(tmp_path / "a", smooth(512, 512), series="1.2.3")
-    write_dicom(tmp_path / "b", smooth(256, 256), series="1.2.3")
-    with pytest.raises(SlideUnreadableError, match="different width in mm"):
-        open_slide(path)
-
-
 @pytest.mark.parametrize(
     ("tags", "kind", "named"),
     [
@@ -241,4 +212,30 @@ def test_two_images_of_one_size_in_a_series_are_not_called_damaged(tmp_path):
     path = write_dicom(tmp_path / "a", smooth(512, 256), series="1.2.3")
     write_dicom(tmp_path / "b", smooth(512, 256, 1), series="1.2.3")
     with pytest.raises(SlideFormatError, match="an image of the same size"):
+        open_slide(path)
+
+
+@pytest.mark.parametrize(
+    ("syntax", "named"),
+    [(DeflatedExplicitVRLittleEndian, "Deflated Explicit VR Little Endian"), (JPEGLSLossless, "JPEG-LS Lossless")],
+)
+def test_a_dicom_slide_in_a_transfer_syntax_that_openslide_lacks_is_no_damaged_one(tmp_path, syntax, named):
+    path = write_dicom(tmp_path / "a", smooth(512, 256), series="1.2.3")
+    data = pydicom.dcmread(path)
+    if syntax == DeflatedExplicitVRLittleEndian:
+        data.decompress()
+    data.file_meta.TransferSyntaxUID = syntax
+    data.save_as(path)
+    with pytest.raises(SlideFormatError, match=f"transfer syntax {named}"):
+        open_slide(path)
+
+
+@pytest.mark.parametrize("first", [b"\2\0\0\0UL", b"\x08\0\x08\0CS"])
+def test_a_dicom_file_without_its_first_bytes_is_called_one(tmp_path, first):
+    path = write_dicom(tmp_path / "a.dcm", smooth(512, 256), series="1.2.3")
+    path.write_bytes(path.read_bytes()[path.read_bytes().index(first) :])
+    with pytest.raises(SlideFormatError, match="tags of a DICOM file but not its beginning"):
+        open_slide(path)
+    path.write_bytes(b"\2\0" + b"no DICOM at all" * 30)
+    with pytest.raises(SlideFormatError, match="No reader knows this format"):
         open_slide(path)
