@@ -26,6 +26,8 @@ class FoundSlides:
     """The number of files that belong to slides."""
     unread: int = 0
     """How many of the paths cannot be read."""
+    skipped: tuple[Path, ...] = ()
+    """DICOM files in the folders that are no whole-slide images. A file that was named is never skipped."""
 
 
 def find_slides(paths: Iterable[Path]) -> FoundSlides:
@@ -38,18 +40,29 @@ def find_slides(paths: Iterable[Path]) -> FoundSlides:
         UsageError: a folder holds no slide.
     """
     found: list[Path] = []
+    skipped: dict[Path, None] = {}
     seen: set[object] = set()
     for path in paths:
-        inside = sorted(_slides_in(path)) if os.path.isdir(path) else [path]
+        inside = [path]
+        others: dict[Path, None] = {}
+        if os.path.isdir(path):
+            inside = sorted(_slides_in(path))
+            others = dict.fromkeys(filter(_is_other_dicom, inside))
+            skipped |= others
+            inside = [each for each in inside if each not in others]
         if not inside:
-            raise UsageError(f"The folder holds no slide ({', '.join(SLIDE_SUFFIXES)}). Give a folder with slides.")
+            but = ", only DICOM files of other kinds" if others else ""
+            raise UsageError(
+                f"The folder holds no slide ({', '.join(SLIDE_SUFFIXES)}){but}. Give a folder with slides."
+            )
         for slide in inside:
             keys = slide_keys(slide)
             if seen.isdisjoint(keys):
                 found.append(slide)
             seen |= keys
     readable = [path for path in found if os.path.isfile(path) and os.access(path, os.R_OK)]
-    return FoundSlides(tuple(found), sum(len(members(path)) for path in readable), len(found) - len(readable))
+    files = sum(len(members(path)) for path in readable)
+    return FoundSlides(tuple(found), files, len(found) - len(readable), tuple(skipped))
 
 
 def slide_keys(slide: Path) -> set[object]:
@@ -93,10 +106,7 @@ def _belongs_to_a_slide(folder: str) -> bool:
 
 
 def _may_be_a_slide(path: Path) -> bool:
-    """Whether a file is a slide by its suffix or a DICOM slide by its content, or cannot be looked at.
-
-    DICOM of other kinds is often beside a slide, such as the index of a medium (DICOMDIR) and annotations.
-    """
+    """Whether a file is a slide by its suffix, is DICOM by its content, or cannot be looked at."""
     if not os.path.exists(path):
         return True  # a link that leads nowhere
     if not os.path.isfile(path):
@@ -106,9 +116,15 @@ def _may_be_a_slide(path: Path) -> bool:
         return suffix in SLIDE_SUFFIXES
     try:
         with path.open("rb") as file:
-            if not begins_as_dicom(file.read(HEAD_BYTES)):
-                return False
+            return begins_as_dicom(file.read(HEAD_BYTES))
     except OSError:
         return True
+
+
+def _is_other_dicom(path: Path) -> bool:
+    """Whether a file is DICOM of another kind than a whole-slide image.
+
+    Such files are often beside a slide: the index of a medium (DICOMDIR), annotations, other images of the study.
+    """
     facts = dicom_facts(path)
-    return facts is None or facts.kind in (WHOLE_SLIDE, "")
+    return facts is not None and facts.kind not in (WHOLE_SLIDE, "")

@@ -12,7 +12,7 @@ import pytest
 from dicom_for_tests import write_ct, write_dicom, write_directory, write_header
 from slides_for_tests import solid
 
-from melanoma_infer.errors import SlideUnreadableError
+from melanoma_infer.errors import SlideUnreadableError, UsageError
 from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.search import find_slides
 
@@ -118,6 +118,19 @@ def test_dicom_slides_are_found_by_content_and_other_files_are_not(tmp_path):
     found = find_slides([tmp_path])
     assert [path.name for path in found.paths] == ["1.2.840.7", "I0001", "UPPER.DCM"]
     assert found.files == 4
+    assert [path.name for path in found.skipped] == ["DICOMDIR", "I0003"]
+
+
+def test_dicom_of_other_kinds_in_a_folder_is_skipped_under_any_name_unless_it_was_named(tmp_path):
+    write_header(tmp_path / "slide.dcm", "1.2.3")
+    ct = write_ct(tmp_path / "ct.dcm")
+    found = find_slides([tmp_path])
+    assert (found.paths, found.skipped) == ((tmp_path / "slide.dcm",), (ct,))
+    assert find_slides([ct]).paths == (ct,)
+    assert find_slides([tmp_path, ct]).paths == (tmp_path / "slide.dcm", ct)
+    (tmp_path / "slide.dcm").unlink()
+    with pytest.raises(UsageError, match=r"holds no slide .*, only DICOM files of other kinds\. Give"):
+        find_slides([tmp_path])
 
 
 @pytest.mark.parametrize(("mode", "what"), [(0o000, "folder"), (0o444, "folder"), (0o000, "file")])
