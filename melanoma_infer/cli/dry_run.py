@@ -25,7 +25,6 @@ def draw_grids(
 ) -> list[MminferError]:
     """Write grid.png for every slide and print what would be read; return the errors of the slides that failed."""
     from melanoma_infer.runtime.privacy import DIGEST_CHARS
-    from melanoma_infer.slides import open_slide
     from melanoma_infer.store.output import OutputFolder
     from melanoma_infer.tiles.plan import plan_slide
 
@@ -34,7 +33,7 @@ def draw_grids(
     for request in requests:
         line: dict[str, Any] = {"id": "" if hide_names else request.case.id, "case_id": request.case.case_id}
         try:
-            with open_slide(request.path) as slide:
+            with request.open() as slide:
                 plan = plan_slide(slide, bundle.card, request.settings, reader=request.reader)
             name = plan.identity.digest[:DIGEST_CHARS] if hide_names else request.case.id
             place = _write_grid(folder, request, bundle, plan, name)

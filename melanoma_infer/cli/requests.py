@@ -40,6 +40,8 @@ def checked_settings(mpp: str | tuple[float, float] | None, **values: Any) -> Se
         raise UsageError(f"{option} {problem['input']} {problem['msg'].removeprefix('Input ')}.") from error
 
 
+NAMED_MAX = 5
+"""Skipped files that are named on the terminal."""
 SAME_BYTES = "another slide of this run holds the same bytes: check that each is filed for the right patient"
 """The warning in both results; with --hide-names it must not name the other slide, so it never does."""
 
@@ -112,6 +114,7 @@ def slide_requests(slides: SlideOptions, patient: PatientOptions, bundle: Bundle
     from melanoma_infer.pipeline.request import SlideRequest
     from melanoma_infer.runtime.privacy import slide_name
     from melanoma_infer.slides.search import find_slides
+    from melanoma_infer.slides.series import spread_series
 
     if patient.manifest is not None and patient.values:
         raise UsageError("Give patient values either in a manifest (--patients) or as options, not both.")
@@ -124,6 +127,9 @@ def slide_requests(slides: SlideOptions, patient: PatientOptions, bundle: Bundle
     if any(os.path.isdir(path) for path in slides.paths):
         unread = f", and {plural(found.unread, 'path')} that cannot be read" if found.unread else ""
         note(f"{plural(len(found.paths) - found.unread, 'slide')} in {plural(found.files, 'file')}{unread}")
+    if found.skipped:
+        names = "" if patient.hide_names else f": {_kinds_named(found.skipped)}"
+        note(f"skipped {plural(len(found.skipped), 'DICOM file')} of other kinds than slides{names}")
     if manifest is not None:
         requests = _from_manifest(found.paths, manifest, slides, patient, bundle)
     else:
@@ -133,7 +139,18 @@ def slide_requests(slides: SlideOptions, patient: PatientOptions, bundle: Bundle
             SlideRequest(path, SlideCase(slide_name(path), None, stated, patient.in_output), settings, slides.reader)
             for path in found.paths
         ]
+    faults = spread_series(found.paths)
+    requests = [replace(request, fault=faults.get(request.path)) for request in requests]
     return _with_duplicates_named(requests, hide_names=patient.hide_names)
+
+
+def _kinds_named(files: Sequence[Path]) -> str:
+    """The names of DICOM files with their kinds; of many, the first ones."""
+    from melanoma_infer.slides.dicom import dicom_facts
+
+    named = [f"{file.name} ({facts.kind_name})" for file in files[:NAMED_MAX] if (facts := dicom_facts(file))]
+    more = [f"{len(files) - NAMED_MAX} more"] if len(files) > NAMED_MAX else []
+    return ", ".join([*named, *more])
 
 
 def _manifest(patient: PatientOptions, card: ModelCard) -> Manifest:

@@ -11,7 +11,9 @@ from melanoma_infer.errors import MminferError
 from melanoma_infer.patients.case import SlideCase
 from melanoma_infer.runtime.privacy import REDACTED, readable, slide_name
 from melanoma_infer.settings import Settings
+from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.choice import ReaderChoice
+from melanoma_infer.slides.slide import Slide
 
 Progress = Callable[[int, int], None]
 """Called after each tile of a slide with the number of tiles done and the number of all."""
@@ -43,6 +45,18 @@ class SlideRequest:
     settings: Settings
     reader: ReaderChoice = "auto"
     """Who decodes the tiles. No number depends on it."""
+    fault: MminferError | None = None
+    """Why the slide is not opened: what the search for slides found out about it."""
+
+    def open(self) -> Slide:
+        """The slide.
+
+        Raises:
+            the fault, and what open_slide raises.
+        """
+        if self.fault is not None:
+            raise self.fault
+        return open_slide(self.path)
 
     def message(self, error: MminferError, *, hide_names: bool) -> str:
         """What to say about an error of this slide: without names of files, where its id is not its file's name."""

@@ -30,7 +30,6 @@ from melanoma_infer.runtime.stopwatch import Stopwatch
 from melanoma_infer.runtime.utc import utc_now
 from melanoma_infer.scoring.slide_result import slide_result
 from melanoma_infer.scoring.tile_table import tile_table
-from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.members import identify
 from melanoma_infer.slides.slide import Slide
 from melanoma_infer.store.output import OutputFolder, ResultFolder
@@ -74,7 +73,7 @@ class SlideJob:
         self._started = utc_now()
         with self._bounded():
             with self._watch.timing("open"):
-                slide = self._open.enter_context(open_slide(self._request.path))
+                slide = self._open.enter_context(self._request.open())
                 identity = identify(slide.path, slide.facts.quickhash, full=self._options.full_digest)
             self._digest = identity.digest
             if self._options.hide_names:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 from bundles_for_tests import colour_rule_card, make_bundle, outcome_graph, sometimes_nan_graph
-from dicom_for_tests import write_dicom
+from dicom_for_tests import RESAMPLED, write_ct, write_dicom
 from kept_for_tests import kept, result_folders, run_records, summary_rows
 from slides_for_tests import smooth, write_tiff
 
@@ -664,3 +664,45 @@ def test_two_dicom_slides_that_refer_to_the_same_series_are_two(mminfer, tmp_pat
     assert ended.code == 0
     assert "2 slides in 2 files" in ended.err
     assert len(list((tmp_path / "r").glob("I*/result.json"))) == 2
+
+
+def test_other_dicom_files_of_a_study_are_skipped_by_name_and_fail_nothing(mminfer, tmp_path):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    write_dicom(folder / "a.dcm", smooth(256, 256), series="1.2.1")
+    write_ct(folder / "ct.dcm")
+    argv = ("score", folder, "--out", tmp_path / "r", "--dry-run")
+    ended = mminfer(*argv)
+    assert ended.code == 0
+    assert "skipped 1 DICOM file of other kinds than slides: ct.dcm (CT Image Storage)" in ended.err
+    assert "ct.dcm" not in mminfer(*argv, "--hide-names").err
+    assert mminfer("score", folder / "ct.dcm", "--out", tmp_path / "r").code == 11
+    for number in range(7):
+        write_ct(folder / f"ct{number}.dcm")
+    assert "skipped 8 DICOM files of other kinds" in (told := mminfer(*argv).err)
+    assert "ct3.dcm (CT Image Storage), 3 more" in told
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+def test_a_dicom_slide_in_two_folders_is_no_result(mminfer, tmp_path, options):
+    for name in ("one", "two"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+    write_dicom(tmp_path / "in" / "one" / "a", smooth(512, 512), series="1.2.1")
+    write_dicom(tmp_path / "in" / "two" / "b", smooth(256, 256), series="1.2.1", um_per_px=1.0, ImageType=RESAMPLED)
+    ended = mminfer("score", tmp_path / "in", "--out", tmp_path / "r", "--tile-um", "128", *options)
+    assert ended.code == 3
+    assert "in another folder (two/). Copy all files of the slide into one folder." in ended.err
+    assert not list((tmp_path / "r").glob("*/result.json"))
+    hidden = mminfer("score", tmp_path / "in", "--out", tmp_path / "r", "--hide-names", *options)
+    assert "two/" not in hidden.err
+
+
+def test_a_dicom_slide_without_its_full_resolution_is_scored_with_a_warning_that_stays(mminfer, tmp_path):
+    level = write_dicom(tmp_path / "b", smooth(256, 256), series="1.2.1", um_per_px=1.0, ImageType=RESAMPLED)
+    out = tmp_path / "r"
+    assert mminfer("score", level, "--out", out, "--tile-um", "128", "--tissue", "all", "--age", "35").code == 0
+    (folder,) = out.glob("b-*")
+    assert mminfer("rescore", folder, "--age", "71").code == 0
+    results = [json.loads(path.read_text()) for path in out.glob("b-*/result.json")]
+    assert len(results) == 2
+    assert all("full-resolution image of this slide is not beside" in each["warnings"][0] for each in results)

@@ -15,15 +15,15 @@ from kept_for_tests import run_records
 CRASHING = """
 import ctypes, os, sys
 from pathlib import Path
-from melanoma_infer.pipeline import slide_job
-whole = slide_job.open_slide
+from melanoma_infer.pipeline import request
+whole = request.open_slide
 def open_slide(path):
     if path.name.startswith("crashes"): ctypes.string_at(0)
     if path.name.startswith("once") and not Path("crashed").exists():
         Path("crashed").touch()
         os.abort()
     return whole(path)
-slide_job.open_slide = open_slide
+request.open_slide = open_slide
 sys.argv[0] = "mminfer"
 from melanoma_infer.cli.app import main
 main()
