@@ -82,6 +82,14 @@ def test_a_slide_image_that_is_cut_anywhere_is_not_whole_and_keeps_its_series_or
         assert (facts.series == LONG) == (size >= whole.index(LONG.encode()) + len(LONG))
 
 
+def test_a_copy_that_ends_in_zeros_is_not_whole(tmp_path):
+    path = write_dicom(tmp_path / "a.dcm", noise(512, 256), series=LONG)
+    content = path.read_bytes()
+    kept = int(0.6 * len(content))
+    path.write_bytes(content[:kept] + bytes(len(content) - kept))
+    assert not dicom_facts(path).is_whole
+
+
 def test_tags_before_a_cut_are_known(tmp_path):
     path = write_dicom(tmp_path / "a.dcm", solid(256, 256), series=LONG, study="1.7", ImageType=RESAMPLED)
     content = path.read_bytes()
