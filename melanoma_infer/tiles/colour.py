@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 BAND_ROWS = 256
 """Rows of the plane whose colours are computed at once in floating point."""
+YCBCR_OFF_MAX, YCBCR_RED_MIN = 6, 40
+"""Steps of 255 by which green and blue may be off the middle, and by which red has to be above it."""
 LUMINANCE_PER_MILLE = (299, 587, 114)
 """Shares of red, green and blue in a pixel's luminance."""
 
@@ -31,6 +33,18 @@ def histogram(values: NDArray[Any], counted: NDArray[np.bool_], bins: int) -> ND
     for rows in bands(len(values)):
         found += np.bincount(values[rows][counted[rows]], minlength=bins)
     return found
+
+
+def is_ycbcr(rgb: NDArray[np.uint8], counted: NDArray[np.bool_]) -> bool:
+    """Whether most of what is counted has the colour that a grey or white background gets when YCbCr is taken for RGB.
+
+    Brightness is then red, and the two others are in the middle of their range.
+    """
+    some = rgb[::4, ::4][counted[::4, ::4]]
+    if not len(some):
+        return False
+    red, green, blue = np.median(some, axis=0)
+    return bool(red - 128 > YCBCR_RED_MIN and max(abs(green - 128), abs(blue - 128)) <= YCBCR_OFF_MAX)
 
 
 def ink_coloured(rgb: NDArray[np.uint8]) -> NDArray[np.bool_]:

@@ -18,6 +18,7 @@ from melanoma_infer.slides.scale import KnownScale, known_scale
 from melanoma_infer.slides.slide import Slide
 from melanoma_infer.tiles.grid import Geometry, place_tiles, require_few_enough, require_sensible_tiles, tile_geometry
 from melanoma_infer.tiles.read_plan import ReadPlan, read_plan
+from melanoma_infer.tiles.same_picture import require_same_picture
 from melanoma_infer.tiles.tissue import find_tissue
 
 PROBED = (0.0, 0.25, 0.5, 0.75, 1.0)
@@ -75,7 +76,7 @@ def plan_slide(
 
     Raises:
         MminferError: the slide has no known scale, the tiles asked for are too small or too many, a mask does not fit
-            it, or the reader cannot read it.
+            it, its levels differ, or the reader cannot read it.
     """
     watch = watch or Stopwatch()
     with watch.timing("open"):
@@ -93,6 +94,8 @@ def plan_slide(
     if chosen_by_user:
         require_few_enough(len(tiles), geometry)
     reading = read_plan(slide.facts, known.scale, geometry, card)
+    with watch.timing("tissue"):
+        require_same_picture(slide, tissue, (0, reading.level))
     rows = sorted({round(share * (len(tiles) - 1)) for share in PROBED} if tiles else ())
     corners = [tuple(int(at / reading.downsample) for at in (tiles[i].rect_l0.x, tiles[i].rect_l0.y)) for i in rows]
     with watch.timing("open"):

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
+from melanoma_infer.errors import SlideFormatError
 from melanoma_infer.geometry import RectPx, Scale
 from melanoma_infer.records import SlideFacts, Tissue
 from melanoma_infer.slides.slide import Slide
@@ -25,6 +26,7 @@ from melanoma_infer.tiles.colour import (
     by_bands,
     histogram,
     ink_coloured,
+    is_ycbcr,
     otsu,
     saturation_of,
 )
@@ -70,8 +72,14 @@ def find_tissue(slide: Slide, scale: Scale, source: str = "auto") -> Tissue:
     Raises:
         UsageError: the mask cannot be read, its aspect ratio is not the slide's, it does not say what is tissue, or it
             is inverted.
+        SlideFormatError: the slide's colours are wrong.
     """
     plane = read_plane(slide, scale)
+    if is_ycbcr(plane.rgb, ~plane.unread):
+        raise SlideFormatError(
+            "The slide's background is red: its file says RGB, but its pixels are YCbCr. Some converters write such "
+            "files. Export the slide again with another program or in another compression."
+        )
     found = _Found(plane, scale)
     if source == "auto":
         return found.tissue()

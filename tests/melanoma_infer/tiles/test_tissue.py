@@ -21,7 +21,7 @@ from slides_for_tests import (
     write_image,
 )
 
-from melanoma_infer.errors import UsageError
+from melanoma_infer.errors import SlideFormatError, UsageError
 from melanoma_infer.geometry import RectPx, Scale
 from melanoma_infer.slides import open_slide
 from melanoma_infer.tiles.tissue import PLANE_PX_MAX, SATURATION_THRESHOLD, _plane_level, find_tissue, read_plane
@@ -97,10 +97,10 @@ def test_the_background_of_a_small_image_is_not_taken_for_a_hole_in_tissue(um):
     assert not found(solid(512, 512), scale=Scale(um, um)).mask.any()
 
 
-def red_of(saturations):
-    """Pixels with exactly these saturations: (255, 255 − s, 255 − s)."""
+def orange_of(saturations):
+    """Pixels with exactly these saturations: (255, 255 − s/2, 255 − s)."""
     rgb = np.full((*saturations.shape, 3), 255, np.uint8)
-    rgb[..., 1] = rgb[..., 2] = 255 - saturations
+    rgb[..., 1], rgb[..., 2] = 255 - saturations // 2, 255 - saturations
     return rgb
 
 
@@ -119,7 +119,7 @@ def otsu_thresholds(values):
 @QUICK
 @given(values=st.lists(st.integers(0, 255), min_size=12, max_size=12))
 def test_the_saturation_threshold_is_otsus_clipped_to_18_and_60(values):
-    plane = red_of(np.array(values, np.uint8).reshape(3, 4))
+    plane = orange_of(np.array(values, np.uint8).reshape(3, 4))
     threshold = found(plane).saturation_threshold
     if found(plane).is_brightfield:
         assert threshold in {min(max(threshold, 18), 60) for threshold in otsu_thresholds(values)}
@@ -129,7 +129,7 @@ def test_the_saturation_threshold_is_otsus_clipped_to_18_and_60(values):
 def test_the_threshold_is_between_background_and_tissue_and_never_outside_its_limits(background, tissue, threshold):
     saturations = np.full((100, 100), background, np.uint8)
     saturations[20:80, 20:80] = tissue
-    assert found(red_of(saturations)).saturation_threshold == threshold
+    assert found(orange_of(saturations)).saturation_threshold == threshold
 
 
 @pytest.mark.parametrize("pen", [GREEN_PEN, BLUE_PEN])
@@ -180,6 +180,15 @@ def test_fluorescence_is_not_brightfield_and_shows_no_tissue():
     assert tissue.luminance_p95 < 10
     assert not tissue.mask.any()
     assert tissue.saturation_threshold is None
+
+
+def test_ycbcr_that_a_file_calls_rgb_is_refused(cmu):
+    with open_slide(cmu) as slide:
+        plane = read_plane(slide, Scale(0.499, 0.499)).rgb
+    found(plane)
+    found(np.repeat(plane.mean(axis=2, keepdims=True), 3, axis=2).astype(np.uint8) // 2)  # grey, around 120
+    with pytest.raises(SlideFormatError, match="its file says RGB, but its pixels are YCbCr"):
+        found(np.asarray(Image.fromarray(plane).convert("YCbCr")))
 
 
 def test_no_dark_slide_shows_tissue_even_where_it_cannot_be_read():
