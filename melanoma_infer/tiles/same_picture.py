@@ -38,15 +38,16 @@ def require_same_picture(slide: Slide, tissue: Tissue, levels: Iterable[int]) ->
         return
     places = list(_places(tissue, tissue.thumbnail))
     for level in sorted(set(levels)):
-        pairs = [(ours, theirs) for ours, place in places if (theirs := _colour(slide, level, place)) is not None]
-        apart = sorted((float(np.abs(ours - theirs).max()), tuple(ours), tuple(theirs)) for ours, theirs in pairs)
-        if apart and apart[len(apart) // 2][0] > COLOUR_STEPS:
-            _, ours, theirs = apart[len(apart) // 2]
-            raise SlideUnreadableError(
-                f"The levels of this slide do not show the same picture: the same place is {_named(theirs)} on level "
-                f"{level} and {_named(ours)} on the one that shows the whole slide (red, green, blue). One of them has "
-                "wrong colours or is of another scan. Export the slide again."
-            )
+        pairs = [(shown, read) for shown, place in places if (read := _colour(slide, level, place)) is not None]
+        pairs.sort(key=_apart)
+        if not pairs or _apart(middle := pairs[len(pairs) // 2]) <= COLOUR_STEPS:
+            continue
+        shown, read = middle
+        raise SlideUnreadableError(
+            f"The levels of this slide do not show the same picture: the same place is {_named(read)} on level {level} "
+            f"and {_named(shown)} on the one that shows the whole slide (red, green, blue). One of them has wrong "
+            "colours or is of another scan. Export the slide again."
+        )
 
 
 def _places(tissue: Tissue, thumbnail: NDArray[np.uint8]) -> Iterable[tuple[NDArray[np.float64], RectPx]]:
@@ -77,5 +78,9 @@ def _colour(slide: Slide, level: int, rect_l0: RectPx) -> NDArray[np.float64] | 
     return region.pixels.mean(axis=(0, 1)) if region and rect.area and not region.transparent_px else None
 
 
-def _named(colour: tuple[float, ...]) -> str:
+def _apart(pair: tuple[NDArray[np.float64], NDArray[np.float64]]) -> float:
+    return float(np.abs(pair[0] - pair[1]).max())
+
+
+def _named(colour: NDArray[np.float64]) -> str:
     return ", ".join(f"{channel:.0f}" for channel in colour)
