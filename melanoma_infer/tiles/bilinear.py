@@ -7,8 +7,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 
-def bilinear(pixels: NDArray[np.uint8], side: int, box: tuple[float, float, float, float]) -> Image.Image:
-    """A part of an image, resized: RGB, side × side pixels.
+def bilinear(pixels: NDArray[np.uint8], side: int, box: tuple[float, float, float, float]) -> NDArray[np.uint8]:
+    """A part of an image, resized: RGB, uint8 (side, side, 3).
 
     Pillow resizes in two passes with 8 bits between them, so their order shows by one level in places, and it is the
     version's: from 12.2 on some shapes begin with the rows. Two calls, each with one pass to do, begin with the columns
@@ -28,4 +28,5 @@ def bilinear(pixels: NDArray[np.uint8], side: int, box: tuple[float, float, floa
         image = Image.fromarray(pixels)
     across = image.resize((side, height), Image.Resampling.BILINEAR, box=(left, 0, right, height))
     down = across.resize((side, side), Image.Resampling.BILINEAR, box=(0, top, side, bottom))
-    return down.convert("RGB")
+    # Packed from four bytes a pixel, without an image of three bytes between: with one, the resize took 4 to 9 % more.
+    return np.frombuffer(down.tobytes("raw", "RGB"), np.uint8).reshape(side, side, 3).copy()

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ImageOps
+from PIL import Image, ImageOps
 
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.records import ReadTile, Tile
@@ -34,10 +34,9 @@ def read_tile(slide: Slide, tile: Tile, plan: ReadPlan) -> ReadTile:
         return ReadTile(tile, None)
     with slide.watch.timing("resize"):
         tile_in_reduced = (left - x, top - y, right - x, bottom - y)
-        image = bilinear(reduced.pixels, plan.tile_px, tile_in_reduced)
+        pixels = bilinear(reduced.pixels, plan.tile_px, tile_in_reduced)
         if plan.equalised:
-            image = ImageOps.equalize(image)
-        pixels = np.array(image)
+            pixels = np.array(ImageOps.equalize(Image.fromarray(pixels)))
     # The transparent share is that of whole blocks around the tile: it can be more than the tile has inside the slide.
     blank = min(1.0, tile.outside_fraction + reduced.transparent_px / blocks.area)
     return ReadTile(tile, pixels, blank)

@@ -49,8 +49,8 @@ def columns_first(rgb: NDArray[np.uint8], side: int, box: tuple[float, float, fl
 def test_every_byte_is_that_of_columns_then_rows(height, width, side, box, channels):
     pixels = np.random.default_rng(height + channels).integers(0, 256, (height, width, channels), np.uint8)
     resized = bilinear(pixels, side, box)
-    assert (resized.mode, resized.size) == ("RGB", (side, side))
-    assert np.array_equal(np.asarray(resized), columns_first(pixels[..., :3], side, box))
+    assert resized.flags.writeable  # engines may take it without a copy
+    assert np.array_equal(resized, columns_first(pixels[..., :3], side, box))
 
 
 def test_a_view_is_taken():
@@ -58,6 +58,6 @@ def test_a_view_is_taken():
     pixels = np.random.default_rng(1).integers(0, 256, (height, 2 * width, 4), np.uint8)
     view = pixels[:, ::2]
     assert np.array_equal(
-        np.asarray(bilinear(view, 16, (0, 0, width, height))),
-        np.asarray(bilinear(view.copy(), 16, (0, 0, width, height))),
+        bilinear(view, 16, (0, 0, width, height)),
+        bilinear(view.copy(), 16, (0, 0, width, height)),
     )
