@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -133,10 +132,7 @@ def _opened(bundle: str, *, require_tissue_model: bool) -> Bundle:
     """
     from melanoma_infer.bundle.bundle import open_bundle
 
-    with ThreadPoolExecutor(1) as beside:
-        opening = beside.submit(open_bundle, bundle)
-        # Importing needs the interpreter, reading and hashing do not: in turn, the start of a run took 0.3 s more.
-    opened = opening.result()
+    opened = open_bundle(bundle)
     if require_tissue_model and opened.card.domain != "tissue":
         raise BundleError(
             f"The bundle {opened.name} was trained on phantoms only, and --require-tissue-model was given. "
