@@ -99,7 +99,9 @@ def test_nothing_in_the_file_tells_where_it_was_made(exported):
 @pytest.mark.parametrize("batch", [1, 2, 3])
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_runtimes_agree_with_pytorch(exported, runtime, batch):
-    """Sources of the tolerances: |Δp| 1e-5 is a tenth of fp32's; features carry float32's rounding of a sum."""
+    """Sources of the tolerances: |Δp| 1e-5 is a tenth of fp32's; maps and features carry float32's rounding through the
+    whole network, which depends on how this CPU's convolutions sum (1.8e-5 seen on one with AVX-512).
+    """
     net, content = exported
     tiles = np.random.default_rng(batch).integers(0, 256, (batch, TILE_PX, TILE_PX, 3), dtype=np.uint8)
     with torch.no_grad():
@@ -111,7 +113,7 @@ def test_runtimes_agree_with_pytorch(exported, runtime, batch):
     np.testing.assert_allclose(actual["attention"], expected["attention"], rtol=0, atol=1e-4)
     for name in ("features", "cam"):
         scale = np.abs(expected[name]).max()
-        np.testing.assert_allclose(actual[name] / scale, expected[name] / scale, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(actual[name] / scale, expected[name] / scale, rtol=0, atol=1e-4)
 
 
 def run(runtime, content, tiles):

@@ -72,7 +72,9 @@ def test_attention_head_is_as_exact_as_torch(side, batch):
 @pytest.mark.parametrize("name", OF_A_MAP)
 @pytest.mark.parametrize(("height", "width", "kernel_size", "classes"), [(1, 1, 7, 2), (5, 9, 1, 3), (3, 33, 3, 7)])
 def test_odd_maps_and_kernels_are_as_exact_as_torch(name, height, width, kernel_size, classes):
-    problem = Problem(torch.float32, 2, 44, height, width, kernel_size=kernel_size, classes=classes)
+    # Of few numbers PyTorch's may all be exact by chance, and chance is the machine's: eight tiles of one pixel.
+    batch = 8 if height * width == 1 else 2
+    problem = Problem(torch.float32, batch, 44, height, width, kernel_size=kernel_size, classes=classes)
     assert_as_exact_as_torch(name, problem)
 
 
