@@ -97,7 +97,7 @@ def write_rescored(folder: Path, bundle: Bundle, patient: Patient, *, breslow_mm
     """
     folder, started, clock = Path(os.path.abspath(folder)), utc_now(), time.perf_counter()
     result = rescore(folder, bundle, patient, breslow_mm=breslow_mm)
-    out = OutputFolder(folder.parent)
+    out = OutputFolder.of(folder)
     key = out.run_key(
         {"version": VERSION, "rescored": result.run.key, "patient": vars(patient), "breslow_mm": breslow_mm}
     )

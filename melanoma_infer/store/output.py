@@ -52,6 +52,16 @@ class OutputFolder:
         except OSError as error:
             raise output_error(error) from error
 
+    @classmethod
+    def of(cls, result_folder: Path) -> OutputFolder:
+        """The output folder that holds a result, also one that was replaced.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        parent = result_folder.parent
+        return cls(parent.parent if parent.name == REPLACED else parent)
+
     def _read_or_make_secret(self) -> bytes:
         file = self.path / KEY
         with suppress(FileNotFoundError):

@@ -87,6 +87,16 @@ def test_every_patient_has_a_result_and_a_row_of_its_own_and_the_old_ones_stay(m
     assert sorted(row["folder"] for row in rows) == [folder.name for folder in others]
 
 
+def test_a_replaced_result_is_rescored_beside_the_others(mminfer, scored):
+    replaced = scored.parent / "replaced" / scored.name
+    replaced.parent.mkdir()
+    scored.rename(replaced)
+    assert mminfer("rescore", replaced, "--age", "71").code == 0
+    (new,) = result_folders(scored.parent)
+    assert [row["folder"] for row in summary_rows(scored.parent)] == [new.name]
+    assert list(replaced.parent.iterdir()) == [replaced]
+
+
 def test_a_measured_thickness_takes_the_estimate_s_place(mminfer, scored):
     """Against the head by hand: features + W1d · (measured − estimated), then ReLU, ReLU, softmax."""
     assert mminfer("rescore", scored, "--breslow-mm", "4.2").code == 0
