@@ -25,7 +25,8 @@ are beyond the end of the file. Other tags are ignored: scanners write private o
 def require_complete(path: Path) -> None:
     """Require that every directory and every tile of a TIFF-like slide is inside the file.
 
-    OpenSlide opens an SVS that lost its last kilobyte, without what was stored there.
+    OpenSlide opens an SVS that lost its last kilobyte, without what was stored there, and takes a file without any
+    tile, which a converter left when it failed, for a slide that was nowhere scanned.
 
     Raises:
         SlideUnreadableError: the file ends too early.
@@ -45,7 +46,7 @@ def require_complete(path: Path) -> None:
                     for page in pages
                     for offset, count in zip(page.dataoffsets, page.databytecounts, strict=False)
                 )
-                ends_early = not pages or any(end > size for end in ends)
+                ends_early = not pages or not any(pages[0].databytecounts) or any(end > size for end in ends)
         except (TiffFileError, ValueError, TypeError, KeyError, IndexError, OverflowError, struct.error):
             ends_early = True
     if ends_early or any(_BEYOND.search(text) for text in heard):

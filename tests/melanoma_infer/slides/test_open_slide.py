@@ -123,6 +123,15 @@ def test_a_truncated_real_slide_opens_as_none(tmp_path, cmu, share):
         open_slide(path)
 
 
+def test_a_tiff_without_any_tile_is_incomplete_not_blank(tmp_path):
+    path = write_tiff(tmp_path / "s.tif", noise(700, 500), compression="jpeg")
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        for tag in ("TileOffsets", "TileByteCounts"):
+            tiff.pages[0].tags[tag].overwrite([0] * len(tiff.pages[0].dataoffsets))
+    with pytest.raises(SlideUnreadableError, match="is incomplete"):
+        open_slide(path)
+
+
 @pytest.mark.parametrize("code", [errno.EIO, errno.ETIMEDOUT, errno.ESTALE])
 def test_a_failing_share_is_transient_and_says_to_try_again(tmp_path, monkeypatch, code):
     path = write_image(tmp_path / "image.png", solid(20, 20))
