@@ -309,8 +309,10 @@ class SlideOutcome:
     finished: str
     """UTC, as in RunOut; for a slide that was finished before, the times of its result."""
     digest: str | None = None
-    """The digest of the slide's bytes; None if it failed before they were read."""
+    """The digest of the slide's bytes, or of some of them if it could not be opened; None if they cannot be read."""
     folder: Path | None = None
     result: SlideResult | None = None
     skipped: bool = False
     """It was finished before."""
+    settings: str = ""
+    """The options that differ from the card's, of a slide that failed: a result has them itself."""

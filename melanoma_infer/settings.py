@@ -31,3 +31,15 @@ class Settings(BaseModel):
     """As stated by the laboratory, compared with the card's. None: not compared."""
     specimen: str | None = None
     """As stated by the laboratory, compared with the card's. None: not compared."""
+
+    def options(self) -> str:
+        """The fields that are not the card's choice, such as "tile-um=256 tissue=MASK": paths are never shown."""
+        stated = self.model_dump(exclude_defaults=True)
+        if self.tissue not in ("auto", "all"):
+            stated["tissue"] = "MASK"
+        if self.mpp_um is not None:
+            stated["mpp"] = ",".join(f"{um:g}" for um in stated.pop("mpp_um"))
+        shown = {
+            name.replace("_", "-"): f"{each:g}" if isinstance(each, float) else each for name, each in stated.items()
+        }
+        return " ".join(f"{name}={each}" for name, each in shown.items())

@@ -21,7 +21,7 @@ from melanoma_infer.cli.rescore import rescore
 from melanoma_infer.cli.score import score
 from melanoma_infer.cli.sections import SectionedCommand
 from melanoma_infer.cli.verify import verify
-from melanoma_infer.errors import MminferError, Stopped
+from melanoma_infer.errors import MminferError, OutputError, Stopped
 
 app = typer.Typer(
     name="mminfer",
@@ -68,8 +68,12 @@ def main() -> None:
     # Typer ends without a word on the KeyboardInterrupt that Python raises for SIGINT.
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, _stop)
-    with quiet_pipes() as out:
-        code = _run(out)
+    try:
+        with quiet_pipes() as out:
+            code = _run(out)
+    except OutputError as error:  # what was left in a buffer
+        say_error(f"mminfer: {error}")
+        code = error.exit_code
     sys.exit(code)
 
 
@@ -81,8 +85,9 @@ def _run(out: Pipe) -> int:
         code, message = error.exit_code, str(error)
         say_error(f"mminfer: {message}")
     except Stopped as stop:
+        say_error(f"mminfer: {stop}")
+        out.used = False  # the lines that were printed say nothing of it
         code, message = stop.exit_code, str(stop)
-        say_error(f"mminfer: {message}")
     except Exception as error:
         # Click's errors by what they have: some versions of Typer import Click, others have a copy of it.
         if not hasattr(error, "format_message"):

@@ -123,6 +123,8 @@ def slide_requests(slides: SlideOptions, patient: PatientOptions, bundle: Bundle
     manifest = _manifest(patient, bundle.card) if patient.manifest else None
     if not slides.paths and manifest is None:
         raise UsageError("No slide was given. Give a slide, a folder or a manifest (--patients): mminfer score SLIDE")
+    if slides.tissue not in ("auto", "all") and not os.path.exists(slides.tissue):
+        raise UsageError("--tissue: there is no such file. Give the path of a mask, `auto` or `all`.")
     found = find_slides(slides.paths or [row.path for row in manifest.rows] if manifest else slides.paths)
     if any(os.path.isdir(path) for path in slides.paths):
         unread = f", and {plural(found.unread, 'path')} that cannot be read" if found.unread else ""

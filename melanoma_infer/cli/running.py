@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from melanoma_infer.cli.console import detail, say_error
+from melanoma_infer.cli.console import detail, note, say_error
 from melanoma_infer.cli.progress import shown_progress
 from melanoma_infer.cli.run_log import RunLog
 from melanoma_infer.errors import Stopped
@@ -54,7 +54,7 @@ def score_and_record(
 
     outcomes: list[SlideOutcome] = []
     log, folder = log or RunLog(), OutputFolder(out)
-    summary = Summary(folder)
+    summary = Summary(folder, lambda name: note(f"summary.csv had other columns: it is {name} now, with all its rows"))
     batch = score_batch(load, requests, folder, options)
     log.event("engine-loaded", bundle_digest=bundle.digest, **vars(batch.numerics), skipped=list(batch.skipped))
     tell_engine(batch)

@@ -48,7 +48,9 @@ def rescore(folder: Path, bundle: Bundle, patient: Patient, *, breslow_mm: float
     """
     old, tiles = result_json.read(folder / "result.json"), tiles_npz.read(folder / "tiles.npz")
     if old is None or tiles is None:
-        raise UsageError("The folder holds no finished result of this version. Score the slide first.")
+        raise UsageError(
+            "The folder holds no whole result of this version. Score the slide again, perhaps with --overwrite."
+        )
     if old.bundle.digest != bundle.digest:
         raise BundleError("The result was made by another bundle. Give that one with --bundle, or score again.")
     if bundle.head is None or tiles.features is None:

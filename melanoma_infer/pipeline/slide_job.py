@@ -30,7 +30,7 @@ from melanoma_infer.runtime.stopwatch import Stopwatch
 from melanoma_infer.runtime.utc import utc_now
 from melanoma_infer.scoring.slide_result import slide_result
 from melanoma_infer.scoring.tile_table import tile_table
-from melanoma_infer.slides.members import identify
+from melanoma_infer.slides.members import identify, identify_unopened
 from melanoma_infer.slides.slide import Slide
 from melanoma_infer.store.output import OutputFolder, ResultFolder
 from melanoma_infer.tiles.plan import SlidePlan, plan_slide
@@ -188,9 +188,14 @@ class SlideJob:
             digest=self._digest,
             folder=folder,
             result=result,
+            settings=self._request.settings.options(),
         )
 
     def _fail(self, failure: MminferError) -> None:
+        if self._digest is None:  # it was not opened
+            self._digest = identify_unopened(self._request.path)
+            if self._options.hide_names and self._digest is not None:
+                self._case = replace(self._case, id=self._digest[:DIGEST_CHARS])
         message = self._request.message(failure, hide_names=self._options.hide_names)
         self._outcome = self._ended(failure.exit_code, message)
 

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from melanoma_infer.errors import MminferError
 from melanoma_infer.records import Identity
 from melanoma_infer.slides.companions import MIRAX, beside_companions, companions
 from melanoma_infer.slides.formats import storage_error
@@ -59,6 +60,17 @@ def identify(path: Path, quickhash: str | None, *, full: bool = False) -> Identi
         mtime_ns=max(stat.st_mtime_ns for stat in stats),
         members=len(files),
     )
+
+
+def identify_unopened(path: Path) -> str | None:
+    """A digest to tell a slide from others that cannot be opened either: of its size, first and last MiB.
+
+    None if they cannot be read.
+    """
+    try:
+        return identify(path, "").digest
+    except (MminferError, OSError):
+        return None
 
 
 def _parts(path: Path, *, whole: bool) -> Iterator[bytes]:

@@ -166,8 +166,9 @@ class ResultFolder(Closing):
         return result if self.is_complete() else None
 
     def is_complete(self) -> bool:
-        """Whether all files of a result are there."""
-        return all((self.path / name).is_file() for name in REPORTS)
+        """Whether all files of a result are there, and none of them is empty, as after a copy that failed."""
+        files = [self.path / name for name in REPORTS]
+        return all(file.is_file() and file.stat().st_size for file in files)
 
     def write(self, result: SlideResult) -> None:
         """Write the files of a result into a folder beside, which is then renamed: it is there whole or not at all.

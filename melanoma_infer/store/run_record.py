@@ -51,10 +51,7 @@ class RunRecord:
 
     def add(self, outcome: SlideOutcome) -> None:
         """Record the outcome of a slide."""
-        self._slides.append(
-            row_of(outcome, self._bundle, self._numerics)
-            | {"stage": outcome.stage, "message": outcome.message, "skipped": outcome.skipped}
-        )
+        self._slides.append(row_of(outcome, self._bundle, self._numerics) | {"skipped": outcome.skipped})
 
     def _write(self, state: str, finished: str | None = None) -> None:
         run = {

@@ -7,9 +7,11 @@ with other columns is moved to summary-<n>.csv.
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import os
 import re
+from collections.abc import Callable
 from typing import Any
 
 from melanoma_infer.bundle.bundle import Bundle
@@ -23,23 +25,28 @@ from melanoma_infer.store.output import OutputFolder
 
 SUMMARY = "summary.csv"
 COLUMNS = (
-    "id", "case_id", "digest", "folder", "started", "finished", "exit_code", "verdict", "reasons", "malignant_score",
-    "outcome", "outcome_score", "thickness_state", "thickness_mm", "thickness_low_mm", "thickness_high_mm",
-    "evaluable_fraction", "bundle", "numerics", "settings", "rescored_from", "seconds",
+    "id", "case_id", "digest", "folder", "started", "finished", "exit_code", "stage", "message", "verdict", "reasons",
+    "malignant_score", "outcome", "outcome_score", "thickness_state", "thickness_mm", "thickness_low_mm",
+    "thickness_high_mm", "evaluable_fraction", "bundle", "numerics", "settings", "rescored_from", "seconds",
 )  # fmt: skip
 _FORMULA = re.compile(r"'*[=+\-@\t\r＝＋－＠]")
 """How texts begin that spreadsheets compute. Those with quotes before it get one more, so that one can be removed."""
 
 
 class Summary:
-    """The summary of an output folder, to which several runs may add rows."""
+    """The summary of an output folder, to which several runs may add rows.
 
-    def __init__(self, out: OutputFolder) -> None:
-        self._out, self._file = out, out.path / SUMMARY
-        self._folders: set[str] | None = None
+    Args:
+        out: the output folder.
+        tell_moved: called with the new name of a file that had other columns.
+    """
+
+    def __init__(self, out: OutputFolder, tell_moved: Callable[[str], None] = lambda _name: None) -> None:
+        self._out, self._file, self._tell_moved = out, out.path / SUMMARY, tell_moved
+        self._made: set[tuple[str, str]] | None = None
 
     def add(self, outcome: SlideOutcome, bundle: Bundle, numerics: Numerics) -> None:
-        """Add the row of an outcome; a slide that was finished before gets one only if its result has none.
+        """Add the row of an outcome; a slide that was finished before gets one only if that very result has none.
 
         Raises:
             OutputError: the file cannot be written; what it held before is unchanged.
@@ -48,7 +55,7 @@ class Summary:
         try:
             with self._out.alone():
                 self._move_if_columns_differ()
-                if not (outcome.skipped and row["folder"] in self._folders_in_it()):
+                if not (outcome.skipped and (row["folder"], row["started"]) in self._made_before()):
                     self._append(row)
         except OSError as error:
             raise OutputError(
@@ -62,24 +69,26 @@ class Summary:
         if not self._file.exists():
             writer.writeheader()
         writer.writerow(row)
-        with self._file.open("ab+") as file:
+        # Without a buffer: what is left in one would be written when the file is closed, after it was cut back.
+        with self._file.open("ab+", buffering=0) as file:
             length = file.seek(0, os.SEEK_END)
+            line = _missing_newline(file, length) + text.getvalue().encode()
             try:
-                file.write(_missing_newline(file, length) + text.getvalue().encode())
-                file.flush()
+                if file.write(line) < len(line):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(file.fileno())
             except OSError:
                 file.truncate(length)
                 raise
 
-    def _folders_in_it(self) -> set[str]:
-        """The folders that have a row; read once, because a run may skip many slides."""
-        if self._folders is None:
-            self._folders = set()
+    def _made_before(self) -> set[tuple[str, str]]:
+        """Folder and start of the results that have a row; read once, because a run may skip many slides."""
+        if self._made is None:
+            self._made = set()
             if self._file.exists():
                 with self._file.open(newline="", encoding="utf-8", errors="replace") as file:
-                    self._folders = {row["folder"] for row in csv.DictReader(file)}
-        return self._folders
+                    self._made = {(row["folder"], row["started"]) for row in csv.DictReader(file)}
+        return self._made
 
     def _move_if_columns_differ(self) -> None:
         try:
@@ -92,6 +101,7 @@ class Summary:
         while (moved := self._file.with_name(f"summary-{number}.csv")).exists():
             number += 1
         self._file.rename(moved)
+        self._tell_moved(moved.name)
 
 
 def row_of(outcome: SlideOutcome, bundle: Bundle, numerics: Numerics) -> dict[str, Any]:
@@ -104,8 +114,11 @@ def row_of(outcome: SlideOutcome, bundle: Bundle, numerics: Numerics) -> dict[st
         "started": outcome.started,
         "finished": outcome.finished,
         "exit_code": outcome.exit_code,
+        "stage": outcome.stage,
+        "message": outcome.message,
         "bundle": f"{bundle.name} {bundle.digest[:12]}",
         "numerics": str(numerics),
+        "settings": outcome.settings,
         "seconds": round(outcome.seconds, 3),
     }
     if (result := outcome.result) is not None:
@@ -137,7 +150,7 @@ def _as_text(value: Any) -> Any:
     return f"'{value}" if isinstance(value, str) and _FORMULA.match(value) else value
 
 
-def _missing_newline(file: io.BufferedRandom, length: int) -> bytes:
+def _missing_newline(file: io.FileIO, length: int) -> bytes:
     """The end of the last line, where another program or a full disk left it out."""
     if not length:
         return b""

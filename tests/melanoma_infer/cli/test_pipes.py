@@ -51,3 +51,14 @@ def test_a_run_whose_output_nobody_reads_writes_every_result(skin, tmp_path):
     assert "Broken" not in err
     assert len(list((tmp_path / "r").glob("*/result.json"))) == 2
     assert [run["state"] for run in run_records(tmp_path / "r")] == ["finished"]
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="this system has no file that is always full")
+@pytest.mark.parametrize("argv", [("bundle", "show", "--json"), ("score", "--help")], ids=" ".join)
+def test_output_to_a_full_disk_is_an_error_of_ours(argv):
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path))}
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-c", MAIN, *argv]
+        ended = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, env=environment, timeout=300)
+    assert ended.returncode == 14
+    assert ended.stderr.startswith("mminfer: Standard output cannot be written: there is no space left")

@@ -633,6 +633,22 @@ def test_rows_of_slides_with_the_same_name_name_their_folders(mminfer, tmp_path)
     assert [slide["folder"] for slide in run_records(tmp_path / "r")[0]["slides"]] == folders
 
 
+def test_slides_that_cannot_be_opened_are_told_apart_where_names_are_hidden(mminfer, tmp_path):
+    for folder, text in (("p1", b"one"), ("p2", b"another")):
+        (tmp_path / "in" / folder).mkdir(parents=True)
+        (tmp_path / "in" / folder / "bad.svs").write_bytes(text)
+    argv = ["score", tmp_path / "in", "--out", tmp_path / "r", "--tile-um", "128", "--tissue", "all"]
+    for options in ((), ("--hide-names",)):
+        assert mminfer(*argv, *options).code == 3
+    rows = summary_rows(tmp_path / "r")
+    digests = [row["digest"] for row in rows]
+    assert digests[:2] == digests[2:]
+    assert len(set(digests)) == 2
+    assert [row["id"] for row in rows] == ["bad", "bad", *(digest[:8] for digest in digests[:2])]
+    assert {row["settings"] for row in rows} == {"tile-um=128 tissue=all"}
+    assert all(row["stage"] == "open" and row["message"].startswith("No reader knows this format") for row in rows)
+
+
 def test_what_cannot_be_read_in_a_folder_is_named_and_counts_as_failed(mminfer, tmp_path):
     (tmp_path / "in").mkdir()
     small_slide(tmp_path / "in" / "good.tif")

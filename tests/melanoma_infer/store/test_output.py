@@ -66,6 +66,8 @@ def test_a_slide_is_finished_only_if_it_is_unchanged_and_all_files_are_there(tmp
         mine.write(of("k" * 64))
         assert mine.finished(SAME) is not None
         assert mine.finished(Identity(DIGEST, 1000, MTIME_NS + 1, 1)) is None
+        (mine.path / "tiles.geojson").write_bytes(b"")
+        assert mine.finished(SAME) is None
         (mine.path / "tiles.geojson").unlink()
         assert mine.finished(SAME) is None
 

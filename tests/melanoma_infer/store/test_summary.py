@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -53,17 +54,28 @@ def test_a_slide_that_was_finished_before_has_one_row(tmp_path, demo):
     assert [row["folder"] for row in summary_rows(tmp_path)] == ["a-1-2", "b-1-2"]
 
 
+def test_a_result_that_took_the_place_of_one_with_a_row_gets_its_own(tmp_path, demo):
+    Summary(OutputFolder(tmp_path)).add(outcome("a-1-2"), demo, NUMERICS)
+    later = outcome("a-1-2", skipped=True, started="2026-11-29T07:00:00Z")  # made by a run that was killed then
+    for _ in range(2):
+        Summary(OutputFolder(tmp_path)).add(later, demo, NUMERICS)
+    assert [row["started"] for row in summary_rows(tmp_path)] == ["2026-11-29T06:23:11Z", "2026-11-29T07:00:00Z"]
+
+
 def test_a_failure_has_a_row(tmp_path, demo):
-    failed = outcome(exit_code=10, message="damaged", stage="open", result=None)
+    failed = outcome(exit_code=10, message="damaged", stage="open", result=None, settings="tile-um=64")
     Summary(OutputFolder(tmp_path)).add(replace(failed, folder=None), demo, NUMERICS)
     (row,) = summary_rows(tmp_path)
     assert (row["exit_code"], row["folder"], row["verdict"]) == ("10", "", "")
+    assert (row["stage"], row["message"], row["settings"]) == ("open", "damaged", "tile-um=64")
 
 
 def test_a_file_with_other_columns_is_moved_not_overwritten(tmp_path, demo):
+    told: list[str] = []
     for number, text in enumerate(("id,verdict\na,suspected\n", "mine\n"), start=1):
         (tmp_path / "summary.csv").write_text(text)
-        Summary(OutputFolder(tmp_path)).add(outcome(), demo, NUMERICS)
+        Summary(OutputFolder(tmp_path), told.append).add(outcome(), demo, NUMERICS)
+        assert told.pop() == f"summary-{number}.csv"
         assert (tmp_path / f"summary-{number}.csv").read_text() == text
         assert len(summary_rows(tmp_path)) == 1
 
@@ -87,6 +99,24 @@ def test_a_full_disk_leaves_the_rows_that_were_there(tmp_path, demo, monkeypatch
     monkeypatch.setattr(summary.os, "fsync", full)
     with pytest.raises(OutputError, match="no space left"):
         rows.add(outcome("b-1-2"), demo, NUMERICS)
+    assert (tmp_path / "summary.csv").read_bytes() == before
+
+
+@pytest.mark.skipif(os.name != "posix", reason="Windows has no limit on the size of a file")
+@pytest.mark.parametrize("left", [0, 1, 40])
+def test_a_disk_that_is_full_in_the_middle_of_a_row_leaves_none_of_it(tmp_path, demo, left):
+    import resource
+
+    rows = Summary(OutputFolder(tmp_path))
+    rows.add(outcome("a-1-2"), demo, NUMERICS)
+    before = (tmp_path / "summary.csv").read_bytes()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (len(before) + left, limits[1]))
+    try:
+        with pytest.raises(OutputError):
+            rows.add(outcome("b-1-2", id="com,ma"), demo, NUMERICS)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert (tmp_path / "summary.csv").read_bytes() == before
 
 
