@@ -44,6 +44,8 @@ class Runs:
     folder: Path
     reported: dict[Path, dict[str, bytes]] = field(default_factory=dict)
     failures: int = 0
+    ends: list[dict[str, Any]] = field(default_factory=list)
+    """What the last run said of itself, besides its slides."""
 
     @property
     def out(self) -> Path:
@@ -66,7 +68,9 @@ class Runs:
         """Wait for a run, and keep what it has reported; nothing that was reported before has changed."""
         said, told = run.communicate(timeout=300)
         assert "Traceback" not in told, told
-        lines = [line for line in map(json.loads, said.splitlines()) if "id" in line]
+        said_json = [json.loads(line) for line in said.splitlines()]
+        lines = [line for line in said_json if "id" in line]
+        self.ends = [line for line in said_json if "id" not in line]
         self.failures += sum(line["exit_code"] != 0 for line in lines)
         for folder in (self.folder / line["folder"] for line in lines if line["exit_code"] == 0):
             self.reported.setdefault(folder, _content(folder))
@@ -136,6 +140,7 @@ def test_every_result_that_a_run_reported_is_there_after_all_others(runs):
     stopped.send_signal(signal.SIGINT)
     runs.end(stopped)
     assert stopped.returncode == 130
+    assert [end["exit_code"] for end in runs.ends] == [130]
     assert run_records(runs.out)[-1]["state"] == "interrupted"
     again = runs.score(*(f"{name}.svs" for name in SLIDES), *one, "--tile-um", "64")
     assert again[0]["skipped"]
