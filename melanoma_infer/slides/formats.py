@@ -10,7 +10,7 @@ from melanoma_infer.errors import MminferError, SlideUnreadableError, TransientI
 from melanoma_infer.slides.base import SlideReader
 from melanoma_infer.slides.companions import require_companions
 from melanoma_infer.slides.dicom import HEAD_BYTES, begins_as_dicom
-from melanoma_infer.slides.refusal import refusal
+from melanoma_infer.slides.refusal import BIG_ENDIAN_BIGTIFF, refusal
 from melanoma_infer.slides.series import require_one_slide
 from melanoma_infer.slides.suffixes import IMAGE_SUFFIXES
 
@@ -45,7 +45,8 @@ def open_reader(path: Path) -> SlideReader:
     require_one_slide(path)
     if openslide_reader.knows(path):
         return openslide_reader.OpenSlideReader(path)
-    if path.suffix.lower() in IMAGE_SUFFIXES and not begins_as_dicom(head):
+    is_left_to_pillow = not (begins_as_dicom(head) or head.startswith(BIG_ENDIAN_BIGTIFF))
+    if path.suffix.lower() in IMAGE_SUFFIXES and is_left_to_pillow:
         return image_reader.ImageReader(path)
     raise refusal(path)
 

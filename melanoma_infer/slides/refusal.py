@@ -30,7 +30,7 @@ from melanoma_infer.slides.tiff_pages import CONVERT, compression_name
 
 CZI_MAGIC = b"ZISRAWFILE"
 BIG_ENDIAN_BIGTIFF = b"MM\0+"
-"""Pillow does not open it, and OpenSlide only if it is tiled."""
+"""OpenSlide opens it only if it is tiled, and Pillow not at all: old versions take it for another TIFF."""
 _UNSUPPORTED = re.compile(r"unsupported|not supported|unrecogni[sz]ed|cannot recogni[sz]e|unknown compression", re.I)
 """In OpenSlide's messages about whole files that it cannot decode."""
 _COMPRESSION = re.compile(r"TIFF compression: (\d+)")
