@@ -7,11 +7,11 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from melanoma_infer.errors import UsageError
 from melanoma_infer.geometry import SizePx
-from melanoma_infer.slides.image_reader import has_16_bits
+from melanoma_infer.slides.image_reader import DAMAGED, has_16_bits
 
 ASPECT_TOLERANCE = 1.02
 NUMBERS = ("1", "L", "I", "F", "I;16", "I;16B")
@@ -35,7 +35,7 @@ def read_mask(path: Path, shape: tuple[int, ...], size_l0: SizePx) -> NDArray[np
         with Image.open(path) as image:
             _require_one_picture(image)
             tissue = _is_tissue(image)
-    except (OSError, EOFError, ValueError, SyntaxError, UnidentifiedImageError, Image.DecompressionBombError) as error:
+    except (*DAMAGED, Image.DecompressionBombError) as error:
         raise UsageError("The image given with --tissue cannot be read. Give a PNG mask, `auto` or `all`.") from error
     height, width = tissue.shape
     if abs(math.log(width * size_l0.height / (height * size_l0.width))) > math.log(ASPECT_TOLERANCE):

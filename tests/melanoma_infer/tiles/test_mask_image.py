@@ -135,6 +135,17 @@ def test_a_mask_of_several_pictures_is_refused(tmp_path):
             read(tmp_path / name)
 
 
+def test_a_mask_whose_second_page_has_no_width_is_refused(tmp_path):
+    tifffile.imwrite(tmp_path / "mask.tif", np.stack([SHAPE, SHAPE]).astype(np.uint8), photometric="minisblack")
+    with tifffile.TiffFile(tmp_path / "mask.tif") as tiff:
+        place = tiff.pages[1].tags["ImageWidth"].offset
+    content = bytearray((tmp_path / "mask.tif").read_bytes())
+    content[place : place + 2] = (60000).to_bytes(2, "little")
+    (tmp_path / "mask.tif").write_bytes(content)
+    with pytest.raises(UsageError, match="cannot be read"):
+        read(tmp_path / "mask.tif")
+
+
 def test_smaller_levels_of_a_mask_are_no_other_pictures(tmp_path):
     with tifffile.TiffWriter(tmp_path / "pyramid.tif") as writer:
         for step in (1, 2, 4, 8):
