@@ -10,6 +10,7 @@
     ├── ScaleUnknownError       12    µm per pixel are missing or implausible
     ├── PatientValueError       13    a patient or manifest value is not in the vocabulary, or impossible
     ├── OutputError             14    the output folder is full, read-only, or locked by another run
+    ├── DatasetError            15    a data set, or what it is made from, is damaged or contradicts itself or the card
     ├── BundleError             20    a bundle differs from its checksums or card, or is of another version
     ├── EngineUnavailableError  21    the engine or precision does not exist on this machine
     ├── ParityError             22    an engine's numbers differ from the reference by more than the tolerance
@@ -79,6 +80,12 @@ class OutputError(MminferError):
     """The output folder cannot be written: full, read-only, or locked by another run."""
 
     exit_code = 14
+
+
+class DatasetError(MminferError):
+    """A data set, or what it is made from, is damaged or contradicts itself or the model card."""
+
+    exit_code = 15
 
 
 class BundleError(MminferError):

@@ -15,7 +15,7 @@ _DATE = re.compile(r"\d{1,4}([-./])\d{1,2}\1\d{1,4}([T ].*)?|(18|19|20)\d{6}", r
 
 def number(text: str) -> float:
     """The number that a text states, with a decimal point or comma; NaN if it states none, or could state two."""
-    return math.nan if two_readings(text) else _decimal(text)
+    return math.nan if two_readings(text) else decimal(text)
 
 
 def two_readings(text: str) -> tuple[str, str] | None:
@@ -27,8 +27,11 @@ def two_readings(text: str) -> tuple[str, str] | None:
     return (".".join(found.groups()), "".join(found.groups())) if found else None
 
 
-def _decimal(text: str) -> float:
-    """The number that a text states if its only separator is of decimals; NaN if it states none."""
+def decimal(text: str) -> float:
+    """The number that a text states if its only separator is of decimals; NaN if it states none.
+
+    For quantities that are never a thousand or more: 1.031 and 1,031 have one meaning.
+    """
     plain = text.strip()
     if comma := _COMMA.fullmatch(plain):
         plain = ".".join(comma.groups())
@@ -57,7 +60,7 @@ def parse_scale(text: str, *, decimal_comma: bool = False) -> tuple[float, float
         if comma is not None and all(int(part) for part in comma.groups()):
             raise UsageError(f"{text!r} may mean {text.replace(',', '.')} or two scales. Write the one that is meant: "
                              f"{text.replace(',', '.')} or {text.replace(',', 'x')}.")  # fmt: skip
-    numbers = [_decimal(part) for part in parts]
+    numbers = [decimal(part) for part in parts]
     if len(numbers) not in (1, 2) or not all(0 < each < 1e6 for each in numbers):
         raise UsageError(f"{text!r} is no scale. Give X or X,Y in µm per pixel, for example 0.25 or 0.25,0.25.")
     return numbers[0], numbers[-1]

@@ -44,17 +44,35 @@ class Table:
     rows: tuple[Row, ...]
 
 
-def read_table(path: Path, required: str) -> Table:
+def read_table(path: Path, required: str, name: str = "the manifest") -> Table:
     """The table in a text file; rows without any value are left out.
 
     Args:
         path: UTF-8, or UTF-16 with a byte order mark.
+        name: what errors call the table, in the middle of a sentence.
         required: the column that it must have. The separator is the one that the first line states (`sep=;`), or the
             one with which the header has this column.
 
     Raises:
         PatientValueError: it cannot be read, lacks that column, has a column twice, or a row of another width.
     """
+    try:
+        return _table(path, required)
+    except _TableError as fault:
+        start = f"The{name[3:]}" if name.startswith("the ") else name
+        where = f"Line {fault.line} of {name}" if fault.line else start
+        raise PatientValueError(f"{where} {fault}") from fault.__cause__
+
+
+class _TableError(Exception):
+    """What is wrong with a table: the rest of a sentence that begins with its name, and the line."""
+
+    def __init__(self, what: str, line: int | None = None) -> None:
+        super().__init__(what)
+        self.line = line
+
+
+def _table(path: Path, required: str) -> Table:
     text = _text(path)
     stated = _STATED.match(text)
     text = text[stated.end() :] if stated else text  # its line end stays, so that lines are counted right
@@ -64,15 +82,12 @@ def read_table(path: Path, required: str) -> Table:
     names = [name.strip() for name in header]
     keys = [name.casefold() for name in names]
     if twice := [key for key, count in Counter(keys).items() if key and count > 1]:
-        raise PatientValueError(f"The manifest has the column {twice[0]} more than once. Keep one of them.")
+        raise _TableError(f"has the column {twice[0]} more than once. Keep one of them.")
     for line, cells in records[1:]:
         while len(cells) > len(names) and not cells[-1].strip():
             cells.pop()
         if len(cells) != len(names):
-            raise PatientValueError(
-                f"Line {line} of the manifest has {plural(len(cells), 'column')}; the header has "
-                f"{len(names)}. Correct it."
-            )
+            raise _TableError(f"has {plural(len(cells), 'column')}; the header has {len(names)}. Correct it.", line)
     filled = [bool(keys[at]) or any(cells[at].strip() for _, cells in records[1:]) for at in range(len(names))]
     columns = [name or f"number {at} (no name)" for at, name in enumerate(names, start=1) if filled[at - 1]]
     rows = [
@@ -86,20 +101,17 @@ def _text(path: Path) -> str:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise PatientValueError(
-            f"The manifest cannot be read ({error.strerror}). Check the path after --patients."
-        ) from error
+        raise _TableError(f"cannot be read ({error.strerror}). Check its path.") from error
     if content.startswith(_WORKBOOKS):
-        raise PatientValueError(f"The manifest is a spreadsheet file, not text. {_ADVICE}")
+        raise _TableError(f"is a spreadsheet file, not text. {_ADVICE}")
     utf_16 = content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE))
     try:
         text = content.decode("utf-16" if utf_16 else "utf-8-sig")
     except UnicodeDecodeError as error:
-        line = len((content[: error.start] + b"_").splitlines())
-        where = "The manifest" if utf_16 else f"Line {line} of the manifest"
-        raise PatientValueError(f"{where} is not text in UTF-8. {_ADVICE}") from error
+        line = None if utf_16 else len((content[: error.start] + b"_").splitlines())
+        raise _TableError(f"is not text in UTF-8. {_ADVICE}", line) from error
     if "\0" in text:
-        raise PatientValueError(f"The manifest is not text in UTF-8. {_ADVICE}")
+        raise _TableError(f"is not text in UTF-8. {_ADVICE}")
     return text
 
 
@@ -107,7 +119,7 @@ def _records(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
     """The lines on which records end, and their cells, without records that have no value.
 
     Raises:
-        PatientValueError: the text is not valid CSV.
+        _TableError: the text is not valid CSV.
     """
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=separator, skipinitialspace=True, strict=True)
     try:
@@ -115,21 +127,19 @@ def _records(text: str, separator: str) -> Iterator[tuple[int, list[str]]]:
             if any(cell.strip() for cell in cells):
                 yield reader.line_num, cells
     except csv.Error as error:
-        raise PatientValueError(
-            f"Line {reader.line_num} of the manifest is not valid CSV ({error}). {_ADVICE}"
-        ) from error
+        raise _TableError(f"is not valid CSV ({error}). {_ADVICE}", reader.line_num) from error
 
 
 def _separator(text: str, required: str, stated: str | None) -> str:
     """The stated separator, or the one with which the header has the required column."""
     if stated not in (None, *SEPARATORS):
-        raise PatientValueError(f"The manifest's first line says that {stated!r} separates its columns. {_ADVICE}")
+        raise _TableError(f"says that {stated!r} separates its columns. {_ADVICE}", 1)
     for separator in [stated] if stated else SEPARATORS:
         try:
             _, header = next(_records(text, separator), (0, []))
-        except PatientValueError:
+        except _TableError:
             continue
         if required in (name.strip().casefold() for name in header):
             return separator
     where = f"the line below `sep={stated}`" if stated else "its first line"
-    raise PatientValueError(f"The manifest has no column `{required}`: {where} must name the columns. {_ADVICE}")
+    raise _TableError(f"has no column `{required}`: {where} must name the columns. {_ADVICE}")

@@ -90,7 +90,7 @@ def test_lines_are_counted_as_an_editor_counts_them(tmp_path):
         ("slide,age\n,\n", "no row below its header"),
         ("slide age\na.svs 1\n", "separated by commas, semicolons, tabs or vertical bars"),
         ("sep=;\nslide,age\na.svs,1\n", "the line below `sep=;` must name the columns"),
-        ("sep=:\nslide:age\na.svs:1\n", "first line says that ':' separates its columns. Save it as CSV"),
+        ("sep=:\nslide:age\na.svs:1\n", "Line 1 of the manifest says that ':' separates its columns. Save it as CSV"),
         ('slide,id\na.svs,"S\n1"\n', r"Line 3 of the manifest: id: 'S\\n1' has a line break"),
         ("slide,case_id\na.svs,C\a1\n", r"Line 2 of the manifest: case_id: 'C\\x071' has a line break or another"),
         ("slide,age\na.svs,1953-04-01\n", "Line 2 of the manifest: age: '1953-04-01' is a date"),

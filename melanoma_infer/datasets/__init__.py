@@ -1,0 +1,1 @@
+"""Data sets: tiles with labels, from annotated slides or from ready-made tiles."""

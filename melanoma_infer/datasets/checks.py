@@ -1,0 +1,195 @@
+"""What must be true of a data set before anything is learned from it."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+
+from PIL import Image, UnidentifiedImageError
+
+from melanoma_infer.card import ModelCard
+from melanoma_infer.datasets.labels import MALIGNANT, SPLITS, LabelledSlide, LabelledTile, Split
+from melanoma_infer.errors import DatasetError, PatientValueError
+from melanoma_infer.patients.patient import lenient_patient
+from melanoma_infer.patients.vocabulary import is_missing
+
+TILES, SLIDES = "tiles.csv", "slides.csv"
+SCALE_TOLERANCE = 0.05
+"""A tile's scale may differ from the card's by so much: scanners of one nominal scale differ by less."""
+BRESLOW_MM_MAX = 100.0
+"""No melanoma of the skin is known to be as thick. A higher number is in µm."""
+
+
+def require_tiles(folder: Path, tiles: Mapping[int, LabelledTile], card: ModelCard) -> None:
+    """Require that every tile's picture fits the card, and that what is said about it fits, too.
+
+    Args:
+        folder: of the data set.
+        tiles: by their lines in tiles.csv.
+        card: says which classes, patient fields, size and scale there are.
+
+    Raises:
+        DatasetError: one does not; its line and column are named.
+    """
+    if not tiles:
+        raise DatasetError(f"{TILES} has no row below its header. Add a row for each tile.")
+    lines: dict[str, int] = {}
+    for line, tile in tiles.items():
+        if (first := lines.setdefault(tile.tile, line)) != line:
+            raise fault(TILES, line, "tile", f"{tile.tile} is in line {first}, too. Keep one of them.")
+        for column, problem in _tile_problems(tile, card):
+            raise fault(TILES, line, column, problem)
+        if wrong := picture_problem(folder / tile.tile, card.tile_px):
+            raise fault(TILES, line, "tile", f"{tile.tile} {wrong}")
+
+
+def require_slides(folder: Path, slides: Mapping[int, LabelledSlide], card: ModelCard) -> None:
+    """Require that every slide exists and has a class of the card.
+
+    Raises:
+        DatasetError: one does not; its line and column are named.
+    """
+    lines: dict[str, int] = {}
+    for line, slide in slides.items():
+        if (first := lines.setdefault(slide.slide, line)) != line:
+            raise fault(SLIDES, line, "slide", f"{slide.slide} is in line {first}, too. Keep one of them.")
+        named = {"slide": slide.slide, "path": slide.path, "case_id": slide.case_id}
+        for column, problem in (*_name_problems(named, "slide"), *_class_problems(slide.label, card)):
+            raise fault(SLIDES, line, column, problem)
+        if not (folder / slide.path).exists():
+            raise fault(SLIDES, line, "path", f"{slide.path} does not exist. Correct the path, or remove the line.")
+
+
+def require_whole_split(tiles: Mapping[int, LabelledTile], slides: Mapping[int, LabelledSlide]) -> None:
+    """Require that every row has a split or none has, and that every case is in one split only.
+
+    Raises:
+        DatasetError: it is not so; the case and both rows are named.
+    """
+    rows = [(TILES, line, tile.case_id, tile.split) for line, tile in tiles.items()]
+    rows += [(SLIDES, line, slide.case_id, slide.split) for line, slide in slides.items()]
+    blank = next((row for row in rows if row[3] is None), None)
+    filled = next((row for row in rows if row[3] is not None), None)
+    if blank and filled:
+        raise fault(
+            blank[0], blank[1], "split",
+            f"it is blank, but line {filled[1]} of {filled[0]} has {filled[3]}. Give {', '.join(SPLITS[:-1])} or "
+            f"{SPLITS[-1]} in every row, or in none.",
+        )  # fmt: skip
+    seen: dict[str, tuple[str, int, Split | None]] = {}
+    for file, line, case, split in rows:
+        first_file, first_line, first = seen.setdefault(case, (file, line, split))
+        if first != split:
+            raise fault(
+                file, line, "split",
+                f"case {case} is in {split} here and in {first} in line {first_line} of {first_file}. Keep all tiles "
+                "and slides of a patient in one split.",
+            )  # fmt: skip
+
+
+def fault(file: str, line: int, column: str, problem: str) -> DatasetError:
+    """The error of a cell."""
+    return DatasetError(f"Line {line} of {file}, column {column}: {problem}")
+
+
+def picture_problem(path: Path, tile_px: int) -> str | None:
+    """Why a file is no picture of a tile, as the end of a sentence; None if it is. Only its header is read."""
+    try:
+        with Image.open(path) as picture:
+            kind, size, mode = picture.format, picture.size, picture.mode
+    except FileNotFoundError:
+        return "does not exist. Correct the path, or remove the line."
+    except (OSError, UnidentifiedImageError, ValueError, Image.DecompressionBombError):
+        return "cannot be read as a picture. Give a PNG file."
+    if size != (tile_px, tile_px):
+        return f"has {size[0]} × {size[1]} pixels; the card's tiles have {tile_px} × {tile_px}. Cut it again."
+    if (kind, mode) != ("PNG", "RGB"):
+        return f"is {kind} with {mode} pixels. Save it as PNG with 8-bit RGB pixels."
+    return None
+
+
+def _tile_problems(tile: LabelledTile, card: ModelCard) -> Iterator[tuple[str, str]]:
+    """By column, what is wrong with a tile, apart from its picture."""
+    yield from _name_problems({"tile": tile.tile, "case_id": tile.case_id}, "tile")
+    if tile.slide:
+        yield from _name_problems({"slide": tile.slide}, "tile")
+    if not _is_inside(tile.tile):
+        yield "tile", f"{tile.tile!r} is not a path inside the data set. Give it relative to its folder, with slashes."
+    if (tile.x_l0 is None) != (tile.y_l0 is None):
+        yield "x_l0" if tile.x_l0 is None else "y_l0", "it is blank, but the other coordinate is not. Give both."
+    yield from _scale_problems(tile.um_per_px, card)
+    yield from _class_problems(tile.label, card)
+    yield from _depth_problems(tile, card)
+    yield from _patient_problems(tile.values, card)
+    yield from _outcome_problems(tile, card)
+
+
+def _name_problems(named: Mapping[str, str], what: str) -> Iterator[tuple[str, str]]:
+    for column, text in named.items():
+        if is_missing(text):
+            hint = "Give the patient's id: tiles of one patient must share it" if column == "case_id" else "Fill it in"
+            yield column, f"it is blank. {hint}, or remove the {what}."
+        elif not text.isprintable() or text != text.strip():
+            yield column, f"{text!r} has a space at an end, a line break or another control character. Remove it."
+
+
+def _is_inside(path: str) -> bool:
+    parts = PurePosixPath(path).parts
+    return "\\" not in path and not path.startswith("/") and ".." not in parts and not os.path.isabs(path)
+
+
+def _scale_problems(um_per_px: float, card: ModelCard) -> Iterator[tuple[str, str]]:
+    own = card.tile_side_um / card.tile_px
+    if not (math.isfinite(um_per_px) and abs(um_per_px - own) <= SCALE_TOLERANCE * own):
+        yield (
+            "um_per_px",
+            f"{um_per_px:g} differs from the card's {own:g} µm/px by more than {SCALE_TOLERANCE:.0%}. Cut the tiles "
+            "at the card's scale, or use a card for theirs.",
+        )
+
+
+def _class_problems(label: str, card: ModelCard) -> Iterator[tuple[str, str]]:
+    known = tuple(dict.fromkeys((*card.classes, MALIGNANT)))
+    if label not in known:
+        yield "class", f"{label!r} is no class of the card. Give {', '.join(known[:-1])} or {known[-1]}."
+
+
+def _depth_problems(tile: LabelledTile, card: ModelCard) -> Iterator[tuple[str, str]]:
+    depth = tile.breslow_mm
+    if depth is None:
+        return
+    if not (math.isfinite(depth) and 0 <= depth <= BRESLOW_MM_MAX):
+        yield (
+            "breslow_mm",
+            f"{depth:g} is no thickness from 0 to {BRESLOW_MM_MAX:g} mm. Correct it, or leave it out.",
+        )
+    diagonal_mm = math.sqrt(2) * card.tile_side_um / 1000
+    if tile.surface_in_tile and depth > diagonal_mm * (1 + SCALE_TOLERANCE):
+        yield (
+            "surface_in_tile",
+            (
+                f"it is yes, but a thickness of {depth:g} mm is more than the tile's diagonal of {diagonal_mm:.3g} mm. "
+                "Give no, or correct the thickness."
+            ),
+        )
+
+
+def _patient_problems(values: Mapping[str, str], card: ModelCard) -> Iterator[tuple[str, str]]:
+    try:
+        _, misread = lenient_patient(values, card.patient_fields)
+    except PatientValueError as error:  # a date in place of an age
+        column, _, why = str(error).partition(": ")
+        misread = {column: why}
+    names = {field.name for field in card.patient_fields}
+    yield from ((column, why) for column, why in misread.items() if column in names)
+
+
+def _outcome_problems(tile: LabelledTile, card: ModelCard) -> Iterator[tuple[str, str]]:
+    """A malignant class says by itself whether the outcome occurred."""
+    if card.outcome is None or tile.outcome is None or tile.label not in card.malignant:
+        return
+    if tile.outcome != (tile.label in card.outcome.classes):
+        word = "yes" if tile.outcome else "no"
+        yield "outcome", f"it is {word}, but the class {tile.label} says the opposite. Correct one of them."

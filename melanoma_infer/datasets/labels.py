@@ -1,0 +1,58 @@
+"""What a data set says about a tile and about a slide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+Split = Literal["train", "validation", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+MALIGNANT = "malignant"
+"""The label of a tile of which only the outcome says which malignant class it is; without an outcome, none of them."""
+
+
+@dataclass(frozen=True)
+class LabelledTile:
+    """One tile of a data set: where its picture is, from whom it is, and what it shows."""
+
+    tile: str
+    """Path of its PNG, relative to the data set's folder, with forward slashes."""
+    slide: str
+    """Name of the slide that it was cut from; empty for a ready-made tile."""
+    case_id: str
+    """The patient."""
+    x_l0: int | None
+    """Its left edge in level-0 pixels of the slide; None for a tile that was not cut from one."""
+    y_l0: int | None
+    """Its upper edge, likewise."""
+    um_per_px: float
+    """Scale of its pixels."""
+    label: str
+    """A class of the card, or MALIGNANT."""
+    breslow_mm: float | None
+    """Breslow thickness; None if it is not known."""
+    surface_in_tile: bool | None
+    """Whether the deepest tumour cell and the surface above it are both in the tile; None if it is not known."""
+    values: Mapping[str, str]
+    """The patient's values by field of the card, as a manifest has them."""
+    outcome: bool | None
+    """Whether the card's outcome occurred; None if it is not known."""
+    split: Split | None
+    """What the tile is for; None if the training decides."""
+
+
+@dataclass(frozen=True)
+class LabelledSlide:
+    """A whole slide and its highest class."""
+
+    slide: str
+    """Its name."""
+    path: str
+    """Absolute, or relative to the data set's folder."""
+    case_id: str
+    """The patient."""
+    label: str
+    """A class of the card, or MALIGNANT."""
+    split: Split | None
+    """What the slide is for; None if the training decides."""
