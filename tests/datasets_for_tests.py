@@ -61,3 +61,39 @@ def write_by_hand(folder: Path, *rows: str, slides: str | None = None, header: s
     }  # fmt: skip
     (folder / "dataset.json").write_text(json.dumps(known | facts), encoding="utf-8")
     return folder
+
+
+def square(left: float, top: float, side: float, height: float | None = None) -> list[list[float]]:
+    """A closed ring of GeoJSON round a rectangle."""
+    right, bottom = left + side, top + (side if height is None else height)
+    return [[left, top], [right, top], [right, bottom], [left, bottom], [left, top]]
+
+
+def feature(geometry: dict[str, Any], classed: str | None, **properties: Any) -> dict[str, Any]:
+    """A feature as QuPath 0.5 exports it."""
+    known: dict[str, Any] = {"objectType": "annotation"}
+    if classed is not None:
+        known["classification"] = {"name": classed, "color": [200, 0, 0]}
+    return {
+        "type": "Feature",
+        "id": "6f6f2f0e-0c53-4d83-9a3c-0d6a8a3a7f5b",
+        "geometry": geometry,
+        "properties": known | properties,
+    }
+
+
+def polygon(*rings: list[list[float]]) -> dict[str, Any]:
+    """A polygon: its border, then its holes."""
+    return {"type": "Polygon", "coordinates": list(rings)}
+
+
+def breslow(*points: list[float]) -> dict[str, Any]:
+    """The line of a thickness."""
+    return feature({"type": "LineString", "coordinates": list(points)}, None, name="Breslow")
+
+
+def write_geojson(path: Path, *features: dict[str, Any]) -> Path:
+    """A file as QuPath exports it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"type": "FeatureCollection", "features": features}), encoding="utf-8")
+    return path

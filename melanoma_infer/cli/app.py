@@ -12,6 +12,7 @@ import typer
 from melanoma_infer.cli.bench import app as bench_app
 from melanoma_infer.cli.bundle import app as bundle_app
 from melanoma_infer.cli.console import failed, say_error, say_json
+from melanoma_infer.cli.dataset import dataset
 from melanoma_infer.cli.demo import demo
 from melanoma_infer.cli.doctor import doctor
 from melanoma_infer.cli.export import export
@@ -33,6 +34,7 @@ app = typer.Typer(
 )
 app.command(cls=SectionedCommand)(score)
 app.command()(rescore)
+app.command(cls=SectionedCommand)(dataset)
 app.command()(doctor)
 app.command()(demo)
 app.command()(verify)

@@ -10,7 +10,8 @@ from pathlib import Path, PurePosixPath
 from PIL import Image, UnidentifiedImageError
 
 from melanoma_infer.card import ModelCard
-from melanoma_infer.datasets.labels import MALIGNANT, SPLITS, LabelledSlide, LabelledTile, Split
+from melanoma_infer.datasets.cells import breslow_problem, fault
+from melanoma_infer.datasets.labels import MALIGNANT, SPLITS, LabelledSlide, LabelledTile, Split, known_labels
 from melanoma_infer.errors import DatasetError, PatientValueError
 from melanoma_infer.patients.patient import lenient_patient
 from melanoma_infer.patients.vocabulary import is_missing
@@ -18,8 +19,6 @@ from melanoma_infer.patients.vocabulary import is_missing
 TILES, SLIDES = "tiles.csv", "slides.csv"
 SCALE_TOLERANCE = 0.05
 """A tile's scale may differ from the card's by so much: scanners of one nominal scale differ by less."""
-BRESLOW_MM_MAX = 100.0
-"""No melanoma of the skin is known to be as thick. A higher number is in µm."""
 
 
 def require_tiles(folder: Path, tiles: Mapping[int, LabelledTile], card: ModelCard) -> None:
@@ -89,11 +88,6 @@ def require_whole_split(tiles: Mapping[int, LabelledTile], slides: Mapping[int, 
             )  # fmt: skip
 
 
-def fault(file: str, line: int, column: str, problem: str) -> DatasetError:
-    """The error of a cell."""
-    return DatasetError(f"Line {line} of {file}, column {column}: {problem}")
-
-
 def picture_problem(path: Path, tile_px: int) -> str | None:
     """Why a file is no picture of a tile, as the end of a sentence; None if it is. Only its header is read."""
     try:
@@ -119,11 +113,13 @@ def _tile_problems(tile: LabelledTile, card: ModelCard) -> Iterator[tuple[str, s
         yield "tile", f"{tile.tile!r} is not a path inside the data set. Give it relative to its folder, with slashes."
     if (tile.x_l0 is None) != (tile.y_l0 is None):
         yield "x_l0" if tile.x_l0 is None else "y_l0", "it is blank, but the other coordinate is not. Give both."
-    yield from _scale_problems(tile.um_per_px, card)
+    if problem := scale_problem(tile.um_per_px, card):
+        yield "um_per_px", problem
     yield from _class_problems(tile.label, card)
     yield from _depth_problems(tile, card)
     yield from _patient_problems(tile.values, card)
-    yield from _outcome_problems(tile, card)
+    if problem := outcome_problem(tile.label, tile.outcome, card):
+        yield "outcome", problem
 
 
 def _name_problems(named: Mapping[str, str], what: str) -> Iterator[tuple[str, str]]:
@@ -140,18 +136,19 @@ def _is_inside(path: str) -> bool:
     return "\\" not in path and not path.startswith("/") and ".." not in parts and not os.path.isabs(path)
 
 
-def _scale_problems(um_per_px: float, card: ModelCard) -> Iterator[tuple[str, str]]:
+def scale_problem(um_per_px: float, card: ModelCard) -> str | None:
+    """Why tiles of that scale are not the card's; None if they are."""
     own = card.tile_side_um / card.tile_px
-    if not (math.isfinite(um_per_px) and abs(um_per_px - own) <= SCALE_TOLERANCE * own):
-        yield (
-            "um_per_px",
-            f"{um_per_px:g} differs from the card's {own:g} µm/px by more than {SCALE_TOLERANCE:.0%}. Cut the tiles "
-            "at the card's scale, or use a card for theirs.",
-        )
+    if math.isfinite(um_per_px) and abs(um_per_px - own) <= SCALE_TOLERANCE * own:
+        return None
+    return (
+        f"{um_per_px:g} differs from the card's {own:g} µm/px by more than {SCALE_TOLERANCE:.0%}. Cut the tiles at the "
+        "card's scale, or use a card for theirs."
+    )
 
 
 def _class_problems(label: str, card: ModelCard) -> Iterator[tuple[str, str]]:
-    known = tuple(dict.fromkeys((*card.classes, MALIGNANT)))
+    known = known_labels(card)
     if label not in known:
         yield "class", f"{label!r} is no class of the card. Give {', '.join(known[:-1])} or {known[-1]}."
 
@@ -160,19 +157,14 @@ def _depth_problems(tile: LabelledTile, card: ModelCard) -> Iterator[tuple[str, 
     depth = tile.breslow_mm
     if depth is None:
         return
-    if not (math.isfinite(depth) and 0 <= depth <= BRESLOW_MM_MAX):
-        yield (
-            "breslow_mm",
-            f"{depth:g} is no thickness from 0 to {BRESLOW_MM_MAX:g} mm. Correct it, or leave it out.",
-        )
+    if problem := breslow_problem(depth):
+        yield "breslow_mm", problem
     diagonal_mm = math.sqrt(2) * card.tile_side_um / 1000
     if tile.surface_in_tile and depth > diagonal_mm * (1 + SCALE_TOLERANCE):
         yield (
             "surface_in_tile",
-            (
-                f"it is yes, but a thickness of {depth:g} mm is more than the tile's diagonal of {diagonal_mm:.3g} mm. "
-                "Give no, or correct the thickness."
-            ),
+            f"it is yes, but a thickness of {depth:g} mm is more than the tile's diagonal of {diagonal_mm:.3g} mm. "
+            "Give no, or correct the thickness.",
         )
 
 
@@ -186,10 +178,14 @@ def _patient_problems(values: Mapping[str, str], card: ModelCard) -> Iterator[tu
     yield from ((column, why) for column, why in misread.items() if column in names)
 
 
-def _outcome_problems(tile: LabelledTile, card: ModelCard) -> Iterator[tuple[str, str]]:
-    """A malignant class says by itself whether the outcome occurred."""
-    if card.outcome is None or tile.outcome is None or tile.label not in card.malignant:
-        return
-    if tile.outcome != (tile.label in card.outcome.classes):
-        word = "yes" if tile.outcome else "no"
-        yield "outcome", f"it is {word}, but the class {tile.label} says the opposite. Correct one of them."
+def outcome_problem(label: str, outcome: bool | None, card: ModelCard) -> str | None:
+    """Why an outcome contradicts a malignant class that says by itself whether it occurred; None if it does not."""
+    if card.outcome is None or outcome is None or label not in card.malignant:
+        return None
+    if outcome == (label in card.outcome.classes):
+        return None
+    word = "yes" if outcome else "no"
+    return (
+        f"it is {word}, but the class {label} says the opposite. Correct one of them; a tile of class {MALIGNANT} gets "
+        "its class from the outcome."
+    )

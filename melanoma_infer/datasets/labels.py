@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from melanoma_infer.card import ModelCard
+
 Split = Literal["train", "validation", "test"]
 SPLITS: tuple[Split, ...] = get_args(Split)
 MALIGNANT = "malignant"
@@ -56,3 +58,24 @@ class LabelledSlide:
     """A class of the card, or MALIGNANT."""
     split: Split | None
     """What the slide is for; None if the training decides."""
+
+
+def known_labels(card: ModelCard) -> tuple[str, ...]:
+    """What a tile may be labelled: the card's classes, and MALIGNANT."""
+    return tuple(dict.fromkeys((*card.classes, MALIGNANT)))
+
+
+def no_lesion(card: ModelCard) -> str:
+    """The class of tissue without a lesion."""
+    return card.no_lesion or next(name for name in card.classes if name not in card.malignant)
+
+
+def is_malignant(label: str, card: ModelCard) -> bool:
+    """Whether a label is a malignant class, or MALIGNANT."""
+    return label == MALIGNANT or label in card.malignant
+
+
+def rank(label: str, card: ModelCard) -> tuple[int, int]:
+    """How high a label is: no lesion, then benign classes, then malignant ones, each group in the card's order."""
+    group = 2 if is_malignant(label, card) else 0 if label == no_lesion(card) else 1
+    return group, known_labels(card).index(label)

@@ -7,30 +7,27 @@ from __future__ import annotations
 
 import csv
 import io
-import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar, cast
+from typing import Annotated, Literal, cast
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from melanoma_infer.card import ModelCard
+from melanoma_infer.datasets.cells import Cells
 from melanoma_infer.datasets.checks import (
     SCALE_TOLERANCE,
     SLIDES,
     TILES,
-    fault,
     require_slides,
     require_tiles,
     require_whole_split,
 )
-from melanoma_infer.datasets.labels import MALIGNANT, SPLITS, LabelledSlide, LabelledTile, Split
+from melanoma_infer.datasets.labels import MALIGNANT, SPLITS, LabelledSlide, LabelledTile, Split, known_labels
 from melanoma_infer.errors import DatasetError, OutputError, PatientValueError, UsageError
-from melanoma_infer.patients.numbers import decimal
 from melanoma_infer.patients.table import Row, read_table
-from melanoma_infer.patients.vocabulary import is_missing, word_of
 from melanoma_infer.runtime.files import why_not_written, write_atomically
 from melanoma_infer.runtime.provenance import VERSION
 from melanoma_infer.tolerances import Positive
@@ -44,7 +41,6 @@ BEFORE_PATIENT = ("tile", "slide", "case_id", "x_l0", "y_l0", "um_per_px", "clas
 AFTER_PATIENT = ("outcome", "split")
 SLIDE_COLUMNS = ("slide", "path", "case_id", "class", "split")
 Domain = Literal["tissue", "phantom"]
-Value = TypeVar("Value")
 
 
 @dataclass(frozen=True)
@@ -169,7 +165,7 @@ def class_counts(tiles: Iterable[LabelledTile], card: ModelCard) -> dict[str, di
     """Tiles by split and class, in their order; the split is "all" if none is given."""
     found: Counter[tuple[str, str]] = Counter((tile.split or "all", tile.label) for tile in tiles)
     return {
-        split: {name: found[split, name] for name in dict.fromkeys((*card.classes, MALIGNANT)) if found[split, name]}
+        split: {name: found[split, name] for name in known_labels(card) if found[split, name]}
         for split in ("all", *SPLITS)
         if any(split == each for each, _ in found)
     }
@@ -214,74 +210,32 @@ def _rows(path: Path, columns: Sequence[str]) -> tuple[Row, ...]:
     return table.rows
 
 
-class _Cells:
-    """The cells of one row; what cannot be understood is an error with its place."""
-
-    def __init__(self, file: str, row: Row) -> None:
-        self._file, self._row = file, row
-
-    def text(self, column: str) -> str:
-        return self._row.cells.get(column, "")
-
-    def parsed(self, column: str, parse: Callable[[str], Value | None], allowed: str) -> Value | None:
-        """None if the cell is blank."""
-        if is_missing(text := self.text(column)):
-            return None
-        if (value := parse(text)) is None:
-            raise fault(self._file, self._row.line, column, f"{text!r} is not allowed. Give {allowed}.")
-        return value
-
-    def required(self, column: str, parse: Callable[[str], Value | None], allowed: str) -> Value:
-        if (value := self.parsed(column, parse, allowed)) is None:
-            raise fault(self._file, self._row.line, column, f"it is blank. Give {allowed}.")
-        return value
-
-    def label(self, card: ModelCard) -> str:
-        text = self.text("class")
-        return word_of(text, tuple(dict.fromkeys((*card.classes, MALIGNANT)))) or text
-
-    def split(self) -> Split | None:
-        word = self.parsed("split", lambda text: word_of(text, SPLITS), f"{', '.join(SPLITS)}, or nothing in any row")
-        return cast(Split | None, word)
-
-
 def _tile(row: Row, card: ModelCard) -> LabelledTile:
-    cells = _Cells(TILES, row)
+    cells = Cells(TILES, row)
+    um_per_px = cells.scale()
+    if um_per_px is None:
+        raise cells.fault("um_per_px", "it is blank. Give µm per pixel.")
     return LabelledTile(
         tile=cells.text("tile"),
         slide=cells.text("slide"),
         case_id=cells.text("case_id"),
-        x_l0=cells.parsed("x_l0", _whole, "a whole number of pixels, or nothing"),
-        y_l0=cells.parsed("y_l0", _whole, "a whole number of pixels, or nothing"),
-        um_per_px=cells.required("um_per_px", _number, "µm per pixel"),
+        x_l0=cells.pixels("x_l0"),
+        y_l0=cells.pixels("y_l0"),
+        um_per_px=um_per_px,
         label=cells.label(card),
-        breslow_mm=cells.parsed("breslow_mm", _number, "a thickness in mm, or nothing"),
-        surface_in_tile=cells.parsed("surface_in_tile", _yes_or_no, "yes, no, or nothing"),
+        breslow_mm=cells.breslow_mm(),
+        surface_in_tile=cells.truth("surface_in_tile"),
         values={field.name: cells.text(field.name) for field in card.patient_fields},
-        outcome=cells.parsed("outcome", _yes_or_no, "yes, no, or nothing"),
+        outcome=cells.truth("outcome"),
         split=cells.split(),
     )
 
 
 def _slide(row: Row, card: ModelCard) -> LabelledSlide:
-    cells = _Cells(SLIDES, row)
+    cells = Cells(SLIDES, row)
     return LabelledSlide(
         cells.text("slide"), cells.text("path"), cells.text("case_id"), cells.label(card), cells.split()
     )
-
-
-def _whole(text: str) -> int | None:
-    value = decimal(text)
-    return int(value) if value.is_integer() else None
-
-
-def _number(text: str) -> float | None:
-    return None if math.isnan(value := decimal(text)) else value
-
-
-def _yes_or_no(text: str) -> bool | None:
-    word = word_of(text, ("yes", "no"))
-    return None if word is None else word == "yes"
 
 
 def _tile_cells(tile: LabelledTile, card: ModelCard) -> list[str]:

@@ -52,6 +52,8 @@ class ManifestRow:
     mpp_um: tuple[float, float] | None
     misread: dict[str, str]
     """By column, why its value was not understood; it counts as unknown."""
+    row: Row
+    """As written."""
 
 
 @dataclass(frozen=True)
@@ -103,15 +105,21 @@ def _differing(rows: Iterable[ManifestRow], field: str) -> list[list[int]]:
     ]
 
 
-def read_manifest(path: Path, card: ModelCard) -> Manifest:
+def read_manifest(path: Path, card: ModelCard, more_columns: Sequence[str] = ()) -> Manifest:
     """The manifest in a CSV file.
+
+    Args:
+        path: the file.
+        card: its patient fields are columns, too.
+        more_columns: further columns that the caller reads.
 
     Raises:
         PatientValueError: it cannot be read, has no column `slide` or one column twice, or holds a bad scale or a date
             in place of an age.
     """
     table = read_table(path, "slide")
-    columns = tuple(dict.fromkeys((*FIXED_COLUMNS, *(field.name for field in card.patient_fields))))
+    fields = (field.name for field in card.patient_fields)
+    columns = tuple(dict.fromkeys((*FIXED_COLUMNS, *fields, *more_columns)))
     unused = tuple(name for name in table.columns if name.casefold() not in columns)
     if not table.rows:
         raise PatientValueError("The manifest has no row below its header. Add a row for each slide.")
@@ -174,6 +182,7 @@ def _row(
         stain=_lenient(stated_stain, given.get("stain"), "stain", misread),
         mpp_um=mpp_um,
         misread=misread,
+        row=row,
     )
 
 

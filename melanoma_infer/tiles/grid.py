@@ -106,16 +106,17 @@ def place_tiles(size_l0: SizePx, scale: Scale, tissue: Tissue, geometry: Geometr
     kept: list[Tile] = []
     for y in _starts(size_l0.height, geometry.stride_um, scale.y_um):
         tissue_px = area.in_row(y, y + height, xs, xs + width)
-        enough = (
-            (tissue.source == "all")
-            | (tissue_px >= TISSUE_FRACTION_MIN * (width * height))
-            | (tissue_px * scale.pixel_mm2 >= TISSUE_MM2_MIN)
-        )
+        enough = (tissue.source == "all") | enough_tissue(tissue_px, width * height, scale)
         for column in np.flatnonzero(enough & (tissue_px > 0)):
             rect = RectPx(int(xs[column]), y, width, height)
             padded = 1 - rect.within(size_l0).area / rect.area
             kept.append(Tile(len(kept), rect, float(tissue_px[column]) / rect.area, padded))
     return kept
+
+
+def enough_tissue(tissue_px: NDArray[np.float64], tile_px: int, scale: Scale) -> NDArray[np.bool_]:
+    """Whether tiles hold enough tissue to be scored; both areas in level-0 pixels."""
+    return (tissue_px >= TISSUE_FRACTION_MIN * tile_px) | (tissue_px * scale.pixel_mm2 >= TISSUE_MM2_MIN)
 
 
 def _starts(length_l0: int, stride_um: float, um_per_px: float) -> list[int]:

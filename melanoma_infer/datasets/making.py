@@ -1,0 +1,180 @@
+"""Making a data set: from annotated slides, or from ready-made tiles."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from PIL import Image
+
+from melanoma_infer.card import ModelCard
+from melanoma_infer.datasets.annotated import CutSlide, DrawnSlide, SlideSource, cut_slide, drawn_slide
+from melanoma_infer.datasets.annotations import find_annotations, read_annotations
+from melanoma_infer.datasets.class_names import ClassNames
+from melanoma_infer.datasets.contact_sheet import Outlines, contact_sheet
+from melanoma_infer.datasets.folder import new_folder
+from melanoma_infer.datasets.labels import LabelledSlide, LabelledTile
+from melanoma_infer.datasets.ready_made import ReadyTile
+from melanoma_infer.datasets.splits import split_of_cases
+from melanoma_infer.datasets.table import class_counts, write_dataset
+from melanoma_infer.errors import DatasetError, MminferError, UsageError
+from melanoma_infer.runtime.plural import plural
+
+SHEET = "contact-sheet.png"
+PARTLY = "partly lesion"
+"""Why a tile under a mask is left out."""
+Tell = Callable[[str, CutSlide], None]
+"""Is told each slide's name and tiles, as soon as they are cut."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What holds for the whole data set."""
+
+    card: ModelCard
+    out: Path
+    overwrite: bool = False
+    shares: Sequence[float] | None = None
+    """Of training, validation and test. None: the rows keep the splits that they have."""
+    seed: int = 0
+    """Decides which tissue is background, and which case is in which split."""
+    origin: str | None = None
+    """Where the data are from, in a sentence. None: how they were made."""
+
+
+@dataclass(frozen=True)
+class Made:
+    """A data set that was made."""
+
+    folder: Path
+    domain: str
+    """"tissue" or "phantom"."""
+    tiles: tuple[LabelledTile, ...]
+    counts: Mapping[str, Mapping[str, int]]
+    """Tiles by split and class."""
+    left_out: Mapping[str, int]
+    """The number of places that gave no tile, by reason."""
+
+
+def from_slides(
+    sources: Sequence[SlideSource],
+    annotations: Path,
+    names: ClassNames,
+    recipe: Recipe,
+    *,
+    backgrounds: int,
+    tell: Tell,
+) -> Made:
+    """Cut the tiles of annotated slides.
+
+    Args:
+        sources: the slides.
+        annotations: a folder with a GeoJSON file for each slide.
+        names: what the annotations' classes mean.
+        recipe: for the whole data set.
+        backgrounds: tiles a slide of tissue without annotation. If there are any, every lesion is annotated, and so the
+            slide's highest class is known, too.
+        tell: called after each slide.
+
+    Raises:
+        MminferError: a slide or its annotations cannot be used; it is named, and nothing is written.
+    """
+    card = recipe.card
+    with new_folder(recipe.out, overwrite=recipe.overwrite) as folder:
+        drawn = _drawn(sources, annotations, names, card)
+        cut: dict[str, CutSlide] = {}
+        for slide in drawn:
+            name = slide.source.name
+            with _about(name):
+                cut[name] = cut_slide(slide, card, folder, backgrounds=backgrounds, seed=recipe.seed)
+            tell(name, cut[name])
+        parts = _Parts(
+            tiles=[tile for each in cut.values() for tile in each.tiles],
+            slides=[slide.labelled(card) for slide in drawn] if backgrounds else [],
+            domain="phantom" if any(slide.is_phantom for slide in drawn) else card.domain,
+            made_of=plural(len(drawn), "annotated slide"),
+            left_out=sum((Counter(each.left_out) for each in cut.values()), Counter()),
+        )
+        return _finished(folder, parts, recipe, lambda tile: cut[tile.slide].outlines(tile, card.tile_px))
+
+
+def from_tiles(tiles: Iterable[ReadyTile | None], recipe: Recipe) -> Made:
+    """Copy ready-made tiles as PNG.
+
+    Args:
+        tiles: from ready_made; None for one that is left out.
+        recipe: for the whole data set.
+
+    Raises:
+        MminferError: a tile cannot be used; it is named, and nothing is written.
+    """
+    left_out: Counter[str] = Counter()
+    rows: list[LabelledTile] = []
+    with new_folder(recipe.out, overwrite=recipe.overwrite) as folder:
+        for tile in tiles:
+            if tile is None:
+                left_out[PARTLY] += 1
+                continue
+            path = folder / tile.row.tile
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(tile.pixels).save(path)
+            rows.append(tile.row)
+        parts = _Parts(rows, [], recipe.card.domain, "ready-made tiles", left_out)
+        return _finished(folder, parts, recipe, lambda _tile: ())
+
+
+@dataclass(frozen=True)
+class _Parts:
+    """What a data set is put together from."""
+
+    tiles: Sequence[LabelledTile]
+    slides: Sequence[LabelledSlide]
+    domain: str
+    made_of: str
+    left_out: Mapping[str, int]
+
+
+def _finished(folder: Path, parts: _Parts, recipe: Recipe, outlines: Outlines) -> Made:
+    """Write the tables and the contact sheet beside the pictures."""
+    card, tiles, slides = recipe.card, parts.tiles, parts.slides
+    if not tiles:
+        why = ", ".join(f"{count} {reason}" for reason, count in parts.left_out.items()) or "nothing is annotated"
+        raise DatasetError(f"There is no tile ({why}). Annotate more, or give --background.")
+    if recipe.shares is not None:
+        if any(tile.split for tile in tiles):
+            raise UsageError("--split: the rows have a split already. Leave out --split, or the column split.")
+        split = split_of_cases([*tiles, *slides], recipe.shares, card, seed=recipe.seed)
+        tiles = [replace(tile, split=split[tile.case_id]) for tile in tiles]
+        slides = [replace(slide, split=split[slide.case_id]) for slide in slides]
+    cases = plural(len({tile.case_id for tile in tiles}), "case")
+    origin = recipe.origin or f"{plural(len(tiles), 'tile')} of {cases}, from {parts.made_of}."
+    write_dataset(folder, tiles, card, domain=parts.domain, origin=origin, slides=slides)
+    (folder / SHEET).write_bytes(contact_sheet(folder, tiles, card, recipe.origin or "", outlines))
+    return Made(recipe.out, parts.domain, tuple(tiles), class_counts(tiles, card), parts.left_out)
+
+
+def _drawn(sources: Sequence[SlideSource], folder: Path, names: ClassNames, card: ModelCard) -> list[DrawnSlide]:
+    """The slides with their annotations, each of which has a known class."""
+    by_folder: dict[str, str] = {}
+    for source in sources:
+        if (other := by_folder.setdefault(source.tile_folder.casefold(), source.name)) != source.name:
+            raise UsageError(f"The slides {other} and {source.name} need different names. Give ids in the manifest.")
+    annotations = [read_annotations(find_annotations(folder, source.path)) for source in sources]
+    labels = names.labels(area.name for each in annotations for area in each.areas)
+    drawn = []
+    for source, found in zip(sources, annotations, strict=True):
+        with _about(source.name):
+            drawn.append(drawn_slide(source, found, labels, card))
+    return drawn
+
+
+@contextmanager
+def _about(name: str) -> Iterator[None]:
+    """Name the slide in its errors."""
+    try:
+        yield
+    except MminferError as error:
+        raise type(error)(f"{name}: {error}") from error
