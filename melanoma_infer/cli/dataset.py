@@ -191,6 +191,8 @@ def _from_slides(
     def tell(name: str, cut: CutSlide) -> None:
         nonlocal done
         done += 1
+        if cut.drawn.doubt:
+            note(f"warning: {name}: {cut.drawn.doubt}. The line is used; check which is right.")
         note(f"{done} of {len(sources)} {name}: {plural(len(cut.tiles), 'tile')}{_left_out(cut.left_out)}")
 
     return from_slides(sources, annotations, names, recipe, backgrounds=backgrounds, tell=tell)
@@ -209,6 +211,7 @@ def _sources(slides: Sequence[Path], patients: Path | None, card: ModelCard, mpp
     """
     from melanoma_infer.datasets.annotated import SlideSource
     from melanoma_infer.datasets.cells import Cells
+    from melanoma_infer.datasets.checks import SplitCell, require_whole_split
     from melanoma_infer.pipeline.cohort import match_rows
     from melanoma_infer.runtime.privacy import slide_name
     from melanoma_infer.slides.search import find_slides
@@ -222,7 +225,7 @@ def _sources(slides: Sequence[Path], patients: Path | None, card: ModelCard, mpp
         note(NO_PATIENTS.format(missing="manifest (--patients)", each="slide"))
         nothing = {field.name: "" for field in card.patient_fields}
         return [SlideSource(path, slide_name(path), slide_name(path), checked_settings(mpp), nothing) for path in found]
-    sources = []
+    sources, splits = [], []
     for path, match in zip(found, match_rows(found, manifest), strict=True):
         if match is None:
             raise DatasetError(f"{slide_name(path)} is not in the manifest. Add a row for it, or leave the slide out.")
@@ -232,10 +235,10 @@ def _sources(slides: Sequence[Path], patients: Path | None, card: ModelCard, mpp
         values = {field.name: cells.text(field.name) for field in card.patient_fields}
         settings = checked_settings(row.mpp_um or mpp)
         sources.append(
-            SlideSource(
-                path, row.id, row.case_id, settings, values, cells.breslow_mm(), cells.truth("outcome"), cells.split()
-            )
+            SlideSource(path, row.id, row.case_id, settings, values, cells.breslow_mm(), cells.outcome(), cells.split())
         )
+        splits.append(SplitCell("the manifest", row.line, row.case_id, sources[-1].split))
+    require_whole_split(splits)
     return sources
 
 
@@ -302,7 +305,7 @@ def _pattern(text: str | None) -> re.Pattern[str] | None:
 
 
 def _tell(made: Made, card: ModelCard, *, json: bool) -> None:
-    from melanoma_infer.datasets.labels import no_lesion
+    from melanoma_infer.datasets.labels import SPLITS, known_labels, no_lesion
     from melanoma_infer.datasets.making import SHEET
 
     if json:
@@ -313,9 +316,10 @@ def _tell(made: Made, card: ModelCard, *, json: bool) -> None:
             "counts": made.counts, "left_out": made.left_out, "contact_sheet": str(made.folder / SHEET),
         })  # fmt: skip
         return
-    labels = [label for label in (*card.classes, "malignant") if any(label in row for row in made.counts.values())]
-    rows = [[label, *(str(row.get(label, 0)) for row in made.counts.values())] for label in dict.fromkeys(labels)]
-    say(table(rows, ("class", *("tiles" if split == "all" else split for split in made.counts))))
+    labels = [label for label in known_labels(card) if any(label in row for row in made.counts.values())]
+    splits = ("all",) if "all" in made.counts else SPLITS
+    rows = [[name, *(str(made.counts.get(split, {}).get(name, 0)) for split in splits)] for name in labels]
+    say(table(rows, ("class", *("tiles" if split == "all" else split for split in splits))))
     note(f"{plural(len(made.tiles), 'tile')} of {plural(len({tile.case_id for tile in made.tiles}), 'case')}"
          f"{_left_out(made.left_out)}")  # fmt: skip
     if no_lesion(card) not in labels:

@@ -28,6 +28,8 @@ from melanoma_infer.slides.scale import known_scale
 from melanoma_infer.tiles.plan import plan_slide
 from melanoma_infer.tiles.reading import read_tiles
 
+AGREES_MM, AGREES_SHARE = 0.2, 0.15
+"""Two measurements of one thickness agree to within 0.2 mm or 15 %: pathologists do."""
 UNREADABLE = "unreadable"
 """Why a tile is left out: the slide is damaged there."""
 
@@ -67,6 +69,14 @@ class DrawnSlide:
     def breslow_mm(self) -> float | None:
         """The longest line, else what the manifest says."""
         return max(self.lines_mm, default=self.source.breslow_mm)
+
+    @property
+    def doubt(self) -> str | None:
+        """How far the lines are from the manifest's thickness, if they are not what was reported."""
+        reported, drawn = self.source.breslow_mm, self.breslow_mm
+        if reported is None or drawn is None or abs(drawn - reported) <= max(AGREES_MM, AGREES_SHARE * reported):
+            return None
+        return f"the longest line named Breslow is {drawn:.2f} mm long, and the manifest says {reported:g} mm"
 
     def label(self, card: ModelCard) -> str:
         """The highest label of its areas."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 from melanoma_infer.card import ModelCard
-from melanoma_infer.datasets.labels import SPLITS, Split, known_labels
+from melanoma_infer.datasets.labels import SPLITS, LabelledTile, Split, known_labels
 from melanoma_infer.errors import DatasetError
 from melanoma_infer.patients.numbers import decimal
 from melanoma_infer.patients.table import Row
@@ -43,21 +43,39 @@ class Cells:
         text = self.text("class")
         return word_of(text, known_labels(card)) or text
 
+    def tile(self, card: ModelCard, *, tile: str, um_per_px: float | None) -> LabelledTile:
+        """The row as one of tiles.csv.
+
+        Args:
+            card: says which classes and patient fields there are.
+            tile: the path of its picture in the data set.
+            um_per_px: the scale, if the cell is blank.
+        """
+        scale = self._parsed("um_per_px", _number, "µm per pixel") or um_per_px
+        if scale is None:
+            raise self.fault("um_per_px", "it is blank. Give µm per pixel.")
+        return LabelledTile(
+            tile=tile,
+            slide=self.text("slide"),
+            case_id=self.text("case_id"),
+            x_l0=self._parsed("x_l0", _whole, "a whole number of pixels, or nothing"),
+            y_l0=self._parsed("y_l0", _whole, "a whole number of pixels, or nothing"),
+            um_per_px=scale,
+            label=self.label(card),
+            breslow_mm=self.breslow_mm(),
+            surface_in_tile=self._parsed("surface_in_tile", _yes_or_no, "yes, no, or nothing"),
+            values={field.name: self.text(field.name) for field in card.patient_fields},
+            outcome=self.outcome(),
+            split=self.split(),
+        )
+
     def split(self) -> Split | None:
         """The split; None if the cell is blank."""
         return self._parsed("split", _split, f"{', '.join(SPLITS)}, or nothing in any row")
 
-    def pixels(self, column: str) -> int | None:
-        """A whole number of pixels; None if the cell is blank."""
-        return self._parsed(column, _whole, "a whole number of pixels, or nothing")
-
-    def truth(self, column: str) -> bool | None:
-        """Whether the cell says yes; None if it is blank."""
-        return self._parsed(column, _yes_or_no, "yes, no, or nothing")
-
-    def scale(self) -> float | None:
-        """µm per pixel; None if the cell is blank."""
-        return self._parsed("um_per_px", _number, "µm per pixel")
+    def outcome(self) -> bool | None:
+        """Whether the outcome occurred; None if the cell is blank."""
+        return self._parsed("outcome", _yes_or_no, "yes, no, or nothing")
 
     def breslow_mm(self) -> float | None:
         """A thickness; None if the cell is blank."""

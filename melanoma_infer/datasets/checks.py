@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from PIL import Image, UnidentifiedImageError
@@ -38,7 +39,7 @@ def require_tiles(folder: Path, tiles: Mapping[int, LabelledTile], card: ModelCa
     for line, tile in tiles.items():
         if (first := lines.setdefault(tile.tile, line)) != line:
             raise fault(TILES, line, "tile", f"{tile.tile} is in line {first}, too. Keep one of them.")
-        for column, problem in _tile_problems(tile, card):
+        for column, problem in tile_problems(tile, card):
             raise fault(TILES, line, column, problem)
         if wrong := picture_problem(folder / tile.tile, card.tile_px):
             raise fault(TILES, line, "tile", f"{tile.tile} {wrong}")
@@ -61,30 +62,38 @@ def require_slides(folder: Path, slides: Mapping[int, LabelledSlide], card: Mode
             raise fault(SLIDES, line, "path", f"{slide.path} does not exist. Correct the path, or remove the line.")
 
 
-def require_whole_split(tiles: Mapping[int, LabelledTile], slides: Mapping[int, LabelledSlide]) -> None:
+@dataclass(frozen=True)
+class SplitCell:
+    """A split that a row states, and where."""
+
+    file: str
+    line: int
+    case_id: str
+    split: Split | None
+
+
+def require_whole_split(cells: Sequence[SplitCell]) -> None:
     """Require that every row has a split or none has, and that every case is in one split only.
 
     Raises:
         DatasetError: it is not so; the case and both rows are named.
     """
-    rows = [(TILES, line, tile.case_id, tile.split) for line, tile in tiles.items()]
-    rows += [(SLIDES, line, slide.case_id, slide.split) for line, slide in slides.items()]
-    blank = next((row for row in rows if row[3] is None), None)
-    filled = next((row for row in rows if row[3] is not None), None)
+    blank = next((cell for cell in cells if cell.split is None), None)
+    filled = next((cell for cell in cells if cell.split is not None), None)
     if blank and filled:
         raise fault(
-            blank[0], blank[1], "split",
-            f"it is blank, but line {filled[1]} of {filled[0]} has {filled[3]}. Give {', '.join(SPLITS[:-1])} or "
-            f"{SPLITS[-1]} in every row, or in none.",
+            blank.file, blank.line, "split",
+            f"it is blank, but line {filled.line} of {filled.file} has {filled.split}. Give "
+            f"{', '.join(SPLITS[:-1])} or {SPLITS[-1]} in every row, or in none.",
         )  # fmt: skip
-    seen: dict[str, tuple[str, int, Split | None]] = {}
-    for file, line, case, split in rows:
-        first_file, first_line, first = seen.setdefault(case, (file, line, split))
-        if first != split:
+    seen: dict[str, SplitCell] = {}
+    for cell in cells:
+        first = seen.setdefault(cell.case_id, cell)
+        if first.split != cell.split:
             raise fault(
-                file, line, "split",
-                f"case {case} is in {split} here and in {first} in line {first_line} of {first_file}. Keep all tiles "
-                "and slides of a patient in one split.",
+                cell.file, cell.line, "split",
+                f"case {cell.case_id} is in {cell.split} here and in {first.split} in line {first.line} of "
+                f"{first.file}. Keep all tiles and slides of a patient in one split.",
             )  # fmt: skip
 
 
@@ -104,7 +113,7 @@ def picture_problem(path: Path, tile_px: int) -> str | None:
     return None
 
 
-def _tile_problems(tile: LabelledTile, card: ModelCard) -> Iterator[tuple[str, str]]:
+def tile_problems(tile: LabelledTile, card: ModelCard) -> Iterator[tuple[str, str]]:
     """By column, what is wrong with a tile, apart from its picture."""
     yield from _name_problems({"tile": tile.tile, "case_id": tile.case_id}, "tile")
     if tile.slide:

@@ -13,7 +13,7 @@ from PIL import Image
 
 from melanoma_infer.card import ModelCard
 from melanoma_infer.datasets.cells import Cells
-from melanoma_infer.datasets.checks import scale_problem
+from melanoma_infer.datasets.checks import SplitCell, require_whole_split, scale_problem, tile_problems
 from melanoma_infer.datasets.class_names import ClassNames
 from melanoma_infer.datasets.labels import MALIGNANT, LabelledTile, no_lesion
 from melanoma_infer.errors import DatasetError, PatientValueError, UsageError
@@ -47,7 +47,6 @@ def tiles_of_table(path: Path, card: ModelCard, *, um_per_px: float | None) -> I
 
     Raises:
         DatasetError: a cell or a picture is not usable.
-        UsageError: the scale is not known.
     """
     try:
         table = read_table(path, "tile", path.name)
@@ -56,38 +55,21 @@ def tiles_of_table(path: Path, card: ModelCard, *, um_per_px: float | None) -> I
     columns = {name.casefold() for name in table.columns}
     if missing := [name for name in ("case_id", "class") if name not in columns]:
         raise DatasetError(f"{path.name} has no column `{missing[0]}`. It needs tile, case_id and class.")
-    names = _Names()
+    if um_per_px is None and "um_per_px" not in columns:
+        raise DatasetError(f"{path.name} has no column `um_per_px`. Add it, or give the tiles' scale with --mpp.")
+    names, splits = _Names(), []
     for row in table.rows:
         cells = Cells(path.name, row)
-        scale = cells.scale() or um_per_px
-        if scale is None:
-            raise UsageError(f"{path.name} has no column um_per_px for line {row.line}. Give it, or --mpp.")
-        source = slide_path(path.parent, cells.text("tile"))
-        label = cells.label(card)
-        problem = scale_problem(scale, card)
-        if problem:
-            raise cells.fault("um_per_px", problem)
+        source, label = slide_path(path.parent, cells.text("tile")), cells.label(card)
+        tile = cells.tile(card, tile=names.new(label, source.stem), um_per_px=um_per_px)
+        for column, problem in tile_problems(tile, card):
+            raise cells.fault(column, problem)
+        splits.append(SplitCell(path.name, row.line, tile.case_id, tile.split))
         try:
-            pixels = picture(source, card.tile_px)
+            yield ReadyTile(tile, picture(source, card.tile_px))
         except DatasetError as error:
             raise cells.fault("tile", str(error)) from error
-        yield ReadyTile(
-            LabelledTile(
-                tile=names.new(label, source.stem),
-                slide=cells.text("slide"),
-                case_id=cells.text("case_id"),
-                x_l0=cells.pixels("x_l0"),
-                y_l0=cells.pixels("y_l0"),
-                um_per_px=scale,
-                label=label,
-                breslow_mm=cells.breslow_mm(),
-                surface_in_tile=cells.truth("surface_in_tile"),
-                values={field.name: cells.text(field.name) for field in card.patient_fields},
-                outcome=cells.truth("outcome"),
-                split=cells.split(),
-            ),
-            pixels,
-        )
+    require_whole_split(splits)
 
 
 def tiles_of_folders(

@@ -21,6 +21,7 @@ from melanoma_infer.datasets.checks import (
     SCALE_TOLERANCE,
     SLIDES,
     TILES,
+    SplitCell,
     require_slides,
     require_tiles,
     require_whole_split,
@@ -180,7 +181,9 @@ def _require_sound(
 ) -> None:
     require_tiles(folder, tiles, card)
     require_slides(folder, slides, card)
-    require_whole_split(tiles, slides)
+    cells = [SplitCell(TILES, line, tile.case_id, tile.split) for line, tile in tiles.items()]
+    cells += [SplitCell(SLIDES, line, slide.case_id, slide.split) for line, slide in slides.items()]
+    require_whole_split(cells)
 
 
 def _facts(folder: Path) -> _Facts:
@@ -212,23 +215,7 @@ def _rows(path: Path, columns: Sequence[str]) -> tuple[Row, ...]:
 
 def _tile(row: Row, card: ModelCard) -> LabelledTile:
     cells = Cells(TILES, row)
-    um_per_px = cells.scale()
-    if um_per_px is None:
-        raise cells.fault("um_per_px", "it is blank. Give µm per pixel.")
-    return LabelledTile(
-        tile=cells.text("tile"),
-        slide=cells.text("slide"),
-        case_id=cells.text("case_id"),
-        x_l0=cells.pixels("x_l0"),
-        y_l0=cells.pixels("y_l0"),
-        um_per_px=um_per_px,
-        label=cells.label(card),
-        breslow_mm=cells.breslow_mm(),
-        surface_in_tile=cells.truth("surface_in_tile"),
-        values={field.name: cells.text(field.name) for field in card.patient_fields},
-        outcome=cells.truth("outcome"),
-        split=cells.split(),
-    )
+    return cells.tile(card, tile=cells.text("tile"), um_per_px=None)
 
 
 def _slide(row: Row, card: ModelCard) -> LabelledSlide:

@@ -13,6 +13,7 @@ import onnx
 import pytest
 import typer
 from broken_bundles_for_tests import edited, small_bundle, swap_colours
+from datasets_for_tests import write_picture
 from kept_for_tests import result_folders
 from own_models_for_tests import linear_onnx, wsinfer_folder
 
@@ -34,6 +35,7 @@ resize = "pillow-bilinear"
 WORKS: dict[str, tuple[str, ...]] = {
     "score": ("SKIN", "--out", "again"),
     "rescore": ("SCORED",),
+    "dataset": ("--tiles", "tiles", "--mpp", "1", "--card", "card.toml", "--out", "data"),
     "doctor": ("--bundle", "small.mminfer"),
     "verify": ("small.mminfer", "--drawn", "1", "--engine", "onnxruntime"),
     "export": ("small.mminfer", "--precision", "fp16", "--out", "fp16.mminfer"),
@@ -49,6 +51,7 @@ WORKS: dict[str, tuple[str, ...]] = {
 FAILS: dict[str, tuple[int, tuple[str, ...]]] = {
     "score": (20, ("SKIN", "--bundle", "nowhere")),
     "rescore": (20, ("SCORED", "--bundle", "nowhere")),
+    "dataset": (15, ("--tiles", "nowhere", "--card", "card.toml", "--out", "x")),
     "doctor": (20, ("--bundle", "nowhere")),
     "verify": (20, ("nowhere",)),
     "export": (20, ("nowhere", "--out", "x.mminfer")),
@@ -86,6 +89,7 @@ def place(skin, tmp_path_factory) -> Path:
     small_bundle(place / "small.mminfer")
     (place / "card.toml").write_text(CARD)
     onnx.save(linear_onnx(), place / "model.onnx")
+    write_picture(place / "tiles" / "tumour" / "a.png", side=32)
     wsinfer_folder(place / "zoo", None)
     assert run_main("score", skin, "--out", place / "scored").code == 0
     return place
