@@ -171,6 +171,10 @@ def dataset(
         if annotations is not None:
             if masks is not None or case_from is not None:
                 raise UsageError("--masks and --case-from are for ready-made tiles (--tiles). Leave them out.")
+            if not annotations.is_dir():
+                raise UsageError(
+                    f"--annotations {annotations.name}: there is no such folder. Give the one with GeoJSON."
+                )
             sources = _sources(slides or (), patients, known, mpp)
             made = _from_slides(sources, annotations, names, recipe, background)
         else:
@@ -191,8 +195,8 @@ def _from_slides(
     def tell(name: str, cut: CutSlide) -> None:
         nonlocal done
         done += 1
-        if cut.drawn.doubt:
-            note(f"warning: {name}: {cut.drawn.doubt}. The line is used; check which is right.")
+        for doubt in cut.drawn.all_doubts:
+            note(f"warning: {name}: {doubt}")
         note(f"{done} of {len(sources)} {name}: {plural(len(cut.tiles), 'tile')}{_left_out(cut.left_out)}")
 
     return from_slides(sources, annotations, names, recipe, backgrounds=backgrounds, tell=tell)

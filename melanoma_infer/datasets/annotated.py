@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from melanoma_infer.card import ModelCard
-from melanoma_infer.datasets.annotations import Annotations, BreslowLine, Ring
+from melanoma_infer.datasets.annotations import Annotations, Area, BreslowLine, Ring
 from melanoma_infer.datasets.area_rule import LabelledArea
 from melanoma_infer.datasets.checks import outcome_problem
 from melanoma_infer.datasets.labels import LabelledSlide, LabelledTile, Split, is_malignant, no_lesion, rank
-from melanoma_infer.datasets.placing import background, place_over
+from melanoma_infer.datasets.placing import background, holds, place_over
 from melanoma_infer.errors import DatasetError
-from melanoma_infer.geometry import RectPx, Scale, SizePx, l0_from_um
+from melanoma_infer.geometry import Scale, SizePx, l0_from_um
 from melanoma_infer.records import Tile
 from melanoma_infer.runtime.cores import available_cores
 from melanoma_infer.runtime.privacy import safe_name
@@ -64,6 +64,8 @@ class DrawnSlide:
     lines_mm: tuple[float, ...]
     """Lengths of the lines."""
     is_phantom: bool
+    doubts: tuple[str, ...]
+    """About the slide's files, in sentences."""
 
     @property
     def breslow_mm(self) -> float | None:
@@ -71,12 +73,16 @@ class DrawnSlide:
         return max(self.lines_mm, default=self.source.breslow_mm)
 
     @property
-    def doubt(self) -> str | None:
-        """How far the lines are from the manifest's thickness, if they are not what was reported."""
+    def all_doubts(self) -> tuple[str, ...]:
+        """What should be checked about the slide: its files, and a line that is not as long as was reported."""
         reported, drawn = self.source.breslow_mm, self.breslow_mm
         if reported is None or drawn is None or abs(drawn - reported) <= max(AGREES_MM, AGREES_SHARE * reported):
-            return None
-        return f"the longest line named Breslow is {drawn:.2f} mm long, and the manifest says {reported:g} mm"
+            return self.doubts
+        return (
+            *self.doubts,
+            f"The longest line named Breslow is {drawn:.2f} mm long, and the manifest says {reported:g} mm. The line "
+            "is used; check which is right.",
+        )
 
     def label(self, card: ModelCard) -> str:
         """The highest label of its areas."""
@@ -127,22 +133,17 @@ def drawn_slide(
     """
     with open_slide(source.path) as slide:
         facts = slide.facts
-        scale = known_scale(facts, source.settings.mpp_um).scale
+        known = known_scale(facts, source.settings.mpp_um)
+    if known.contradiction and known.source == "slide":
+        raise DatasetError(f"The slide states two scales: {known.contradiction}. Give the true one with --mpp.")
     moved = annotations.moved(facts.bounds.x, facts.bounds.y) if facts.bounds else annotations
-    size = facts.size_l0
-    for where, box in (*((area.where, area.box) for area in moved.areas), *map(_line_box, moved.lines)):
-        if box[0] >= size.width or box[1] >= size.height or box[2] <= 0 or box[3] <= 0:
-            raise DatasetError(
-                f"{where} is not on the slide of {size.width} × {size.height} pixels. Is the file of another slide?"
-            )
+    _require_on_slide((*moved.areas, *moved.lines), facts.size_l0)
     areas = tuple(LabelledArea(area, labels[area.name]) for area in moved.areas)
-    drawn = DrawnSlide(
-        source, areas, moved.lines, tuple(_length_mm(line, scale) for line in moved.lines), facts.is_phantom
-    )
     for label in dict.fromkeys(each.label for each in areas):
         if label is not None and (problem := outcome_problem(label, source.outcome, card)):
             raise DatasetError(f"The column outcome of the manifest: {problem}")
-    return drawn
+    lengths = tuple(_length_mm(line, known.scale) for line in moved.lines)
+    return DrawnSlide(source, areas, moved.lines, lengths, facts.is_phantom, facts.doubts)
 
 
 def cut_slide(drawn: DrawnSlide, card: ModelCard, folder: Path, *, backgrounds: int, seed: int) -> CutSlide:
@@ -164,11 +165,10 @@ def cut_slide(drawn: DrawnSlide, card: ModelCard, folder: Path, *, backgrounds: 
         placed = place_over(drawn.areas, drawn.lines, plan, card)
         left_out = Counter(placed.left_out)
         nothing = background(drawn.areas, plan, card, count=backgrounds, seed=f"{seed}/{own.name}")
-        labels = [*placed.labels, *nothing]
+        labels = [*placed.tiles, *nothing]
         tiles: list[LabelledTile] = []
         (folder / own.tile_folder).mkdir(parents=True)
-        wanted = [Tile(i, tile.rect_l0, tile.tissue_fraction, tile.outside_fraction)
-                  for i, (tile, _) in enumerate(labels)]  # fmt: skip
+        wanted = [replace(tile, index=i) for i, (tile, _) in enumerate(labels)]
         with read_tiles(slide, plan, tiles=wanted, threads=available_cores()) as pixels:
             for read, (tile, label) in zip(pixels, labels, strict=True):
                 if read.pixels is None:
@@ -186,7 +186,7 @@ def _row(drawn: DrawnSlide, tile: Tile, label: str, card: ModelCard) -> Labelled
     own, rect = drawn.source, tile.rect_l0
     depth, whole = None, None
     if is_malignant(label, card):
-        inside = [mm for line, mm in zip(drawn.lines, drawn.lines_mm, strict=True) if _holds(rect, line)]
+        inside = [mm for line, mm in zip(drawn.lines, drawn.lines_mm, strict=True) if holds(rect, line)]
         depth = max(inside, default=drawn.breslow_mm)
         whole = bool(inside) if drawn.lines else None
     return LabelledTile(
@@ -205,15 +205,16 @@ def _row(drawn: DrawnSlide, tile: Tile, label: str, card: ModelCard) -> Labelled
     )
 
 
-def _holds(rect: RectPx, line: BreslowLine) -> bool:
-    low, high = line.ends.min(axis=0), line.ends.max(axis=0)
-    return bool(low[0] >= rect.x and high[0] <= rect.right and low[1] >= rect.y and high[1] <= rect.bottom)
+def _require_on_slide(drawn: Iterable[Area | BreslowLine], size: SizePx) -> None:
+    for each in drawn:
+        left, top, right, bottom = each.box
+        if left >= size.width or top >= size.height or right <= 0 or bottom <= 0:
+            raise DatasetError(
+                f"{each.where} is not on the slide of {size.width} × {size.height} pixels. Check that the file is this "
+                "slide's."
+            )
 
 
 def _length_mm(line: BreslowLine, scale: Scale) -> float:
     dx, dy = line.ends[1] - line.ends[0]
     return math.hypot(dx * scale.x_um, dy * scale.y_um) / 1000
-
-
-def _line_box(line: BreslowLine) -> tuple[str, tuple[float, float, float, float]]:
-    return line.where, (*line.ends.min(axis=0), *line.ends.max(axis=0))

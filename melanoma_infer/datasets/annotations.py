@@ -26,6 +26,8 @@ OBJECT_TYPES = {"PathAnnotationObject": "annotation", "PathDetectionObject": "de
 """QuPath 0.2 gave an object's type as its id."""
 Ring = NDArray[np.float64]
 """Corners (n, 2) of a ring, as x and y."""
+Box = tuple[float, float, float, float]
+"""Left, top, right and bottom."""
 
 
 @dataclass(frozen=True)
@@ -40,9 +42,9 @@ class Area:
     """The file and the number of its feature, for errors."""
 
     @cached_property
-    def box(self) -> tuple[float, float, float, float]:
+    def box(self) -> Box:
         """Left, top, right and bottom."""
-        return (*self.rings[0].min(axis=0), *self.rings[0].max(axis=0))
+        return _box(self.rings[0])
 
     @cached_property
     def area(self) -> float:
@@ -59,6 +61,11 @@ class BreslowLine:
     """Its two ends (2, 2)."""
     where: str
     """The file and the number of its feature, for errors."""
+
+    @cached_property
+    def box(self) -> Box:
+        """Left, top, right and bottom."""
+        return _box(self.ends)
 
 
 @dataclass(frozen=True)
@@ -197,6 +204,10 @@ def _corners(value: Any, where: str) -> Ring:
     if corners.ndim != 2 or not np.isfinite(corners).all():
         raise DatasetError(f"{where}: a coordinate is no number. Export the annotations from QuPath again.")
     return corners
+
+
+def _box(points: Ring) -> Box:
+    return (*points.min(axis=0).tolist(), *points.max(axis=0).tolist())
 
 
 def _signed_area(ring: Ring) -> float:

@@ -76,6 +76,9 @@ def samples_inside(rings: Sequence[Ring], rect: RectPx, n: int = SAMPLES) -> NDA
     for ring in rings:
         x0, y0 = ring.T
         x1, y1 = np.roll(ring, -1, axis=0).T
+        # Of thousands of sides few are beside the rectangle: those above, below and to the right cross no line.
+        beside = (np.maximum(y0, y1) >= ys[0]) & (np.minimum(y0, y1) <= ys[-1]) & (np.minimum(x0, x1) < rect.right)
+        x0, y0, x1, y1 = x0[beside], y0[beside], x1[beside], y1[beside]
         sides, rows = np.nonzero((y0[:, None] <= ys) != (y1[:, None] <= ys))
         x = x0[sides] + (ys[rows] - y0[sides]) * ((x1 - x0)[sides] / (y1 - y0)[sides])
         # The first point to the right of the crossing.

@@ -16,7 +16,7 @@ from melanoma_infer.datasets.annotations import find_annotations, read_annotatio
 from melanoma_infer.datasets.class_names import ClassNames
 from melanoma_infer.datasets.contact_sheet import Outlines, contact_sheet
 from melanoma_infer.datasets.folder import new_folder
-from melanoma_infer.datasets.labels import LabelledSlide, LabelledTile
+from melanoma_infer.datasets.labels import LabelledSlide, LabelledTile, Split
 from melanoma_infer.datasets.ready_made import ReadyTile
 from melanoma_infer.datasets.splits import split_of_cases
 from melanoma_infer.datasets.table import class_counts, write_dataset
@@ -84,6 +84,7 @@ def from_slides(
     """
     card = recipe.card
     with new_folder(recipe.out, overwrite=recipe.overwrite) as folder:
+        _require_one_split([source.split for source in sources], recipe)
         drawn = _drawn(sources, annotations, names, card)
         cut: dict[str, CutSlide] = {}
         for slide in drawn:
@@ -141,11 +142,11 @@ def _finished(folder: Path, parts: _Parts, recipe: Recipe, outlines: Outlines) -
     """Write the tables and the contact sheet beside the pictures."""
     card, tiles, slides = recipe.card, parts.tiles, parts.slides
     if not tiles:
-        why = ", ".join(f"{count} {reason}" for reason, count in parts.left_out.items()) or "nothing is annotated"
-        raise DatasetError(f"There is no tile ({why}). Annotate more, or give --background.")
+        left_out = [f"{count} {reason}" for reason, count in parts.left_out.items()]
+        why = ", ".join(left_out) or "nothing is annotated, and there is no background"
+        raise DatasetError(f"No tile was made: {why}. Annotate more; check that tissue was found in the slides.")
+    _require_one_split([tile.split for tile in tiles], recipe)
     if recipe.shares is not None:
-        if any(tile.split for tile in tiles):
-            raise UsageError("--split: the rows have a split already. Leave out --split, or the column split.")
         split = split_of_cases([*tiles, *slides], recipe.shares, card, seed=recipe.seed)
         tiles = [replace(tile, split=split[tile.case_id]) for tile in tiles]
         slides = [replace(slide, split=split[slide.case_id]) for slide in slides]
@@ -156,12 +157,18 @@ def _finished(folder: Path, parts: _Parts, recipe: Recipe, outlines: Outlines) -
     return Made(recipe.out, parts.domain, tuple(tiles), class_counts(tiles, card), parts.left_out)
 
 
+def _require_one_split(splits: Iterable[Split | None], recipe: Recipe) -> None:
+    if recipe.shares is not None and any(splits):
+        raise UsageError("--split: the rows have a split already. Leave out --split, or the column split.")
+
+
 def _drawn(sources: Sequence[SlideSource], folder: Path, names: ClassNames, card: ModelCard) -> list[DrawnSlide]:
     """The slides with their annotations, each of which has a known class."""
-    by_folder: dict[str, str] = {}
+    folders: set[str] = set()
     for source in sources:
-        if (other := by_folder.setdefault(source.tile_folder.casefold(), source.name)) != source.name:
-            raise UsageError(f"The slides {other} and {source.name} need different names. Give ids in the manifest.")
+        if source.tile_folder.casefold() in folders:
+            raise UsageError(f"Two slides are called {source.name}. Give each an id in a manifest (--patients).")
+        folders.add(source.tile_folder.casefold())
     annotations = [read_annotations(find_annotations(folder, source.path)) for source in sources]
     labels = names.labels(area.name for each in annotations for area in each.areas)
     drawn = []

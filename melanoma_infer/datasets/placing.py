@@ -6,14 +6,14 @@ import hashlib
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from melanoma_infer.card import ModelCard
 from melanoma_infer.datasets.annotations import BreslowLine
 from melanoma_infer.datasets.area_rule import LabelledArea, shown_in
-from melanoma_infer.datasets.labels import no_lesion
+from melanoma_infer.datasets.labels import is_malignant, no_lesion
 from melanoma_infer.geometry import RectPx, Scale, l0_from_um
 from melanoma_infer.records import Tile
 from melanoma_infer.tiles.grid import TissueArea, enough_tissue
@@ -21,40 +21,81 @@ from melanoma_infer.tiles.plan import SlidePlan
 
 AMBIGUOUS, LITTLE_TISSUE = "ambiguous", "with too little tissue"
 """Why a tile over an area is left out."""
+NOT_MEASURED = "thickness in no malignant tile"
+"""A line that is longer than a tile, or away from what is malignant."""
 SAME_PLACE = 0.5
 """Two tiles that have more than this share in common show the same; with one label, only one of them is cut."""
 
 
-@dataclass
+@dataclass(frozen=True)
 class Placed:
     """The tiles of a slide with their labels, and how many places were left out for which reason."""
 
-    labels: list[tuple[Tile, str]] = field(default_factory=list)
-    left_out: Counter[str] = field(default_factory=Counter)
+    tiles: tuple[tuple[Tile, str], ...]
+    left_out: Counter[str]
 
 
 def place_over(areas: Sequence[LabelledArea], lines: Sequence[BreslowLine], plan: SlidePlan, card: ModelCard) -> Placed:
-    """Tiles centred on the lines of thicknesses, and a centred grid of them over each area that gives a label.
+    """A centred grid of tiles over each area that gives a label, and a tile on each line that none of them holds.
 
-    Every area gets the tile around its middle at least. Ambiguous tiles are left out, and tiles with so little
-    tissue that they would not be scored.
+    Ambiguous tiles are left out, and tiles with so little tissue that they would not be scored.
     """
-    placed, taken, tissue = Placed(), _Taken(), TissueArea(plan.tissue)
-    for rect in _places(areas, lines, plan):
-        shown = shown_in(rect, areas, card)
-        if shown.ambiguous:
-            placed.left_out[AMBIGUOUS] += 1
-        if shown.label is None or taken.already(rect, shown.label):
-            continue
-        tissue_px = tissue.in_row(rect.y, rect.bottom, np.array([rect.x]), np.array([rect.right]))
-        if not enough_tissue(tissue_px, rect.area, plan.scale.scale).all():
-            placed.left_out[LITTLE_TISSUE] += 1
-            continue
-        outside = 1 - rect.within(plan.facts.size_l0).area / rect.area
-        tile = Tile(len(placed.labels), rect, float(tissue_px[0]) / rect.area, outside)
-        placed.labels.append((tile, shown.label))
-        taken.add(rect, shown.label)
-    return placed
+    placing = _Placing(areas, plan, card)
+    scale, side_um = plan.scale.scale, plan.geometry.tile_um
+    for each in sorted(areas, key=lambda each: (-each.area.area, each.area.box)):
+        for rect in _grid(each.area.box, scale, side_um) if each.label is not None else ():
+            if (label := placing.label(rect)) is not None and not placing.is_taken(rect, label):
+                placing.add(rect, label)
+    for line in lines:
+        if not placing.holds(line):
+            for rect in _grid(line.box, scale, side_um):
+                if (label := placing.label(rect)) is not None and holds(rect, line):
+                    placing.add(rect, label)
+            placing.left_out[NOT_MEASURED] += not placing.holds(line)
+    return Placed(tuple(placing.tiles), +placing.left_out)
+
+
+class _Placing:
+    """The tiles that are placed so far; of those that are there, only neighbours are compared with a new one."""
+
+    def __init__(self, areas: Sequence[LabelledArea], plan: SlidePlan, card: ModelCard) -> None:
+        self._areas, self._plan, self._card = areas, plan, card
+        self._tissue = TissueArea(plan.tissue)
+        self._at: dict[tuple[str, int, int], list[RectPx]] = {}
+        self.tiles: list[tuple[Tile, str]] = []
+        self.left_out: Counter[str] = Counter()
+
+    def label(self, rect: RectPx) -> str | None:
+        """The label of a place."""
+        shown = shown_in(rect, self._areas, self._card)
+        self.left_out[AMBIGUOUS] += shown.ambiguous
+        return shown.label
+
+    def is_taken(self, rect: RectPx, label: str) -> bool:
+        """Whether another tile of that label shows the same."""
+        column, row = rect.x // rect.width, rect.y // rect.height
+        around = ((label, column + i, row + j) for i in (-1, 0, 1) for j in (-1, 0, 1))
+        return any(_common(rect, other) > SAME_PLACE for place in around for other in self._at.get(place, ()))
+
+    def add(self, rect: RectPx, label: str) -> None:
+        """Place a tile, if it has enough tissue."""
+        tissue_px = self._tissue.in_row(rect.y, rect.bottom, np.array([rect.x]), np.array([rect.right]))
+        if not enough_tissue(tissue_px, rect.area, self._plan.scale.scale).all():
+            self.left_out[LITTLE_TISSUE] += 1
+            return
+        outside = 1 - rect.within(self._plan.facts.size_l0).area / rect.area
+        self.tiles.append((Tile(len(self.tiles), rect, float(tissue_px[0]) / rect.area, outside), label))
+        self._at.setdefault((label, rect.x // rect.width, rect.y // rect.height), []).append(rect)
+
+    def holds(self, line: BreslowLine) -> bool:
+        """Whether a malignant tile holds both ends of a line."""
+        return any(is_malignant(label, self._card) and holds(tile.rect_l0, line) for tile, label in self.tiles)
+
+
+def holds(rect: RectPx, line: BreslowLine) -> bool:
+    """Whether both ends of a line are in a tile."""
+    left, top, right, bottom = line.box
+    return left >= rect.x and right <= rect.right and top >= rect.y and bottom <= rect.bottom
 
 
 def background(
@@ -79,18 +120,9 @@ def hashed(text: str) -> bytes:
     return hashlib.sha256(text.encode()).digest()
 
 
-def _places(areas: Sequence[LabelledArea], lines: Sequence[BreslowLine], plan: SlidePlan) -> Iterator[RectPx]:
-    """Rectangles of the tiles' size, those of the lines first, then those of the areas from the largest on."""
-    scale, side_um = plan.scale.scale, plan.geometry.tile_um
-    for line in lines:
-        yield from _grid(*line.ends.min(axis=0), *line.ends.max(axis=0), scale=scale, side_um=side_um)
-    for each in sorted(areas, key=lambda each: (-each.area.area, each.area.box)):
-        if each.label is not None:
-            yield from _grid(*each.area.box, scale=scale, side_um=side_um)
-
-
-def _grid(left: float, top: float, right: float, bottom: float, *, scale: Scale, side_um: float) -> Iterator[RectPx]:
+def _grid(box: tuple[float, float, float, float], scale: Scale, side_um: float) -> Iterator[RectPx]:
     """Tiles that touch, as few as cover a box, with the middle of the box in their middle."""
+    left, top, right, bottom = box
     xs, ys = _starts(left, right, scale.x_um, side_um), _starts(top, bottom, scale.y_um, side_um)
     width, height = (max(1, l0_from_um(side_um, um)) for um in (scale.x_um, scale.y_um))
     yield from (RectPx(x, y, width, height) for y in ys for x in xs)
@@ -100,22 +132,6 @@ def _starts(low: float, high: float, um_per_px: float, side_um: float) -> list[i
     count = max(1, math.ceil((high - low) * um_per_px / side_um - 1e-9))
     first_um = (low + high) / 2 * um_per_px - count * side_um / 2
     return [l0_from_um(first_um + i * side_um, um_per_px) for i in range(count)]
-
-
-class _Taken:
-    """The rectangles that are cut, by label and place: only neighbours are compared."""
-
-    def __init__(self) -> None:
-        self._at: dict[tuple[str, int, int], list[RectPx]] = {}
-
-    def already(self, rect: RectPx, label: str) -> bool:
-        """Whether another rectangle of that label shows the same."""
-        column, row = rect.x // rect.width, rect.y // rect.height
-        around = ((label, column + i, row + j) for i in (-1, 0, 1) for j in (-1, 0, 1))
-        return any(_common(rect, other) > SAME_PLACE for place in around for other in self._at.get(place, ()))
-
-    def add(self, rect: RectPx, label: str) -> None:
-        self._at.setdefault((label, rect.x // rect.width, rect.y // rect.height), []).append(rect)
 
 
 def _common(a: RectPx, b: RectPx) -> float:

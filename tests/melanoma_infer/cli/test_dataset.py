@@ -90,9 +90,8 @@ def test_annotated_slides_become_a_data_set_that_training_reads(mminfer, place):
         "c": ["naevus"] * 4 + ["normal"] * 3,
         "d": ["normal"] * 3,
     }
-    # The tile is centred on the line of 60 × 80 px of 0.5 µm, and shows enough of the tumour.
-    first = tiles["a"][0]
-    assert (first.x_l0, first.y_l0, first.breslow_mm, first.surface_in_tile) == (462, 472, 0.05, True)
+    first = tiles["a"][0]  # it holds the line of 60 × 80 px of 0.5 µm
+    assert (first.x_l0, first.y_l0, first.breslow_mm, first.surface_in_tile) == (512, 512, 0.05, True)
     assert [tiles[name][0].outcome for name in "abcd"] == [True, True, False, None]
     assert [tiles[name][0].values for name in "abcd"] == [{"age": "63"}, {"age": "63"}, {"age": ""}, {"age": "41"}]
     assert {(slide.slide, slide.label, slide.case_id) for slide in found.slides} == {
@@ -118,7 +117,7 @@ def test_the_same_command_gives_the_same_bytes(mminfer, place):
 def test_a_line_that_is_not_as_long_as_the_report_says_is_named(mminfer, place):
     Path("cases.csv").write_text(MANIFEST.replace("0.05", "0.5"))
     ended = mminfer(*CUT)
-    assert "a: the longest line named Breslow is 0.05 mm long, and the manifest says 0.5 mm" in ended.err
+    assert "a: The longest line named Breslow is 0.05 mm long, and the manifest says 0.5 mm" in ended.err
 
 
 def test_without_a_manifest_slides_are_patients_and_it_is_said(mminfer, place):
@@ -135,6 +134,18 @@ def test_without_background_only_what_is_drawn_is_claimed(mminfer, place):
     assert "No tile is of class normal" in ended.err
     found = read_dataset(place / "data", read_card(place / "card.toml"))
     assert (len(found.tiles), found.slides, found.origin) == (6, (), "Drawn for a test.")
+
+
+def test_two_slides_of_one_name_need_ids(mminfer, place):
+    (place / "more").mkdir()
+    (place / "c.svs").rename(place / "more" / "a.svs")
+    argv = ("dataset", "a.svs", "more/a.svs", "--annotations", "drawn", "--card", "card.toml", "--out", "data",
+            "--class", "Tumor=malignant")  # fmt: skip
+    ended = mminfer(*argv)
+    assert (ended.code, "Two slides are called a. Give each an id" in ended.err) == (2, True)
+    Path("ids.csv").write_text("slide,id,case_id\na.svs,a,P1\nmore/a.svs,b,P2\n")
+    assert mminfer(*argv, "--patients", "ids.csv").code == 0
+    assert sorted(path.name for path in Path("data/tiles").iterdir()) == ["a", "b"]
 
 
 @pytest.mark.parametrize(
@@ -184,6 +195,8 @@ def test_a_slide_that_is_damaged_halfway_is_named_and_nothing_is_written(mminfer
         (("a.svs", "--annotations", "drawn", "--tiles", "x"), "Give annotated slides"),
         (("--annotations", "drawn"), "No slide was given"),
         (("a.svs", "--annotations", "drawn", "--masks", "m"), "--masks and --case-from are for ready-made tiles"),
+        (("a.svs", "--annotations", "nowhere"), "--annotations nowhere: there is no such folder"),
+        (("--patients", "split.csv", "--annotations", "drawn", "--split", "64,16,20"), "the rows have a split already"),
         (("a.svs", "--tiles", "drawn"), "SLIDES and --patients are for annotated slides"),
         (("--tiles", "drawn"), "--mpp is missing"),
         (("--tiles", "drawn", "--mpp", "4,5"), "the pixels of a tile are square"),
@@ -195,6 +208,7 @@ def test_a_slide_that_is_damaged_halfway_is_named_and_nothing_is_written(mminfer
     ],
 )
 def test_options_that_contradict_each_other_are_refused(mminfer, place, argv, says):
+    Path("split.csv").write_text("slide,case_id,split\na.svs,P1,test\n")
     ended = mminfer("dataset", "--card", "card.toml", "--out", "data", *argv)
     assert (ended.code, ended.out) == (2, "")
     assert says in ended.err

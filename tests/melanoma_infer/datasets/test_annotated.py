@@ -161,19 +161,27 @@ def test_a_damaged_place_gives_no_tile_and_is_counted(tmp_path):
 
 
 def test_a_line_gives_the_thickness_and_a_tile_that_holds_both_ends(tmp_path, slide):
-    """A line of 200 × 150 px of 0.5 µm is 0.125 mm long; its middle is (700, 675)."""
+    """A line of 200 × 150 px of 0.5 µm is 0.125 mm long; its middle is (600, 675), on the border of two tiles."""
     large = feature(polygon(square(300, 300, 3 * SIDE)), "Tumor")
-    tiles = cut(tmp_path, slide, large, breslow([600, 600], [800, 750]), NAEVUS, breslow_mm=3.0).tiles
-    first, *others = tiles
-    assert (first.x_l0, first.y_l0, first.label) == (700 - 128, 675 - 128, "melanoma")
-    assert (first.breslow_mm, first.surface_in_tile) == (0.125, True)
+    tiles = cut(tmp_path, slide, large, breslow([500, 600], [700, 750]), NAEVUS, breslow_mm=3.0).tiles
+    *others, last = tiles
+    assert (last.x_l0, last.y_l0, last.label) == (600 - 128, 675 - 128, "melanoma")
+    assert (last.breslow_mm, last.surface_in_tile) == (0.125, True)
     rest = [tile for tile in others if tile.label == "melanoma"]
-    assert len(rest) >= 8
-    for tile in rest:
-        holds = RectPx(tile.x_l0, tile.y_l0, SIDE, SIDE)
-        both = holds.x <= 600 and holds.right >= 800 and holds.y <= 600 and holds.bottom >= 750
-        assert (tile.breslow_mm, tile.surface_in_tile) == (0.125, both)
+    # Nine over the square, and the one over the naevus into which the square reaches.
+    assert [(tile.breslow_mm, tile.surface_in_tile) for tile in rest] == [(0.125, False)] * 10
     assert {(tile.breslow_mm, tile.surface_in_tile) for tile in tiles if tile.label == "naevus"} == {(None, None)}
+
+
+def test_a_line_that_a_tile_over_the_area_holds_gives_no_tile_of_its_own(tmp_path, slide):
+    found = cut(tmp_path, slide, TUMOR, breslow([520, 530], [560, 560]))
+    assert [(tile.x_l0, tile.breslow_mm, tile.surface_in_tile) for tile in found.tiles] == [(512, 0.025, True)]
+
+
+def test_a_line_that_no_malignant_tile_can_hold_is_counted(tmp_path, slide):
+    found = cut(tmp_path, slide, TUMOR, breslow([520, 530], [820, 530]), breslow([1400, 900], [1440, 930]))
+    assert [(tile.x_l0, tile.breslow_mm, tile.surface_in_tile) for tile in found.tiles] == [(512, 0.15, False)]
+    assert found.left_out["thickness in no malignant tile"] == 2
 
 
 def test_a_manifest_s_thickness_alone_does_not_say_where_it_is(tmp_path, slide):
@@ -196,15 +204,15 @@ def test_coordinates_are_counted_from_the_bounds_that_the_slide_names(tmp_path, 
     seen = feature(polygon(square(512 - 100, 512 - 60, SIDE)), "Tumor")
     line = breslow([520 - 100, 520 - 60], [560 - 100, 550 - 60])
     found = cut(tmp_path, slide, seen, line)
-    assert [(tile.x_l0, tile.y_l0) for tile in found.tiles] == [(540 - 128, 535 - 128), (512, 512)]
+    assert [(tile.x_l0, tile.y_l0) for tile in found.tiles] == [(512, 512)]
     assert found.tiles[0].breslow_mm == 0.025
 
 
 def test_a_scale_given_by_hand_is_used_for_tiles_and_lengths(tmp_path, slide):
-    settings = Settings(mpp_um=(1.0, 1.0))
+    settings = Settings(mpp_um=(1.0, 1.015))
     found = cut(tmp_path, slide, TUMOR, breslow([600, 600], [640, 630]), settings=settings)
-    assert found.size_l0.width == 128
-    assert found.tiles[0].breslow_mm == 0.05
+    assert (found.size_l0.width, found.size_l0.height) == (128, 126)
+    assert [tile.breslow_mm for tile in found.tiles if tile.surface_in_tile] == [0.0503]  # 40 × 30.45 µm
 
 
 def test_the_slide_s_label_is_its_highest(tmp_path, slide):

@@ -77,6 +77,6 @@ def test_the_page_s_commands_and_python_run(place, capsys):
 def test_the_page_names_every_column_reason_and_limit():
     for name in (*BEFORE_PATIENT, *AFTER_PATIENT):
         assert f"`{name}`" in PAGE
-    for reason in (placing.AMBIGUOUS, placing.LITTLE_TISSUE, annotated.UNREADABLE):
+    for reason in (placing.AMBIGUOUS, placing.LITTLE_TISSUE, annotated.UNREADABLE, placing.NOT_MEASURED):
         assert f"(`{reason}`)" in PAGE
     assert f"{area_rule.TILE_SHARE_MIN:.0%}".replace("%", " %") in PAGE
