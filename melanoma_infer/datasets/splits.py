@@ -9,6 +9,8 @@ from melanoma_infer.datasets.labels import SPLITS, LabelledSlide, LabelledTile, 
 from melanoma_infer.datasets.placing import hashed
 from melanoma_infer.errors import UsageError
 
+OUTCOMES = (None, False, True)
+
 
 def split_shares(text: str) -> tuple[float, ...]:
     """The shares of training, validation and test in a text such as "64,16,20".
@@ -30,9 +32,9 @@ def split_of_cases(
 ) -> Mapping[str, Split]:
     """The split of each case.
 
-    Cases are sorted by their highest class, and within a class by a hash of seed and id. Each in turn goes to the split
-    that is furthest behind its share, so that every class, and the whole, has the shares to within a case. Neither the
-    order of the rows nor the number of tiles of a case changes anything.
+    Cases are sorted by their highest class, then by outcome, then by a hash of seed and id. Each in turn goes to the
+    split that is furthest behind its share, so that the whole has the shares to within one case, and each class and
+    outcome to within two. Neither the order of the rows nor the number of tiles of a case changes anything.
 
     Args:
         rows: tiles and slides.
@@ -40,9 +42,11 @@ def split_of_cases(
         card: orders the classes.
         seed: another one gives another split.
     """
-    highest: dict[str, tuple[int, int]] = {}
+    highest: dict[str, tuple[int, int, int]] = {}
     for row in rows:
-        highest[row.case_id] = max(highest.get(row.case_id, (0, 0)), rank(row.label, card))
+        outcome = OUTCOMES.index(row.outcome if isinstance(row, LabelledTile) else None)
+        kind = (*rank(row.label, card), outcome)
+        highest[row.case_id] = max(highest.get(row.case_id, kind), kind)
     order = sorted(highest, key=lambda case: (highest[case], hashed(f"{seed}/{case}")))
     given = [0] * len(shares)
     split: dict[str, Split] = {}
