@@ -51,7 +51,8 @@ class Cells:
             tile: the path of its picture in the data set.
             um_per_px: the scale, if the cell is blank.
         """
-        scale = self._parsed("um_per_px", _number, "µm per pixel") or um_per_px
+        stated = self._parsed("um_per_px", _number, "µm per pixel")
+        scale = um_per_px if stated is None else stated
         if scale is None:
             raise self.fault("um_per_px", "it is blank. Give µm per pixel.")
         return LabelledTile(

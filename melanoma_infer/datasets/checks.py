@@ -58,7 +58,7 @@ def require_slides(folder: Path, slides: Mapping[int, LabelledSlide], card: Mode
         named = {"slide": slide.slide, "path": slide.path, "case_id": slide.case_id}
         for column, problem in (*_name_problems(named, "slide"), *_class_problems(slide.label, card)):
             raise fault(SLIDES, line, column, problem)
-        if not (folder / slide.path).exists():
+        if not os.path.exists(folder / slide.path):  # a path that is too long is none, either
             raise fault(SLIDES, line, "path", f"{slide.path} does not exist. Correct the path, or remove the line.")
 
 

@@ -129,7 +129,7 @@ JSON = st.recursive(
 )  # fmt: skip
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(JSON)
 def test_no_json_ends_with_anything_but_annotations_or_an_error_that_names_the_file(tmp_path_factory, value):
     path = tmp_path_factory.getbasetemp() / "fuzzed.geojson"

@@ -5,6 +5,8 @@ from dataclasses import replace
 
 import pytest
 from datasets_for_tests import HEADER, ROWS, SLIDES, lesion_card, write_by_hand, write_picture
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from melanoma_infer.datasets.table import LabelledSlide, LabelledTile, read_dataset, write_dataset
 from melanoma_infer.errors import DatasetError, UsageError
@@ -83,6 +85,7 @@ def changed(row, column, value):
         (0, "x_l0", "10.5", "'10.5' is not allowed. Give a whole number of pixels, or nothing."),
         (0, "y_l0", "", "it is blank, but the other coordinate is not. Give both."),
         (0, "um_per_px", "", "it is blank. Give µm per pixel."),
+        (0, "um_per_px", "0", "0 differs from the card's 80 µm/px by more than 5%"),
         (0, "um_per_px", "84.1", "84.1 differs from the card's 80 µm/px by more than 5%"),
         (0, "um_per_px", "75.9", "75.9 differs from the card's 80 µm/px by more than 5%"),
         (0, "outcome", "no", "it is no, but the class melanoma says the opposite"),
@@ -175,6 +178,25 @@ def test_a_missing_file_or_column_and_an_empty_table_are_named(tmp_path):
         read_dataset(write_by_hand(tmp_path), CARD)
     with pytest.raises(DatasetError, match=r"tiles.csv has no column `age`. Add it; leave its cells blank"):
         read_dataset(write_by_hand(tmp_path, *ROWS, header=HEADER.replace("age", "years")), CARD)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.data())
+def test_a_file_that_was_damaged_anywhere_is_read_or_refused_by_name(tmp_path_factory, data):
+    folder = tmp_path_factory.getbasetemp() / "damaged"
+    folder.mkdir(exist_ok=True)
+    write_by_hand(folder, *ROWS, slides=SLIDES)
+    path = folder / data.draw(st.sampled_from(["tiles.csv", "slides.csv", "dataset.json"]))
+    content = path.read_bytes()
+    at = data.draw(st.integers(0, len(content)))
+    length = data.draw(st.integers(0, 12))
+    path.write_bytes(content[:at] + data.draw(st.binary(max_size=6) | st.just(b"9" * 400)) + content[at + length :])
+    error = None
+    try:
+        read_dataset(folder, CARD)
+    except DatasetError as caught:
+        error = caught
+    assert error is None or ".csv" in str(error) or "dataset.json" in str(error)
 
 
 def test_what_would_not_be_read_is_not_written(tmp_path):
