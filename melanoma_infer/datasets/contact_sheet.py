@@ -106,8 +106,10 @@ def _picture(path: Path, outlines: Sequence[Ring]) -> Image.Image:
 def _fitting(text: str, width: int, size: int) -> str:
     """The text, with its end left out where it is wider than that."""
     text = plain(text)
-    if font(size).getlength(text) <= width:
+    length = font(size).getlength(text)
+    if length <= width:
         return text
+    text = text[: round(len(text) * width / length) + 4]
     while text and font(size).getlength(f"{text}...") > width:
         text = text[:-1]
     return f"{text}..."

@@ -66,9 +66,10 @@ def tiles_of_table(path: Path, card: ModelCard, *, um_per_px: float | None) -> I
             raise cells.fault(column, problem)
         splits.append(SplitCell(path.name, row.line, tile.case_id, tile.split))
         try:
-            yield ReadyTile(tile, picture(source, card.tile_px))
+            pixels = picture(source, card.tile_px)
         except DatasetError as error:
             raise cells.fault("tile", str(error)) from error
+        yield ReadyTile(tile, pixels)
     require_whole_split(splits)
 
 
@@ -89,7 +90,7 @@ def tiles_of_folders(
         UsageError: the folder's name is no class, or the scale is not the card's.
     """
     _require_scale(um_per_px, card)
-    classes = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+    classes = sorted(path for path in folder.glob("[!.]*") if path.is_dir())
     if not classes:
         raise DatasetError(f"{folder.name} holds no folders. Give a folder that has one for each class, or a CSV file.")
     labels = names.labels([path.name for path in classes])
