@@ -86,7 +86,7 @@ def write_checked_bundle(folder: Path, model: Model, reference: Reference, *, on
         weights=None if model.weights is None else save({name: np.asarray(w) for name, w in model.weights.items()}),
     )  # fmt: skip
     parity = engine_rows(unsealed, reference, on=on)
-    _require_parity(parity, model.card, reference.source)
+    require_parity(parity, model.card, reference.source)
     seal_bundle(
         folder, card=model.card, graphs={"fp32": model.graph}, golden=golden, parity=parity,
         head=model.head, weights=model.weights,
@@ -166,7 +166,8 @@ def engine_rows(bundle: Bundle, reference: Reference, *, on: str) -> list[Parity
     return rows
 
 
-def _require_parity(rows: list[ParityRow], card: ModelCard, source: str) -> None:
+def require_parity(rows: list[ParityRow], card: ModelCard, source: str) -> None:
+    """Raise ParityError if an fp32 engine exceeds the card's tolerance, or flips a tile's decision."""
     tolerance = card.tolerance_of("fp32")
     for row in rows:
         # Not written as "above the tolerance": a NaN must fail.

@@ -21,6 +21,7 @@ from melanoma_infer.cli.pipes import Pipe, quiet_pipes
 from melanoma_infer.cli.rescore import rescore
 from melanoma_infer.cli.score import score
 from melanoma_infer.cli.sections import SectionedCommand
+from melanoma_infer.cli.train import train
 from melanoma_infer.cli.verify import verify
 from melanoma_infer.errors import MminferError, OutputError, Stopped
 
@@ -39,6 +40,7 @@ app.command()(doctor)
 app.command()(demo)
 app.command()(verify)
 app.command()(export)
+app.command()(train)
 app.add_typer(bench_app, name="bench")
 app.add_typer(bundle_app, name="bundle")
 app.add_typer(phantom_app, name="phantom")

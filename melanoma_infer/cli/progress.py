@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from melanoma_infer.cli.console import clear_status, is_quiet, say_error, show_status
 from melanoma_infer.cli.tables import terminal_width
@@ -30,21 +30,44 @@ BAR_MIN, BAR_MAX = 5, 30
 Clock = Callable[[], float]
 
 
-@contextmanager
-def shown_progress(
-    slides: int, *, clock: Clock = time.monotonic, now: Callable[[], str] = utc_now
-) -> Iterator[RunProgress]:
-    """A callback that shows how far a run over `slides` slides is; with --quiet it shows nothing."""
-    pace, shown_s = Pace(slides, clock), clock()
+Step = TypeVar("Step", contravariant=True)
 
-    def draw(step: RunStep) -> None:
+
+class Paced(Protocol[Step]):
+    """What is known of a long run from the steps that it told."""
+
+    def take(self, step: Step) -> None:
+        """Count a step."""
+
+    def words(self) -> list[str]:
+        """Where the run is, and the time left."""
+
+    def line(self, width: int) -> str:
+        """The same on one line."""
+
+
+@contextmanager
+def shown(
+    pace: Paced[Step], *, often: Callable[[Step], bool], clock: Clock = time.monotonic, now: Callable[[], str] = utc_now
+) -> Iterator[Callable[[Step], None]]:
+    """A callback that shows the pace of a run; with --quiet it shows nothing.
+
+    Args:
+        pace: takes each step.
+        often: whether steps like this one come often, so that few of them are drawn.
+        clock: in seconds.
+        now: the time of day.
+    """
+    shown_s = clock()
+
+    def draw(step: Step) -> None:
         nonlocal shown_s
         pace.take(step)
-        if step.doing != "tiles" or clock() - shown_s >= DRAWN_S:
+        if not often(step) or clock() - shown_s >= DRAWN_S:
             shown_s = clock()
             show_status(pace.line(terminal_width() - 1))
 
-    def tell(step: RunStep) -> None:
+    def tell(step: Step) -> None:
         nonlocal shown_s
         pace.take(step)
         if clock() - shown_s >= LINES_S:
@@ -59,6 +82,15 @@ def shown_progress(
         finally:
             clear_status()
     else:
+        yield tell
+
+
+@contextmanager
+def shown_progress(
+    slides: int, *, clock: Clock = time.monotonic, now: Callable[[], str] = utc_now
+) -> Iterator[RunProgress]:
+    """A callback that shows how far a run over `slides` slides is; with --quiet it shows nothing."""
+    with shown(Pace(slides, clock), often=lambda step: step.doing == "tiles", clock=clock, now=now) as tell:
         yield tell
 
 

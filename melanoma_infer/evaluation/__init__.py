@@ -1,0 +1,1 @@
+"""Figures and thresholds from labelled scores: NumPy and scikit-learn, and no network."""

@@ -1,0 +1,91 @@
+"""The forward pass of training: Eq. 1–4 with a patient, and parts of it left out for the ablation."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from melanoma_infer.card import ModelCard
+from melanoma_infer.model.melanoma_net import MelanomaNet
+
+
+@dataclass(frozen=True)
+class Parts:
+    """Which parts of the network there are; one that is missing contributes nothing to the forward pass."""
+
+    attention: bool = True
+    """False: the feature map is averaged as it is."""
+    depth: bool = True
+    """False: no depth is computed, and the classifier sees none."""
+    patient: bool = True
+    """False: the classifier sees no patient, not even an unknown one."""
+    classifier: bool = True
+    """False: one linear layer in place of the paper's 128 and 64 neurons, as ResNet-50 is used for pictures alone."""
+
+    def __str__(self) -> str:
+        names = [each.name for each in fields(self) if getattr(self, each.name) and each.name != "classifier"]
+        return " + ".join(["backbone", *names]) + ("" if self.classifier else ", one linear layer")
+
+
+LADDER = {
+    "unimodal": Parts(attention=False, depth=False, patient=False, classifier=False),
+    "backbone": Parts(attention=False, depth=False, patient=False),
+    "attention": Parts(depth=False, patient=False),
+    "depth": Parts(patient=False),
+    "patient": Parts(),
+}
+"""The paper's unimodal CNN, and its network part by part."""
+
+
+class Predicted(NamedTuple):
+    """Logits (N, K), and depth (N,) in mm or None."""
+
+    logits: Tensor
+    depth_mm: Tensor | None
+
+
+class TrainingNet(nn.Module):
+    """The network with a patient as input; `net` is what is exported."""
+
+    def __init__(self, card: ModelCard, parts: Parts) -> None:
+        """Build it with random weights.
+
+        Raises:
+            BundleError: the card has no `network`, or its tile_px does not fit the network.
+        """
+        super().__init__()
+        self.parts = parts
+        self.net = MelanomaNet.from_card(card)
+        self.linear = None if parts.classifier else nn.Linear(self.net.backbone.channels_out, len(card.classes))
+
+    def forward(self, tiles: Tensor, patients: Tensor) -> Predicted:
+        """Return logits and depths for tiles uint8 (N, tile_px, tile_px, 3) and one-hot patients (N, P).
+
+        The depth is passed to the classifier without its gradient: the depth module learns millimetres from measured
+        thicknesses alone, and no class can bend them.
+        """
+        net, parts = self.net, self.parts
+        images = net.normalised(tiles)
+        x = net.backbone(images)
+        pooled = (net.attention(x).attended if parts.attention else x).mean((2, 3))
+        depth_mm = net.depth(images) if parts.depth else None
+        if self.linear is not None:
+            return Predicted(self.linear(pooled), depth_mm)
+        first = pooled @ net.w1_image.T + net.b1
+        if depth_mm is not None:
+            first = first + depth_mm.detach()[:, None] * net.w1_depth
+        if parts.patient and patients.shape[1]:
+            first = first + patients @ net.w1_patient.T
+        second = nn.functional.linear(first.relu(), net.w2, net.b2).relu()
+        return Predicted(nn.functional.linear(second, net.w3, net.b3), depth_mm)
+
+
+def seeded_net(card: ModelCard, parts: Parts, seed: int) -> TrainingNet:
+    """The network with random weights from a seed, channels last: that is how its kernels are fastest."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        net = TrainingNet(card, parts)
+    return net.to(memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
