@@ -12,12 +12,12 @@ from PIL import Image
 from melanoma_infer.card import ModelCard
 from melanoma_infer.datasets.table import LabelledSlide, LabelledTile, write_dataset
 
-TILE_PX = 256
+TILE_PX = 128
 NO, SPARED, SPREAD = "no_lesion", "melanoma_no_metastasis", "melanoma_metastasis"
 
 
 def training_card(**changes: Any) -> ModelCard:
-    """Three classes, two patient fields, tiles of 256 px and 3 mm, and a narrow network."""
+    """Three classes, two patient fields, tiles of 128 px and 3 mm, and a narrow network."""
     card: dict[str, Any] = {
         "name": "small",
         "classes": [NO, SPARED, SPREAD],
@@ -46,7 +46,7 @@ def drawn(rng: np.random.Generator, depth_mm: float | None) -> NDArray[np.uint8]
     image = np.where((y > surface)[..., None], (226.0, 170.0, 198.0), (243.0, 241.0, 244.0))
     if depth_mm is not None:
         deep = depth_mm / 3 * TILE_PX
-        radius = max(deep / 2, 6)
+        radius = max(deep / 2, 4)
         inside = np.hypot(x - rng.uniform(0.3, 0.7) * TILE_PX, y - (surface + deep - radius)) < radius
         image[inside & (y > surface)] = (104, 66, 90)
     return np.clip(image + rng.normal(0, 4, image.shape), 0, 255).astype(np.uint8)

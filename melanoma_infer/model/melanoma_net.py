@@ -94,7 +94,7 @@ class MelanomaNet(nn.Module):
         self.card = card
         self.backbone = ResNet50Backbone(width)
         self.attention = SpatialAttention()
-        self.depth = DepthModule(card.tile_px, width)
+        self.depth = DepthModule(card.tile_px)
         classes, image = len(card.classes), self.backbone.channels_out
         inputs = image + 1 + card.patient_columns
         self.w1_image = _weight(FEATURES, image, inputs=inputs)

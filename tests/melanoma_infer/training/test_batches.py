@@ -1,0 +1,107 @@
+"""Batches: what is in them depends on seed, epoch and tile, and on nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+from training_for_tests import training_card, write_small_dataset
+
+from melanoma_infer.datasets.table import read_dataset
+from melanoma_infer.errors import DatasetError
+from melanoma_infer.training.batches import Batches, TileFiles, plain_order, training_order
+from melanoma_infer.training.labels import labels_of
+from melanoma_infer.training.settings import TrainingSettings
+
+SETTINGS = TrainingSettings(batch=4, free_share=1.0)
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> TileFiles:
+    return small_files(write_small_dataset(tmp_path_factory.mktemp("data"), cases=6, splits=False))
+
+
+def small_files(folder: Path) -> TileFiles:
+    data = read_dataset(folder, training_card())
+    names = tuple(tile.tile for tile in data.tiles)
+    return TileFiles(folder, names, labels_of(data.tiles, training_card()), training_card())
+
+
+def varied_tile(files: TileFiles, row: int, epoch: int, order: list[list[int]], **changes: int):
+    """The pixels, depth and patient of one row in an epoch that has this order."""
+    settings = SETTINGS.model_copy(update=changes)
+    for rows, batch in zip(order, Batches(files, [np.array(rows) for rows in order], settings, epoch), strict=True):
+        if row in rows:
+            place = rows.index(row)
+            return batch.tiles[place].numpy(), float(batch.depth_mm[place]), batch.patients[place].tolist()
+    raise AssertionError
+
+
+def test_a_tile_is_the_same_in_the_same_epoch_whatever_is_beside_it(files):
+    pixels, depth, patient = varied_tile(files, 2, 3, [[0, 1, 2, 3]])
+    again = varied_tile(files, 2, 3, [[5, 4], [7, 2]])
+    assert np.array_equal(pixels, again[0])
+    assert (np.isnan(depth) and np.isnan(again[1])) or depth == again[1]
+    assert patient == again[2]
+
+
+def test_another_epoch_and_another_seed_vary_it_otherwise(files):
+    pixels = [
+        varied_tile(files, 2, 3, [[2]])[0],
+        varied_tile(files, 2, 4, [[2]])[0],
+        varied_tile(files, 2, 3, [[2]], seed=1)[0],
+        varied_tile(files, 3, 3, [[3]])[0],
+    ]
+    assert len({each.tobytes() for each in pixels}) == 4
+
+
+def test_the_rows_of_a_table_may_change_their_order(files):
+    turned = dataclasses.replace(files, names=files.names[::-1], labels=files.labels.of(np.arange(12)[::-1]))
+    assert np.array_equal(varied_tile(files, 2, 3, [[2]])[0], varied_tile(turned, 9, 3, [[9]])[0])
+
+
+def test_without_an_epoch_tiles_and_patients_are_as_they_are(files):
+    (batch,) = Batches(files, [np.array([3, 1])], SETTINGS)
+    assert np.array_equal(batch.tiles[0].numpy(), np.asarray(files.picture(3)))
+    assert batch.depth_mm[0].item() == files.labels.depth_mm[3]
+    assert np.isnan(batch.depth_mm[1].item())
+    assert batch.patients.tolist() == files.labels.patients[[3, 1]].tolist()
+
+
+def test_without_augmentation_pixels_stay_and_patients_are_dropped_still(files):
+    settings = SETTINGS.model_copy(update={"augment": False, "patient_dropout": 1.0})
+    (batch,) = Batches(files, [np.array([3, 1])], settings, 0)
+    assert np.array_equal(batch.tiles[0].numpy(), np.asarray(files.picture(3)))
+    assert batch.patients.tolist() == [[0, 0, 1, 0, 0, 1]] * 2
+
+
+def test_an_epoch_s_order_holds_every_tile_once_but_for_a_last_batch_that_is_not_full():
+    rows = np.arange(100, 110)
+    order = training_order(rows, SETTINGS, 0)
+    assert [len(batch) for batch in order] == [4, 4]
+    assert len(set(np.concatenate(order).tolist())) == 8
+    seen = set(np.concatenate([np.concatenate(training_order(rows, SETTINGS, epoch)) for epoch in range(9)]).tolist())
+    assert seen == set(rows.tolist())
+    assert [batch.tolist() for batch in order] == [batch.tolist() for batch in training_order(rows, SETTINGS, 0)]
+    assert [batch.tolist() for batch in order] != [batch.tolist() for batch in training_order(rows, SETTINGS, 1)]
+
+
+def test_fewer_tiles_than_a_batch_are_one_batch():
+    assert [len(batch) for batch in training_order(np.arange(3), SETTINGS, 0)] == [3]
+
+
+def test_several_gpus_share_an_epoch_and_no_tile_is_used_twice():
+    parts = [training_order(np.arange(19), SETTINGS, 2, rank=rank, ranks=2) for rank in range(2)]
+    assert [[len(batch) for batch in part] for part in parts] == [[4, 4], [4, 4]]
+    assert len(set(np.concatenate([*parts[0], *parts[1]]).tolist())) == 16
+
+
+def test_a_damaged_picture_is_named(files, tmp_path):
+    folder = write_small_dataset(tmp_path, cases=2, splits=False)
+    small = small_files(folder)
+    path = folder / small.names[1]
+    path.write_bytes(path.read_bytes()[:2000])
+    with pytest.raises(DatasetError, match=r"tiles\.csv, the row of tiles/case00-1\.png: the picture is damaged"):
+        list(Batches(small, plain_order(np.arange(4), 2), SETTINGS))
