@@ -13,11 +13,14 @@ from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.card import ModelCard, Threshold
 from melanoma_infer.datasets.labels import LabelledSlide
 from melanoma_infer.datasets.table import Dataset
+from melanoma_infer.errors import DatasetError, MminferError
 from melanoma_infer.evaluation.maps import map_scale, region_threshold
 from melanoma_infer.evaluation.thresholds import SetThreshold, set_threshold
 from melanoma_infer.pipeline.flow import score_slide
 from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.runtime.plural import plural
+from melanoma_infer.slides import open_slide
+from melanoma_infer.slides.scale import known_scale
 from melanoma_infer.training.batches import TileFiles
 from melanoma_infer.training.settings import TrainingSettings
 from melanoma_infer.training.splits import Division
@@ -116,6 +119,20 @@ def calibrated(
         how=how_set(found, on, len(set(patients))),
     )  # fmt: skip
     return Calibrated(card.model_copy(update={"threshold": threshold}), found, on)
+
+
+def require_slides(data: Dataset, division: Division) -> None:
+    """Open each slide that is to set the threshold: what cannot be scored should not be found out after the training.
+
+    Raises:
+        DatasetError: a slide cannot be opened, or its scale is not known.
+    """
+    for slide in _validation_slides(data, division):
+        try:
+            with open_slide(data.folder / slide.path) as opened:
+                known_scale(opened.facts, None)
+        except MminferError as error:
+            raise DatasetError(f"slides.csv, the row of {slide.slide}: {error}") from error
 
 
 def how_set(found: SetThreshold, on: str, patients: int) -> str:

@@ -21,6 +21,7 @@ from melanoma_infer.evaluation.figures import auc, decisions, depth_errors
 from melanoma_infer.runtime.cores import available_cores
 from melanoma_infer.runtime.provenance import versions
 from melanoma_infer.training.batches import TileFiles
+from melanoma_infer.training.calibration import require_slides
 from melanoma_infer.training.curves import learning_curves
 from melanoma_infer.training.fit import Fitted, Step, fit
 from melanoma_infer.training.labels import labels_of
@@ -146,6 +147,7 @@ def prepare(
     doubts: list[str] = []
     for division in divisions:
         doubts += require_classes(division, labels, card)
+    require_slides(data, divisions[0])
     depth = bool((~np.isnan(labels.depth_mm[divisions[0].train])).any())
     if not depth:
         doubts.append("No training tile has a known thickness: the model will not estimate depth.")

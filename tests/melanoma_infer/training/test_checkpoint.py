@@ -16,7 +16,9 @@ from melanoma_infer.training.checkpoint import (
 CONTENT = {
     "epoch": 3,
     "state_dict": {"layer.weight": torch.arange(6.0).reshape(2, 3), "count": torch.tensor(7)},
-    "optimizer_states": [{"state": {0: {"step": torch.tensor(5.0)}}, "param_groups": [{"betas": (0.9, 0.999), "fused": None}]}],
+    "optimizer_states": [
+        {"state": {0: {"step": torch.tensor(5.0)}}, "param_groups": [{"betas": (0.9, 0.999), "fused": None}]}
+    ],
     "callbacks": {"epochs": {"history": [{"loss": float("inf"), "auc": None}], "best": {}}},
     "empty": [],
     "flag": True,

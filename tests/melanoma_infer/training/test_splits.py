@@ -16,8 +16,8 @@ from melanoma_infer.training.splits import divide, require_classes
 CARD = training_card()
 TILES = [
     LabelledTile(
-        f"{case}-{part}.png", "", f"case{case}", None, None, 5.9, (NO, NO, SPARED, SPREAD)[case % 4], None, None, {}, None,
-        None,
+        f"{case}-{part}.png", "", f"case{case}", None, None, 5.9, (NO, NO, SPARED, SPREAD)[case % 4], None, None, {},
+        None, None,
     )
     for case in range(40)
     for part in range(1 + case % 3)
