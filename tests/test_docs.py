@@ -15,6 +15,7 @@ from melanoma_infer import card, settings, tolerances
 from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import MminferError
 from melanoma_infer.result import ReasonCode, Verdict
+from melanoma_infer.training import settings as training_settings
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted([*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("[!.]*/README.md")])
@@ -72,9 +73,9 @@ def test_every_verdict_reason_and_exit_code_is_explained():
         assert re.search(rf"\b{leaf.exit_code}\b", codes), leaf
 
 
-@pytest.mark.parametrize("module", [card, tolerances, settings], ids=lambda module: module.__name__)
+@pytest.mark.parametrize("module", [card, tolerances, settings, training_settings], ids=lambda module: module.__name__)
 def test_every_field_has_a_docstring(module):
-    """A string follows each field of the card, of its parts and of the settings."""
+    """A string follows each field of the card, of its parts and of all settings."""
     tree = ast.parse(Path(module.__file__).read_text())
     classes = [node for node in tree.body if isinstance(node, ast.ClassDef)]
     documented = 0

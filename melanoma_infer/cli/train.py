@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json as json_text
+import shutil
 import tomllib
 from collections.abc import Sequence
 from dataclasses import replace
@@ -11,10 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from pydantic import ValidationError
 
 from melanoma_infer.cli import options as opt
-from melanoma_infer.cli.console import note, say, say_json
+from melanoma_infer.cli.console import loudness, note, say, say_json
 from melanoma_infer.cli.progress import shown
 from melanoma_infer.cli.tables import table
 from melanoma_infer.cli.training_progress import TrainingPace
@@ -81,7 +81,6 @@ def train(
         raise UsageError("--ablation and --folds cannot be combined. Give one of them.")
     chosen = {"epochs": epochs, "seed": seed, "augment": augment, "sensitivity": sensitivity}
     asked = training_settings(chosen, settings or [])
-    from melanoma_infer.cli.console import loudness
     from melanoma_infer.training.experiment import prepare
     from melanoma_infer.training.record import TRAINING, alone, begin
     from mminfer_export.card_toml import read_card
@@ -117,6 +116,8 @@ def training_settings(chosen: dict[str, Any], pairs: Sequence[str]) -> TrainingS
     Raises:
         UsageError: a pair has no =, a key is unknown or given twice, or a value is not allowed.
     """
+    from pydantic import ValidationError
+
     from melanoma_infer.training.settings import TrainingSettings
 
     values = dict(chosen)
@@ -155,8 +156,6 @@ def _trained(experiment: Experiment, out: Path) -> list[Trained]:
 
 def _finish(experiment: Experiment, trained: list[Trained], facts: dict[str, Any], out: Path) -> None:
     """Calibrate and seal the final network, and write what is reported; training.json comes last."""
-    import shutil
-
     from melanoma_infer.training.calibration import calibrated, trained_card
     from melanoma_infer.training.experiment import comparison, figures, final_network
     from melanoma_infer.training.record import TRAINING, write
