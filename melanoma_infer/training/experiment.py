@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from melanoma_infer.card import ModelCard
 from melanoma_infer.datasets.table import Dataset, class_counts, read_dataset
+from melanoma_infer.engines.openvino_engine import cpu_has_bf16
 from melanoma_infer.errors import UsageError
 from melanoma_infer.evaluation.bootstrap import auc_interval
 from melanoma_infer.evaluation.figures import auc, decisions, depth_errors
@@ -26,6 +27,7 @@ from melanoma_infer.training.curves import learning_curves
 from melanoma_infer.training.fit import Fitted, Step, fit
 from melanoma_infer.training.labels import labels_of
 from melanoma_infer.training.learner import Learner, Predictions, predict
+from melanoma_infer.training.memory import keep_freed_memory
 from melanoma_infer.training.network import LADDER, Parts, TrainingNet, seeded_net
 from melanoma_infer.training.record import digest_of_data, write
 from melanoma_infer.training.settings import TrainingSettings
@@ -140,6 +142,8 @@ def prepare(
         )
     if card.network.width < WIDTH_MIN:
         raise UsageError(f"The card's network.width is {card.network.width}; the narrowest is {WIDTH_MIN}.")
+    if settings.precision == "bf16" and not (torch.cuda.is_available() or cpu_has_bf16()):
+        raise UsageError("This CPU does not compute in bf16: it would be slower than fp32. Leave out precision=bf16.")
     data = read_dataset(folder, card)
     labels = labels_of(data.tiles, card)
     files = TileFiles(data.folder, tuple(tile.tile for tile in data.tiles), labels, card)
@@ -181,6 +185,7 @@ def train(experiment: Experiment, out: Path, tell: Callable[[Job, Step], None]) 
     """
     # The order of a sum depends on how many threads share it.
     torch.set_num_threads(available_cores())
+    keep_freed_memory()
     done = []
     for job in experiment.jobs:
         model = seeded_net(experiment.card, job.parts, experiment.settings.seed)
