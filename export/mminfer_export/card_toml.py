@@ -87,7 +87,7 @@ resize = "pillow-bilinear"          # antialiased, as PIL and torchvision do; or
 # fp16 = { dp = 5e-3, dmm = 0.02 }
 # int8 = { dp = 2e-2, dmm = 0.05 }
 
-# Only for this project's network (--weights): its width, which the weights show, and its patient fields.
+# Only for this project's network (`mminfer train`, or --weights, which show the width): width and patient fields.
 # [network]
 # width = 64
 # [[patient_fields]]

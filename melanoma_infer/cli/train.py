@@ -98,10 +98,13 @@ def train(
         facts = experiment.facts()
         for doubt in experiment.doubts:
             note(doubt)
-        if begin(out, facts, resume=resume):
+        changed = begin(out, facts, resume=resume)
+        if (out / TRAINING).exists():
             note(f"{out} holds a finished training.")
         else:
-            _finish(experiment, _trained(experiment, out), facts, out)
+            if changed:
+                note(f"The weights may differ from those of a run that was not stopped: {'; '.join(changed)}.")
+            _run(experiment, facts, out)
         report = json_text.loads((out / TRAINING).read_bytes())
     if json:
         say_json(report)
@@ -138,20 +141,20 @@ def training_settings(chosen: dict[str, Any], pairs: Sequence[str]) -> TrainingS
         raise UsageError(f"The setting {name}: {problem['msg']}. The settings are {known}.") from error
 
 
-def _trained(experiment: Experiment, out: Path) -> list[Trained]:
-    """Every network, trained; progress is shown."""
+def _run(experiment: Experiment, facts: dict[str, Any], out: Path) -> None:
+    """Train every network, with progress, and make the bundle of the final one."""
     from melanoma_infer.training.experiment import train as train_all
 
-    names = tuple(job.name for job in experiment.jobs)
-    pace = TrainingPace(names, experiment.settings.epochs)
-    with shown(pace, often=lambda _step: True) as tell:
-        try:
-            return train_all(experiment, out, lambda job, step: tell((job, step)))
-        except Stopped as stop:
-            raise Stopped(
-                stop.exit_code,
-                f"stopped: every whole epoch is kept in {out}. The same command with --resume goes on from there.",
-            ) from stop
+    pace = TrainingPace(tuple(job.name for job in experiment.jobs), experiment.settings.epochs)
+    try:
+        with shown(pace, often=lambda _step: True) as tell:
+            trained = train_all(experiment, out, lambda job, step: tell((job, step)))
+        _finish(experiment, trained, facts, out)
+    except Stopped as stop:
+        raise Stopped(
+            stop.exit_code,
+            f"stopped: every whole epoch is kept in {out}. The same command with --resume goes on from there.",
+        ) from stop
 
 
 def _finish(experiment: Experiment, trained: list[Trained], facts: dict[str, Any], out: Path) -> None:

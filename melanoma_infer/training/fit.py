@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -57,7 +56,7 @@ class Fitted:
 
 def best_of(history: tuple[EpochFigures, ...]) -> EpochFigures:
     """The epoch with the lowest validation loss, the first of several."""
-    return min(history, key=lambda each: math.inf if math.isnan(each.loss) else each.loss)
+    return min(history, key=lambda each: each.loss)
 
 
 def finished(history: tuple[EpochFigures, ...], settings: TrainingSettings) -> bool:
@@ -76,8 +75,8 @@ def fit(learner: Learner, folder: Path, tell: Tell) -> Fitted:
         tell: called after each step.
 
     Raises:
-        UsageError: a checkpoint is damaged.
         OutputError: a checkpoint cannot be written.
+        UsageError: the loss is not a number, or a checkpoint is damaged.
         DatasetError: a picture cannot be read.
     """
     settings, epochs = learner.settings, _Epochs(folder, tell)

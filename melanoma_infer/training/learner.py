@@ -12,6 +12,7 @@ from lightning.pytorch.utilities.types import OptimizerLRScheduler
 from numpy.typing import NDArray
 from torch import Tensor
 
+from melanoma_infer.errors import UsageError
 from melanoma_infer.evaluation.figures import auc, depth_errors
 from melanoma_infer.training.batches import Batch, Batches, TileFiles, plain_order, training_order
 from melanoma_infer.training.labels import Labels, class_weights
@@ -125,6 +126,11 @@ class Learner(lightning.LightningModule):
     def _figures(self, logits: Tensor, depth: Tensor | None, labels: Labels) -> EpochFigures:
         of_class = float(class_loss(logits, torch.from_numpy(labels.allowed), self.weights.cpu()))
         of_depth = float(self._depth_loss(depth, torch.from_numpy(labels.depth_mm)))
+        if not math.isfinite(of_class + of_depth):
+            raise UsageError(
+                f"The loss of epoch {self.current_epoch + 1} is not a number: the steps were too large. Train into "
+                f"another folder with --set learning_rate={self.settings.learning_rate / 10:g}."
+            )
         predictions = Predictions(logits.double().softmax(1).numpy(), None if depth is None else depth.double().numpy())
         card = self.files.card
         scores = predictions.probabilities[:, list(card.malignant_columns)].sum(1)

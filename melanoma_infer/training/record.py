@@ -18,6 +18,7 @@ from melanoma_infer.errors import OutputError, UsageError
 from melanoma_infer.runtime.files import why_not_written, write_atomically
 
 RUN, TRAINING, LOCK = "run.json", "training.json", ".lock"
+ROUNDING = ("threads", "versions.")
 DATA_FILES = ("dataset.json", "tiles.csv", "slides.csv")
 BLOCK_BYTES = 1 << 20
 
@@ -53,12 +54,14 @@ def alone(out: Path) -> Iterator[None]:
         raise OutputError(f"{out.name} cannot be written: {why_not_written(error)}") from error
 
 
-def begin(out: Path, facts: Mapping[str, Any], *, resume: bool) -> bool:
-    """Write run.json, or compare with the one that is there; whether the training is finished already.
+def begin(out: Path, facts: Mapping[str, Any], *, resume: bool) -> list[str]:
+    """Write run.json, or compare with the one that is there: why a resumed training may end with other weights.
+
+    Other versions or another number of cores round otherwise; everything else must be the same.
 
     Args:
         out: the folder.
-        facts: what must be the same for a run to be resumed.
+        facts: what decides the weights.
         resume: go on with what is there. Nothing is there if a run was killed before it began.
 
     Raises:
@@ -68,19 +71,21 @@ def begin(out: Path, facts: Mapping[str, Any], *, resume: bool) -> bool:
     path, whole = out / RUN, json.loads(json.dumps(facts))
     if not path.exists():
         write(path, json.dumps(whole, indent=1).encode())
-        return False
+        return []
     if not resume:
         raise UsageError(f"{out.name} holds a training. Give --resume to go on with it, or choose another --out.")
     try:
         known = json.loads(path.read_bytes())
     except (OSError, ValueError) as error:
         raise UsageError(f"{RUN} cannot be read. Train again into another folder.") from error
-    if changed := sorted(_changes(known, whole)):
+    changed = sorted(_changes(known, whole))
+    rounding = [each for each in changed if each.startswith(ROUNDING)]
+    if changed := [each for each in changed if each not in rounding]:
         raise UsageError(
             f"{out.name} holds a training that was started otherwise: {'; '.join(changed[:5])}. Give the same data, "
             "card and options to resume it, or choose another --out."
         )
-    return (out / TRAINING).exists()
+    return rounding
 
 
 def _changes(known: Any, asked: Any, name: str = "") -> Iterable[str]:

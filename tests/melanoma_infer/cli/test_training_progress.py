@@ -14,6 +14,8 @@ def figures(epoch: int, loss: float) -> EpochFigures:
 
 
 class Clock:
+    """A clock in seconds that only moves when it is told to."""
+
     seconds = 0.0
 
     def __call__(self) -> float:

@@ -10,6 +10,7 @@ import pytest
 import torch
 from training_for_tests import training_card, write_small_dataset
 
+from melanoma_infer.errors import UsageError
 from melanoma_infer.evaluation.figures import auc, depth_errors
 from melanoma_infer.training.checkpoint import last_checkpoint
 from melanoma_infer.training.experiment import Experiment, prepare
@@ -126,4 +127,10 @@ def test_training_ends_after_ten_epochs_without_a_lower_loss():
     assert finished(figures(3, 2, 1, *[1] * 10), settings)
     assert not finished(figures(3, 2, 1, *[1] * 9, 0.9), settings)
     assert finished(figures(*range(50, 0, -1)), settings)
-    assert best_of(figures(3, float("nan"), 2, 2)).epoch == 3
+    assert best_of(figures(3, 2.5, 2, 2)).epoch == 3
+
+
+def test_a_loss_that_is_not_a_number_ends_the_training_with_advice(data, tmp_path):
+    with pytest.raises(UsageError, match=r"The loss of epoch 1 is not a number.*learning_rate=1e\+29"):
+        trained(data, tmp_path, learning_rate=1e30)
+    assert last_checkpoint(tmp_path) is None
