@@ -71,7 +71,8 @@ def seal_trained(bundle: Bundle, out: Path, *, checked: Tiles, calibration: Tile
         try:
             added.append(make_precision(bundle, precision, calibration if precision == "int8" else None))
         except ParityError as error:
-            left_out.append(f"Without {precision}: {error}")
+            why, _, _ = str(error).partition(" No bundle was written.")  # here one is
+            left_out.append(f"The bundle has no {precision}. {why}")
     write_with(bundle, added, out)
     open_bundle(out)
     return left_out

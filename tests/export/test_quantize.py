@@ -80,9 +80,12 @@ def test_the_halves_of_w1_are_tensors_of_their_own_and_float(model):
     assert shapes["w1_depth"][1] == [128]
 
 
-def test_engines_accept_it_and_it_is_a_third_of_the_size(small, content):
+def test_engines_accept_it_and_it_is_a_third_of_the_size_without_the_depth_module(small, content, model):
     check_graph(content, small.bundle.card)
-    assert len(content) < 0.45 * len(small.bundle.graphs["fp32"])
+    depth = [t for t in model.graph.initializer if t.name.startswith("depth.")]
+    in_float = sum(len(t.raw_data) for t in depth)
+    assert in_float == 4 * sum(int(np.prod(t.dims)) for t in depth) > 800_000
+    assert len(content) - in_float < 0.45 * (len(small.bundle.graphs["fp32"]) - in_float)
 
 
 def test_the_same_calibration_gives_the_same_bytes(small, calibration, content):
