@@ -95,10 +95,10 @@ lock: $(VENV)/.uv
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --upgrade \
 	  --python-version 3.11 pyproject.toml -o locks/core.txt
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --upgrade \
-	  --python-version 3.11 --extra dev --overrides locks/without-torch.in -c locks/core.txt \
+	  --python-version 3.11 --no-strip-extras --extra dev --overrides locks/without-torch.in -c locks/core.txt \
 	  pyproject.toml locks/torch-needs.in -o locks/dev.txt
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --resolution lowest-direct \
-	  --python-version 3.11 --extra dev --overrides locks/without-torch.in \
+	  --python-version 3.11 --no-strip-extras --extra dev --overrides locks/without-torch.in \
 	  pyproject.toml locks/torch-needs.in -o locks/lowest.txt
 
 # Everything that only a GPU can show; the kernels' times, at the full width of the network, go into benchmarks/results.
