@@ -22,8 +22,10 @@ DARKNESS_THRESHOLD = 0.30
 STEEPNESS = 40.0
 
 
-def colour_rule_graph(tile_px: int, *, outputs: tuple[str, ...] = ()) -> onnx.ModelProto:
-    """p(tumour) = σ(40 · (darkness − 0.30)), darkness being 1 − the tile's mean grey."""
+def colour_rule_graph(
+    tile_px: int, *, outputs: tuple[str, ...] = (), threshold: float = DARKNESS_THRESHOLD
+) -> onnx.ModelProto:
+    """p(tumour) = σ(40 · (darkness − threshold)), darkness being 1 − the tile's mean grey."""
     nodes = [
         helper.make_node("Cast", ["tiles"], ["cast"], to=TensorProto.FLOAT),
         helper.make_node("Transpose", ["cast"], ["nchw"], perm=[0, 3, 1, 2]),
@@ -33,7 +35,7 @@ def colour_rule_graph(tile_px: int, *, outputs: tuple[str, ...] = ()) -> onnx.Mo
     ]
     weight = np.zeros((3, 2), np.float32)
     weight[:, 1] = -STEEPNESS / 3 / 255
-    bias = np.array([0.0, STEEPNESS * (1 - DARKNESS_THRESHOLD)], np.float32)
+    bias = np.array([0.0, STEEPNESS * (1 - threshold)], np.float32)
     constants = {"axes": np.array([2, 3], np.int64), "weight": weight, "bias": bias}
     values = {"probabilities": ["batch", 2]}
     if "depth_mm" in outputs:

@@ -15,10 +15,10 @@ from melanoma_infer.cli.running import score_and_record, tell_failure
 from melanoma_infer.cli.tables import table
 
 if TYPE_CHECKING:
-    from melanoma_infer.phantom.scene import LesionKind
+    from melanoma_infer.phantom.options import Kind
     from melanoma_infer.result import SlideOutcome
 
-SLIDES: Mapping[str, LesionKind] = {"with-lesion": "melanoma", "without-lesion": "none"}
+SLIDES: Mapping[str, Kind] = {"with-lesion": "melanoma", "without-lesion": "none"}
 SEED = 7
 """The same seed for both slides, so that the skin is the same with the lesion and without."""
 SIZE_UM = (9000.0, 6000.0)
@@ -72,7 +72,7 @@ def demo(
         raise typer.Exit(failed[0].exit_code)
 
 
-def _drawn(path: Path, lesion: LesionKind) -> Path:
+def _drawn(path: Path, lesion: Kind) -> Path:
     """The path of the slide, which is drawn unless an earlier run drew it."""
     from melanoma_infer.errors import OutputError
     from melanoma_infer.phantom.scene import make_scene
@@ -103,7 +103,7 @@ def _tell(outcome: SlideOutcome, truth: Path) -> None:
     drawn = json.loads(truth.read_text(encoding="utf-8"))
     what = "the same skin without a lesion"
     if drawn["lesion"] != "none":
-        what = f"skin with a lesion of {drawn['area_mm2']:.2f} mm² that reaches {drawn['depth_mm']:.2f} mm deep"
+        what = f"skin with a lesion of {drawn['area_mm2']:.2f} mm² that reaches {drawn['breslow_mm']:.2f} mm deep"
     report = outcome.folder / "report.html"
     say(f"{outcome.id}: {finding(outcome.result)}")
     say(f"  drawn: {what}")

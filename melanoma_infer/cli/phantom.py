@@ -15,11 +15,42 @@ from melanoma_infer.errors import UsageError
 app = typer.Typer(help="Draw slides whose ground truth is known.", no_args_is_help=True)
 
 
-class Lesion(StrEnum):
+class Kind(StrEnum):
     """The lesion to draw."""
 
     melanoma = "melanoma"
+    nevus = "nevus"
     none = "none"
+
+
+class Style(StrEnum):
+    """The laboratory and scanner to imitate."""
+
+    A = "A"
+    B = "B"
+    C = "C"
+    D = "D"
+    E = "E"
+    F = "F"
+
+
+class Case(StrEnum):
+    """A hard case."""
+
+    thick_horn = "thick-horn"
+    papillomatous = "papillomatous"
+    polypoid = "polypoid"
+    curved = "curved"
+    unpigmented = "unpigmented"
+    dark = "dark"
+    large = "large"
+    infiltrate = "infiltrate"
+    melanophages = "melanophages"
+    on_nevus = "on-nevus"
+    ulcerated = "ulcerated"
+    ink = "ink"
+    fold = "fold"
+    blur = "blur"
 
 
 @app.callback()
@@ -33,16 +64,22 @@ def slide(
         Path, typer.Option(metavar="FILE.svs", help="The slide to write; the ground truth goes to FILE.json.")
     ],
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Another seed draws another section of skin.")] = 1,
-    lesion: Annotated[
-        Lesion, typer.Option(help="The lesion to draw; the skin around it is the same.")
-    ] = Lesion.melanoma,
+    kind: Annotated[Kind, typer.Option(help="The lesion to draw; the skin around it is the same.")] = Kind.melanoma,
+    depth_mm: Annotated[
+        float | None, typer.Option(help="Breslow thickness of the melanoma.", show_default="from the seed")
+    ] = None,
+    case: Annotated[list[Case] | None, typer.Option(help="A hard case; may be given several times.")] = None,
+    sections: Annotated[int, typer.Option(help="Serial sections on the slide, 1 to 4.")] = 1,
+    angle: Annotated[float, typer.Option(help="Direction of the skin in degrees; at 0 its surface is up.")] = 0.0,
+    style: Annotated[Style, typer.Option(help="The laboratory and scanner: A to D are for training.")] = Style.A,
     size_um: Annotated[str, typer.Option(metavar="W,H", help="Size of the slide in µm.")] = "9000,6000",
     mpp: Annotated[float, typer.Option(help="µm per pixel.")] = 0.5,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace existing files.")] = False,
     json: opt.JsonOption = False,
 ) -> None:
-    """Draw a section of skin, with or without a melanoma, as a pyramidal SVS. The same seed gives the same bytes."""
+    """Draw a section of skin, with or without a lesion, as a pyramidal SVS. The same options give the same bytes."""
     from melanoma_infer.phantom.mark import CAUTION
+    from melanoma_infer.phantom.options import CASES, Options
     from melanoma_infer.phantom.scene import make_scene
     from melanoma_infer.phantom.write import require_drawable, truth_file, write_phantom
 
@@ -59,7 +96,10 @@ def slide(
     if not overwrite and (out.exists() or truth_file(out).exists()):
         existing = out if out.exists() else truth_file(out)
         raise UsageError(f"{existing.name} already exists. Give --overwrite, or choose another --out.")
-    write_phantom(out, make_scene(seed, lesion.value, size), mpp)
+    asked = {one.value for one in case or ()}
+    cases = frozenset(name for name in CASES if name in asked)
+    options = Options(style.value, cases, depth_mm, sections, angle)
+    write_phantom(out, make_scene(seed, kind.value, size, options), mpp)
     if json:
         say_json({"slide": str(out), "truth": str(truth_file(out))})
     else:

@@ -1,148 +1,183 @@
-"""Draws any block of a scene at any scale: a label for each pixel, then a tone (how dark it is), then its colour.
+"""Draws any block of a scene at any scale: labels, then tones, nuclei and pigment, then colours, then the scanner.
 
-A pixel depends only on the position of its centre in µm, so a block drawn alone equals the same block of the whole.
+A pixel depends only on the position of its centre in µm and on its neighbours within MARGIN_PX, which are drawn with
+it, so a block drawn alone equals the same block of the whole.
 """
 
 from __future__ import annotations
-
-from collections.abc import Callable
-from enum import IntEnum
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.geometry import RectPx
-from melanoma_infer.phantom import textures
-from melanoma_infer.phantom.noise import Axis, Field
-from melanoma_infer.phantom.scene import Scene, Structure, borders, layers
+from melanoma_infer.phantom.labels import Canvas, Label, canvas_of
+from melanoma_infer.phantom.materials import Palette, Rgb, palette_of
+from melanoma_infer.phantom.noise import draws, smooth, stream, uniform
+from melanoma_infer.phantom.scene import Scene
+from melanoma_infer.phantom.styles import STYLES, Style
+from melanoma_infer.phantom.textures import TEXTURES, Places
 
-Labels = NDArray[np.uint8]
-Rgb = NDArray[np.uint8]
+Bytes = NDArray[np.uint8]
+Wide = NDArray[np.int16]
 
-
-class Label(IntEnum):
-    """What a pixel shows. The layers of the skin are in order of depth."""
-
-    BACKGROUND = 0
-    HORN = 1
-    EPIDERMIS = 2
-    PAPILLARY_DERMIS = 3
-    RETICULAR_DERMIS = 4
-    FAT = 5
-    BACKGROUND_BELOW = 6
-    VESSEL = 7
-    BLOOD = 8
-    ADNEXA = 9
-    KERATIN = 10
-    LUMEN = 11
-    MELANOMA = 12
-
-
-WALL_AND_INSIDE = {
-    "vessel": (Label.VESSEL, Label.BLOOD),
-    "follicle": (Label.ADNEXA, Label.KERATIN),
-    "gland": (Label.ADNEXA, Label.LUMEN),
-}
-
-BACKGROUND_RGB = (243, 242, 244)
-
-# Colours at tones 0, 0.35, 0.7 and 1 (STOPS): gaps, pale, dark, and nuclei.
-RAMPS: dict[Label, tuple[tuple[int, int, int], ...]] = {
-    Label.BACKGROUND: (BACKGROUND_RGB,) * 4,
-    Label.HORN: ((246, 214, 222), (232, 160, 186), (206, 118, 158), (160, 90, 140)),
-    Label.EPIDERMIS: ((224, 186, 220), (198, 148, 202), (164, 112, 182), (96, 62, 132)),
-    Label.PAPILLARY_DERMIS: ((247, 226, 234), (240, 196, 214), (228, 164, 194), (124, 80, 150)),
-    Label.RETICULAR_DERMIS: ((249, 228, 236), (238, 182, 206), (220, 144, 182), (128, 82, 148)),
-    Label.FAT: ((246, 232, 238), (243, 222, 232), (224, 156, 190), (130, 84, 150)),
-    Label.BACKGROUND_BELOW: (BACKGROUND_RGB,) * 4,
-    Label.VESSEL: ((238, 186, 206), (222, 146, 182), (196, 112, 164), (100, 60, 134)),
-    Label.BLOOD: ((246, 220, 226), (226, 132, 140), (204, 92, 106), (190, 76, 92)),
-    Label.ADNEXA: ((226, 190, 222), (202, 152, 206), (170, 118, 188), (100, 66, 136)),
-    Label.KERATIN: ((244, 208, 200), (232, 174, 172), (208, 138, 146), (180, 110, 124)),
-    Label.LUMEN: ((247, 232, 238), (245, 226, 234), (240, 214, 226), (226, 190, 210)),
-    Label.MELANOMA: ((150, 104, 132), (112, 72, 104), (82, 50, 80), (46, 26, 52)),
-}  # fmt: skip
-STOPS = (0.0, 0.35, 0.7, 1.0)
-
-
-TONES = np.linspace(0, 1, 256)
-PALETTE: Rgb = np.concatenate(
-    [np.stack([np.interp(TONES, STOPS, channel) for channel in zip(*RAMPS[label], strict=True)], 1) for label in Label]
-).round().astype(np.uint8)  # fmt: skip
-"""Colours (labels · 256, 3): 256 tones for each label."""
+COARSE_UM = 3.0
+"""From this scale on, a pixel is the mean of two places."""
+BLUR_UM = 3.0
+"""How far a slide that is out of focus is blurred."""
+NOISE_UM = 0.5
+"""The scale at which a style's noise is stated; a coarser pixel is a mean of more of the sensor's."""
+_TEXTURE, _UNEVEN, _PIGMENT, _FOLD, _SENSOR = 10, 920, 930, 940, 950
 
 
 def draw(scene: Scene, block: RectPx, um_per_px: float) -> Rgb:
     """The RGB pixels (h, w, 3), uint8, of a block whose coordinates are pixels of um_per_px µm."""
-    labels = draw_labels(scene, block, um_per_px)
-    if labels.max() == Label.BACKGROUND:
-        return np.broadcast_to(PALETTE[0], (*labels.shape, 3))
-    # Single precision resolves 4 nm at 75 mm, and takes half the time.
-    x, y = (place.astype(np.float32) for place in centres_um(block, um_per_px))
-    tones = np.zeros(labels.shape, np.float32)  # how dark each pixel is within the colours of its label, 0–1
-    for texture, its_labels in TEXTURES:
-        here = its_labels.take(labels)
-        if here.any():
-            np.copyto(tones, texture(scene.seed, x, y, um_per_px), where=here)
-    at = labels.astype(np.intp) * 256 + np.clip(tones * 255, 0, 255).astype(np.intp)
-    return PALETTE.take(at, axis=0)
+    palette, style = palette_of(scene.options.style, scene.seed), STYLES[scene.options.style]
+    blur = round(BLUR_UM / um_per_px) if "blur" in scene.options.cases else 0
+    margin = blur + (1 if style.sharpen else 0)
+    wide = RectPx(block.x - margin, block.y - margin, block.width + 2 * margin, block.height + 2 * margin)
+    if um_per_px < COARSE_UM:
+        values = _seen(scene, canvas_of(scene, wide, um_per_px), palette, um_per_px)
+    else:
+        # The mean of two places in each pixel: borders are smooth, and half as much detail is lost.
+        values = _seen(scene, canvas_of(scene, wide, um_per_px, at=0.25), palette, 0.7 * um_per_px)
+        values += _seen(scene, canvas_of(scene, wide, um_per_px, at=0.75), palette, 0.7 * um_per_px)
+        values += 1
+        values >>= 1
+    if blur:
+        values = _mean(values, blur)
+    if style.sharpen:
+        values = _sharpened(values, style.sharpen)
+    return _with_noise(values, block, um_per_px, scene.seed, style)
 
 
-def draw_labels(scene: Scene, block: RectPx, um_per_px: float) -> Labels:
-    """The Label at the centre of each pixel (h, w) of a block."""
-    x, y = centres_um(block, um_per_px)
-    of = layers(scene, x[0])
-    labels = np.zeros((block.height, block.width), np.uint8)
-    if y[-1, 0] < of.horn.min() or y[0, 0] >= of.background_below.max():
-        return labels
-    for border in borders(of):
-        labels += y >= border
-    labels[labels == Label.BACKGROUND_BELOW] = Label.BACKGROUND
-    for structure in scene.structures:
-        _put(labels, structure, x, y)
-    if scene.lesion is not None:
-        labels[(y >= of.epidermis) & (y < scene.lesion.lower_um(x[0]))] = Label.MELANOMA
-    return labels
+def _seen(scene: Scene, canvas: Canvas, palette: Palette, um_per_px: float) -> Wide:
+    """What is seen of a canvas, before the scanner (h, w, 3)."""
+    if not canvas.labels.any():
+        return np.broadcast_to(palette.white.astype(np.int16), (*canvas.labels.shape, 3)).copy()
+    rgb = _coloured(scene, canvas, palette, um_per_px)
+    if "fold" in scene.options.cases:
+        _fold(rgb, canvas, scene)
+    return rgb.astype(np.int16)
 
 
-def centres_um(block: RectPx, um_per_px: float) -> tuple[Axis, Axis]:
-    """The centres of a block's pixels in µm: x (1, w) and y (h, 1)."""
-    x = (np.arange(block.x, block.right, dtype=np.float64) + 0.5) * um_per_px
-    y = (np.arange(block.y, block.bottom, dtype=np.float64) + 0.5) * um_per_px
-    return x[None, :], y[:, None]
+def background_of(scene: Scene) -> tuple[int, int, int]:
+    """The RGB of the background before noise."""
+    red, green, blue = palette_of(scene.options.style, scene.seed).white
+    return int(red), int(green), int(blue)
 
 
-def _put(labels: Labels, structure: Structure, x_um: Axis, y_um: Axis) -> None:
-    """Draw a structure into the labels where there is dermis or fat."""
-    rows = np.flatnonzero(np.abs(y_um[:, 0] - structure.y_um) <= structure.half_height_um)
-    reach = structure.half_width_um + abs(structure.slant) * structure.half_height_um
-    columns = np.flatnonzero(np.abs(x_um[0] - structure.x_um) <= reach)
-    if not len(rows) or not len(columns):
+def _coloured(scene: Scene, canvas: Canvas, palette: Palette, um_per_px: float) -> Rgb:
+    """The colours of the tissue, before the scanner."""
+    style = STYLES[scene.options.style]
+    shape = canvas.labels.shape
+    labels = canvas.labels.reshape(-1)
+    tone, nuclei, pigment = (np.zeros(labels.size, np.uint8) for _ in range(3))
+    makes = _pigment_of(scene)
+    for section in scene.sections:
+        own = canvas.section.reshape(-1) == section.skin.number
+        seed = scene.seed + 7919 * (1 + section.skin.number)
+        junction, surface = (curve.astype(np.float32) for curve in (section.layers.junction, section.layers.reference))
+        for label, texture in TEXTURES.items():
+            at = np.flatnonzero((labels == label) & own)
+            if not at.size:
+                continue
+            s, d = canvas.s_um.reshape(-1).take(at), canvas.d_um.reshape(-1).take(at)
+            column = np.minimum(s.astype(np.int32), len(junction) - 1)
+            above, below = junction.take(column) - d, d - surface.take(column)
+            grain = 1 / style.grain
+            places = Places(seed, um_per_px * grain, s * grain, d * grain, above, below, makes)
+            drawn = texture(places)
+            uneven = smooth(s * (1 / 1900), d * (1 / 1900), stream(scene.seed, _UNEVEN))
+            uneven -= 0.5
+            for field, target, shift in zip(drawn, (tone, nuclei, pigment), (style.uneven, 0, 0), strict=True):
+                if field is not None:
+                    target[at] = _as_byte(field + shift * uneven if shift else field)
+    core = canvas.core.reshape(-1)
+    nuclei[core == 1] = 0
+    at = np.flatnonzero(core == 2)
+    nuclei[at] = np.maximum(nuclei.take(at), 200)
+    rgb = palette.tissue.take(labels.astype(np.int32) * 256 + tone, axis=0)
+    _blend(rgb, nuclei, labels, palette.nuclei)
+    _blend(rgb, pigment, labels, palette.pigment)
+    return rgb.reshape(*shape, 3)
+
+
+def _as_byte(field: NDArray[np.float32]) -> Bytes:
+    scaled = field * np.float32(255)
+    np.clip(scaled, 0, 255, out=scaled)
+    return scaled.astype(np.uint8)
+
+
+def _blend(rgb: Rgb, share: Bytes, labels: Bytes, colours: Rgb) -> None:
+    """Mix colours into pixels by their share in 255ths: the mean of light, as of details below a pixel."""
+    at = np.flatnonzero(share)
+    if not at.size:
         return
-    part = np.s_[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
-    down = y_um[part[0]] - structure.y_um
-    across = x_um[:, part[1]] - structure.x_um - structure.slant * down
-    radius2 = (across / structure.half_width_um) ** 2 + (down / structure.half_height_um) ** 2
-    wall, inside = WALL_AND_INSIDE[structure.kind]
-    here = labels[part]
-    skin = (here >= Label.PAPILLARY_DERMIS) & (here <= Label.FAT)
-    here[skin & (radius2 <= 1)] = wall
-    here[skin & (radius2 <= structure.inside**2)] = inside
+    pixels = rgb.take(at, axis=0).astype(np.int16)
+    towards = colours.astype(np.int16).take(labels.take(at), axis=0)
+    towards -= pixels
+    towards *= (share.take(at) >> 1)[:, None]
+    towards >>= 7
+    pixels += towards
+    rgb[at] = pixels
 
 
-Texture = Callable[[int, Field, Field, float], Field]
+def _pigment_of(scene: Scene) -> float:
+    """How much pigment the melanocytes make: usually some, much in a dark lesion, none in an unpigmented one."""
+    if "unpigmented" in scene.options.cases:
+        return 0.0
+    usual = draws(1, stream(scene.seed, _PIGMENT))[0]
+    return 0.7 + 0.3 * usual if "dark" in scene.options.cases else 0.5 * usual
 
 
-def _labelled(*labels: Label) -> NDArray[np.bool_]:
-    """A mask over all labels: whether each is one of these."""
-    return np.isin(np.arange(len(Label)), labels)
+def _fold(rgb: Rgb, canvas: Canvas, scene: Scene) -> None:
+    """Tissue that lies double along a band: its density doubles, so its share of light is squared."""
+    place, wide, slant = draws(3, stream(scene.seed, _FOLD))
+    section = scene.sections[0]
+    middle = section.skin.site_um + 900 * (2 * place - 1)
+    band = np.abs(canvas.s_um - middle - (slant - 0.5) * canvas.d_um) < 25 + 60 * wide
+    band &= canvas.labels != Label.BACKGROUND
+    pixels = rgb[band].astype(np.int32)
+    rgb[band] = (pixels * pixels // 245).clip(0, 255)
 
 
-TEXTURES: tuple[tuple[Texture, NDArray[np.bool_]], ...] = (
-    (textures.collagen, _labelled(Label.RETICULAR_DERMIS)),
-    (textures.papillae, _labelled(Label.PAPILLARY_DERMIS, Label.VESSEL)),
-    (textures.cells, _labelled(Label.EPIDERMIS, Label.ADNEXA)),
-    (textures.nests, _labelled(Label.MELANOMA)),
-    (textures.fat, _labelled(Label.FAT)),
-    (textures.grains, _labelled(Label.HORN, Label.BLOOD, Label.KERATIN, Label.LUMEN)),
-)
+def _mean(values: Wide, radius: int) -> Wide:
+    """The mean over (2 · radius + 1)² pixels; the result is smaller by the radius on every side."""
+    side = 2 * radius + 1
+    for axis in (0, 1):
+        sums = np.cumsum(values, axis=axis, dtype=np.int32)
+        first = np.zeros_like(sums[:1] if axis == 0 else sums[:, :1])
+        sums = np.concatenate([first, sums], axis=axis)
+        after = sums[side:] if axis == 0 else sums[:, side:]
+        before = sums[:-side] if axis == 0 else sums[:, :-side]
+        values = ((after - before + side // 2) // side).astype(np.int16)
+    return values
+
+
+def _sharpened(values: Wide, amount: int) -> Wide:
+    """Values plus a share of their difference from the mean of four neighbours; smaller by one pixel on every side."""
+    middle = values[1:-1, 1:-1]
+    around = values[:-2, 1:-1] + values[2:, 1:-1]
+    around += values[1:-1, :-2]
+    around += values[1:-1, 2:]
+    sharper = 4 * middle
+    sharper -= around
+    sharper *= np.int16(amount)
+    sharper >>= 8
+    sharper += middle
+    return sharper
+
+
+def _with_noise(values: Wide, block: RectPx, um_per_px: float, seed: int, style: Style) -> Rgb:
+    """Values with the sensor's noise, which depends on the pixel alone."""
+    amplitude = style.noise * min(NOISE_UM / um_per_px, 1)
+    if amplitude < 0.5:
+        return values.clip(0, 255).astype(np.uint8)
+    columns = np.arange(block.x, block.right)[None, :]
+    rows = np.arange(block.y, block.bottom)[:, None]
+    bits = (uniform(columns, rows, stream(seed, _SENSOR)) * np.float32(1 << 24)).astype(np.int32)
+    for channel in range(3):
+        # The mean of two of its four-bit numbers, less their mean: a triangle of ± the amplitude.
+        pair = (bits >> 8 * channel & 15) + (bits >> 8 * channel + 4 & 15) - 15
+        values[..., channel] += (pair * np.int32(amplitude * 256) // (15 * 256)).astype(np.int16)
+    return values.clip(0, 255).astype(np.uint8)

@@ -1,6 +1,6 @@
 """The generator's name in every phantom, and the caution that must accompany one wherever it is shown."""
 
-GENERATOR = "simple-1"
+GENERATOR = "v1"
 """The same name and seed give the same scene; any change to the drawing needs a new name."""
 
 CAUTION = (

@@ -1,230 +1,147 @@
-"""The scene to draw: a section of skin in µm. x points right, y points down, (0, 0) is the slide's upper left corner.
+"""The scene to draw: sections of skin in µm. x points right, y points down, (0, 0) is the slide's upper left corner.
 
-The borders of the skin's layers and of the lesion are functions of x, so every area, outline and depth is a sum over x.
-The section is the same with and without a lesion: nothing that is placed randomly depends on the lesion.
+A scene is a seed and options. With another option, everything that does not show it is the same: nothing that is placed
+randomly depends on the lesion.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
-from typing import Literal
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from melanoma_infer.phantom.noise import Axis, draws, stream, value_noise
+from melanoma_infer.phantom.frame import Frame, direction
+from melanoma_infer.phantom.lesion import Lesion, Site, melanoma, nevus
+from melanoma_infer.phantom.nests import Lattice
+from melanoma_infer.phantom.noise import draws, stream
+from melanoma_infer.phantom.options import Kind, Options
+from melanoma_infer.phantom.skin import Layers, Skin, layers_of
+from melanoma_infer.phantom.structures import Structure, melanophages, structures_of
 
-LesionKind = Literal["melanoma", "none"]
-
-ROUNDING_UM = 220.0
-"""Width over which the section's lower corners are rounded."""
-DISCS = 7
-"""Number of discs that form a lesion's lobed lower border."""
-
-_SURFACE, _EPIDERMIS, _DERMIS, _LESION, _STRUCTURES = 100, 200, 300, 400, 500
-"""Keys for the uses of random numbers (`noise.stream`); each use also owns the numbers that follow."""
-
-
-@dataclass(frozen=True)
-class Skin:
-    """The section in µm: its left and right end, its highest point, its thickness, and how far the ends hang down."""
-
-    left_um: float
-    right_um: float
-    top_um: float
-    thickness_um: float
-    arch_um: float
+_LAYOUT = 700
+THICKNESS_MAX_UM = 4600.0
+THICKNESS_OF_HEIGHT = 0.45
+FILLED = 0.88
+"""Part of the slide's width and height that the sections fill at most."""
 
 
-@dataclass(frozen=True)
-class Disc:
-    """One lobe of a lesion, in µm."""
+@dataclass(frozen=True, eq=False)
+class Section:
+    """One section: where it is, its skin, and what is in it. `nevus` and `melanoma` are None where there is none."""
 
-    x_um: float
-    y_um: float
-    radius_um: float
-
-
-@dataclass(frozen=True)
-class Lesion:
-    """The tissue between the skin's surface and the lower border of these discs."""
-
-    discs: tuple[Disc, ...]
-
-    def lower_um(self, x_um: Axis) -> Axis:
-        """The lower border at each x; −∞ beside the lesion."""
-        lower = np.full_like(x_um, -np.inf)
-        for disc in self.discs:
-            beyond = disc.radius_um**2 - (x_um - disc.x_um) ** 2
-            reach = np.where(beyond > 0, disc.y_um + np.sqrt(np.maximum(beyond, 0)), -np.inf)
-            lower = np.maximum(lower, reach)
-        return lower
-
-    @property
-    def ends_um(self) -> tuple[float, float]:
-        """Its first and last x."""
-        return (
-            min(disc.x_um - disc.radius_um for disc in self.discs),
-            max(disc.x_um + disc.radius_um for disc in self.discs),
-        )
+    frame: Frame
+    skin: Skin
+    layers: Layers
+    structures: tuple[Structure, ...]
+    melanophages: Lattice | None
+    nevus: Lesion | None
+    melanoma: Lesion | None
 
 
-StructureKind = Literal["vessel", "follicle", "gland"]
-
-
-@dataclass(frozen=True)
-class Form:
-    """The properties that all structures of a kind share."""
-
-    kind: StructureKind
-    every_um: float
-    """Width of skin per group."""
-    together: int
-    """Number of structures in a group."""
-    spread_um: float
-    """Range of their random positions within a group."""
-    depth: tuple[float, float]
-    """Smallest and largest depth, as fractions of the section's thickness."""
-    half_width_um: tuple[float, float]
-    aspect: tuple[float, float]
-    """Height over width."""
-    inside: float
-    """Size of the inside as a fraction of the whole."""
-
-
-FORMS = (
-    Form("vessel", 260, 1, 0, (0.1, 0.85), (14, 50), (0.6, 1.1), 0.72),
-    Form("follicle", 1500, 1, 0, (0.1, 0.2), (45, 75), (5, 9), 0.45),
-    Form("gland", 1900, 9, 220, (0.5, 0.62), (20, 32), (0.8, 1.2), 0.4),
-)
-
-
-@dataclass(frozen=True)
-class Structure:
-    """A vessel, follicle or gland: an ellipse with a wall around its inside, slanted by `slant` µm of x per µm of y."""
-
-    kind: StructureKind
-    x_um: float
-    y_um: float
-    half_width_um: float
-    half_height_um: float
-    slant: float
-    inside: float
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Scene:
-    """A section of skin on background."""
+    """One to four serial sections of a piece of skin on background."""
 
     seed: int
+    kind: Kind
     size_um: tuple[float, float]
-    skin: Skin
-    structures: tuple[Structure, ...]
-    lesion: Lesion | None
+    options: Options
+    sections: tuple[Section, ...]
+
+    def without_lesion(self) -> Scene:
+        """The same scene without its nevus and melanoma."""
+        sections = tuple(replace(section, nevus=None, melanoma=None) for section in self.sections)
+        return replace(self, kind="none", sections=sections)
+
+    def bare(self) -> Scene:
+        """The layers of its skin alone."""
+        sections = tuple(
+            replace(section, nevus=None, melanoma=None, structures=(), melanophages=None) for section in self.sections
+        )
+        return replace(self, kind="none", sections=sections)
 
 
-@dataclass(frozen=True)
-class Layers:
-    """Upper borders in µm at each x, from top to bottom; none is above the previous one."""
-
-    horn: Axis
-    epidermis: Axis
-    papillary_dermis: Axis
-    reticular_dermis: Axis
-    fat: Axis
-    background_below: Axis
+def make_scene(seed: int, kind: Kind, size_um: tuple[float, float], options: Options | None = None) -> Scene:
+    """The scene of this seed."""
+    options = options or Options()
+    frames, thickness = _layout(seed, size_um, options)
+    sections = tuple(_section(seed, kind, options, frame, thickness, number) for number, frame in enumerate(frames))
+    return Scene(seed, kind, size_um, options, sections)
 
 
-def make_scene(seed: int, lesion: LesionKind, size_um: tuple[float, float]) -> Scene:
-    """The scene that this seed gives."""
-    width, height = size_um
-    skin = Skin(0.06 * width, 0.94 * width, 0.22 * height, 0.45 * height, 0.08 * height)
-    return Scene(seed, size_um, skin, _structures(seed, skin), _lesion(seed, skin) if lesion == "melanoma" else None)
-
-
-def surface_um(seed: int, skin: Skin, x_um: Axis) -> Axis:
-    """Surface of the living epidermis (y) at each x, from which depth is measured."""
-    along = (x_um - skin.left_um) / (skin.right_um - skin.left_um)
-    waves = 0.14 * (_wave(x_um, 0.5 * skin.thickness_um, seed, _SURFACE) - 0.5)
-    furrows = 50 * (_wave(x_um, 260, seed, _SURFACE + 1) - 0.5)
-    surface: Axis = skin.top_um + skin.arch_um * (2 * along - 1) ** 2 + skin.thickness_um * waves + furrows
-    return surface
-
-
-def layers(scene: Scene, x_um: Axis) -> Layers:
-    """The borders of the layers at each x; where there is no tissue they coincide."""
-    seed, skin = scene.seed, scene.skin
-    surface = surface_um(seed, skin, x_um)
-    from_end = np.minimum(x_um - skin.left_um, skin.right_um - x_um)
-    rounding = np.clip(from_end / min(ROUNDING_UM, (skin.right_um - skin.left_um) / 4), 0, 1)
-    thickness = skin.thickness_um * (0.94 + 0.08 * _wave(x_um, 1400, seed, _DERMIS))
-    bottom = surface + thickness * np.sqrt(rounding * (2 - rounding))
-    horn = np.where(from_end > 0, 8 + 20 * _wave(x_um, 45, seed, _EPIDERMIS), 0)
-    ridges = 45 + 85 * _wave(x_um, 85, seed, _EPIDERMIS + 1) * _wave(x_um, 900, seed, _EPIDERMIS + 2)
-    papillary = 170 + 80 * _wave(x_um, 500, seed, _DERMIS + 1) + 40 * _wave(x_um, 70, seed, _DERMIS + 3)
-    fat = skin.thickness_um * (0.72 + 0.16 * _wave(x_um, 700, seed, _DERMIS + 2))
-    return Layers(
-        horn=surface - horn,
-        epidermis=surface,
-        papillary_dermis=np.minimum(surface + ridges, bottom),
-        reticular_dermis=np.minimum(surface + papillary, bottom),
-        fat=np.minimum(surface + np.maximum(fat, papillary), bottom),
-        background_below=bottom,
+def _section(seed: int, kind: Kind, options: Options, frame: Frame, thickness: float, number: int) -> Section:
+    place = draws(1, stream(seed, _LAYOUT + 1))[0]
+    skin = Skin(seed, frame.length_um, thickness, frame.length_um * (0.4 + 0.2 * place), number)
+    layers = layers_of(skin, options)
+    site = Site(skin, layers, options)
+    has_nevus = kind == "nevus" or (kind == "melanoma" and "on-nevus" in options.cases)
+    return Section(
+        frame=frame,
+        skin=skin,
+        layers=layers,
+        structures=structures_of(skin, layers, options),
+        melanophages=melanophages(skin, layers) if "melanophages" in options.cases else None,
+        nevus=nevus(site) if has_nevus else None,
+        melanoma=melanoma(site) if kind == "melanoma" else None,
     )
 
 
-def borders(of: Layers) -> list[Axis]:
-    """The borders from top to bottom."""
-    return [getattr(of, field.name) for field in fields(of)]
+def _layout(seed: int, size_um: tuple[float, float], options: Options) -> tuple[list[Frame], float]:
+    """Where the sections are, side by side along their normal, and how thick the skin is: all that the slide allows."""
+    width, height = size_um
+    cos, sin = direction(options.angle_deg)
+    bends = draws(2, stream(seed, _LAYOUT))
+    thickness = min(THICKNESS_OF_HEIGHT * min(width, height) / options.sections, THICKNESS_MAX_UM)
+    while True:
+        pitch = 1.12 * (thickness + _room_above(thickness, options))
+        length = _length(FILLED * width, FILLED * height, pitch * options.sections, (abs(cos), abs(sin)))
+        frames = _frames(size_um, options, (cos, sin), (thickness, max(length, 1.4 * thickness)), bends)
+        if length >= 1.5 * thickness and all(_fits(frame, thickness, size_um) for frame in frames):
+            return frames, thickness
+        thickness *= 0.94
 
 
-def _wave(x_um: Axis, cell_um: float, seed: int, use: int) -> Axis:
-    """Smooth noise along x, in [0, 1)."""
-    wave: Axis = value_noise(x_um[None] / cell_um, np.zeros((1, 1)), stream(seed, use))[0].astype(np.float64)
-    return wave
+def _frames(
+    size_um: tuple[float, float],
+    options: Options,
+    turned: tuple[float, float],
+    strip: tuple[float, float],
+    bends: list[float],
+) -> list[Frame]:
+    (cos, sin), (thickness, length) = turned, strip
+    room = _room_above(thickness, options)
+    # An arc's ends hang down by length² / (8 · radius).
+    sag = room * (0.5 + 0.3 * bends[0] if "curved" in options.cases else 0.08 + 0.22 * bends[0])
+    radius = max(length * length / (8 * sag), 1.25 * thickness + 0.3 * length)
+    bulge = 1 if bends[1] < 0.75 else -1
+    frames = []
+    for number in range(options.sections):
+        # The middle of the arc, in the section's own direction: room above it, tissue and hanging ends below.
+        down = (number - (options.sections - 1) / 2) * 1.12 * (thickness + room)
+        down += -0.5 * thickness + (0.1 if bulge > 0 else 0.2) * room
+        x, y = size_um[0] / 2 - sin * down, size_um[1] / 2 + cos * down
+        frames.append(Frame(x, y, cos, sin, length, radius, bulge))
+    return frames
 
 
-def _surface_at(seed: int, skin: Skin, x_um: float) -> float:
-    return float(surface_um(seed, skin, np.array([x_um]))[0])
+def _fits(frame: Frame, thickness: float, size_um: tuple[float, float]) -> bool:
+    """Whether the corners and the middle of a section are on the slide, with a margin."""
+    s = np.array([0, 0.5, 1, 0, 0.5, 1]) * frame.length_um
+    d = np.array([-0.1, -0.1, -0.1, 1.08, 1.08, 1.08]) * thickness
+    return all(
+        bool((places > 0.025 * side).all() and (places < 0.975 * side).all())
+        for places, side in zip(frame.slide(s, d), size_um, strict=True)
+    )
 
 
-def _lesion(seed: int, skin: Skin) -> Lesion:
-    """A lesion near the middle: about a third of the section (or of three thicknesses) wide, up to half of it deep."""
-    width = skin.right_um - skin.left_um
-    place, breadth, deep, *lobes = draws(3 + 2 * DISCS, stream(seed, _LESION))
-    middle = skin.left_um + width * (0.4 + 0.2 * place)
-    half = min(width, 3 * skin.thickness_um) * (0.13 + 0.05 * breadth)
-    depth = skin.thickness_um * (0.3 + 0.2 * deep)
-    discs = []
-    for i in range(DISCS):  # side by side; the middle ones reach deepest
-        across = (2 * i / (DISCS - 1) - 1) * 0.85
-        x = middle + across * half
-        reach = depth * (1 - across**2) * (0.72 + 0.28 * lobes[2 * i])
-        # Lobes are 0.28 · half apart, so a radius above half of that leaves no gap.
-        radius = half * (0.24 + 0.12 * lobes[2 * i + 1])
-        discs.append(Disc(x, _surface_at(seed, skin, x) + reach - radius, radius))
-    return Lesion(tuple(discs))
+def _room_above(thickness: float, options: Options) -> float:
+    """Room for the surface's shape and the section's bend."""
+    return thickness * (0.4 + (0.5 if "polypoid" in options.cases else 0) + (0.35 if "curved" in options.cases else 0))
 
 
-def _structures(seed: int, skin: Skin) -> tuple[Structure, ...]:
-    """The structures of each form, in groups spread along the section."""
-    width = skin.right_um - skin.left_um
-    placed = []
-    for use, form in enumerate(FORMS, start=_STRUCTURES):
-        groups = round(width / form.every_um)
-        values = draws(groups * (2 + 5 * form.together), stream(seed, use))
-        for group in range(groups):
-            along, down, *own = values[group * (2 + 5 * form.together) :]
-            for i in range(form.together):
-                aside, below, wide, tall, slant = own[5 * i : 5 * i + 5]
-                x = skin.left_um + along * width + form.spread_um * (aside - 0.5)
-                depth = skin.thickness_um * _within(form.depth, down) + form.spread_um * (below - 0.5)
-                y = _surface_at(seed, skin, x) + depth
-                half_width = _within(form.half_width_um, wide)
-                half_height = half_width * _within(form.aspect, tall)
-                slanted = 0.8 * slant - 0.4
-                placed.append(Structure(form.kind, x, y, half_width, half_height, slanted, form.inside))
-    return tuple(placed)
-
-
-def _within(limits: tuple[float, float], share: float) -> float:
-    return limits[0] + (limits[1] - limits[0]) * share
+def _length(width: float, height: float, across: float, turned: tuple[float, float]) -> float:
+    """The longest strip of this extent across that fits a rectangle when it is turned."""
+    cos, sin = turned
+    fits = [(width - across * sin) / cos if cos > 1e-6 else width + height]
+    fits.append((height - across * cos) / sin if sin > 1e-6 else width + height)
+    return min(fits)

@@ -14,16 +14,17 @@ from tifffile import TiffWriter
 
 from melanoma_infer.errors import OutputError, UsageError
 from melanoma_infer.geometry import PLAUSIBLE_UM_PER_PX, RectPx, SizePx
-from melanoma_infer.phantom.draw import BACKGROUND_RGB, Rgb, draw
+from melanoma_infer.phantom.draw import draw
 from melanoma_infer.phantom.mark import GENERATOR
+from melanoma_infer.phantom.materials import Rgb
 from melanoma_infer.phantom.scene import Scene
+from melanoma_infer.phantom.styles import STYLES
 from melanoma_infer.phantom.truth import render, size_l0, truth_of
 from melanoma_infer.runtime.cores import available_cores
 from melanoma_infer.runtime.files import why_not_written, write_atomically, written_aside
 from melanoma_infer.slides.phantom_mark import PHANTOM_MARK
 
 TILE_PX = 256
-QUALITY = 90
 FACTORS = (1, 4, 16)
 """Downsample factors of the levels, as in Aperio's slides."""
 SIDE_UM = (1_000.0, 75_000.0)
@@ -89,12 +90,10 @@ def tiles(scene: Scene, size: SizePx, um_per_px: float, *, threads: int = 1) -> 
     waiting = (
         RectPx(x, y, TILE_PX, TILE_PX) for y in range(0, size.height, TILE_PX) for x in range(0, size.width, TILE_PX)
     )
-    # The most common tile is encoded once.
-    background = _jpeg(np.full((TILE_PX, TILE_PX, 3), BACKGROUND_RGB, np.uint8))
+    quality = STYLES[scene.options.style].quality
 
     def encoded(block: RectPx) -> bytes:
-        pixels = draw(scene, block, um_per_px)
-        return background if (pixels == BACKGROUND_RGB).all() else _jpeg(pixels)
+        return _jpeg(draw(scene, block, um_per_px), quality)
 
     pending: deque[Future[bytes]] = deque()
     with ThreadPoolExecutor(threads) as pool:
@@ -114,14 +113,14 @@ def level_sizes(size: SizePx) -> list[tuple[int, SizePx]]:
 
 
 def _write_svs(path: Path, scene: Scene, um_per_px: float, threads: int) -> None:
-    size = size_l0(scene, um_per_px)
+    size, quality = size_l0(scene, um_per_px), STYLES[scene.options.style].quality
     # Compressed tiles are far smaller than their pixels, so if the pixels fit a classic TIFF, the file does.
     with TiffWriter(path, bigtiff=3 * size.width * size.height >= 1 << 32) as writer:
         for factor, level in level_sizes(size):
             shape = f"{size.width}x{size.height}" + (f" -> {level.width}x{level.height}" if level != size else "")
             # OpenSlide recognises an Aperio slide by its first words, and reads `|key = value` pairs.
             description = (
-                f"Aperio Image Library v11.2.1\r\n{shape} ({TILE_PX}x{TILE_PX}) JPEG/YCbCr Q={QUALITY}"
+                f"Aperio Image Library v11.2.1\r\n{shape} ({TILE_PX}x{TILE_PX}) JPEG/YCbCr Q={quality}"
                 f"|AppMag = {10 / um_per_px:.3g}|MPP = {um_per_px!r}|{PHANTOM_MARK} = {GENERATOR}"
             )
             writer.write(
@@ -139,5 +138,5 @@ def _write_svs(path: Path, scene: Scene, um_per_px: float, threads: int) -> None
             )
 
 
-def _jpeg(pixels: Rgb) -> bytes:
-    return bytes(jpeg8_encode(pixels, QUALITY, colorspace="RGB", outcolorspace="YCBCR", subsampling="444"))
+def _jpeg(pixels: Rgb, quality: int) -> bytes:
+    return bytes(jpeg8_encode(pixels, quality, colorspace="RGB", outcolorspace="YCBCR", subsampling="444"))

@@ -57,11 +57,11 @@ def drawn_sample(bundle: Bundle, slides: int = DRAWN_SLIDES) -> Sample:
         scene = make_scene(SEED + number, "none" if number % 2 else "melanoma", SLIDE_UM)
         side_um = min(card.tile_side_um, SLIDE_UM[1] / 2, SLIDE_UM[1] / 2 if number % 4 < 2 else FINE_UM)
         um_per_px = side_um / card.tile_px
-        skin, rects = scene.skin, []
+        section, rects = scene.sections[0], []
         for i in range(TILES_A_SLIDE):
-            along = skin.left_um + (i + 0.5) / TILES_A_SLIDE * (skin.right_um - skin.left_um)
-            down = skin.top_um + (0.25, 0.6)[i % 2] * skin.thickness_um
-            x, y = (max(0.0, middle - side_um / 2) for middle in (along, down))
+            along = np.array([(i + 0.5) / TILES_A_SLIDE * section.frame.length_um])
+            down = np.array([(0.25, 0.6)[i % 2] * section.skin.thickness_um])
+            x, y = (max(0.0, float(middle[0]) - side_um / 2) for middle in section.frame.slide(along, down))
             rects.append(RectPx(round(x / um_per_px), round(y / um_per_px), card.tile_px, card.tile_px))
         drawn.append((np.stack([draw(scene, rect, um_per_px) for rect in rects]), (side_um / 1000) ** 2))
     return _sample(bundle, drawn, plural(slides, "drawn slide"))

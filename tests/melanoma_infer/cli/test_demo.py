@@ -81,7 +81,7 @@ def test_it_prints_a_sentence_and_a_path_for_each_slide(first, place):
 
 def test_it_says_what_was_drawn_from_the_ground_truth(first, place):
     truth = json.loads((place / "mminfer-demo" / "with-lesion.json").read_text())
-    line = f"  drawn: skin with a lesion of {truth['area_mm2']:.2f} mm² that reaches {truth['depth_mm']:.2f} mm deep"
+    line = f"  drawn: skin with a lesion of {truth['area_mm2']:.2f} mm² that reaches {truth['breslow_mm']:.2f} mm deep"
     assert line in first.stdout.splitlines()
     assert "  drawn: the same skin without a lesion" in first.stdout.splitlines()
 

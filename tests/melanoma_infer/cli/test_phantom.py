@@ -10,9 +10,9 @@ from melanoma_infer.slides import open_slide
 SMALL = ("--size-um", "2000,1500", "--mpp", "1.0")
 
 
-@pytest.mark.parametrize("lesion", ["melanoma", "none"])
+@pytest.mark.parametrize("lesion", ["melanoma", "nevus", "none"])
 def test_a_slide_and_its_truth_are_written_and_named(mminfer, tmp_path, lesion):
-    ended = mminfer("phantom", "slide", "--seed", 4, "--lesion", lesion, *SMALL, "--out", tmp_path / "p.svs")
+    ended = mminfer("phantom", "slide", "--seed", 4, "--kind", lesion, *SMALL, "--out", tmp_path / "p.svs")
     assert ended.code == 0
     assert ended.out.split() == [str(tmp_path / "p.svs"), str(tmp_path / "p.json")]
     assert ended.err.strip() == CAUTION
@@ -44,7 +44,11 @@ def test_existing_files_are_not_overwritten_without_the_option(mminfer, tmp_path
         (("--size-um", "200,150"), 2, "1000 to 75000"),
         (("--size-um", "75000,75000", "--mpp", "0.5"), 2, "pixels"),
         (("--mpp", "5"), 2, "No slide scanner"),
-        (("--lesion", "naevus"), 2, "--lesion"),
+        (("--kind", "naevus"), 2, "--kind"),
+        (("--case", "wart"), 2, "--case"),
+        (("--style", "G"), 2, "--style"),
+        (("--sections", "5"), 2, "1 to 4"),
+        (("--depth-mm", "9"), 2, "0.2 to 8 mm"),
         (("--seed", "-1"), 2, "--seed"),
         (("--out", "p.tiff"), 2, ".svs"),
         (("--out", "nowhere/p.svs"), 14, "cannot be written"),
@@ -57,3 +61,14 @@ def test_an_impossible_phantom_is_refused_and_nothing_is_written(mminfer, tmp_pa
     assert why in ended.err
     assert "Traceback" not in ended.err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_its_options_reach_the_truth(mminfer, tmp_path):
+    ended = mminfer(
+        "phantom", "slide", "--seed", 4, "--style", "D", "--case", "ulcerated", "--case", "ink", "--depth-mm", 0.5,
+        "--sections", 2, "--angle", 30, "--size-um", "4000,3600", "--mpp", 1, "--out", tmp_path / "p.svs",
+    )  # fmt: skip
+    assert ended.code == 0
+    truth = json.loads((tmp_path / "p.json").read_text())
+    assert (truth["style"], truth["cases"], truth["ulcerated"]) == ("D", ["ink", "ulcerated"], True)
+    assert (len(truth["sections"]), truth["breslow_mm"]) == (2, pytest.approx(0.5))

@@ -3,13 +3,12 @@
 import numpy as np
 import pytest
 
-from melanoma_infer.phantom.noise import as_cells, draws, stream, uniform, value_noise
+from melanoma_infer.phantom.noise import Discs, discs, draws, smooth, stream, sway, uniform, wave
 
 
-def axes(width: int, height: int, cell: float = 7.3, first: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
-    u = (first + np.arange(width))[None, :] / cell
-    v = (first + np.arange(height))[:, None] / cell
-    return u, v
+def places(side: int, step: float = 0.37) -> tuple[np.ndarray, np.ndarray]:
+    u, v = np.meshgrid(np.arange(side) * step, np.arange(side) * step)
+    return u.ravel().astype(np.float32), v.ravel().astype(np.float32)
 
 
 def test_values_are_uniform_and_neighbours_are_uncorrelated():
@@ -34,28 +33,36 @@ def test_the_numbers_of_a_seed_never_change():
     assert draws(3, stream(7, 400)) == pytest.approx([0.75496966, 0.18202877, 0.44328415], abs=1e-7)
 
 
-def test_noise_takes_the_lattice_s_values_at_its_points_and_stays_between_them():
-    columns, rows = np.arange(-3.0, 9)[None, :], np.arange(-5.0, 6)[:, None]
-    key = stream(1, 1)
-    np.testing.assert_array_equal(value_noise(columns, rows, key), uniform(as_cells(columns), as_cells(rows), key))
-    u, v = axes(200, 150)
-    noise = value_noise(u, v, key)
-    corners = (
-        uniform(as_cells(np.floor(u)), as_cells(np.floor(v)), key),
-        uniform(as_cells(np.floor(u)) + 1, as_cells(np.floor(v)), key),
-        uniform(as_cells(np.floor(u)), as_cells(np.floor(v)) + 1, key),
-        uniform(as_cells(np.floor(u)) + 1, as_cells(np.floor(v)) + 1, key),
-    )
-    assert (noise >= np.min(corners, axis=0) - 1e-6).all()
-    assert (noise <= np.max(corners, axis=0) + 1e-6).all()
-    # Halfway between four points it is their mean.
-    half = value_noise(columns + 0.5, rows + 0.5, key)
-    lattice = uniform(as_cells(np.arange(-3.0, 10)[None, :]), as_cells(np.arange(-5.0, 7)[:, None]), key)
-    means = (lattice[:-1, :-1] + lattice[1:, :-1] + lattice[:-1, 1:] + lattice[1:, 1:]) / 4
-    np.testing.assert_allclose(half, means, atol=1e-6)
+def test_a_wave_takes_the_lattice_s_values_at_whole_numbers_and_their_mean_halfway():
+    key, columns = stream(1, 1), np.arange(-3, 9)
+    lattice = uniform(np.arange(-3, 10), np.zeros(1, np.int64), key)
+    np.testing.assert_allclose(wave(columns.astype(float), key), lattice[:-1], atol=1e-7)
+    np.testing.assert_allclose(wave(columns + 0.5, key), (lattice[:-1] + lattice[1:]) / 2, atol=1e-7)
 
 
-def test_a_grid_and_single_positions_give_the_same_noise():
-    u, v = axes(61, 47)
-    spread = np.broadcast_to(v, (47, 61)).copy()
-    np.testing.assert_array_equal(value_noise(u, v, stream(1, 2)), value_noise(u, spread, stream(1, 2)))
+@pytest.mark.parametrize("noise", [smooth, sway], ids=["smooth", "sway"])
+def test_noise_has_its_mean_is_smooth_and_differs_between_keys(noise):
+    u, v = places(90)
+    values, others = noise(u, v, stream(1, 2)), noise(u, v, stream(1, 3))
+    middle = 0.5 if noise is smooth else 0.0
+    assert values.mean() == pytest.approx(middle, abs=0.12)
+    assert 0.07 < values.std() < 0.3
+    assert abs(np.corrcoef(values, others)[0, 1]) < 0.2
+    near = noise(u + np.float32(0.02), v, stream(1, 2))
+    assert np.abs(near - values).max() < 0.1
+
+
+def test_noise_depends_on_the_place_and_not_on_the_places_beside_it():
+    u, v = places(40)
+    some = np.arange(0, len(u), 7)
+    for values in (smooth, sway):
+        np.testing.assert_array_equal(values(u[some], v[some], stream(1, 2)), values(u, v, stream(1, 2))[some])
+
+
+@pytest.mark.parametrize(
+    "form", [Discs(12, 4.4, 0.9), Discs(14, 5.5, 0.5, jitter=0.2, vary=0.5), Discs(20, 6, 1, vary=0)]
+)
+def test_discs_cover_the_part_of_the_area_that_they_say(form):
+    side = np.arange(0.25, 1200, 1.7)
+    x, y = (axis.ravel().astype(np.float32) for axis in np.meshgrid(side, side))
+    assert discs(x, y, stream(2, 5), form).mean() == pytest.approx(form.covered, rel=0.04)
