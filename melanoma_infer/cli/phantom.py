@@ -53,11 +53,6 @@ class Case(StrEnum):
     blur = "blur"
 
 
-@app.callback()
-def _group() -> None:
-    """Keep `slide` a subcommand: typer would otherwise merge a single command into its group."""
-
-
 @app.command()
 def slide(
     out: Annotated[
@@ -105,4 +100,45 @@ def slide(
     else:
         say(str(out))
         say(str(truth_file(out)))
+        note(CAUTION)
+
+
+@app.command()
+def cohort(
+    out: Annotated[Path, typer.Option(parser=opt.named_path, metavar="DATA", help="The folder for the data set.")],
+    tiles: Annotated[int, typer.Option(min=1, help="Number of tiles, two of each patient.")],
+    slides: Annotated[int, typer.Option(min=0, help="Number of whole slides, of other patients.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Another seed draws other patients.")] = 1,
+    styles: Annotated[
+        str, typer.Option(metavar="S,S,…", help="Styles to mix. Patients in style E or F are for testing only.")
+    ] = "A,B,C,D",
+    card: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.toml", help="The card of the model.", show_default="that of the demo bundle"),
+    ] = None,
+    json: opt.JsonOption = False,
+) -> None:
+    """Draw a data set for `mminfer train`: tiles with labels, patients and outcomes, and the truth of each tile."""
+    from melanoma_infer.bundle.bundle import open_bundle
+    from melanoma_infer.datasets.drawn import TRUTH, Cohort, write_cohort
+    from melanoma_infer.phantom.mark import CAUTION
+    from melanoma_infer.phantom.styles import STYLES
+    from melanoma_infer.runtime.cores import available_cores
+
+    asked = tuple(styles.split(","))
+    if unknown := [name for name in asked if name not in STYLES]:
+        raise UsageError(f"--styles {styles}: there is no style {unknown[0]!r}. Choose among {', '.join(STYLES)}.")
+    if (out / "dataset.json").exists() or (out / "tiles").exists():
+        raise UsageError(f"{out.name} already holds a data set. Choose another --out.")
+    if card is None:
+        known = open_bundle("demo").card
+    else:
+        from mminfer_export.card_toml import read_card
+
+        known = read_card(card)
+    write_cohort(out, known, Cohort(tiles, slides, seed, asked), processes=available_cores())
+    if json:
+        say_json({"dataset": str(out), "truth": str(out / TRUTH)})
+    else:
+        say(str(out))
         note(CAUTION)

@@ -21,8 +21,8 @@ MALE = 0.54
 SITES = {"upper_limb": 0.17, "lower_limb": 0.26, "trunk": 0.42, "head_neck": 0.12, "acral": 0.03}
 SITE_TERM = {"upper_limb": 0.0, "lower_limb": 0.128, "trunk": 0.253, "head_neck": 0.636, "acral": 0.128}
 """The model's terms; acral skin counts as its limb, mostly the leg."""
-ULCER_AT_1_MM, ULCER_SLOPE = -1.75, 1.25
-"""Log-odds of ulceration at 1 mm and per log-mm: 15 % at 1 mm, 29 % at 2, 50 % at 4, about 28 % of the cohort."""
+ULCER_AT_1_MM, ULCER_SLOPE = -2.0, 1.25
+"""Log-odds of ulceration at 1 mm and per log-mm: 12 % at 1 mm, 24 % at 2, 43 % at 4, about 28 % of the cohort."""
 MISSING = 0.05
 """How often a patient value is not recorded."""
 GRID = tuple((i + 0.5) / 24 for i in range(24))
@@ -38,7 +38,7 @@ class Person:
     breslow_mm: float
     ulcerated: bool
     recorded: frozenset[str]
-    """The patient values that are known."""
+    """The names of the values that are recorded."""
     chance: float
     """The outcome is yes if this uniform number is below `probability`."""
 

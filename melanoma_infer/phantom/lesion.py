@@ -16,6 +16,8 @@ from melanoma_infer.phantom.options import DEPTH_MM, Options
 from melanoma_infer.phantom.skin import Curve, Layers, Skin, Waves
 
 _MELANOMA, _NEVUS, _SERIAL = 400, 450, 480
+DEEPEST = 0.87
+"""A melanoma's thickness is at most this part of the skin's."""
 CLEARANCE_UM = 15.0
 NEST_REACH_UM = 50
 """A nest's depth may be measured this far beside its centre."""
@@ -113,6 +115,7 @@ def nevus(site: Site) -> Lesion:
     profile = np.maximum(1 - x * x, 0)
     inside = profile > 0
     smooth = np.sqrt(np.sqrt(profile)) if large else np.sqrt(profile)
+    smooth *= 0.86 + 0.14 * Waves(skin, s)(210, _NEVUS + 20)
     level = _level(layers.reference)
     body = np.minimum(level + 0.72 * depth * smooth, layers.bottom - 60)
     start = np.maximum(layers.junction, body - 40)
@@ -139,7 +142,7 @@ def nevus(site: Site) -> Lesion:
 def melanoma_depth_um(site: Site, drawn: float) -> float:
     """Breslow thickness of this serial section: one section has the whole, the others 70 to 98 % of it."""
     skin, options = site.skin, site.options
-    least, most = DEPTH_MM[0] * 1000, min(DEPTH_MM[1] * 1000, 0.8 * skin.thickness_um)
+    least, most = DEPTH_MM[0] * 1000, min(DEPTH_MM[1] * 1000, DEEPEST * skin.thickness_um)
     whole = 300 + 2200 * drawn * drawn if options.depth_mm is None else options.depth_mm * 1000
     whole = min(max(whole, least), most)
     worst, *shares = draws(5, stream(skin.seed, _SERIAL))

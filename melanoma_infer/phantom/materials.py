@@ -51,7 +51,7 @@ TISSUE: dict[Label, tuple[Amounts, Amounts, Amounts]] = {
     Label.MELANOPHAGE: ((0.10, 0.16, 0.20), (0.14, 0.20, 0.50), (0.20, 0.24, 0.95)),
     Label.NEVUS: ((0.12, 0.17, 0), (0.28, 0.25, 0), (0.42, 0.31, 0)),
     Label.MELANOMA_IN_SITU: ((0.12, 0.12, 0), (0.24, 0.20, 0), (0.38, 0.26, 0)),
-    Label.MELANOMA: ((0.02, 0.08, 0), (0.25, 0.22, 0), (0.42, 0.28, 0)),
+    Label.MELANOMA: ((0.01, 0.07, 0), (0.27, 0.23, 0), (0.46, 0.30, 0)),
     Label.INK: ((0.05, 0.20, 0.50), (0.05, 0.20, 0.95), (0.05, 0.20, 1.50)),
 }  # fmt: skip
 NUCLEI: dict[Label, Amounts] = {

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from melanoma_infer.errors import UsageError
 from melanoma_infer.phantom.frame import Frame, direction
-from melanoma_infer.phantom.lesion import Lesion, Site, melanoma, nevus
+from melanoma_infer.phantom.lesion import DEEPEST, Lesion, Site, melanoma, nevus
 from melanoma_infer.phantom.nests import Lattice
 from melanoma_infer.phantom.noise import draws, stream
 from melanoma_infer.phantom.options import Kind, Options
@@ -19,8 +20,11 @@ from melanoma_infer.phantom.skin import Layers, Skin, layers_of
 from melanoma_infer.phantom.structures import Structure, melanophages, structures_of
 
 _LAYOUT = 700
-THICKNESS_MAX_UM = 4600.0
+USUAL_THICKNESS_UM = 4600.0
+"""Thickness of skin and fat where the slide has room; a melanoma of more than 4 mm gets thicker skin."""
 THICKNESS_OF_HEIGHT = 0.45
+SHORTEST = 1.4
+"""A section is at least this many times as long as it is thick."""
 FILLED = 0.88
 """Part of the slide's width and height that the sections fill at most."""
 
@@ -62,9 +66,18 @@ class Scene:
 
 
 def make_scene(seed: int, kind: Kind, size_um: tuple[float, float], options: Options | None = None) -> Scene:
-    """The scene of this seed."""
+    """The scene of this seed.
+
+    Raises:
+        UsageError: the skin on a slide of this size is too thin for the melanoma.
+    """
     options = options or Options()
     frames, thickness = _layout(seed, size_um, options)
+    if kind == "melanoma" and options.depth_mm is not None and options.depth_mm * 1000 > DEEPEST * thickness:
+        raise UsageError(
+            f"A melanoma of {options.depth_mm:g} mm has no room in skin that is {thickness / 1000:.2g} mm thick, as on "
+            f"this slide of {size_um[0]:g} × {size_um[1]:g} µm. Choose a larger slide, fewer sections, or less depth."
+        )
     sections = tuple(_section(seed, kind, options, frame, thickness, number) for number, frame in enumerate(frames))
     return Scene(seed, kind, size_um, options, sections)
 
@@ -91,14 +104,17 @@ def _layout(seed: int, size_um: tuple[float, float], options: Options) -> tuple[
     width, height = size_um
     cos, sin = direction(options.angle_deg)
     bends = draws(2, stream(seed, _LAYOUT))
-    thickness = min(THICKNESS_OF_HEIGHT * min(width, height) / options.sections, THICKNESS_MAX_UM)
+    room = THICKNESS_OF_HEIGHT * min(width, height) / options.sections
+    thickness = min(room, max(USUAL_THICKNESS_UM, 1.1 * 1000 * (options.depth_mm or 0) / DEEPEST))
     while True:
         pitch = 1.12 * (thickness + _room_above(thickness, options))
         length = _length(FILLED * width, FILLED * height, pitch * options.sections, (abs(cos), abs(sin)))
-        frames = _frames(size_um, options, (cos, sin), (thickness, max(length, 1.4 * thickness)), bends)
-        if length >= 1.5 * thickness and all(_fits(frame, thickness, size_um) for frame in frames):
-            return frames, thickness
-        thickness *= 0.94
+        while length >= SHORTEST * thickness:
+            frames = _frames(size_um, options, (cos, sin), (thickness, length), bends)
+            if all(_fits(frame, thickness, size_um) for frame in frames):
+                return frames, thickness
+            length *= 0.93
+        thickness *= 0.96
 
 
 def _frames(

@@ -93,7 +93,7 @@ def layers_of(skin: Skin, options: Options) -> Layers:
         horn = horn + min(90 + 170 * shape[5], 0.12 * thickness) * (0.4 + 0.6 * waves(300, _EPIDERMIS + 4))
     granular = 7 + 7 * waves(60, _EPIDERMIS + 3)
     pegs = _eased(1.25 * waves(78, _EPIDERMIS + 1) - 0.1) * (0.2 + 0.8 * waves(700, _EPIDERMIS + 2))
-    epidermis = 36 + 16 * waves(400, _EPIDERMIS + 5) + 88 * pegs
+    epidermis = 34 + 16 * waves(400, _EPIDERMIS + 5) + 112 * pegs
     papillary = 130 + 90 * waves(500, _DERMIS + 1) + 40 * waves(70, _DERMIS + 3)
     fat = thickness * (0.62 + 0.2 * waves(900, _DERMIS + 2)) + 70 * waves(160, _DERMIS + 4)
     from_end = np.minimum(s, skin.length_um - s) / min(ROUNDING_UM, skin.length_um / 4)

@@ -183,7 +183,7 @@ def sebaceous(at: Places) -> Drawn:
 def lymphocytes(at: Places) -> Drawn:
     """Small round nuclei, close together."""
     tone = 0.15 + 0.6 * at.noise(16, 16, 83)
-    return tone, at.nuclei(Discs(7.6, 3.15, 0.86, jitter=1, vary=0.15), 84), None
+    return tone, at.nuclei(Discs(7.8, 2.9, 0.88, jitter=1, vary=0.2), 84), None
 
 
 def melanophage(at: Places) -> Drawn:
@@ -195,7 +195,7 @@ def nevus(at: Places) -> Drawn:
     """Small even cells in round nests that become strands and single cells with depth: maturation."""
     ripe = np.clip(at.below_um * (1 / 900), 0, 1)
     x, along = at.s_um + at.warp(90, 60, 90), at.d_um + at.warp(70, 50, 91)
-    nests = replace(at, s_um=x).nuclei(Discs(56, 27, 0.97, jitter=0.9, vary=0.4, tilt=0.8), 92, along=along)
+    nests = replace(at, s_um=x).nuclei(Discs(54, 26.5, 0.93, jitter=1, vary=0.5, tilt=0.9), 92, along=along)
     tone = 0.24 + 0.26 * nests + 0.24 * at.noise(5, 5, 93) + 0.14 * at.noise(260, 260, 95)
     cells = at.nuclei(Discs(9.2, 3.3, 0.88, jitter=0.9, vary=0.12, tilt=0.5), 94, along=along)
     cells *= 0.25 + 0.75 * nests
@@ -213,11 +213,12 @@ def melanoma(at: Places) -> Drawn:
     """Uneven nests of large uneven cells between thin septa, dark down to the base; pigment in patches."""
     x, y = at.s_um + at.warp(150, 130, 31), at.d_um + at.warp(130, 130, 41)
     turned = replace(at, s_um=0.8 * x + 0.6 * y, d_um=0.8 * y - 0.6 * x)
-    septa = np.abs(0.6 * turned.sharp(120, 105, 33) + 0.4 * at.sharp(64, 60, 45) - 0.5)
-    septa *= 11.5
+    septa = np.abs(0.6 * turned.sharp(100, 88, 33) + 0.4 * at.sharp(56, 52, 45) - 0.5)
+    septa *= 9
+    septa -= 0.12
     np.clip(septa, 0, 1, out=septa)
     loose = np.clip(3 * at.noise(330, 260, 32) - 0.7, 0.25, 1)
-    tone = 0.04 + (0.34 + 0.18 * loose) * septa + 0.26 * (at.noise(8, 8, 35) - 0.2) + 0.14 * at.noise(2.4, 2.4, 40)
+    tone = 0.02 + (0.44 + 0.18 * loose) * septa + 0.26 * (at.noise(8, 8, 35) - 0.2) + 0.14 * at.noise(2.4, 2.4, 40)
     along = at.d_um + at.warp(18, 12, 34)
     nuclei = at.nuclei(Discs(14.2, 5.7, 0.93, jitter=1, vary=0.5, tilt=1.1), 36, along=along)
     if at.um_per_px < 3:

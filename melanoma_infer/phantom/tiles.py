@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,8 @@ from melanoma_infer.phantom.truth import SectionTruth, section_truth
 Rgb = NDArray[np.uint8]
 
 _CASE, _PLACE = 2100, 2200
-SLIDE_UM = (9000.0, 9000.0)
+SIDES_UM = ((2.5, 12_000.0), (4.5, 24_000.0), (8.0, 36_000.0))
+"""Sides of the slides that tiles are drawn from, with the thickest melanoma that has room on each."""
 KINDS: dict[Kind, float] = {"melanoma": 0.5, "nevus": 0.3, "none": 0.2}
 COMMON: dict[Case, float] = {
     "thick-horn": 0.12, "papillomatous": 0.12, "polypoid": 0.08, "curved": 0.2, "unpigmented": 0.15, "dark": 0.3,
@@ -60,11 +61,19 @@ class PlacedTile:
 
 def phantom_case(seed: int, styles: tuple[str, ...]) -> PhantomCase:
     """The case of this seed, in one of these styles."""
+    somebody, kind, options = patient_of(seed, styles)
+    side = next(side for most, side in SIDES_UM if (options.depth_mm or 0) <= most)
+    scene = make_scene(seed, kind, (side, side), options)
+    return PhantomCase(seed, somebody, scene, section_truth(scene.sections[0], 1.0))
+
+
+def patient_of(seed: int, styles: tuple[str, ...]) -> tuple[Person, Kind, Options]:
+    """The patient of this seed, the kind of lesion, and how it is drawn."""
     which, style, turn, ulcer, *own = draws(4 + len(CASES), stream(seed, _CASE))
-    somebody = person(seed)
-    kind = _kind(which)
+    somebody, kind = person(seed), _kind(which)
     cases = {case for case, u in zip(CASES, own, strict=True) if u < COMMON.get(case, 0)}
-    if somebody.ulcerated if kind == "melanoma" else ulcer < ULCER_WITHOUT_MELANOMA:
+    ulcerated = somebody.ulcerated if kind == "melanoma" else ulcer < ULCER_WITHOUT_MELANOMA
+    if ulcerated:
         cases.add("ulcerated")
     if somebody.site == "acral":
         cases.add("thick-horn")
@@ -74,8 +83,7 @@ def phantom_case(seed: int, styles: tuple[str, ...]) -> PhantomCase:
         depth_mm=somebody.breslow_mm if kind == "melanoma" else None,
         angle_deg=360 * turn - 180,
     )
-    scene = make_scene(seed, kind, SLIDE_UM, options)
-    return PhantomCase(seed, somebody, scene, section_truth(scene.sections[0], 1.0))
+    return replace(somebody, ulcerated=ulcerated), kind, options
 
 
 def place_tile(case: PhantomCase, number: int, tile_px: int, um_per_px: float) -> PlacedTile:

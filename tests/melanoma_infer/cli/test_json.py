@@ -47,6 +47,7 @@ WORKS: dict[str, tuple[str, ...]] = {
     "bundle create": ("new.mminfer", "--onnx", "model.onnx", "--card", "card.toml"),
     "bundle import": ("zoo.mminfer", "--wsinfer", "zoo", "--malignant", "tumor"),
     "phantom slide": ("--out", "p.svs", "--size-um", "2000,2000", "--mpp", "1"),
+    "phantom cohort": ("--out", "data", "--tiles", "2"),
 }
 FAILS: dict[str, tuple[int, tuple[str, ...]]] = {
     "score": (20, ("SKIN", "--bundle", "nowhere")),
@@ -63,6 +64,7 @@ FAILS: dict[str, tuple[int, tuple[str, ...]]] = {
     "bundle create": (2, ("x.mminfer",)),
     "bundle import": (2, ("x.mminfer", "--wsinfer", "zoo", "--malignant", "Tumor")),
     "phantom slide": (2, ("--out", "p.png")),
+    "phantom cohort": (2, ("--out", "data", "--tiles", "2", "--styles", "G")),
 }
 SLOW = ("bundle import", "export")
 
