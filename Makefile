@@ -90,15 +90,16 @@ demo-model: $(VENV)/.dev
 	rm -rf melanoma_infer/bundle/demo.mminfer
 	mv build/demo.mminfer melanoma_infer/bundle/
 
-# torch is left out of the lock: one version of it has a CPU and several CUDA builds, each with other hashes.
+# torch is left out of the lock: one version of it has a CPU and several CUDA builds, each with other hashes. What needs it
+# is in the lock, so that the lock is installed with --no-deps: it is complete but for torch.
 lock: $(VENV)/.uv
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --upgrade \
 	  --python-version 3.11 pyproject.toml -o locks/core.txt
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --upgrade \
-	  --python-version 3.11 --no-strip-extras --extra dev --overrides locks/without-torch.in -c locks/core.txt \
+	  --python-version 3.11 --extra dev --overrides locks/without-torch.in -c locks/core.txt \
 	  pyproject.toml locks/torch-needs.in -o locks/dev.txt
 	$(BIN)/uv pip compile -q --universal --generate-hashes --no-header --no-annotate --resolution lowest-direct \
-	  --python-version 3.11 --no-strip-extras --extra dev --overrides locks/without-torch.in \
+	  --python-version 3.11 --extra dev --overrides locks/without-torch.in \
 	  pyproject.toml locks/torch-needs.in -o locks/lowest.txt
 
 # Everything that only a GPU can show; the kernels' times, at the full width of the network, go into benchmarks/results.
@@ -124,14 +125,14 @@ $(VENV)/.core: locks/core.txt pyproject.toml | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.dev: locks/dev.txt pyproject.toml | $(VENV)/bin/python
-	$(BIN)/python -m pip install -q --require-hashes -r locks/dev.txt
+	$(BIN)/python -m pip install -q --no-deps --require-hashes -r locks/dev.txt
 	$(BIN)/python -m pip install -q $(TORCH)
 	$(BIN)/python -m pip install -q --no-deps --no-build-isolation -e .
 	touch $@ $(VENV)/.core
 
 $(LOWEST)/.dev: locks/lowest.txt pyproject.toml | $(VENV)/bin/python
 	$(BIN)/python -m venv --clear $(LOWEST)
-	$(LOWEST)/bin/python -m pip install -q --require-hashes -r locks/lowest.txt
+	$(LOWEST)/bin/python -m pip install -q --no-deps --require-hashes -r locks/lowest.txt
 	$(LOWEST)/bin/python -m pip install -q $(TORCH)
 	$(LOWEST)/bin/python -m pip install -q --no-deps --no-build-isolation -e .
 	touch $@
