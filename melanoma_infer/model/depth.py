@@ -54,7 +54,10 @@ class DepthModule(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the depth in mm, (N,)."""
-        x = self.average(images)
+        return self.of_averages(self.average(images))
+
+    def of_averages(self, x: Tensor) -> Tensor:
+        """Return the depth in mm, (N,), from averages over 8×8 px (N, 3, tile_px / 8, tile_px / 8)."""
         for conv in (self.conv1, self.conv2, self.conv3):
             x = self.maxpool(self.relu(conv(x)))
         pooled = torch.cat((x.mean((2, 3)), x.amax((2, 3))), 1)

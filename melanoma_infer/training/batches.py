@@ -5,6 +5,7 @@ Order and variation come from (seed, epoch, tile) alone, so a run that was stopp
 
 from __future__ import annotations
 
+import math
 import zlib
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -21,10 +22,13 @@ from torch import Tensor
 
 from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import DatasetError
+from melanoma_infer.model.depth import AVERAGE_PX
 from melanoma_infer.training.augment import Varied, varied
 from melanoma_infer.training.labels import Labels, with_some_unknown
 from melanoma_infer.training.settings import TrainingSettings
 
+_Example = tuple[Varied, NDArray[np.float32]]
+"""A tile and its patient."""
 THREADS = 2
 """That read and vary tiles; Pillow and NumPy release Python's lock for most of it."""
 AHEAD = 2
@@ -42,6 +46,10 @@ class Batch(NamedTuple):
     """float32 (B,), NaN where it does not count."""
     patients: Tensor
     """float32 (B, P)."""
+    averages: Tensor
+    """uint8 (D, tile_px / 8, tile_px / 8, 3): further tiles for the depth module alone, averaged as it does."""
+    averages_mm: Tensor
+    """float32 (D,), their depths, NaN where it does not count."""
 
 
 @dataclass(frozen=True)
@@ -85,42 +93,66 @@ class Batches:
     settings: TrainingSettings
     epoch: int | None = None
     """None: the tiles as they are, and every patient value known that is stated."""
+    measured: Sequence[NDArray[np.intp]] = ()
+    """For each batch, the rows of tiles for the depth module alone; empty for none."""
 
     def __len__(self) -> int:
         return len(self.order)
 
     def __iter__(self) -> Iterator[Batch]:
-        waiting: deque[list[Future[tuple[Varied, NDArray[np.float32]]]]] = deque()
+        waiting: deque[tuple[list[Future[_Example]], list[Future[Varied]]]] = deque()
         with ThreadPoolExecutor(THREADS, "mminfer-tiles") as pool:
             try:
                 for number, rows in enumerate(self.order):
-                    waiting.append([pool.submit(self._example, int(row)) for row in rows])
+                    alone = self.measured[number] if self.measured else ()
+                    waiting.append((
+                        [pool.submit(self._example, int(row)) for row in rows],
+                        [pool.submit(self._averaged, int(row), number) for row in alone],
+                    ))  # fmt: skip
                     if len(waiting) > AHEAD:
-                        yield self._batch(number - AHEAD, waiting.popleft())
+                        yield self._batch(number - AHEAD, *waiting.popleft())
                 for number in range(len(self.order) - len(waiting), len(self.order)):
-                    yield self._batch(number, waiting.popleft())
+                    yield self._batch(number, *waiting.popleft())
             finally:
                 pool.shutdown(wait=False, cancel_futures=True)
 
-    def _example(self, row: int) -> tuple[Varied, NDArray[np.float32]]:
+    def _example(self, row: int) -> _Example:
         picture, patient = self.files.picture(row), self.files.labels.patients[row]
         if self.epoch is None:
             return Varied(np.asarray(picture), 1.0), patient
-        tile = zlib.crc32(self.files.names[row].encode())
-        rng = np.random.default_rng([self.settings.seed, self.epoch, tile])
+        rng = self._generator(row)
         patient = with_some_unknown(patient, self.files.card.patient_fields, rng, self.settings.patient_dropout)
         if not self.settings.augment:
             return Varied(np.asarray(picture), 1.0), patient
         return varied(picture, rng, self.settings), patient
 
-    def _batch(self, number: int, examples: list[Future[tuple[Varied, NDArray[np.float32]]]]) -> Batch:
+    def _averaged(self, row: int, number: int) -> Varied:
+        """A varied tile, averaged; a tile that comes twice in an epoch is varied in two ways."""
+        picture = self.files.picture(row)
+        if self.settings.augment:
+            pixels, factor = varied(picture, self._generator(row, number + 1), self.settings)
+            picture = Image.fromarray(pixels)
+        else:
+            factor = 1.0
+        return Varied(np.asarray(picture.reduce(AVERAGE_PX)), factor)
+
+    def _generator(self, row: int, *more: int) -> np.random.Generator:
+        tile = zlib.crc32(self.files.names[row].encode())
+        return np.random.default_rng([self.settings.seed, self.epoch or 0, tile, *more])
+
+    def _batch(self, number: int, examples: list[Future[_Example]], alone: list[Future[Varied]]) -> Batch:
         rows, made = self.order[number], [each.result() for each in examples]
         factors = np.array([tile.depth_factor for tile, _ in made], np.float32)
+        averages, side = [each.result() for each in alone], self.files.card.tile_px // AVERAGE_PX
+        pixels = [each.pixels for each in averages]
+        known_mm = self.files.labels.depth_mm[self.measured[number]] if self.measured else np.empty(0, np.float32)
         return Batch(
             torch.from_numpy(np.stack([tile.pixels for tile, _ in made])),
             torch.from_numpy(self.files.labels.allowed[rows]),
             torch.from_numpy(self.files.labels.depth_mm[rows] * factors),
             torch.from_numpy(np.stack([patient for _, patient in made])),
+            torch.from_numpy(np.stack(pixels) if pixels else np.empty((0, side, side, 3), np.uint8)),
+            torch.from_numpy(known_mm * np.array([each.depth_factor for each in averages], np.float32)),
         )
 
 
@@ -137,6 +169,15 @@ def training_order(
     steps = len(rows) // (size * ranks)
     parts = shuffled[: steps * size * ranks].reshape(steps, ranks, size)
     return list(parts[:, rank])
+
+
+def depth_order(
+    rows: NDArray[np.intp], settings: TrainingSettings, epoch: int, steps: int, *, rank: int = 0, ranks: int = 1
+) -> list[NDArray[np.intp]]:
+    """For each step of an epoch, `depth_tiles` of these rows in a random order, all of them before any comes again."""
+    rng, needed = np.random.default_rng([settings.seed, epoch, 1]), steps * ranks * settings.depth_tiles
+    rounds = [rows[rng.permutation(len(rows))] for _ in range(math.ceil(needed / len(rows)))]
+    return list(np.concatenate(rounds)[:needed].reshape(steps, ranks, settings.depth_tiles)[:, rank])
 
 
 def plain_order(rows: NDArray[np.intp], size: int) -> list[NDArray[np.intp]]:

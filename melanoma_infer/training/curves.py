@@ -46,7 +46,7 @@ def ablation_bars(rows: Sequence[Mapping[str, Any]]) -> bytes:
         value, low, high = (_or_nan(row[name]) for name in ("auc", "auc_low", "auc_high"))
         axes.errorbar([value], [place], xerr=[[value - low], [high - value]], fmt="o", color=BLUE, capsize=3)
     axes.set_yticks(range(len(rows)), [f"{row['network']}\n{row['parts']}" for row in rows], fontsize=8)
-    axes.invert_yaxis()
+    axes.set_ylim(len(rows) - 0.5, -0.5)
     axes.set_xlabel("AUC on validation tiles, malignant against other; 95 % interval (patient bootstrap)", fontsize=8)
     axes.grid(alpha=0.25, axis="x")
     return _png(figure)

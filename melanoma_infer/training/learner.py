@@ -14,7 +14,7 @@ from torch import Tensor
 
 from melanoma_infer.errors import UsageError
 from melanoma_infer.evaluation.figures import auc, depth_errors
-from melanoma_infer.training.batches import Batch, Batches, TileFiles, plain_order, training_order
+from melanoma_infer.training.batches import Batch, Batches, TileFiles, depth_order, plain_order, training_order
 from melanoma_infer.training.labels import Labels, class_weights
 from melanoma_infer.training.losses import class_loss, depth_loss
 from melanoma_infer.training.network import Predicted, TrainingNet
@@ -71,7 +71,14 @@ class Learner(lightning.LightningModule):
             self.division.train, self.settings, self.current_epoch,
             rank=self.trainer.global_rank, ranks=self.trainer.world_size,
         )  # fmt: skip
-        return Batches(self.files, order, self.settings, self.current_epoch)
+        depths = self.division.train[~np.isnan(self.files.labels.depth_mm[self.division.train])]
+        measured: list[NDArray[np.intp]] = []
+        if self.model.parts.depth and self.settings.depth_tiles:
+            measured = depth_order(
+                depths, self.settings, self.current_epoch, len(order),
+                rank=self.trainer.global_rank, ranks=self.trainer.world_size,
+            )  # fmt: skip
+        return Batches(self.files, order, self.settings, self.current_epoch, measured)
 
     def val_dataloader(self) -> Batches:
         """The validation tiles as they are. Each of several GPUs sees all of them, so all decide alike."""
@@ -85,7 +92,11 @@ class Learner(lightning.LightningModule):
         """The joint loss of a batch."""
         predicted: Predicted = self.model(batch.tiles, batch.patients)
         of_class = class_loss(predicted.logits.float(), batch.allowed, self.weights)
-        of_depth = self._depth_loss(predicted.depth_mm, batch.depth_mm)
+        depth_mm, known_mm = predicted.depth_mm, batch.depth_mm
+        if depth_mm is not None and len(batch.averages):
+            depth_mm = torch.cat([depth_mm.float(), self.model.depth_of_averages(batch.averages)])
+            known_mm = torch.cat([known_mm, batch.averages_mm])
+        of_depth = self._depth_loss(depth_mm, known_mm)
         self._train.append((float(of_class.detach()), float(of_depth.detach())))
         return of_class + self.settings.depth_weight * of_depth
 

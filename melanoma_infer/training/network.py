@@ -84,6 +84,12 @@ class TrainingNet(nn.Module):
         second = nn.functional.linear(first.relu(), net.w2, net.b2).relu()
         return Predicted(nn.functional.linear(second, net.w3, net.b3), depth_mm)
 
+    def depth_of_averages(self, averages: Tensor) -> Tensor:
+        """Return depths (N,) for tiles that were averaged over 8×8 px, uint8 (N, tile_px / 8, tile_px / 8, 3)."""
+        with torch.autocast(averages.device.type, enabled=False):
+            depth_mm: Tensor = self.net.depth.of_averages(self.net.normalised(averages))
+        return depth_mm
+
 
 def seeded_net(card: ModelCard, parts: Parts, seed: int) -> TrainingNet:
     """The network with random weights from a seed, channels last: that is how its kernels are fastest."""

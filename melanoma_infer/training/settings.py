@@ -55,6 +55,9 @@ class TrainingSettings(BaseModel):
     depth_weight: Weight = 1.0
     """Weight of the depth loss (smooth L1 in mm) beside the class loss (cross-entropy in nats); the two do not share a
     layer, so the value changes little under Adam."""
+    depth_tiles: int = Field(32, ge=0)
+    """Tiles of known thickness that the depth module sees alone in each step, besides those of the batch. Few tiles of
+    a data set have one, and the module is cheap: a step takes a quarter longer, and shows it several times as many."""
     depth_smooth_mm: Positive = 0.1
     """Error in mm up to which the depth loss is quadratic: below it pathologists differ from one another."""
     sensitivity: Annotated[float, Field(gt=0, le=1)] | None = None

@@ -11,7 +11,7 @@ from training_for_tests import training_card, write_small_dataset
 
 from melanoma_infer.datasets.table import read_dataset
 from melanoma_infer.errors import DatasetError
-from melanoma_infer.training.batches import Batches, TileFiles, plain_order, training_order
+from melanoma_infer.training.batches import Batches, TileFiles, depth_order, plain_order, training_order
 from melanoma_infer.training.labels import labels_of
 from melanoma_infer.training.settings import TrainingSettings
 
@@ -96,6 +96,33 @@ def test_several_gpus_share_an_epoch_and_no_tile_is_used_twice():
     parts = [training_order(np.arange(19), SETTINGS, 2, rank=rank, ranks=2) for rank in range(2)]
     assert [[len(batch) for batch in part] for part in parts] == [[4, 4], [4, 4]]
     assert len(set(np.concatenate([*parts[0], *parts[1]]).tolist())) == 16
+
+
+def test_tiles_for_the_depth_module_alone_are_averaged_over_blocks(files):
+    settings = SETTINGS.model_copy(update={"augment": False})
+    plain = Batches(files, [np.array([0])], settings, 0, [np.array([3, 2])])
+    (batch,) = plain
+    whole = np.asarray(files.picture(3)).astype(float)
+    blocks = whole.reshape(16, 8, 16, 8, 3).mean((1, 3))
+    assert np.abs(batch.averages[0].numpy() - blocks).max() <= 0.5 + 1e-9
+    assert batch.averages_mm.tolist() == files.labels.depth_mm[[3, 2]].tolist()
+    (none,) = Batches(files, [np.array([0])], settings, 0)
+    assert (tuple(none.averages.shape), tuple(none.averages_mm.shape)) == ((0, 16, 16, 3), (0,))
+
+
+def test_a_tile_that_comes_twice_in_an_epoch_is_varied_in_two_ways(files):
+    first, second = Batches(files, [np.array([0]), np.array([1])], SETTINGS, 0, [np.array([2]), np.array([2])])
+    assert not np.array_equal(first.averages.numpy(), second.averages.numpy())
+
+
+def test_every_tile_of_known_depth_comes_before_any_comes_again():
+    settings = SETTINGS.model_copy(update={"depth_tiles": 3})
+    order = depth_order(np.array([4, 7, 9, 11]), settings, 5, 4)
+    assert [len(batch) for batch in order] == [3, 3, 3, 3]
+    stream = np.concatenate(order)
+    assert all(sorted(stream[start : start + 4]) == [4, 7, 9, 11] for start in (0, 4, 8))
+    parts = [depth_order(np.arange(50), settings, 5, 4, rank=rank, ranks=2) for rank in range(2)]
+    assert len(set(np.concatenate([*parts[0], *parts[1]]).tolist())) == 24
 
 
 def test_a_damaged_picture_is_named(files, tmp_path):

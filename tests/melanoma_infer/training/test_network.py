@@ -93,3 +93,14 @@ def test_the_seed_sets_the_weights_and_leaves_the_global_generator_alone():
     assert torch.equal(torch.rand(1), expected)
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+@torch.no_grad()
+def test_the_depth_of_averaged_tiles_is_that_of_the_tiles(tiles):
+    """Up to the rounding of the averages to whole numbers."""
+    model = net_of(Parts())
+    averages = tiles.float().unflatten(1, (16, 8)).unflatten(3, (16, 8)).mean((2, 4)).round().byte()
+    expected = model(tiles, KNOWN.expand(2, -1)).depth_mm
+    assert expected is not None
+    assert model.depth_of_averages(averages).numpy() == pytest.approx(expected.numpy(), abs=1e-3)
+    assert abs(float(expected[0] - expected[1])) > 5e-3
