@@ -248,9 +248,9 @@ def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_bundle(folder, t
     whole = digests(tmp_path / "whole")
     assert len(whole) >= 9
     luck, kills = random.Random(3), 0
-    for attempt in range(3):
+    for attempt in range(2):
         out = tmp_path / f"out{attempt}"
-        for part in range(4):
+        for _ in range(3):
             run = start(*argv, "--resume", "--out", out)
             try:
                 run.wait(luck.uniform(0.15, 0.95) * lasted)
@@ -259,8 +259,7 @@ def test_killed_at_any_moment_and_resumed_it_ends_with_the_same_bundle(folder, t
                 run.kill()
                 run.wait()
                 kills += 1
-            assert part < 4
         run = start(*argv, "--resume", "--out", out)
         assert run.wait() == 0, run.communicate()
         assert digests(out) == whole
-    assert kills >= 3
+    assert kills >= 2  # else the proof proved nothing: the machine was faster than the kills
