@@ -76,8 +76,8 @@ def train(
 
     A run that was stopped or killed goes on with --resume, and ends with the same weights.
     """
-    # Read when PyTorch's thread pool starts. Threads that spin while they wait take the cores from those that read tiles:
-    # beside other programs a step of width 16 took 265 ms of processor time a tile, and 90 ms so.
+    # Read when PyTorch's thread pool starts. Threads that spin while they wait take the cores from those that read
+    # tiles: beside other programs a step of width 16 took 265 ms of processor time a tile, and 90 ms so.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     if missing := [name for name in NEEDED if find_spec(name) is None]:
         raise EngineUnavailableError(f"Training needs {missing[0]}. Install it: pip install 'mminfer[train]'")
