@@ -73,7 +73,7 @@ prove-interpreter: $(VENV)/.dev
 prove-lowest: $(LOWEST)/.dev
 	OMP_NUM_THREADS=1 $(LOWEST)/bin/python -m pytest -n 2 --dist worksteal -W default -p no:cacheprovider \
 	  -m "not slow and not interpreter and not gpu" -k "not imports and not schema_in_the_package and not zstd" \
-	  $(addprefix tests/melanoma_infer/,cli engines reports slides verification) \
+	  $(addprefix tests/melanoma_infer/,cli engines evaluation reports slides training verification) \
 	  tests/melanoma_infer/tiles/test_bilinear.py tests/export/test_seal.py tests/export/test_from_module.py tests/export/test_from_onnx.py
 
 # The picture in the README: the top of the demo's report, in a palette, as Chromium shows it.
