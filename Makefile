@@ -1,4 +1,4 @@
-# make demo | install | test | check | prove | report-picture | demo-model | lock | gpu-check | clean
+# make demo | install | test | check | prove | report-picture | phantom-pictures | demo-model | lock | gpu-check | clean
 # Each target sets up what it needs in .venv; nothing but Python >= 3.11 has to be there.
 
 PYTHON ?= python3
@@ -23,7 +23,7 @@ if [ -n "$$failed" ]; then echo "make $@: failed:$$failed" >&2; exit 1; fi
 endef
 
 .PHONY: demo install test check lint types check-package test-fast test-interpreter prove prove-fast prove-interpreter \
-  prove-lowest report-picture demo-model lock gpu-check clean
+  prove-lowest report-picture phantom-pictures demo-model lock gpu-check clean
 
 # Two drawn slides, scored: what a newcomer should see first.
 demo: $(VENV)/.core
@@ -83,6 +83,10 @@ report-picture: $(VENV)/.core
 	chromium --headless --no-sandbox --disable-gpu --hide-scrollbars --window-size=1100,1400 \
 	  --screenshot=build/report.png "file://$$(echo $(CURDIR)/build/report-picture/results/with-lesion-*/report.html)"
 	$(BIN)/python -c "from PIL import Image; Image.open('build/report.png').convert('RGB').resize((900, 1145), Image.LANCZOS).quantize(256).save('docs/report.png', optimize=True)"
+
+# The pictures of docs/phantom.md.
+phantom-pictures: $(VENV)/.core
+	$(BIN)/python benchmarks/phantom_pictures.py docs/phantom
 
 demo-model: $(VENV)/.dev
 	rm -rf build/demo.mminfer

@@ -15,6 +15,7 @@ from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.errors import UsageError
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.phantom.draw import draw
+from melanoma_infer.phantom.options import Options
 from melanoma_infer.phantom.scene import make_scene
 from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.settings import Settings
@@ -29,7 +30,7 @@ SIDE_L0 = 512
 @pytest.fixture(scope="module")
 def drawn(tmp_path_factory):
     """A slide's pixels, and the slide, with levels 1, 2 and 4."""
-    scene = make_scene(11, "melanoma", (9000.0, 6000.0))
+    scene = make_scene(11, "melanoma", (9000.0, 6000.0), Options(style="D"))
     pixels = np.asarray(draw(scene, RectPx(7000, 3000, 2560, 2048), MPP))
     return pixels, write_tiff(tmp_path_factory.mktemp("slides") / "drawn.tiff", pixels, mpp=(MPP, MPP), levels=3)
 
