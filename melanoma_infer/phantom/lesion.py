@@ -53,7 +53,8 @@ def melanoma(site: Site) -> Lesion:
     s, waves = layers.s_um, Waves(skin, layers.s_um)
     wide, skew, solid, dense, deep, shoulder_left, shoulder_right, spill = draws(8, stream(skin.seed, _MELANOMA))
     depth = melanoma_depth_um(site, deep)
-    half = (370 + 300 * min(depth, 2600) / 1000) * (0.9 + 0.2 * wide)
+    # Width and solidity vary widely at any depth, so that the amount of tumour says little about it.
+    half = (490 + 60 * min(depth, 2600) / 1000) * (0.65 + 0.85 * wide)
     half = min(half * (1.2 if "large" in site.options.cases else 1), 0.16 * skin.length_um)
     peak = (0.15 + 0.45 * abs(2 * skew - 1)) * (1 if skew > 0.5 else -1)
     x = (s - skin.site_um) / half
@@ -69,7 +70,7 @@ def melanoma(site: Site) -> Lesion:
     limit = np.minimum(limit, layers.bottom - 60)
     lobes = 0.35 * waves(95, _MELANOMA + 20) + 0.65 * waves(310, _MELANOMA + 21)
     reach = depth * np.sqrt(profile) * (0.62 + 0.38 * lobes)
-    body = depth * (0.4 + 0.25 * solid) * profile * (0.45 + 0.55 * lobes)
+    body = depth * (0.3 + 0.45 * solid) * profile * (0.45 + 0.55 * lobes)
     level = _level(layers.reference)
     body = np.minimum(level + body, limit)
     nests_end = np.where(profile > 0, np.minimum(level + 0.97 * reach + 10, limit), -np.inf)

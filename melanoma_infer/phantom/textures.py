@@ -196,7 +196,7 @@ def nevus(at: Places) -> Drawn:
     ripe = np.clip(at.below_um * (1 / 900), 0, 1)
     x, along = at.s_um + at.warp(90, 60, 90), at.d_um + at.warp(70, 50, 91)
     nests = replace(at, s_um=x).nuclei(Discs(54, 26.5, 0.93, jitter=1, vary=0.5, tilt=0.9), 92, along=along)
-    tone = 0.24 + 0.26 * nests + 0.24 * at.noise(5, 5, 93) + 0.14 * at.noise(260, 260, 95)
+    tone = 0.22 + 0.30 * nests + 0.24 * at.noise(5, 5, 93) + 0.14 * at.noise(260, 260, 95)
     cells = at.nuclei(Discs(9.2, 3.3, 0.88, jitter=0.9, vary=0.12, tilt=0.5), 94, along=along)
     cells *= 0.25 + 0.75 * nests
     cells *= 1 - 0.3 * ripe

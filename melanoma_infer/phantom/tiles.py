@@ -24,17 +24,17 @@ SIDES_UM = ((2.5, 12_000.0), (4.5, 24_000.0), (8.0, 36_000.0))
 KINDS: dict[Kind, float] = {"melanoma": 0.5, "nevus": 0.3, "none": 0.2}
 COMMON: dict[Case, float] = {
     "thick-horn": 0.12, "papillomatous": 0.12, "polypoid": 0.08, "curved": 0.2, "unpigmented": 0.15, "dark": 0.3,
-    "large": 0.4, "infiltrate": 0.65, "melanophages": 0.4, "on-nevus": 0.6, "ink": 0.15, "fold": 0.1, "blur": 0.1,
+    "large": 0.45, "infiltrate": 0.5, "melanophages": 0.4, "on-nevus": 0.5, "ink": 0.15, "fold": 0.1, "blur": 0.1,
 }  # fmt: skip
-"""How often each hard case occurs, in every kind of lesion alike; ulceration follows thickness."""
+"""How often each hard case occurs, in nevi and melanomas alike; ulceration follows thickness."""
+RARER_WITH_DEPTH: tuple[Case, ...] = ("infiltrate", "on-nevus", "large")
+"""Thin melanomas arise on nevi and are infiltrated more often, so the amount of dark tissue tells no depth."""
 ULCER_WITHOUT_MELANOMA = 0.12
 LOOK_UM = 24.0
 """Scale of the labels that say what a tile shows."""
 SHOWN_MM2, UNSEEN_MM2 = 0.02, 0.0
 MARGIN_UM = 30.0
 """Surface and deepest cell are in a tile if they are this far from its edges."""
-OFF_MIDDLE = 0.28
-"""A tile that is to show the whole depth has its middle at least this far from its edges, in tiles."""
 TRIES = 12
 
 
@@ -71,7 +71,10 @@ def patient_of(seed: int, styles: tuple[str, ...]) -> tuple[Person, Kind, Option
     """The patient of this seed, the kind of lesion, and how it is drawn."""
     which, style, turn, ulcer, *own = draws(4 + len(CASES), stream(seed, _CASE))
     somebody, kind = person(seed), _kind(which)
-    cases = {case for case, u in zip(CASES, own, strict=True) if u < COMMON.get(case, 0)}
+    shares = dict(COMMON)
+    if kind == "melanoma":
+        shares |= dict.fromkeys(RARER_WITH_DEPTH, min(max(1.15 - 0.38 * somebody.breslow_mm, 0.08), 0.95))
+    cases = {case for case, u in zip(CASES, own, strict=True) if u < shares.get(case, 0)}
     ulcerated = somebody.ulcerated if kind == "melanoma" else ulcer < ULCER_WITHOUT_MELANOMA
     if ulcerated:
         cases.add("ulcerated")
@@ -121,14 +124,14 @@ def _corner(case: PhantomCase, side: float, way: float, spread: list[float]) -> 
     layers = section.layers
     truth = case.truth
     if way < 0.6 and truth.surface_um is not None and truth.deepest_um is not None:
-        room = []
-        for low, high in (sorted(pair) for pair in zip(truth.surface_um, truth.deepest_um, strict=True)):
-            middle = (low + high) / 2
-            first = max(high + 2 * MARGIN_UM, middle + OFF_MIDDLE * side) - side
-            room.append((first, min(low - 2 * MARGIN_UM, middle - OFF_MIDDLE * side)))
-        if all(first < last for first, last in room):
-            x, y = (first + (last - first) * u for (first, last), u in zip(room, spread, strict=False))
-            return x, y
+        # The surface is in the tile's outer part whatever the depth, so that the share of background tells no depth.
+        (x, y), (deep_x, deep_y) = truth.surface_um, truth.deepest_um
+        depth = 1000 * (truth.breslow_mm or 0)
+        down, aside = side * (0.22 + 0.22 * spread[0]), side * 0.44 * (spread[1] - 0.5)
+        if depth - down < 0.45 * side:
+            x += ((deep_x - x) * down - (deep_y - y) * aside) / depth
+            y += ((deep_y - y) * down + (deep_x - x) * aside) / depth
+            return x - side / 2, y - side / 2
     reach = 0.5 * side if way < 0.6 else side * (0.9 if way < 0.8 else 1.6)
     s = section.skin.site_um + reach * (2 * spread[0] - 1)
     s = min(max(s, 100.0), section.frame.length_um - 100.0)

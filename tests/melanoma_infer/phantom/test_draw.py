@@ -95,7 +95,7 @@ def test_the_same_seed_gives_the_same_pixels_and_another_seed_gives_others(at_2_
     again = make_scene(3, "melanoma", SIZE_UM, WITH.options)
     np.testing.assert_array_equal(draw(again, whole(2.0), 2.0), at_2_um)
     other = make_scene(4, "melanoma", SIZE_UM, WITH.options)
-    assert (draw(other, whole(2.0), 2.0) != at_2_um).any(axis=2).mean() > 0.2
+    assert (draw(other, whole(2.0), 2.0) != at_2_um).any(axis=2).mean() > 0.15
 
 
 def test_nevi_and_melanomas_have_the_same_mean_colour_and_different_patterns():

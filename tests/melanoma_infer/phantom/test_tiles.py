@@ -69,4 +69,4 @@ def test_hard_cases_are_as_frequent_in_nevi_as_in_melanomas():
         counts[kind].update(options.cases)
     for name in ("dark", "infiltrate", "unpigmented", "large"):
         shares = [counts[kind][name] / totals[kind] for kind in ("melanoma", "nevus")]
-        assert abs(shares[0] - shares[1]) < 0.1, name
+        assert abs(shares[0] - shares[1]) < 0.15, name
