@@ -168,7 +168,7 @@ def _depth(section: Section) -> tuple[float | None, int | None, Point | None, Po
         clark = 4
     else:
         clark = 3 if (ends > layers.papillary_end - CLARK_MARGIN_UM).any() else 2
-    return float(ends[at] - layers.reference[at]) / 1000, clark, _point(*surface), _point(*deepest)
+    return round(float(ends[at] - layers.reference[at]) / 1000, 6), clark, _point(*surface), _point(*deepest)
 
 
 def _area_mm2(section: Section, upper: Curve, lower: Curve) -> float:
