@@ -18,7 +18,7 @@ Rows = NDArray[np.int64]
 
 BACKGROUND, HORN, EPIDERMIS, RETICULAR, FAT, CRUST = 0, 1, 3, 5, 6, 8
 NEVUS, IN_SITU, MELANOMA, INK = 17, 18, 19, 20
-GAP_UM, FILLED_UM = 200.0, 30.0
+GAP_UM, GAP_LEEWAY_UM, FILLED_UM = 200.0, 15.0, 30.0
 ROWS_A_PIXEL = 2
 TOUCHING_UM = 30.0
 """Parts of a section may be this far apart."""
@@ -37,11 +37,12 @@ class Ruler:
 class Measured:
     """What was measured of one section; None where there is no invasive cell.
 
-    The Clark level is a range: what it would be if every cell ended a pixel higher, or a pixel lower.
+    The Clark level is a range: what it would be if every cell ended a pixel higher, or a pixel lower. So is the
+    lesion's area: with gaps between cells passed over that are GAP_LEEWAY_UM narrower, or wider, than the truth says.
     """
 
     tissue_mm2: float
-    lesion_mm2: float
+    lesion_mm2: tuple[float, float]
     ulcer_mm: float
     breslow_mm: float | None
     clark: tuple[int, int] | None
@@ -114,13 +115,10 @@ def _rays(labels: LabelMap, bare: LabelMap, um: float, ruler: Ruler) -> _Rays:
 
 def _measured(rays: _Rays, own: LabelMap, um: float) -> Measured:
     seen = rays.labels
-    rows = np.arange(len(seen))[:, None]
     alive = ~np.isin(seen, (BACKGROUND, HORN, CRUST))
     start = np.where(alive.any(axis=0), alive.argmax(axis=0), len(seen))
     cells = np.isin(seen, (IN_SITU, MELANOMA)) if (seen == MELANOMA).any() else seen == NEVUS
-    reach = round(GAP_UM / 2 / rays.width_um)
-    ends = ndimage.grey_closing(_ends(cells), footprint=np.ones(2 * reach + 1), mode="constant", cval=-1)
-    inside = (rows >= start) & (rows < ends)
+    areas = tuple(_outlined_mm2(rays, cells, start, gap) for gap in (GAP_UM - GAP_LEEWAY_UM, GAP_UM + GAP_LEEWAY_UM))
     covered = np.isin(rays.bare, (2, EPIDERMIS)).any(axis=0)
     bare_skin = (rays.bare == CRUST).any(axis=0) & ~covered
     ends = _ends(seen == MELANOMA)
@@ -133,13 +131,21 @@ def _measured(rays: _Rays, own: LabelMap, um: float) -> Measured:
     )
     return Measured(
         tissue_mm2=float((own != BACKGROUND).sum()) * um * um / 1e6,
-        lesion_mm2=float(rays.cell_um2[inside].sum()) / 1e6,
+        lesion_mm2=(areas[0], areas[1]),
         ulcer_mm=float(bare_skin.sum()) * rays.width_um / 1000,
         breslow_mm=float(depth[column]) * rays.step_um / 1000 if invasive else None,
         clark=(_clark(rays, ends, -ROWS_A_PIXEL), _clark(rays, ends, ROWS_A_PIXEL)) if invasive else None,
         surface_um=surface if invasive else None,
         deepest_um=deepest if invasive else None,
     )
+
+
+def _outlined_mm2(rays: _Rays, cells: NDArray[np.bool_], start: Rows, gap_um: float) -> float:
+    """Area from the surface to the lowest cells, over gaps up to this wide."""
+    reach = round(gap_um / 2 / rays.width_um)
+    ends = ndimage.grey_closing(_ends(cells), footprint=np.ones(2 * reach + 1), mode="constant", cval=-1)
+    rows = np.arange(len(cells))[:, None]
+    return float(rays.cell_um2[(rows >= start) & (rows < ends)].sum()) / 1e6
 
 
 def _ends(cells: NDArray[np.bool_]) -> Rows:

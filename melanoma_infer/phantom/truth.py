@@ -182,7 +182,10 @@ def _area_mm2(section: Section, upper: Curve, lower: Curve) -> float:
 def _closed(ends: Curve) -> Curve:
     """The curve after a closing: gaps up to GAP_UM wide take the lower of the ends beside them."""
     half = GAP_UM // 2
-    return -_greatest(-_greatest(ends, half), half)
+    # Beyond the strip there is nothing: without this margin a lesion near its end would be closed with the end.
+    beyond = np.full(GAP_UM, -np.inf)
+    closed: Curve = -_greatest(-_greatest(np.concatenate([beyond, ends, beyond]), half), half)
+    return closed[GAP_UM:-GAP_UM]
 
 
 def _greatest(curve: Curve, reach: int) -> Curve:

@@ -29,7 +29,8 @@ def measured(scene: Scene, um: float) -> tuple[Truth, list[Measured]]:
 def assert_agree(true: SectionTruth, found: Measured, um: float) -> None:
     """Areas to 1 %, lengths to a pixel; where the surface is steep, a pixel aside is up to two pixels of depth."""
     assert found.tissue_mm2 == pytest.approx(true.tissue_mm2, rel=0.005, abs=0.002)
-    assert found.lesion_mm2 == pytest.approx(true.lesion_mm2, rel=0.015, abs=0.01)
+    low, high = found.lesion_mm2
+    assert 0.985 * low - 0.01 <= true.lesion_mm2 <= 1.015 * high + 0.01
     assert found.ulcer_mm == pytest.approx(true.ulcer_mm, abs=0.01 + 0.003 * um)
     assert (found.breslow_mm is None) == (true.breslow_mm is None)
     if true.breslow_mm is not None:
