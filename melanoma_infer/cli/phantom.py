@@ -15,7 +15,7 @@ from melanoma_infer.errors import UsageError
 app = typer.Typer(help="Draw slides whose ground truth is known.", no_args_is_help=True)
 
 
-class Kind(StrEnum):
+class Lesion(StrEnum):
     """The lesion to draw."""
 
     melanoma = "melanoma"
@@ -59,9 +59,14 @@ def slide(
         Path, typer.Option(metavar="FILE.svs", help="The slide to write; the ground truth goes to FILE.json.")
     ],
     seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Another seed draws another section of skin.")] = 1,
-    kind: Annotated[Kind, typer.Option(help="The lesion to draw; the skin around it is the same.")] = Kind.melanoma,
+    lesion: Annotated[
+        Lesion, typer.Option(help="The lesion to draw; the skin around it is the same.")
+    ] = Lesion.melanoma,
     depth_mm: Annotated[
         float | None, typer.Option(help="Breslow thickness of the melanoma.", show_default="from the seed")
+    ] = None,
+    width_mm: Annotated[
+        float | None, typer.Option(help="Width of the melanoma along the skin.", show_default="from the seed")
     ] = None,
     case: Annotated[list[Case] | None, typer.Option(help="A hard case; may be given several times.")] = None,
     sections: Annotated[int, typer.Option(help="Serial sections on the slide, 1 to 4.")] = 1,
@@ -93,8 +98,8 @@ def slide(
         raise UsageError(f"{existing.name} already exists. Give --overwrite, or choose another --out.")
     asked = {one.value for one in case or ()}
     cases = frozenset(name for name in CASES if name in asked)
-    options = Options(style.value, cases, depth_mm, sections, angle)
-    write_phantom(out, make_scene(seed, kind.value, size, options), mpp)
+    options = Options(style.value, cases, depth_mm, width_mm, sections, angle)
+    write_phantom(out, make_scene(seed, lesion.value, size, options), mpp)
     if json:
         say_json({"slide": str(out), "truth": str(truth_file(out))})
     else:

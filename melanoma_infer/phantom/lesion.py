@@ -55,7 +55,8 @@ def melanoma(site: Site) -> Lesion:
     depth = melanoma_depth_um(site, deep)
     # Width and solidity vary widely at any depth, so that the amount of tumour says little about it.
     half = (490 + 60 * min(depth, 2600) / 1000) * (0.65 + 0.85 * wide)
-    half = min(half * (1.2 if "large" in site.options.cases else 1), 0.16 * skin.length_um)
+    half *= 1.2 if "large" in site.options.cases else 1
+    half = min(half if site.options.width_mm is None else 500 * site.options.width_mm, 0.16 * skin.length_um)
     peak = (0.15 + 0.45 * abs(2 * skew - 1)) * (1 if skew > 0.5 else -1)
     x = (s - skin.site_um) / half
     x = np.where(x < peak, (x - peak) / (1 + peak), (x - peak) / (1 - peak))

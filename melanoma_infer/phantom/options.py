@@ -19,6 +19,8 @@ CASES: tuple[Case, ...] = get_args(Case)
 SECTIONS_MAX = 4
 DEPTH_MM = (0.2, 8.0)
 """Least and largest Breslow thickness. Skin that is too thin for it caps it (`truth` says what was drawn)."""
+WIDTH_MM = (0.5, 12.0)
+"""Least and largest width. A third of the section caps it."""
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,8 @@ class Options:
     cases: frozenset[Case] = frozenset()
     depth_mm: float | None = None
     """Breslow thickness of a melanoma, in its thickest section."""
+    width_mm: float | None = None
+    """Width of a melanoma's invasive part along the skin."""
     sections: int = 1
     """Serial sections on the slide."""
     angle_deg: float = 0.0
@@ -44,5 +48,10 @@ class Options:
         least, most = DEPTH_MM
         if self.depth_mm is not None and not least <= self.depth_mm <= most:
             raise UsageError(f"A melanoma of {self.depth_mm:g} mm cannot be drawn. Choose {least:g} to {most:g} mm.")
+        least, most = WIDTH_MM
+        if self.width_mm is not None and not least <= self.width_mm <= most:
+            raise UsageError(
+                f"A melanoma that is {self.width_mm:g} mm wide cannot be drawn. Choose {least:g} to {most:g} mm."
+            )
         if not -360 <= self.angle_deg <= 360:
             raise UsageError(f"--angle {self.angle_deg:g}: choose -360 to 360 degrees.")

@@ -12,7 +12,7 @@ SMALL = ("--size-um", "2000,1500", "--mpp", "1.0")
 
 @pytest.mark.parametrize("lesion", ["melanoma", "nevus", "none"])
 def test_a_slide_and_its_truth_are_written_and_named(mminfer, tmp_path, lesion):
-    ended = mminfer("phantom", "slide", "--seed", 4, "--kind", lesion, *SMALL, "--out", tmp_path / "p.svs")
+    ended = mminfer("phantom", "slide", "--seed", 4, "--lesion", lesion, *SMALL, "--out", tmp_path / "p.svs")
     assert ended.code == 0
     assert ended.out.split() == [str(tmp_path / "p.svs"), str(tmp_path / "p.json")]
     assert ended.err.strip() == CAUTION
@@ -44,7 +44,7 @@ def test_existing_files_are_not_overwritten_without_the_option(mminfer, tmp_path
         (("--size-um", "200,150"), 2, "1000 to 75000"),
         (("--size-um", "75000,75000", "--mpp", "0.5"), 2, "pixels"),
         (("--mpp", "5"), 2, "No slide scanner"),
-        (("--kind", "naevus"), 2, "--kind"),
+        (("--lesion", "naevus"), 2, "--lesion"),
         (("--case", "wart"), 2, "--case"),
         (("--style", "G"), 2, "--style"),
         (("--sections", "5"), 2, "1 to 4"),
