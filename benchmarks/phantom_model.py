@@ -183,7 +183,7 @@ def depth(answers: Answers) -> dict[str, Any]:
 
 
 def outcome(answers: Answers) -> dict[str, Any]:
-    """The outcome among melanomas: the model, its ceiling, thickness alone, and the model with others' patient values."""
+    """The outcome among melanomas: the model, its ceiling, thickness alone, and the model with other patients."""
     occurred = np.array([tile.outcome for tile in answers.tiles])
     scores = answers.column(lambda _, answer: answer.outcome)
     thickness = answers.column(lambda tile, _: tile.case_mm or 0.0)

@@ -1,3 +1,5 @@
+"""What the script says about answers that are known."""
+
 from __future__ import annotations
 
 import importlib.util
@@ -26,9 +28,7 @@ def script():
 
 def answers(script, rows):
     """Tiles (shows, true mm, outcome, visible) with what a model says (malignant, outcome, mm, shuffled)."""
-    tiles = [
-        script.Drawn(NOTHING, shows, mm, mm, {}, outcome, visible) for (shows, mm, outcome, visible), _ in rows
-    ]
+    tiles = [script.Drawn(NOTHING, shows, mm, mm, {}, outcome, visible) for (shows, mm, outcome, visible), _ in rows]
     return script.Answers(tuple(tiles), tuple(script.Answer(*said) for _, said in rows))
 
 

@@ -13,7 +13,7 @@ from melanoma_infer.cli.app import app
 
 OWN_MEANING = {
     "--out", "--bundle", "--json", "--precision", "--engine", "--target", "--device", "--tile-um", "--mpp",
-    "--overwrite", "--rounds", "--tiles", "--card", "--patients", "--seed",
+    "--overwrite", "--rounds", "--tiles", "--card", "--patients", "--seed", "--weights",
 }  # fmt: skip
 """Options with a different meaning in some command, and so with a different help text there."""
 
