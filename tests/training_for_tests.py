@@ -15,6 +15,31 @@ from melanoma_infer.datasets.table import LabelledSlide, LabelledTile, write_dat
 TILE_PX = 128
 NO, SPARED, SPREAD = "no_lesion", "melanoma_no_metastasis", "melanoma_metastasis"
 
+CARD = """\
+name = "small"
+classes = ["no_lesion", "melanoma_no_metastasis", "melanoma_metastasis"]
+malignant = ["melanoma_no_metastasis", "melanoma_metastasis"]
+tile_px = 128
+tile_um = 3000.0
+mean = [0.84, 0.72, 0.78]
+std = [0.15, 0.21, 0.18]
+resize = "reduce-bilinear"
+intended_use = "To test the training."
+outcome = { name = "metastasis recorded", classes = ["melanoma_metastasis"] }
+"""
+NETWORK = """\
+[network]
+width = 4
+[[patient_fields]]
+name = "age"
+values = ["under_50", "50_and_over"]
+edges = [50.0]
+[[patient_fields]]
+name = "sex"
+values = ["female", "male"]
+"""
+"""`training_card` as a user writes it, without and with what a training needs."""
+
 
 def training_card(**changes: Any) -> ModelCard:
     """Three classes, two patient fields, tiles of 128 px and 3 mm, and a narrow network."""

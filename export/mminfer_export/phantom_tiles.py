@@ -8,7 +8,9 @@ from numpy.typing import NDArray
 from melanoma_infer.card import ModelCard
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.phantom.draw import draw
+from melanoma_infer.phantom.options import Options
 from melanoma_infer.phantom.scene import make_scene
+from melanoma_infer.phantom.styles import TRAINING_STYLES
 
 SLIDE_UM = (9000.0, 6000.0)
 FINE_UM = 256.0
@@ -27,7 +29,8 @@ def phantom_tiles(card: ModelCard, count: int, seed: int) -> NDArray[np.uint8]:
     sides_um = (coarse_um, coarse_um, (coarse_um * fine_um) ** 0.5, fine_um)
     tiles = []
     for i in range(count):
-        scene = make_scene(int(rng.integers(2**32)), "melanoma" if rng.random() < 0.5 else "none", SLIDE_UM)
+        options = Options(style=TRAINING_STYLES[i // 4 % len(TRAINING_STYLES)])
+        scene = make_scene(int(rng.integers(2**32)), "melanoma" if rng.random() < 0.5 else "none", SLIDE_UM, options)
         side_um = sides_um[i % 4]
         um_per_px = side_um / card.tile_px
         # A tile that overlaps the section, which crosses the middle of the slide.

@@ -98,7 +98,7 @@ def slide(
         raise UsageError(f"{existing.name} already exists. Give --overwrite, or choose another --out.")
     asked = {one.value for one in case or ()}
     cases = frozenset(name for name in CASES if name in asked)
-    options = Options(style.value, cases, depth_mm, width_mm, sections, angle)
+    options = Options(style.value, cases, depth_mm, sections, angle, width_mm)
     write_phantom(out, make_scene(seed, lesion.value, size, options), mpp)
     if json:
         say_json({"slide": str(out), "truth": str(truth_file(out))})

@@ -31,12 +31,12 @@ class Options:
     cases: frozenset[Case] = frozenset()
     depth_mm: float | None = None
     """Breslow thickness of a melanoma, in its thickest section."""
-    width_mm: float | None = None
-    """Width of a melanoma's invasive part along the skin."""
     sections: int = 1
     """Serial sections on the slide."""
     angle_deg: float = 0.0
     """Direction of the skin on the slide; at 0 its surface is up."""
+    width_mm: float | None = None
+    """Width of a melanoma's invasive part along the skin."""
 
     def __post_init__(self) -> None:
         if self.style not in STYLES:

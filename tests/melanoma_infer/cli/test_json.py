@@ -16,6 +16,8 @@ from broken_bundles_for_tests import edited, small_bundle, swap_colours
 from datasets_for_tests import write_picture
 from kept_for_tests import result_folders
 from own_models_for_tests import linear_onnx, wsinfer_folder
+from training_for_tests import CARD as SMALL_CARD
+from training_for_tests import NETWORK, write_small_dataset
 
 from melanoma_infer.bench import engines, slide
 from melanoma_infer.cli.app import app, main
@@ -47,7 +49,8 @@ WORKS: dict[str, tuple[str, ...]] = {
     "bundle create": ("new.mminfer", "--onnx", "model.onnx", "--card", "card.toml"),
     "bundle import": ("zoo.mminfer", "--wsinfer", "zoo", "--malignant", "tumor"),
     "phantom slide": ("--out", "p.svs", "--size-um", "2000,2000", "--mpp", "1"),
-    "phantom cohort": ("--out", "data", "--tiles", "2"),
+    "phantom cohort": ("--out", "cohort", "--tiles", "2"),
+    "train": ("labelled", "--card", "network.toml", "--out", "trained", "--epochs", "1", "--set", "batch=16"),
 }
 FAILS: dict[str, tuple[int, tuple[str, ...]]] = {
     "score": (20, ("SKIN", "--bundle", "nowhere")),
@@ -65,8 +68,9 @@ FAILS: dict[str, tuple[int, tuple[str, ...]]] = {
     "bundle import": (2, ("x.mminfer", "--wsinfer", "zoo", "--malignant", "Tumor")),
     "phantom slide": (2, ("--out", "p.png")),
     "phantom cohort": (2, ("--out", "data", "--tiles", "2", "--styles", "G")),
+    "train": (2, ("labelled", "--card", "card.toml", "--out", "x")),
 }
-SLOW = ("bundle import", "export")
+SLOW = ("bundle import", "export", "train")
 
 
 def commands_with_json() -> Iterator[str]:
@@ -93,6 +97,8 @@ def place(skin, tmp_path_factory) -> Path:
     onnx.save(linear_onnx(), place / "model.onnx")
     write_picture(place / "tiles" / "tumour" / "a.png", side=32)
     wsinfer_folder(place / "zoo", None)
+    write_small_dataset(place / "labelled")
+    (place / "network.toml").write_text(SMALL_CARD + NETWORK)
     assert run_main("score", skin, "--out", place / "scored").code == 0
     return place
 

@@ -38,7 +38,7 @@ def rescored(scored: Path) -> Path:
 def scored_once(mminfer, cmu, tmp_path_factory) -> Path:
     """The slide, scored for a woman of 35."""
     out = tmp_path_factory.mktemp("rescore")
-    argv = ["score", cmu, "--out", out, "--tile-um", "256", "--age", "35", "--sex", "female"]
+    argv = ["score", cmu, "--out", out, "--tile-um", "200", "--age", "35", "--sex", "female"]
     assert mminfer(*argv).code == 0
     (folder,) = out.glob("cmu*")
     return folder
@@ -53,7 +53,7 @@ def scored(scored_once, tmp_path) -> Path:
 @pytest.mark.parametrize("options", PATIENTS)
 def test_rescoring_equals_scoring_again(mminfer, cmu, tmp_path, scored, options):
     assert mminfer("rescore", scored, *options).code == 0
-    again = ["score", cmu, "--out", tmp_path / "again", "--tile-um", "256"]
+    again = ["score", cmu, "--out", tmp_path / "again", "--tile-um", "200"]
     assert mminfer(*again, *(options or ["--age", "unknown"])).code == 0
     (fresh,) = result_folders(tmp_path / "again")
     ours, theirs = same_bytes(rescored(scored)), same_bytes(fresh)

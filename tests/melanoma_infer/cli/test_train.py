@@ -18,34 +18,11 @@ import numpy as np
 import pytest
 from commands_for_tests import run_main
 from slides_for_tests import write_tiff
-from training_for_tests import NO, SPREAD, TILE_PX, drawn, training_card, write_small_dataset
+from training_for_tests import CARD, NETWORK, NO, SPREAD, TILE_PX, drawn, training_card, write_small_dataset
 
 from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.datasets.table import LabelledSlide
 
-CARD = """\
-name = "small"
-classes = ["no_lesion", "melanoma_no_metastasis", "melanoma_metastasis"]
-malignant = ["melanoma_no_metastasis", "melanoma_metastasis"]
-tile_px = 128
-tile_um = 3000.0
-mean = [0.84, 0.72, 0.78]
-std = [0.15, 0.21, 0.18]
-resize = "reduce-bilinear"
-intended_use = "To test the training."
-outcome = { name = "metastasis recorded", classes = ["melanoma_metastasis"] }
-"""
-NETWORK = """\
-[network]
-width = 4
-[[patient_fields]]
-name = "age"
-values = ["under_50", "50_and_over"]
-edges = [50.0]
-[[patient_fields]]
-name = "sex"
-values = ["female", "male"]
-"""
 QUICK = ("--epochs", 2, "--set", "batch=16")
 FINER = 23
 COMMAND = "import sys; sys.argv[0] = 'mminfer'; from melanoma_infer.cli.app import main; main()"
