@@ -309,8 +309,8 @@ def _pattern(text: str | None) -> re.Pattern[str] | None:
 
 
 def _tell(made: Made, card: ModelCard, *, json: bool) -> None:
+    from melanoma_infer.datasets.folder import SHEET
     from melanoma_infer.datasets.labels import SPLITS, known_labels, no_lesion
-    from melanoma_infer.datasets.making import SHEET
 
     if json:
         say_json({

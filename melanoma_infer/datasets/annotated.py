@@ -9,7 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from melanoma_infer.card import ModelCard
 from melanoma_infer.datasets.annotations import Annotations, Area, BreslowLine, Ring
@@ -17,6 +16,7 @@ from melanoma_infer.datasets.area_rule import LabelledArea
 from melanoma_infer.datasets.checks import outcome_problem
 from melanoma_infer.datasets.labels import LabelledSlide, LabelledTile, Split, is_malignant, no_lesion, rank
 from melanoma_infer.datasets.placing import background, holds, place_over
+from melanoma_infer.datasets.tile_png import save_tile
 from melanoma_infer.errors import DatasetError
 from melanoma_infer.geometry import Scale, SizePx, l0_from_um
 from melanoma_infer.records import Tile
@@ -175,7 +175,7 @@ def cut_slide(drawn: DrawnSlide, card: ModelCard, folder: Path, *, backgrounds: 
                     left_out[UNREADABLE] += 1
                     continue
                 row = _row(drawn, tile, label, card)
-                Image.fromarray(read.pixels).save(folder / row.tile)
+                save_tile(folder / row.tile, read.pixels, is_phantom=drawn.is_phantom)
                 tiles.append(row)
     scale, side_um = plan.scale.scale, plan.geometry.tile_um
     size = SizePx(l0_from_um(side_um, scale.x_um), l0_from_um(side_um, scale.y_um))

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from PIL import Image
-
 from melanoma_infer.card import ModelCard
 from melanoma_infer.datasets.labels import LabelledSlide, LabelledTile, Split
 from melanoma_infer.datasets.table import write_dataset
+from melanoma_infer.datasets.tile_png import save_tile
 from melanoma_infer.errors import OutputError, UsageError
 from melanoma_infer.phantom.mark import GENERATOR
 from melanoma_infer.phantom.noise import draws, stream
@@ -32,7 +31,6 @@ TILES_A_CASE = 2
 SHARES: dict[Split, float] = {"train": 0.7, "validation": 0.1, "test": 0.2}
 SLIDE_UM_PER_PX = 1.0
 """A 10× scan: a quarter of a 20× scan's time, and far finer than any card's tile."""
-PNG_LEVEL = 2
 TRUTH = "truth.csv"
 _CASE, _SPLIT = 5000, 6000
 
@@ -119,7 +117,7 @@ def _tile_of(folder: Path, card: ModelCard, known: tuple[PhantomCase, str, Split
     um_per_px = card.tile_side_um / card.tile_px
     tile = place_tile(case, place, card.tile_px, um_per_px)
     name = f"tiles/{case_id}/{place}.png"
-    Image.fromarray(draw_tile(case, tile)).save(folder / name, compress_level=PNG_LEVEL)
+    save_tile(folder / name, draw_tile(case, tile), is_phantom=True)
     malignant = tile.shows == "melanoma"
     fields = {field.name for field in card.patient_fields}
     row = LabelledTile(

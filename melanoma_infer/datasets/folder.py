@@ -7,9 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from melanoma_infer.datasets.checks import SLIDES, TILES
 from melanoma_infer.datasets.table import FACTS
 from melanoma_infer.errors import OutputError, UsageError
 from melanoma_infer.runtime.files import why_not_written
+
+SHEET = "contact-sheet.png"
+OURS = frozenset({FACTS, TILES, SLIDES, SHEET, "tiles"})
+"""What `mminfer dataset` writes, and so may replace."""
 
 
 @contextmanager
@@ -54,3 +59,8 @@ def require_free(out: Path, *, overwrite: bool) -> None:
         raise UsageError(f"--out {out.name} exists and is no data set. Choose another name; it will not be replaced.")
     if (out / FACTS).is_file() and not overwrite:
         raise UsageError(f"{out.name} is a data set already. Give --overwrite to replace it, or choose another --out.")
+    if others := sorted(path.name for path in out.iterdir() if path.name not in OURS):
+        raise UsageError(
+            f"--overwrite would remove {others[0]} from {out.name}, which is not from `mminfer dataset`. Move it away, or "
+            "choose another --out."
+        )

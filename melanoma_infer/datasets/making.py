@@ -8,22 +8,20 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from PIL import Image
-
 from melanoma_infer.card import ModelCard
 from melanoma_infer.datasets.annotated import CutSlide, DrawnSlide, SlideSource, cut_slide, drawn_slide
 from melanoma_infer.datasets.annotations import find_annotations, read_annotations
 from melanoma_infer.datasets.class_names import ClassNames
 from melanoma_infer.datasets.contact_sheet import Outlines, contact_sheet
-from melanoma_infer.datasets.folder import new_folder
+from melanoma_infer.datasets.folder import SHEET, new_folder
 from melanoma_infer.datasets.labels import LabelledSlide, LabelledTile, Split
 from melanoma_infer.datasets.ready_made import ReadyTile
 from melanoma_infer.datasets.splits import split_of_cases
 from melanoma_infer.datasets.table import class_counts, write_dataset
+from melanoma_infer.datasets.tile_png import save_tile
 from melanoma_infer.errors import DatasetError, MminferError, UsageError
 from melanoma_infer.runtime.plural import plural
 
-SHEET = "contact-sheet.png"
 PARTLY = "partly lesion"
 """Why a tile under a mask is left out."""
 Tell = Callable[[str, CutSlide], None]
@@ -114,6 +112,7 @@ def from_tiles(tiles: Iterable[ReadyTile | None], recipe: Recipe) -> Made:
     """
     left_out: Counter[str] = Counter()
     rows: list[LabelledTile] = []
+    drawn = False
     with new_folder(recipe.out, overwrite=recipe.overwrite) as folder:
         for tile in tiles:
             if tile is None:
@@ -121,9 +120,10 @@ def from_tiles(tiles: Iterable[ReadyTile | None], recipe: Recipe) -> Made:
                 continue
             path = folder / tile.row.tile
             path.parent.mkdir(parents=True, exist_ok=True)
-            Image.fromarray(tile.pixels).save(path)
+            save_tile(path, tile.pixels, is_phantom=tile.is_phantom)
+            drawn |= tile.is_phantom
             rows.append(tile.row)
-        parts = _Parts(rows, [], recipe.card.domain, "ready-made tiles", left_out)
+        parts = _Parts(rows, [], "phantom" if drawn else recipe.card.domain, "ready-made tiles", left_out)
         return _finished(folder, parts, recipe, lambda _tile: ())
 
 

@@ -16,6 +16,7 @@ from melanoma_infer.datasets.cells import Cells
 from melanoma_infer.datasets.checks import SplitCell, require_whole_split, scale_problem, tile_problems
 from melanoma_infer.datasets.class_names import ClassNames
 from melanoma_infer.datasets.labels import MALIGNANT, LabelledTile, no_lesion
+from melanoma_infer.datasets.tile_png import is_phantom_tile
 from melanoma_infer.errors import DatasetError, PatientValueError, UsageError
 from melanoma_infer.patients.slide_path import slide_path
 from melanoma_infer.patients.table import read_table
@@ -35,6 +36,8 @@ class ReadyTile:
 
     row: LabelledTile
     pixels: Rgb
+    is_phantom: bool = False
+    """Whether its file says that it was drawn."""
 
 
 def tiles_of_table(path: Path, card: ModelCard, *, um_per_px: float | None) -> Iterator[ReadyTile]:
@@ -69,7 +72,7 @@ def tiles_of_table(path: Path, card: ModelCard, *, um_per_px: float | None) -> I
             pixels = picture(source, card.tile_px)
         except DatasetError as error:
             raise cells.fault("tile", str(error)) from error
-        yield ReadyTile(tile, pixels)
+        yield ReadyTile(tile, pixels, is_phantom_tile(source))
     require_whole_split(splits)
 
 
@@ -99,7 +102,7 @@ def tiles_of_folders(
         label = labels[inside.name]
         for path in _pictures(inside) if label is not None else ():
             row = _plain_row(new.new(str(label), path.stem), _case(path, case_from), str(label), card, um_per_px)
-            yield ReadyTile(row, picture(path, card.tile_px))
+            yield ReadyTile(row, picture(path, card.tile_px), is_phantom_tile(path))
 
 
 def tiles_of_masks(
@@ -143,7 +146,7 @@ def tiles_of_masks(
                 label = lesion if share else no_lesion(card)
                 name = new.new(label, f"{path.stem}_x{x}_y{y}")
                 row = _plain_row(name, _case(path, case_from), label, card, um_per_px)
-                yield ReadyTile(row, pixels[y : y + side, x : x + side])
+                yield ReadyTile(row, pixels[y : y + side, x : x + side], is_phantom_tile(path))
 
 
 def picture(path: Path, tile_px: int) -> Rgb:

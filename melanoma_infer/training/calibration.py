@@ -14,6 +14,8 @@ from melanoma_infer.card import ModelCard, Threshold
 from melanoma_infer.datasets.labels import LabelledSlide
 from melanoma_infer.datasets.table import Dataset
 from melanoma_infer.errors import DatasetError, MminferError
+from melanoma_infer.evaluation.bootstrap import auc_interval
+from melanoma_infer.evaluation.figures import auc
 from melanoma_infer.evaluation.maps import map_scale, region_threshold
 from melanoma_infer.evaluation.thresholds import SetThreshold, set_threshold
 from melanoma_infer.pipeline.flow import score_slide
@@ -25,6 +27,8 @@ from melanoma_infer.training.batches import TileFiles
 from melanoma_infer.training.settings import TrainingSettings
 from melanoma_infer.training.splits import Division
 
+CHANCE = 0.5
+"""The AUC of answers that do not depend on the tile."""
 CHUNK = 32
 """Tiles in memory at once."""
 
@@ -113,12 +117,26 @@ def calibrated(
         on, patients = "tiles", [data.tiles[row].case_id for row in rows]
         positive = labels.malignant(card)
         scores = probabilities[:, list(card.malignant_columns)].sum(1).astype(np.float64)
+    if (doubt := chance_doubt(positive, scores, patients, on)) is not None:
+        tell(doubt)
+        card = card.model_copy(update={"limits": f"{card.limits} {doubt}".strip()})
     found = set_threshold(positive, scores, patients, sensitivity=settings.sensitivity)
     threshold = Threshold(
         value=min(1.0, found.value), low=max(0.0, found.low), high=min(1.0, found.high),
         how=how_set(found, on, len(set(patients))),
     )  # fmt: skip
     return Calibrated(card.model_copy(update={"threshold": threshold}), found, on)
+
+
+def chance_doubt(
+    positive: NDArray[np.bool_], scores: NDArray[np.float64], patients: Sequence[str], on: str
+) -> str | None:
+    """A sentence if the AUC on the validation data does not exclude chance; else None."""
+    found, interval = auc(positive, scores), auc_interval(positive, scores, patients)
+    if found is None or (interval is not None and interval[0] > CHANCE):
+        return None
+    within = "" if interval is None else f" ({interval[0]:.2f}–{interval[1]:.2f})"
+    return f"It may be no better than chance: its AUC on the validation {on} was {found:.2f}{within}."
 
 
 def require_slides(data: Dataset, division: Division) -> None:

@@ -2,13 +2,17 @@
 
 import csv
 import json
+import shutil
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from melanoma_infer.bundle.bundle import open_bundle
+from melanoma_infer.datasets.class_names import class_names
 from melanoma_infer.datasets.drawn import Cohort, write_cohort
+from melanoma_infer.datasets.making import Recipe, from_tiles
+from melanoma_infer.datasets.ready_made import tiles_of_folders, tiles_of_table
 from melanoma_infer.datasets.table import read_dataset
 from melanoma_infer.errors import UsageError
 
@@ -35,6 +39,20 @@ def test_it_is_a_data_set_of_phantoms_that_reads_back(folder):
     with Image.open(folder / data.tiles[0].tile) as picture:
         assert (picture.size, picture.mode) == ((512, 512), "RGB")
     assert json.loads((folder / "dataset.json").read_text())["domain"] == "phantom"
+
+
+def test_no_copy_of_its_tiles_becomes_tissue(folder, tmp_path):
+    card = CARD.model_copy(update={"domain": "tissue"})
+    copied = from_tiles(tiles_of_table(folder / "tiles.csv", card, um_per_px=None), Recipe(card, tmp_path / "copy"))
+    (tmp_path / "mine" / "no_lesion").mkdir(parents=True)
+    shutil.copy(folder / read_dataset(folder, CARD).tiles[0].tile, tmp_path / "mine" / "no_lesion")
+    names = class_names((), (), card)
+    again = from_tiles(
+        tiles_of_folders(tmp_path / "mine", names, card, um_per_px=3000 / 512, case_from=None),
+        Recipe(card, tmp_path / "again"),
+    )
+    assert (copied.domain, again.domain) == ("phantom", "phantom")
+    assert read_dataset(tmp_path / "again", card).domain == "phantom"
 
 
 def test_a_patient_has_one_split_and_headline_styles_are_for_testing(folder):

@@ -22,10 +22,20 @@ def test_it_is_renamed_into_place_and_replaces_one_only_if_asked(tmp_path):
     filled(out)
     with pytest.raises(UsageError, match=r"data is a data set already. Give --overwrite to replace it"):
         filled(out, "newer")
-    (out / "left.png").write_text("")
+    (out / "tiles").mkdir()
+    (out / "tiles" / "old.png").write_text("")
     filled(out, "newer", overwrite=True)
     assert (names(out), (out / "dataset.json").read_text()) == (["dataset.json"], "newer")
     assert names(out.parent) == ["data"]
+
+
+def test_what_is_not_the_data_sets_is_not_removed_with_it(tmp_path):
+    out = tmp_path / "data"
+    filled(out)
+    (out / "thesis.txt").write_text("mine")
+    with pytest.raises(UsageError, match=r"--overwrite would remove thesis.txt from data"):
+        filled(out, "newer", overwrite=True)
+    assert ((out / "thesis.txt").read_text(), (out / "dataset.json").read_text()) == ("mine", "new")
 
 
 def test_an_empty_folder_is_taken_and_any_other_is_left_alone(tmp_path):
