@@ -15,6 +15,7 @@ from melanoma_infer.datasets.cells import breslow_problem, fault
 from melanoma_infer.datasets.labels import MALIGNANT, SPLITS, LabelledSlide, LabelledTile, Split, known_labels
 from melanoma_infer.errors import DatasetError, PatientValueError
 from melanoma_infer.patients.patient import lenient_patient
+from melanoma_infer.patients.slide_path import composed
 from melanoma_infer.patients.vocabulary import is_missing
 
 TILES, SLIDES = "tiles.csv", "slides.csv"
@@ -88,13 +89,19 @@ def require_whole_split(cells: Sequence[SplitCell]) -> None:
         )  # fmt: skip
     seen: dict[str, SplitCell] = {}
     for cell in cells:
-        first = seen.setdefault(cell.case_id, cell)
+        # Names from two systems differ in how letters are composed, and in case.
+        first = seen.setdefault(composed(cell.case_id).casefold(), cell)
         if first.split != cell.split:
             raise fault(
                 cell.file, cell.line, "split",
-                f"case {cell.case_id} is in {cell.split} here and in {first.split} in line {first.line} of "
-                f"{first.file}. Keep all tiles and slides of a patient in one split.",
+                f"case {cell.case_id} is in {cell.split} here and in {first.split}{_written(cell, first)} in line "
+                f"{first.line} of {first.file}. Keep all tiles and slides of a patient in one split.",
             )  # fmt: skip
+
+
+def _written(cell: SplitCell, first: SplitCell) -> str:
+    """How the case is written elsewhere, if that differs."""
+    return "" if cell.case_id == first.case_id else f" as {first.case_id}"
 
 
 def picture_problem(path: Path, tile_px: int) -> str | None:

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 
 from melanoma_infer.card import ModelCard
+from melanoma_infer.datasets.folder import new_folder
 from melanoma_infer.datasets.labels import LabelledSlide, LabelledTile, Split
 from melanoma_infer.datasets.table import write_dataset
 from melanoma_infer.datasets.tile_png import save_tile
@@ -28,7 +29,7 @@ from melanoma_infer.runtime.files import why_not_written, write_atomically
 
 CLASSES: dict[Kind, str] = {"none": "no_lesion", "nevus": "benign_melanocytic"}
 TILES_A_CASE = 2
-SHARES: dict[Split, float] = {"train": 0.7, "validation": 0.1, "test": 0.2}
+SHARES: dict[Split, float] = {"train": 0.64, "validation": 0.16, "test": 0.2}
 SLIDE_UM_PER_PX = 1.0
 """A 10× scan: a quarter of a 20× scan's time, and far finer than any card's tile."""
 TRUTH = "truth.csv"
@@ -53,14 +54,19 @@ class DrawnTile:
     truth: dict[str, object]
 
 
-def write_cohort(folder: Path, card: ModelCard, cohort: Cohort, *, processes: int) -> None:
+def write_cohort(out: Path, card: ModelCard, cohort: Cohort, *, processes: int) -> None:
     """Write a data set of drawn tiles and slides; `truth.csv` holds what only the drawer knows of each tile.
 
     Raises:
-        UsageError: the card has not the classes that phantoms have.
+        UsageError: the card has not the classes that phantoms have, or there is something in the folder.
         OutputError: a file cannot be written.
     """
     outcome_classes(card)
+    with new_folder(out, overwrite=False) as folder:
+        _write_cohort(folder, card, cohort, processes)
+
+
+def _write_cohort(folder: Path, card: ModelCard, cohort: Cohort, processes: int) -> None:
     cases = -(-cohort.tiles // TILES_A_CASE)
     tiles_of, slide_of = partial(_tiles_of, folder, card, cohort), partial(_slide_of, folder, card, cohort)
     numbers = range(cases, cases + cohort.slides)

@@ -61,6 +61,6 @@ def require_free(out: Path, *, overwrite: bool) -> None:
         raise UsageError(f"{out.name} is a data set already. Give --overwrite to replace it, or choose another --out.")
     if others := sorted(path.name for path in out.iterdir() if path.name not in OURS):
         raise UsageError(
-            f"--overwrite would remove {others[0]} from {out.name}, which is not from `mminfer dataset`. Move it away, or "
-            "choose another --out."
+            f"--overwrite would remove {others[0]} from {out.name}, which is not from `mminfer dataset`. Move it away, "
+            "or choose another --out."
         )

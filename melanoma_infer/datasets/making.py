@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -24,6 +25,8 @@ from melanoma_infer.runtime.plural import plural
 
 PARTLY = "partly lesion"
 """Why a tile under a mask is left out."""
+TWICE = "a second time"
+"""Why a tile is left out that is there already, with the same case and class."""
 Tell = Callable[[str, CutSlide], None]
 """Is told each slide's name and tiles, as soon as they are cut."""
 
@@ -112,11 +115,14 @@ def from_tiles(tiles: Iterable[ReadyTile | None], recipe: Recipe) -> Made:
     """
     left_out: Counter[str] = Counter()
     rows: list[LabelledTile] = []
-    drawn = False
+    drawn, seen = False, _Pictures()
     with new_folder(recipe.out, overwrite=recipe.overwrite) as folder:
         for tile in tiles:
             if tile is None:
                 left_out[PARTLY] += 1
+                continue
+            if seen.again(tile):
+                left_out[TWICE] += 1
                 continue
             path = folder / tile.row.tile
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,6 +131,32 @@ def from_tiles(tiles: Iterable[ReadyTile | None], recipe: Recipe) -> Made:
             rows.append(tile.row)
         parts = _Parts(rows, [], "phantom" if drawn else recipe.card.domain, "ready-made tiles", left_out)
         return _finished(folder, parts, recipe, lambda _tile: ())
+
+
+class _Pictures:
+    """The pictures that were taken so far."""
+
+    def __init__(self) -> None:
+        self._rows: dict[bytes, LabelledTile] = {}
+
+    def again(self, tile: ReadyTile) -> bool:
+        """Whether the same pixels were taken before.
+
+        Raises:
+            DatasetError: they were, for another case, class or split.
+        """
+        row = tile.row
+        if (tile.pixels == tile.pixels[0, 0]).all():  # of one colour, as saturated background: it is nobody's
+            return False
+        first = self._rows.setdefault(hashlib.sha256(tile.pixels.tobytes()).digest(), row)
+        if first is row:
+            return False
+        if (first.case_id, first.label, first.split) != (row.case_id, row.label, row.split):
+            raise DatasetError(
+                f"The same picture is there twice: as {first.tile} of case {first.case_id}, and as {row.tile} of case "
+                f"{row.case_id}. A picture shows one patient, and has one class and one split. Remove one of them."
+            )
+        return True
 
 
 @dataclass(frozen=True)

@@ -94,3 +94,11 @@ def test_a_card_with_other_classes_is_refused():
     card = CARD.model_copy(update={"classes": ("normal", "tumour"), "malignant": ("tumour",)})
     with pytest.raises(UsageError, match="no_lesion"):
         write_cohort(None, card, Cohort(2, 0, 1, ("A",)), processes=1)
+
+
+def test_it_takes_an_empty_folder_and_leaves_nothing_when_it_fails(tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "slide.svs").write_text("mine")
+    with pytest.raises(UsageError, match="mine exists and is no data set"):
+        write_cohort(tmp_path / "mine", CARD, Cohort(2, 0, 1, ("A",)), processes=1)
+    assert [path.name for path in tmp_path.rglob("*")] == ["mine", "slide.svs"]

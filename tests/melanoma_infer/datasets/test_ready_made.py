@@ -9,6 +9,7 @@ from PIL import Image
 from slides_for_tests import noise, solid, write_image
 
 from melanoma_infer.datasets.class_names import class_names
+from melanoma_infer.datasets.making import Recipe, from_tiles
 from melanoma_infer.datasets.ready_made import tiles_of_folders, tiles_of_masks, tiles_of_table
 from melanoma_infer.errors import DatasetError, UsageError
 
@@ -196,3 +197,26 @@ def test_names_are_compared_without_case_and_a_class_of_the_card_needs_no_name()
     assert list(found.values()) == ["malignant", "melanoma_in_situ", None, "naevus", "melanoma_in_situ"]
     with pytest.raises(UsageError, match=r"these classes are: Necrosis \(2\), Unclassified \(1\)"):
         names.labels(["Necrosis", "tumor", "Necrosis", "Unclassified"])
+
+
+@pytest.mark.parametrize(
+    ("second", "message"),
+    [
+        ("P2,melanoma", "of case P1, and as tiles/melanoma/b.png of case P2"),
+        ("P1,normal", "tiles/normal/b.png of case P1"),
+    ],
+)
+def test_a_picture_of_two_patients_or_classes_is_refused(tmp_path, second, message):
+    for name in ("a.png", "b.png"):
+        write_image(tmp_path / name, noise(16, 16, 4))
+    tiles = table(tmp_path, f"tile,case_id,class\na.png,P1,melanoma\nb.png,{second}\n")
+    with pytest.raises(DatasetError, match=message):
+        from_tiles(tiles, Recipe(CARD, tmp_path / "data"))
+    assert not (tmp_path / "data").exists()
+
+
+def test_a_picture_that_is_there_twice_is_taken_once_and_counted(tmp_path):
+    write_image(tmp_path / "a.png", noise(16, 16, 4))
+    twice = table(tmp_path, "tile,case_id,class\na.png,P1,melanoma\na.png,P1,melanoma\n")
+    made = from_tiles(twice, Recipe(CARD, tmp_path / "data"))
+    assert (len(made.tiles), dict(made.left_out)) == (1, {"a second time": 1})

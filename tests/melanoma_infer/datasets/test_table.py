@@ -8,6 +8,7 @@ from datasets_for_tests import HEADER, ROWS, SLIDES, lesion_card, write_by_hand,
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from melanoma_infer.datasets.checks import SplitCell, require_whole_split
 from melanoma_infer.datasets.table import LabelledSlide, LabelledTile, read_dataset, write_dataset
 from melanoma_infer.errors import DatasetError, UsageError
 
@@ -219,3 +220,10 @@ def test_a_set_without_splits_is_counted_whole(tmp_path):
     facts = json.loads((tmp_path / "dataset.json").read_text())
     assert facts["counts"] == {"all": {"normal": 1, "melanoma": 1, "malignant": 1}}
     assert read_dataset(tmp_path, CARD).domain == "phantom"
+
+
+@pytest.mark.parametrize("other", ["muller-ä", "Muller-a\u0308"])
+def test_a_case_whose_id_is_written_in_two_ways_is_in_one_split(other):
+    cells = [SplitCell("tiles.csv", 2, "Muller-ä", "train"), SplitCell("tiles.csv", 3, other, "test")]
+    with pytest.raises(DatasetError, match="is in test here and in train as Muller-ä in line 2 of tiles.csv"):
+        require_whole_split(cells)
