@@ -142,6 +142,11 @@ def drawn_slide(
     for label in dict.fromkeys(each.label for each in areas):
         if label is not None and (problem := outcome_problem(label, source.outcome, card)):
             raise DatasetError(f"The column outcome of the manifest: {problem}")
+    if moved.lines and not any(each.label and is_malignant(each.label, card) for each in areas):
+        raise DatasetError(
+            f"{moved.lines[0].where} is a thickness, but nothing malignant is outlined: the tumour would be taken for "
+            "tissue without a lesion. Outline it, or delete the line."
+        )
     lengths = tuple(_length_mm(line, known.scale) for line in moved.lines)
     return DrawnSlide(source, areas, moved.lines, lengths, facts.is_phantom, facts.doubts)
 

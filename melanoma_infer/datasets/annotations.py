@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.errors import DatasetError
+from melanoma_infer.runtime.plural import plural
 
 UNCLASSIFIED = "Unclassified"
 """The name of an annotation without a class, as QuPath shows it."""
@@ -101,19 +102,22 @@ def find_annotations(folder: Path, slide: Path) -> Path:
 
 
 def read_annotations(path: Path) -> Annotations:
-    """What is annotated in a GeoJSON file, in QuPath's frame; detections, cells and tiles are left out.
+    """What is annotated in a GeoJSON file, in QuPath's frame; detections, cells and tiles beside it are left out.
 
     Raises:
-        DatasetError: the file cannot be read, is not GeoJSON, or an annotation has no area and is no Breslow line.
+        DatasetError: the file cannot be read, is not GeoJSON, holds objects and no annotation, or an annotation has
+            no area and is no Breslow line.
     """
     areas: list[Area] = []
     lines: list[BreslowLine] = []
+    others = 0
     for number, feature in enumerate(_features(_parsed(path)), start=1):
         where = f"{path.name}, feature {number}"
         if not isinstance(feature, dict):
             raise DatasetError(f"{where} is not a GeoJSON feature. Export the annotations from QuPath again.")
         properties = _dictionary(feature.get("properties"))
         if _object_type(feature, properties) != "annotation":
+            others += 1
             continue
         geometry, name = _dictionary(feature.get("geometry")), _class_name(properties)
         if BRESLOW in {name.casefold(), str(properties.get("name", "")).strip().casefold()}:
@@ -123,6 +127,11 @@ def read_annotations(path: Path) -> Annotations:
     for area in areas:
         if not area.area > 0:
             raise DatasetError(f"{area.where} ({area.name}) has no area. Delete it in QuPath, or draw it again.")
+    if others and not areas and not lines:
+        raise DatasetError(
+            f"{path.name} holds {plural(others, 'object')}, such as detections, and no annotation. Outline the lesions "
+            "as annotations; if there is none, export the file without objects."
+        )
     return Annotations(tuple(areas), tuple(lines))
 
 

@@ -184,6 +184,11 @@ def test_a_line_that_no_malignant_tile_can_hold_is_counted(tmp_path, slide):
     assert found.left_out["thickness in no malignant tile"] == 2
 
 
+def test_a_thickness_without_an_outlined_tumour_is_refused(tmp_path, slide):
+    with pytest.raises(DatasetError, match=r"feature 2 is a thickness, but nothing malignant is outlined"):
+        cut(tmp_path, slide, NAEVUS, breslow([520, 530], [560, 560]), backgrounds=3)
+
+
 def test_a_manifest_s_thickness_alone_does_not_say_where_it_is(tmp_path, slide):
     tiles = cut(tmp_path, slide, TUMOR, NAEVUS, backgrounds=1, breslow_mm=1.2).tiles
     assert [(tile.label, tile.breslow_mm, tile.surface_in_tile) for tile in tiles] == [

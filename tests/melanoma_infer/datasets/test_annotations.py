@@ -47,7 +47,9 @@ def test_the_class_is_read_in_every_form_that_qupath_has_written(tmp_path, form,
 @pytest.mark.parametrize(("kind", "id_"), [("detection", "u"), ("cell", "u"), ("tile", "u"), (None, "PathTileObject")])
 def test_what_is_no_annotation_is_left_out(tmp_path, kind, id_):
     one = {"type": "Feature", "id": id_, "geometry": SQUARE, "properties": {"objectType": kind} if kind else {}}
-    assert read(tmp_path, [one]).areas == ()
+    assert [area.name for area in read(tmp_path, [one, feature(SQUARE, "Tumor")]).areas] == ["Tumor"]
+    with pytest.raises(DatasetError, match=r"s\.geojson holds 1 object, such as detections, and no annotation"):
+        read(tmp_path, [one])
 
 
 def test_children_inside_their_parents_are_read_too(tmp_path):
