@@ -86,7 +86,7 @@ def train(
     chosen = {"epochs": epochs, "seed": seed, "augment": augment, "sensitivity": sensitivity}
     asked = training_settings(chosen, settings or [])
     from melanoma_infer.training.experiment import prepare
-    from melanoma_infer.training.record import TRAINING, alone, begin
+    from melanoma_infer.training.record import RUN, TRAINING, alone, begin
     from mminfer_export.card_toml import read_card
     from mminfer_export.from_weights import OUTPUTS, read_weights
 
@@ -102,6 +102,8 @@ def train(
         facts = experiment.facts()
         for doubt in experiment.doubts:
             note(doubt)
+        if resume and not (out / RUN).exists():
+            note(f"There is no training in {out} to go on with: it starts from the beginning.")
         changed = begin(out, facts, resume=resume)
         if (out / TRAINING).exists():
             note(f"{out} holds a finished training.")

@@ -20,6 +20,7 @@ from melanoma_infer.errors import UsageError
 from melanoma_infer.evaluation.bootstrap import auc_interval
 from melanoma_infer.evaluation.figures import auc, decisions, depth_errors
 from melanoma_infer.runtime.cores import available_cores
+from melanoma_infer.runtime.plural import plural
 from melanoma_infer.runtime.provenance import versions
 from melanoma_infer.training.batches import TileFiles
 from melanoma_infer.training.calibration import require_slides
@@ -144,6 +145,8 @@ def prepare(
         raise UsageError(f"The card's network.width is {card.network.width}; the narrowest is {WIDTH_MIN}.")
     if settings.precision == "bf16" and not (torch.cuda.is_available() or cpu_has_bf16()):
         raise UsageError("This CPU does not compute in bf16: it would be slower than fp32. Leave out precision=bf16.")
+    if settings.devices > max(1, torch.cuda.device_count()):
+        raise UsageError(f"devices={settings.devices}: this machine has {plural(torch.cuda.device_count(), 'GPU')}.")
     data = read_dataset(folder, card)
     labels = labels_of(data.tiles, card)
     files = TileFiles(data.folder, tuple(tile.tile for tile in data.tiles), labels, card)

@@ -167,6 +167,7 @@ def test_a_validation_slide_that_cannot_be_scored_is_found_before_the_training(f
         (("--set", "rotation=1"), "The setting rotation"),
         (("--set", "epochs=3"), "use the option of that name"),
         (("--set", "batch"), "give KEY=VALUE"),
+        (("--set", "devices=99"), "devices=99: this machine has "),
         (("--ablation", "--folds", 5), "cannot be combined"),
         (("--folds", 5), "tiles.csv states splits"),
         (("--weights", "nothing.pth"), "nothing.pth is no weights file"),
