@@ -133,6 +133,8 @@ def cohort(
     asked = tuple(styles.split(","))
     if unknown := [name for name in asked if name not in STYLES]:
         raise UsageError(f"--styles {styles}: there is no style {unknown[0]!r}. Choose among {', '.join(STYLES)}.")
+    if (out / "dataset.json").exists():
+        raise UsageError(f"{out.name} already holds a data set. Choose another --out.")
     if card is None:
         known = open_bundle("demo").card
     else:

@@ -26,9 +26,11 @@ def test_an_impossible_cohort_is_refused_and_nothing_is_written(mminfer, tmp_pat
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_that_holds_a_data_set_is_left_alone(mminfer, tmp_path):
-    (tmp_path / "tiles").mkdir()
+@pytest.mark.parametrize(
+    ("file", "message"), [("dataset.json", "already holds a data set"), ("slide.svs", "exists and is no data set")]
+)
+def test_a_folder_that_holds_something_is_left_alone(mminfer, tmp_path, file, message):
+    (tmp_path / file).write_text("mine")
     ended = mminfer("phantom", "cohort", "--tiles", "2", "--out", tmp_path)
-    assert ended.code == 2
-    assert "already holds a data set" in ended.err
-    assert [path.name for path in tmp_path.iterdir()] == ["tiles"]
+    assert (ended.code, message in ended.err) == (2, True)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(file, "mine")]
