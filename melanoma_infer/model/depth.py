@@ -5,8 +5,7 @@ linear 64 → ReLU → linear 1 → softplus → mm.
 
 Thickness is measured perpendicular to a surface that may run in any direction, so each place has to see both the
 surface and the deepest cell: a place of the last map sees 56 averages, 2.6 mm at 5.86 µm/px. Where in the tile that is
-does not matter, so places are pooled. A flattened 8×8 grid of 3×3 convolutions, which sees 0.7 mm and knows the place,
-learned nothing of lesions at any angle (docs/training.md has the figures).
+does not matter, so places are pooled.
 """
 
 from __future__ import annotations
