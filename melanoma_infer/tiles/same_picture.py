@@ -5,6 +5,7 @@ A converter may write a level in wrong colours (YCbCr that the file calls RGB), 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 
 import numpy as np
@@ -18,7 +19,7 @@ from melanoma_infer.slides.slide import Slide
 PLACES = (0.1, 0.3, 0.5, 0.7, 0.9)
 """Where colours are compared, as positions in the list of all tissue pixels."""
 SIDE_PX = 8
-"""Side of a place in pixels of the plane on which tissue was found: 64 µm or more."""
+"""Side of a place in pixels of the coarser of the two: levels are often shifted by a part of a pixel."""
 COLOUR_STEPS = 24.0
 """How far mean colours may be apart, of 255 steps of a channel; levels made from one another are within 5."""
 
@@ -36,8 +37,9 @@ def require_same_picture(slide: Slide, tissue: Tissue, levels: Iterable[int]) ->
     """
     if tissue.thumbnail is None or len(slide.facts.level_sizes) == 1:
         return
-    places = list(_places(tissue, tissue.thumbnail))
     for level in sorted(set(levels)):
+        side = math.ceil(SIDE_PX * max(1.0, slide.facts.level_downsamples[level] / tissue.px_l0))
+        places = _places(tissue, tissue.thumbnail, side)
         pairs = [(shown, read) for shown, place in places if (read := _colour(slide, level, place)) is not None]
         pairs.sort(key=_apart)
         if not pairs or _apart(middle := pairs[len(pairs) // 2]) <= COLOUR_STEPS:
@@ -50,8 +52,8 @@ def require_same_picture(slide: Slide, tissue: Tissue, levels: Iterable[int]) ->
         )
 
 
-def _places(tissue: Tissue, thumbnail: NDArray[np.uint8]) -> Iterable[tuple[NDArray[np.float64], RectPx]]:
-    """The mean colour (3,) of each place on the thumbnail, and its rectangle in l0 pixels.
+def _places(tissue: Tissue, thumbnail: NDArray[np.uint8], side: int) -> Iterable[tuple[NDArray[np.float64], RectPx]]:
+    """The mean colour (3,) of each place of `side` pixels of the thumbnail, and its rectangle in l0 pixels.
 
     Places that were not read, or not scanned, are left out.
     """
@@ -59,13 +61,14 @@ def _places(tissue: Tissue, thumbnail: NDArray[np.uint8]) -> Iterable[tuple[NDAr
     candidates = np.flatnonzero(tissue.mask if tissue.mask.any() else ~tissue.unread)
     for at in {int(candidates[int(share * len(candidates))]) for share in PLACES if len(candidates)}:
         y, x = (
-            max(0, min(where - SIDE_PX // 2, n - SIDE_PX))
+            max(0, min(where - side // 2, n - side))
             for where, n in zip(divmod(at, width), (height, width), strict=True)
         )
-        block = thumbnail[y : y + SIDE_PX, x : x + SIDE_PX].reshape(-1, 3)
-        if tissue.unread[y : y + SIDE_PX, x : x + SIDE_PX].any() or (block == block[0]).all():
+        end_y, end_x = min(y + side, height), min(x + side, width)
+        block = thumbnail[y:end_y, x:end_x].reshape(-1, 3)
+        if tissue.unread[y:end_y, x:end_x].any() or (block == block[0]).all():
             continue
-        left, top, right, bottom = (round(edge * tissue.px_l0) for edge in (x, y, x + SIDE_PX, y + SIDE_PX))
+        left, top, right, bottom = (round(edge * tissue.px_l0) for edge in (x, y, end_x, end_y))
         yield block.mean(axis=0), RectPx(left, top, right - left, bottom - top)
 
 

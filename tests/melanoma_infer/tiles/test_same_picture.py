@@ -79,6 +79,18 @@ def test_one_place_that_differs_is_no_other_picture():
     check(*levels)
 
 
+def test_a_coarse_level_that_is_shifted_by_a_pixel_is_no_other_picture():
+    """Cells of 32 µm, dark or bright: a place of two pixels of a level of 32 µm/px would have other cells."""
+    rgb = noise(32, 32).repeat(64, 0).repeat(64, 1)
+    levels = pyramid(rgb)
+    levels += [halved(levels[-1]), halved(halved(levels[-1]))]
+    levels[-1] = np.roll(levels[-1], 1, axis=(0, 1))
+    check(*levels, wanted=(6,))
+    levels[-1] = in_wrong_colours(levels[-1])
+    with pytest.raises(SlideUnreadableError, match="on level 6"):
+        check(*levels, wanted=(6,))
+
+
 def test_what_cannot_be_read_or_was_not_scanned_is_not_compared():
     levels = pyramid(picture())
     check(*levels, damaged_l0=(RectPx(0, 0, 2048, 1100),))
