@@ -10,11 +10,11 @@ from PIL import Image
 
 from melanoma_infer.card import ModelCard
 
-HEADER = "tile,slide,case_id,x_l0,y_l0,um_per_px,class,breslow_mm,surface_in_tile,age,sex,outcome,split"
+HEADER = "tile,slide,case_id,x_l0,y_l0,um_per_px,class,breslow_mm,surface_in_tile,age,sex,outcome,split,mask"
 ROWS = (
-    "tiles/s1/a.png,s1,P1,1024,-512,80.0,melanoma,1.031,yes,63,female,yes,train",
-    "tiles/s1/b.png,s1,P1,,,82.0,malignant,,,63,female,,train",
-    "tiles/c.png,,P2,,,80.0,normal,,,,male,no,validation",
+    "tiles/s1/a.png,s1,P1,1024,-512,80.0,melanoma,1.031,yes,63,female,yes,train,",
+    "tiles/s1/b.png,s1,P1,,,82.0,malignant,,,63,female,,train,",
+    "tiles/c.png,,P2,,,80.0,normal,,,,male,no,validation,",
 )
 SLIDES = "slide,path,case_id,class,split\ns1,s1.svs,P1,malignant,train\n"
 

@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from melanoma_infer.card import ModelCard
 from melanoma_infer.datasets.annotations import Annotations, Area, BreslowLine, Ring
-from melanoma_infer.datasets.area_rule import LabelledArea
+from melanoma_infer.datasets.area_rule import LabelledArea, samples_inside
+from melanoma_infer.datasets.cells import breslow_problem
 from melanoma_infer.datasets.checks import outcome_problem
 from melanoma_infer.datasets.labels import LabelledSlide, LabelledTile, Split, is_malignant, no_lesion, rank
 from melanoma_infer.datasets.placing import background, holds, place_over
-from melanoma_infer.datasets.tile_png import save_tile
+from melanoma_infer.datasets.tile_png import mask_name, save_mask, save_tile
 from melanoma_infer.errors import DatasetError
-from melanoma_infer.geometry import Scale, SizePx, l0_from_um
+from melanoma_infer.geometry import RectPx, Scale, SizePx, l0_from_um
 from melanoma_infer.records import Tile
 from melanoma_infer.runtime.cores import available_cores
 from melanoma_infer.runtime.privacy import safe_name
@@ -142,13 +144,31 @@ def drawn_slide(
     for label in dict.fromkeys(each.label for each in areas):
         if label is not None and (problem := outcome_problem(label, source.outcome, card)):
             raise DatasetError(f"The column outcome of the manifest: {problem}")
-    if moved.lines and not any(each.label and is_malignant(each.label, card) for each in areas):
+    lengths = tuple(_length_mm(line, known.scale) for line in moved.lines)
+    for line, length in zip(moved.lines, lengths, strict=True):
+        if problem := breslow_problem(length):
+            raise DatasetError(f"{line.where}: {problem}")
+    _require_outlined(source, areas, moved.lines, card)
+    return DrawnSlide(source, areas, moved.lines, lengths, facts.is_phantom, facts.doubts)
+
+
+def _require_outlined(
+    source: SlideSource, areas: Iterable[LabelledArea], lines: Sequence[BreslowLine], card: ModelCard
+) -> None:
+    """Require an outlined tumour where a thickness is stated: else the tumour is taught as tissue without a lesion."""
+    if any(each.label and is_malignant(each.label, card) for each in areas):
+        return
+    if lines:
         raise DatasetError(
-            f"{moved.lines[0].where} is a thickness, but nothing malignant is outlined: the tumour would be taken for "
+            f"{lines[0].where} is a thickness, but nothing malignant is outlined: the tumour would be taken for "
             "tissue without a lesion. Outline it, or delete the line."
         )
-    lengths = tuple(_length_mm(line, known.scale) for line in moved.lines)
-    return DrawnSlide(source, areas, moved.lines, lengths, facts.is_phantom, facts.doubts)
+    if source.breslow_mm is not None:
+        raise DatasetError(
+            f"The manifest states a thickness of {source.breslow_mm:g} mm, but nothing malignant is outlined: the "
+            "tumour would be taken for tissue without a lesion. Outline it; if this slide shows none of it, leave "
+            "its breslow_mm blank."
+        )
 
 
 def cut_slide(drawn: DrawnSlide, card: ModelCard, folder: Path, *, backgrounds: int, seed: int) -> CutSlide:
@@ -181,6 +201,8 @@ def cut_slide(drawn: DrawnSlide, card: ModelCard, folder: Path, *, backgrounds: 
                     continue
                 row = _row(drawn, tile, label, card)
                 save_tile(folder / row.tile, read.pixels, is_phantom=drawn.is_phantom)
+                if row.mask is not None:
+                    save_mask(folder / row.mask, _lesion_in(tile.rect_l0, drawn.areas, card))
                 tiles.append(row)
     scale, side_um = plan.scale.scale, plan.geometry.tile_um
     size = SizePx(l0_from_um(side_um, scale.x_um), l0_from_um(side_um, scale.y_um))
@@ -194,8 +216,9 @@ def _row(drawn: DrawnSlide, tile: Tile, label: str, card: ModelCard) -> Labelled
         inside = [mm for line, mm in zip(drawn.lines, drawn.lines_mm, strict=True) if holds(rect, line)]
         depth = max(inside, default=drawn.breslow_mm)
         whole = bool(inside) if drawn.lines else None
+    name = f"{own.tile_folder}/x{rect.x}_y{rect.y}.png"
     return LabelledTile(
-        tile=f"{own.tile_folder}/x{rect.x}_y{rect.y}.png",
+        tile=name,
         slide=own.name,
         case_id=own.case_id,
         x_l0=rect.x,
@@ -207,7 +230,17 @@ def _row(drawn: DrawnSlide, tile: Tile, label: str, card: ModelCard) -> Labelled
         values=own.values,
         outcome=own.outcome,
         split=own.split,
+        mask=None if label == no_lesion(card) else mask_name(name),
     )
+
+
+def _lesion_in(rect: RectPx, areas: Iterable[LabelledArea], card: ModelCard) -> NDArray[np.bool_]:
+    """Where a tile shows a lesion, bool (tile_px, tile_px)."""
+    inside = np.zeros((card.tile_px, card.tile_px), np.bool_)
+    for each in areas:
+        if each.label not in (None, no_lesion(card)):
+            inside |= samples_inside(each.area.rings, rect, card.tile_px)
+    return inside
 
 
 def _require_on_slide(drawn: Iterable[Area | BreslowLine], size: SizePx) -> None:

@@ -68,6 +68,7 @@ class Cells:
             values={field.name: self.text(field.name) for field in card.patient_fields},
             outcome=self.outcome(),
             split=self.split(),
+            mask=self.text("mask") or None,
         )
 
     def split(self) -> Split | None:
@@ -99,9 +100,9 @@ class Cells:
 
 def breslow_problem(depth_mm: float) -> str | None:
     """Why a number is no Breslow thickness; None if it is."""
-    if math.isfinite(depth_mm) and 0 <= depth_mm <= BRESLOW_MM_MAX:
+    if 0 < depth_mm <= BRESLOW_MM_MAX:
         return None
-    return f"{depth_mm:g} is no thickness from 0 to {BRESLOW_MM_MAX:g} mm. Correct it, or leave it out."
+    return f"{depth_mm:g} is no thickness above 0 and up to {BRESLOW_MM_MAX:g} mm. Correct it, or leave it out."
 
 
 def _split(text: str) -> Split | None:

@@ -12,7 +12,16 @@ from PIL import Image, UnidentifiedImageError
 
 from melanoma_infer.card import ModelCard
 from melanoma_infer.datasets.cells import breslow_problem, fault
-from melanoma_infer.datasets.labels import MALIGNANT, SPLITS, LabelledSlide, LabelledTile, Split, known_labels
+from melanoma_infer.datasets.labels import (
+    MALIGNANT,
+    SPLITS,
+    LabelledSlide,
+    LabelledTile,
+    Split,
+    is_malignant,
+    known_labels,
+    no_lesion,
+)
 from melanoma_infer.errors import DatasetError, PatientValueError
 from melanoma_infer.patients.patient import lenient_patient
 from melanoma_infer.patients.slide_path import composed
@@ -44,6 +53,8 @@ def require_tiles(folder: Path, tiles: Mapping[int, LabelledTile], card: ModelCa
             raise fault(TILES, line, column, problem)
         if wrong := picture_problem(folder / tile.tile, card.tile_px):
             raise fault(TILES, line, "tile", f"{tile.tile} {wrong}")
+        if tile.mask and (wrong := mask_problem(folder / tile.mask, card.tile_px)):
+            raise fault(TILES, line, "mask", f"{tile.mask} {wrong}")
 
 
 def require_slides(folder: Path, slides: Mapping[int, LabelledSlide], card: ModelCard) -> None:
@@ -106,6 +117,17 @@ def _written(cell: SplitCell, first: SplitCell) -> str:
 
 def picture_problem(path: Path, tile_px: int) -> str | None:
     """Why a file is no picture of a tile, as the end of a sentence; None if it is. Only its header is read."""
+    return _file_problem(path, tile_px, ("RGB",), "PNG with 8-bit RGB pixels")
+
+
+def mask_problem(path: Path, tile_px: int) -> str | None:
+    """Why a file is no mask of a tile, likewise."""
+    return _file_problem(path, tile_px, ("1", "L"), "PNG, black, and white where the lesion is")
+
+
+def _file_problem(path: Path, tile_px: int, modes: Sequence[str], wanted: str) -> str | None:
+    if os.path.exists(path) and not os.path.isfile(path):  # a path that is too long is none, either
+        return "is no file. Correct the path, or remove the line."
     try:
         with Image.open(path) as picture:
             kind, size, mode = picture.format, picture.size, picture.mode
@@ -115,8 +137,8 @@ def picture_problem(path: Path, tile_px: int) -> str | None:
         return "cannot be read as a picture. Give a PNG file."
     if size != (tile_px, tile_px):
         return f"has {size[0]} × {size[1]} pixels; the card's tiles have {tile_px} × {tile_px}. Cut it again."
-    if (kind, mode) != ("PNG", "RGB"):
-        return f"is {kind} with {mode} pixels. Save it as PNG with 8-bit RGB pixels."
+    if kind != "PNG" or mode not in modes:
+        return f"is {kind} with {mode} pixels. Save it as {wanted}."
     return None
 
 
@@ -127,6 +149,10 @@ def tile_problems(tile: LabelledTile, card: ModelCard) -> Iterator[tuple[str, st
         yield from _name_problems({"slide": tile.slide}, "tile")
     if not _is_inside(tile.tile):
         yield "tile", f"{tile.tile!r} is not a path inside the data set. Give it relative to its folder, with slashes."
+    if tile.mask and tile.label == no_lesion(card):
+        yield "mask", f"a tile of class {tile.label} shows no lesion. Leave it blank, or correct the class."
+    elif tile.mask and not _is_inside(tile.mask):
+        yield "mask", f"{tile.mask!r} is not a path inside the data set. Give it relative to its folder, with slashes."
     if (tile.x_l0 is None) != (tile.y_l0 is None):
         yield "x_l0" if tile.x_l0 is None else "y_l0", "it is blank, but the other coordinate is not. Give both."
     if problem := scale_problem(tile.um_per_px, card):
@@ -172,7 +198,15 @@ def _class_problems(label: str, card: ModelCard) -> Iterator[tuple[str, str]]:
 def _depth_problems(tile: LabelledTile, card: ModelCard) -> Iterator[tuple[str, str]]:
     depth = tile.breslow_mm
     if depth is None:
+        if tile.surface_in_tile:
+            yield "surface_in_tile", "it is yes, but breslow_mm is blank. Give the thickness, or leave both blank."
         return
+    if tile.label in known_labels(card) and not is_malignant(tile.label, card):
+        yield (
+            "breslow_mm",
+            f"{depth:g} mm is the thickness of a melanoma, but the class is {tile.label}. Correct the class, or leave "
+            "the thickness blank.",
+        )
     if problem := breslow_problem(depth):
         yield "breslow_mm", problem
     diagonal_mm = math.sqrt(2) * card.tile_side_um / 1000

@@ -12,18 +12,22 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
+from numpy.typing import NDArray
+
 from melanoma_infer.card import ModelCard
+from melanoma_infer.datasets.area_rule import samples_inside
 from melanoma_infer.datasets.folder import new_folder
 from melanoma_infer.datasets.labels import LabelledSlide, LabelledTile, Split
 from melanoma_infer.datasets.table import write_dataset
-from melanoma_infer.datasets.tile_png import save_tile
+from melanoma_infer.datasets.tile_png import mask_name, save_mask, save_tile
 from melanoma_infer.errors import OutputError, UsageError
 from melanoma_infer.phantom.mark import GENERATOR
 from melanoma_infer.phantom.noise import draws, stream
 from melanoma_infer.phantom.options import Kind
 from melanoma_infer.phantom.styles import HEADLINE_STYLES
-from melanoma_infer.phantom.tiles import PhantomCase, draw_tile, phantom_case, place_tile
-from melanoma_infer.phantom.truth import truth_of
+from melanoma_infer.phantom.tiles import PhantomCase, PlacedTile, draw_tile, phantom_case, place_tile
+from melanoma_infer.phantom.truth import lesion_outlines, truth_of
 from melanoma_infer.phantom.write import write_phantom
 from melanoma_infer.runtime.files import why_not_written, write_atomically
 
@@ -124,6 +128,10 @@ def _tile_of(folder: Path, card: ModelCard, known: tuple[PhantomCase, str, Split
     tile = place_tile(case, place, card.tile_px, um_per_px)
     name = f"tiles/{case_id}/{place}.png"
     save_tile(folder / name, draw_tile(case, tile), is_phantom=True)
+    mask = None
+    if tile.shows != "none":
+        mask = mask_name(name)
+        save_mask(folder / mask, _lesion_in(case, tile))
     malignant = tile.shows == "melanoma"
     fields = {field.name for field in card.patient_fields}
     row = LabelledTile(
@@ -139,9 +147,19 @@ def _tile_of(folder: Path, card: ModelCard, known: tuple[PhantomCase, str, Split
         values={name: value for name, value in case.person.values().items() if name in fields},
         outcome=case.person.outcome if malignant and card.outcome is not None else None,
         split=split,
+        mask=mask,
     )
     place_px = {"x_px": tile.rect.x, "y_px": tile.rect.y}
     return DrawnTile(row, {"tile": name, "case_id": case_id, "shows": tile.shows, **_truth(case), **place_px})
+
+
+def _lesion_in(case: PhantomCase, tile: PlacedTile) -> NDArray[np.bool_]:
+    """Where a tile shows its lesions, bool (tile_px, tile_px)."""
+    side = tile.rect.width
+    inside = np.zeros((side, side), np.bool_)
+    for outline in lesion_outlines(case.scene.sections[0]):
+        inside |= samples_inside([np.array(outline) / tile.um_per_px], tile.rect, side)
+    return inside
 
 
 def _truth(case: PhantomCase) -> dict[str, object]:

@@ -42,6 +42,8 @@ class LabelledTile:
     """Whether the card's outcome occurred; None if it is not known."""
     split: Split | None
     """What the tile is for; None if the training decides."""
+    mask: str | None = None
+    """Path of a picture of its size, white where a lesion is; None if that is not known, or if it shows none."""
 
 
 @dataclass(frozen=True)

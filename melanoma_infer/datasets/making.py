@@ -19,7 +19,7 @@ from melanoma_infer.datasets.labels import LabelledSlide, LabelledTile, Split
 from melanoma_infer.datasets.ready_made import ReadyTile
 from melanoma_infer.datasets.splits import split_of_cases
 from melanoma_infer.datasets.table import class_counts, write_dataset
-from melanoma_infer.datasets.tile_png import save_tile
+from melanoma_infer.datasets.tile_png import mask_name, save_mask, save_tile
 from melanoma_infer.errors import DatasetError, MminferError, UsageError
 from melanoma_infer.runtime.plural import plural
 
@@ -128,7 +128,10 @@ def from_tiles(tiles: Iterable[ReadyTile | None], recipe: Recipe) -> Made:
             path.parent.mkdir(parents=True, exist_ok=True)
             save_tile(path, tile.pixels, is_phantom=tile.is_phantom)
             drawn |= tile.is_phantom
-            rows.append(tile.row)
+            mask = None if tile.lesion is None else mask_name(tile.row.tile)
+            if mask is not None and tile.lesion is not None:
+                save_mask(folder / mask, tile.lesion)
+            rows.append(replace(tile.row, mask=mask))
         parts = _Parts(rows, [], "phantom" if drawn else recipe.card.domain, "ready-made tiles", left_out)
         return _finished(folder, parts, recipe, lambda _tile: ())
 

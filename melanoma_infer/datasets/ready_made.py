@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,9 @@ from melanoma_infer.runtime.privacy import safe_name
 PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 WHITE_MIN = 128
 """A mask's pixel belongs to the lesion from this grey on: JPEG blurs black and white."""
+GREY, GREY_MAX = (32, 223), 0.3
+"""A mask may have so many pixels that are neither black nor white: one with more is a photograph. Masks that were
+resized and saved as JPEG have up to 15 %."""
 MASKED_MIN = 0.5
 """Share of a tile above which it shows the lesion; with less than that, but more than nothing, it is left out."""
 Rgb = NDArray[np.uint8]
@@ -38,6 +42,8 @@ class ReadyTile:
     pixels: Rgb
     is_phantom: bool = False
     """Whether its file says that it was drawn."""
+    lesion: NDArray[np.bool_] | None = None
+    """(tile_px, tile_px), where it shows a lesion; None if that is not known, or if it shows none."""
 
 
 def tiles_of_table(path: Path, card: ModelCard, *, um_per_px: float | None) -> Iterator[ReadyTile]:
@@ -72,7 +78,13 @@ def tiles_of_table(path: Path, card: ModelCard, *, um_per_px: float | None) -> I
             pixels = picture(source, card.tile_px)
         except DatasetError as error:
             raise cells.fault("tile", str(error)) from error
-        yield ReadyTile(tile, pixels, is_phantom_tile(source))
+        lesion = None
+        if tile.mask:
+            try:
+                lesion = _white(picture(slide_path(path.parent, tile.mask), card.tile_px), source.name)
+            except DatasetError as error:
+                raise cells.fault("mask", str(error)) from error
+        yield ReadyTile(tile, pixels, is_phantom_tile(source), lesion)
     require_whole_split(splits)
 
 
@@ -136,17 +148,32 @@ def tiles_of_masks(
             raise DatasetError(f"{path.name} and its mask have different sizes. Give a mask of the picture's size.")
         if min(pixels.shape[:2]) < side:
             raise DatasetError(f"{path.name} is smaller than a tile of {side} px. Remove it, or use another card.")
-        inside = mask.max(axis=2) >= WHITE_MIN
+        inside = _white(mask, path.name)
         for y in range(0, pixels.shape[0] - side + 1, side):
             for x in range(0, pixels.shape[1] - side + 1, side):
-                share = float(inside[y : y + side, x : x + side].mean())
+                white = inside[y : y + side, x : x + side]
+                share = float(white.mean())
                 if 0 < share <= MASKED_MIN:
                     yield None
                     continue
                 label = lesion if share else no_lesion(card)
                 name = new.new(label, f"{path.stem}_x{x}_y{y}")
                 row = _plain_row(name, _case(path, case_from), label, card, um_per_px)
-                yield ReadyTile(row, pixels[y : y + side, x : x + side], is_phantom_tile(path))
+                square = pixels[y : y + side, x : x + side]
+                yield ReadyTile(row, square, is_phantom_tile(path), white if share else None)
+
+
+def _white(mask: Rgb, name: str) -> NDArray[np.bool_]:
+    """Where a mask is white, (h, w)."""
+    brightest = mask.max(axis=2)
+    grey = float(((brightest >= GREY[0]) & (brightest <= GREY[1])).mean())
+    if grey > GREY_MAX:
+        raise DatasetError(
+            f"The mask of {name} is {grey:.0%} grey: a mask is black, and white where the lesion is. Give masks of "
+            "that kind."
+        )
+    white: NDArray[np.bool_] = brightest >= WHITE_MIN
+    return white
 
 
 def picture(path: Path, tile_px: int) -> Rgb:
@@ -226,6 +253,8 @@ def _require_scale(um_per_px: float, card: ModelCard) -> None:
 
 def _rgb(path: Path) -> Rgb:
     """The pixels (h, w, 3) of an opaque picture with 8 bits a channel."""
+    if os.path.exists(path) and not os.path.isfile(path):  # a path that is too long is none, either
+        raise DatasetError(f"{path.name} is no file. Correct its path, or remove the line.")
     try:
         with Image.open(path) as image:
             mode, opaque = image.mode, True

@@ -39,7 +39,9 @@ __all__ = [
 
 FACTS = "dataset.json"
 BEFORE_PATIENT = ("tile", "slide", "case_id", "x_l0", "y_l0", "um_per_px", "class", "breslow_mm", "surface_in_tile")
-AFTER_PATIENT = ("outcome", "split")
+AFTER_PATIENT = ("outcome", "split", "mask")
+MAY_LACK = ("mask",)
+"""Columns that a table need not have."""
 SLIDE_COLUMNS = ("slide", "path", "case_id", "class", "split")
 Domain = Literal["tissue", "phantom"]
 
@@ -206,7 +208,7 @@ def _rows(path: Path, columns: Sequence[str]) -> tuple[Row, ...]:
     except PatientValueError as error:
         raise DatasetError(str(error)) from error
     present = {name.casefold() for name in table.columns}
-    if absent := [name for name in columns if name not in present]:
+    if absent := [name for name in columns if name not in present and name not in MAY_LACK]:
         raise DatasetError(
             f"{path.name} has no column `{absent[0]}`. Add it; leave its cells blank where nothing is known."
         )
@@ -231,7 +233,7 @@ def _tile_cells(tile: LabelledTile, card: ModelCard) -> list[str]:
         tile.surface_in_tile,
     )  # fmt: skip
     patient = (tile.values.get(field.name) for field in card.patient_fields)
-    return [_cell(value) for value in (*before, *patient, tile.outcome, tile.split)]
+    return [_cell(value) for value in (*before, *patient, tile.outcome, tile.split, tile.mask)]
 
 
 def _slide_cells(slide: LabelledSlide) -> list[str]:

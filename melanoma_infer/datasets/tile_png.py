@@ -24,6 +24,16 @@ def save_tile(path: Path, pixels: NDArray[np.uint8], *, is_phantom: bool) -> Non
     Image.fromarray(pixels).save(path, compress_level=LEVEL, pnginfo=said)
 
 
+def save_mask(path: Path, inside: NDArray[np.bool_]) -> None:
+    """Write where a tile shows a lesion, bool (h, w), with one bit a pixel."""
+    Image.fromarray(inside).save(path, optimize=True)
+
+
+def mask_name(tile: str) -> str:
+    """The name of a tile's mask, beside the tile."""
+    return f"{tile.removesuffix('.png')}-lesion.png"
+
+
 def is_phantom_tile(path: Path) -> bool:
     """Whether a picture has the phantoms' mark; it must be one that can be opened."""
     with Image.open(path) as image:

@@ -111,8 +111,7 @@ def section_truth(section: Section, um_per_px: float) -> SectionTruth:
     lesion = section.melanoma or section.nevus
     ends = np.full(len(layers.s_um), -np.inf) if lesion is None else _closed(lesion_end(lesion, layers))
     there = ends > layers.reference
-    runs = _runs(there)
-    outlines = tuple(_outline(section, ends, run) for run in runs)
+    outlines = _outlines(section, ends)
     depth, clark, surface, deepest = _depth(section)
     return SectionTruth(
         centre_um=_point(frame.x_um, frame.y_um),
@@ -195,6 +194,18 @@ def _greatest(curve: Curve, reach: int) -> Curve:
         1
     )
     return greatest
+
+
+def lesion_outlines(section: Section) -> tuple[Outline, ...]:
+    """Closed lines around all its lesions in µm of the slide: a melanoma, a nevus, or a melanoma beside a nevus."""
+    lesions = (lesion for lesion in (section.melanoma, section.nevus) if lesion is not None)
+    return tuple(
+        outline for lesion in lesions for outline in _outlines(section, _closed(lesion_end(lesion, section.layers)))
+    )
+
+
+def _outlines(section: Section, ends: Curve) -> tuple[Outline, ...]:
+    return tuple(_outline(section, ends, run) for run in _runs(ends > section.layers.reference))
 
 
 def _runs(there: NDArray[np.bool_]) -> list[tuple[int, int]]:

@@ -74,6 +74,23 @@ def test_a_drawing_gives_exactly_its_tiles(tmp_path, slide):
     assert first.values == {"age": "63", "sex": "female"}
 
 
+def test_a_mask_is_white_where_a_lesion_is_outlined(tmp_path, slide):
+    """The nest of 20 px of 0.5 µm is 5 px of the tile; what gives no label is no lesion."""
+    tiles = cut(tmp_path, slide, *DRAWN, backgrounds=2).tiles
+    white = {}
+    for tile in tiles:
+        if tile.label == "normal":
+            assert tile.mask is None
+            continue
+        assert tile.mask == tile.tile.replace(".png", "-lesion.png")
+        with Image.open(tmp_path / "data" / tile.mask) as mask:
+            assert (mask.size, mask.mode) == ((64, 64), "1")
+            white[tile.x_l0] = np.argwhere(np.asarray(mask))
+    assert [len(white[x]) for x in (512, 1024, 1280, 472)] == [64 * 64, 64 * 64, 64 * 64, 25]
+    corner = ((990 - 872) / 4, (590 - 472) / 4)
+    assert np.abs(white[472].min(0) - corner).max() <= 0.5
+
+
 def test_a_tile_s_pixels_are_those_that_pillow_makes_of_the_slide_there(tmp_path, slide):
     tiles = cut(tmp_path, slide, *DRAWN, backgrounds=3).tiles
     level0 = Image.fromarray(grained())
@@ -187,6 +204,16 @@ def test_a_line_that_no_malignant_tile_can_hold_is_counted(tmp_path, slide):
 def test_a_thickness_without_an_outlined_tumour_is_refused(tmp_path, slide):
     with pytest.raises(DatasetError, match=r"feature 2 is a thickness, but nothing malignant is outlined"):
         cut(tmp_path, slide, NAEVUS, breslow([520, 530], [560, 560]), backgrounds=3)
+
+
+def test_a_manifest_s_thickness_without_an_outlined_tumour_is_refused(tmp_path, slide):
+    with pytest.raises(DatasetError, match=r"states a thickness of 1.2 mm, but nothing malignant is outlined"):
+        cut(tmp_path, slide, NAEVUS, backgrounds=3, breslow_mm=1.2)
+
+
+def test_a_line_of_no_length_is_refused(tmp_path, slide):
+    with pytest.raises(DatasetError, match=r"feature 2: 0 is no thickness above 0"):
+        cut(tmp_path, slide, TUMOR, breslow([520, 530], [520, 530]))
 
 
 def test_a_manifest_s_thickness_alone_does_not_say_where_it_is(tmp_path, slide):

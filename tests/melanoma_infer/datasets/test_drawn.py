@@ -15,6 +15,9 @@ from melanoma_infer.datasets.making import Recipe, from_tiles
 from melanoma_infer.datasets.ready_made import tiles_of_folders, tiles_of_table
 from melanoma_infer.datasets.table import read_dataset
 from melanoma_infer.errors import UsageError
+from melanoma_infer.geometry import RectPx
+from melanoma_infer.phantom.labels import Label, draw_labels
+from melanoma_infer.phantom.tiles import phantom_case
 
 CARD = open_bundle("demo").card
 
@@ -76,6 +79,27 @@ def test_thickness_and_outcome_are_given_for_melanomas_alone(folder):
             assert 0 < float(row["p_outcome"]) < 1
             assert tile.breslow_mm == pytest.approx(float(row["breslow_mm"]), abs=1e-4)
     assert malignant > 3
+
+
+def test_masks_hold_all_of_a_lesion_and_little_else(folder):
+    """Against the label map, which is drawn from the same scene by other code."""
+    rows = {row["tile"]: row for row in truth_of(folder)}
+    looked_at = 0
+    for tile in read_dataset(folder, CARD).tiles:
+        assert (tile.mask is None) == (tile.label == "no_lesion")
+        if tile.mask is None:
+            continue
+        row = rows[tile.tile]
+        scene = phantom_case(int(row["seed"]), ("A", "E")).scene
+        rect = RectPx(int(row["x_px"]), int(row["y_px"]), 512, 512)
+        labels = draw_labels(scene, rect, 3000 / 512)
+        lesion = (labels >= Label.NEVUS) & (labels != Label.INK)
+        with Image.open(folder / tile.mask) as mask:
+            inside = np.asarray(mask)
+        assert inside[lesion].mean() > 0.97
+        assert inside[labels == Label.BACKGROUND].mean() < 0.02
+        looked_at += 1
+    assert looked_at > 4
 
 
 @pytest.mark.slow

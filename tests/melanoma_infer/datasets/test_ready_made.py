@@ -1,5 +1,6 @@
 """Ready-made tiles: taken as they are, or refused with what to do; never resized, and never guessed."""
 
+import os
 import re
 
 import numpy as np
@@ -8,9 +9,10 @@ from datasets_for_tests import lesion_card, write_picture
 from PIL import Image
 from slides_for_tests import noise, solid, write_image
 
+from melanoma_infer.datasets.checks import picture_problem
 from melanoma_infer.datasets.class_names import class_names
 from melanoma_infer.datasets.making import Recipe, from_tiles
-from melanoma_infer.datasets.ready_made import tiles_of_folders, tiles_of_masks, tiles_of_table
+from melanoma_infer.datasets.ready_made import picture, tiles_of_folders, tiles_of_masks, tiles_of_table
 from melanoma_infer.errors import DatasetError, UsageError
 
 CARD = lesion_card()
@@ -34,6 +36,24 @@ def test_three_columns_are_enough_and_pixels_stay_as_they_are(tmp_path):
     assert (second.row.values, second.row.split, second.row.outcome) == ({"age": "", "sex": ""}, None, None)
     assert np.array_equal(first.pixels, pixels)
     assert np.array_equal(second.pixels, pixels[::-1])
+
+
+def test_a_mask_is_taken_with_its_tile(tmp_path):
+    write_image(tmp_path / "a.png", noise(16, 16, 4))
+    mask = np.zeros((16, 16), np.uint8)
+    mask[4:9, 2:5] = 255
+    write_image(tmp_path / "m.png", mask)
+    text = "tile,case_id,class,mask\na.png,P1,melanoma,m.png\n"
+    (tile,) = table(tmp_path, text)
+    assert tile.lesion is not None
+    assert np.array_equal(tile.lesion, mask > 0)
+    made = from_tiles([tile], Recipe(CARD, tmp_path / "data"))
+    assert made.tiles[0].mask == "tiles/melanoma/a-lesion.png"
+    with Image.open(tmp_path / "data" / made.tiles[0].mask) as written:
+        assert np.array_equal(np.asarray(written), mask > 0)
+    write_image(tmp_path / "m.png", noise(16, 16, 5))
+    with pytest.raises(DatasetError, match=r"Line 2 of mine.csv, column mask: The mask of a.png is \d+% grey"):
+        table(tmp_path, text)
 
 
 def test_every_column_of_tiles_csv_is_taken(tmp_path):
@@ -152,6 +172,20 @@ def test_a_mask_decides_by_its_share_of_each_square(tmp_path):
         ("tiles/normal/P1_a_x16_y16.png", "P1", "normal"),
     ]
     assert np.array_equal(two.pixels, noise(40, 36)[:16, 16:32])
+
+
+def test_a_photograph_is_no_mask(tmp_path):
+    with pytest.raises(DatasetError, match=r"The mask of P1_a.png is 64% grey"):
+        masked(tmp_path, noise(40, 36))
+
+
+def test_a_pipe_or_a_folder_is_no_picture(tmp_path):
+    os.mkfifo(tmp_path / "pipe.png")
+    (tmp_path / "folder.png").mkdir()
+    for name in ("pipe.png", "folder.png"):
+        with pytest.raises(DatasetError, match=rf"{name} is no file"):
+            picture(tmp_path / name, 16)
+        assert picture_problem(tmp_path / name, 16) == "is no file. Correct the path, or remove the line."
 
 
 def test_one_malignant_class_is_the_masks_class(tmp_path):

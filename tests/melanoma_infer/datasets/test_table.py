@@ -61,6 +61,11 @@ def test_a_file_that_a_spreadsheet_saved_is_read_the_same(tmp_path):
     assert read_dataset(tmp_path, CARD).tiles[0] == FIRST
 
 
+def test_a_table_without_the_column_mask_is_read(tmp_path):
+    write_by_hand(tmp_path, *(row.removesuffix(",") for row in ROWS), header=HEADER.removesuffix(",mask"))
+    assert [tile.mask for tile in read_dataset(tmp_path, CARD).tiles] == [None] * 3
+
+
 def test_a_card_with_fewer_patient_fields_reads_the_same_file(tmp_path):
     card = lesion_card(patient_fields=[])
     assert read_dataset(write_by_hand(tmp_path, *ROWS), card).tiles[0].values == {}
@@ -79,8 +84,11 @@ def changed(row, column, value):
         (2, "age", "old one", "'old one' is not allowed. Give a number from 0 to 120, young, old or unknown."),
         (2, "age", "1953-04-01", "'1953-04-01' is a date. Give the age in years"),
         (0, "sex", "x", "'x' is not allowed. Give female, male or unknown."),
-        (0, "breslow_mm", "-0.1", "-0.1 is no thickness from 0 to 100 mm"),
-        (0, "breslow_mm", "1500", "1500 is no thickness from 0 to 100 mm"),
+        (0, "breslow_mm", "-0.1", "-0.1 is no thickness above 0 and up to 100 mm"),
+        (0, "breslow_mm", "0", "0 is no thickness above 0 and up to 100 mm"),
+        (0, "breslow_mm", "1500", "1500 is no thickness above 0 and up to 100 mm"),
+        (2, "breslow_mm", "1.2", "1.2 mm is the thickness of a melanoma, but the class is normal."),
+        (1, "surface_in_tile", "yes", "it is yes, but breslow_mm is blank. Give the thickness, or leave both blank."),
         (0, "breslow_mm", "thin", "'thin' is not allowed. Give a thickness in mm, or nothing."),
         (0, "surface_in_tile", "maybe", "'maybe' is not allowed. Give yes, no, or nothing."),
         (0, "x_l0", "10.5", "'10.5' is not allowed. Give a whole number of pixels, or nothing."),
@@ -107,6 +115,26 @@ def test_a_cell_that_cannot_be_true_is_named_by_line_and_column(tmp_path, row, c
     with pytest.raises(DatasetError, match=f"^Line {row + 2} of tiles.csv, column {column}: {says}") as caught:
         read_dataset(tmp_path, CARD)
     assert caught.value.exit_code == 15
+
+
+@pytest.mark.parametrize(
+    ("row", "name", "says"),
+    [
+        (2, "tiles/mask.png", "a tile of class normal shows no lesion. Leave it blank, or correct the class."),
+        (0, "../mask.png", "'../mask.png' is not a path inside the data set"),
+        (0, "tiles/none.png", "tiles/none.png does not exist"),
+        (0, "tiles/small.png", "tiles/small.png has 15 × 15 pixels"),
+        (0, "tiles/c.png", "tiles/c.png is PNG with RGB pixels. Save it as PNG, black, and white where the lesion is."),
+    ],
+)
+def test_a_mask_that_cannot_be_one_is_named(tmp_path, row, name, says):
+    write_picture(tmp_path / "tiles/mask.png", mode="L")
+    write_picture(tmp_path / "tiles/small.png", side=15, mode="1")
+    rows = [ROWS[0], f"{ROWS[1]}tiles/mask.png", ROWS[2]]
+    assert read_dataset(write_by_hand(tmp_path, *rows), CARD).tiles[1].mask == "tiles/mask.png"
+    write_by_hand(tmp_path, *rows[:row], f"{ROWS[row]}{name}", *rows[row + 1 :])
+    with pytest.raises(DatasetError, match=f"^Line {row + 2} of tiles.csv, column mask: {says}"):
+        read_dataset(tmp_path, CARD)
 
 
 def test_a_thickness_is_in_the_tile_only_if_the_tile_is_as_large(tmp_path):
@@ -173,7 +201,7 @@ def test_a_missing_file_or_column_and_an_empty_table_are_named(tmp_path):
     (tmp_path / "tiles.csv").unlink()
     with pytest.raises(DatasetError, match=r"^tiles.csv cannot be read .No such file"):
         read_dataset(tmp_path, CARD)
-    with pytest.raises(DatasetError, match=r"^Line 2 of tiles.csv has 1 column; the header has 13"):
+    with pytest.raises(DatasetError, match=r"^Line 2 of tiles.csv has 1 column; the header has 14"):
         read_dataset(write_by_hand(tmp_path, "tiles/s1/a.png"), CARD)
     with pytest.raises(DatasetError, match=r"tiles.csv has no row below its header"):
         read_dataset(write_by_hand(tmp_path), CARD)
@@ -213,7 +241,7 @@ def test_a_patient_field_with_the_name_of_another_column_is_refused(tmp_path):
 
 
 def test_a_set_without_splits_is_counted_whole(tmp_path):
-    rows = [row.rpartition(",")[0] + "," for row in ROWS]
+    rows = [row.rsplit(",", 2)[0] + ",," for row in ROWS]
     found = read_dataset(write_by_hand(tmp_path, *rows), CARD)
     assert [tile.split for tile in found.tiles] == [None] * 3
     write_dataset(tmp_path, found.tiles, CARD, domain="phantom", origin="Drawn.")
