@@ -88,11 +88,16 @@ report-picture: $(VENV)/.core
 phantom-pictures: $(VENV)/.core
 	$(BIN)/python benchmarks/phantom_pictures.py docs/phantom
 
+# The packaged model, learned anew from drawings: docs/demo-model.md. PRECISION=fp32 for a CPU without AVX-512 BF16.
+PRECISION ?= bf16
 demo-model: $(VENV)/.dev
-	rm -rf build/demo.mminfer
-	OMP_NUM_THREADS=2 $(BIN)/python -m mminfer_export.demo_bundle build/demo.mminfer
+	rm -rf build/demo-model
+	mkdir -p build/demo-model
+	$(BIN)/mminfer phantom cohort --out build/demo-model/data --tiles 8000 --slides 40 --card docs/demo-card.toml
+	$(BIN)/mminfer train build/demo-model/data --card docs/demo-card.toml --out build/demo-model/run --epochs 12 \
+	  --set schedule=cosine --set precision=$(PRECISION) --set depth_tiles=96 --set dropout=0.5 --set map_weight=1 --precisions int8
 	rm -rf melanoma_infer/bundle/demo.mminfer
-	mv build/demo.mminfer melanoma_infer/bundle/
+	cp -r build/demo-model/run/model.mminfer melanoma_infer/bundle/demo.mminfer
 
 # torch is left out of the lock: one version of it has a CPU and several CUDA builds, each with other hashes. What needs it
 # is in the lock, so that the lock is installed with --no-deps: it is complete but for torch.

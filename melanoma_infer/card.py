@@ -122,6 +122,10 @@ class PatientField(Frozen):
         return len(self.values) + 1
 
 
+NETWORK_STEP_PX = 64
+"""Our own network's tile_px is a multiple of this: its depth module averages equal blocks and halves three times."""
+
+
 class NetworkShape(Frozen):
     """The settings of our own network, needed only by the engines that run its weights."""
 
@@ -215,6 +219,11 @@ class ModelCard(Frozen):
         self._check_classes()
         self._check_scale()
         self._check_normalisation()
+        if self.network is not None and self.tile_px % NETWORK_STEP_PX:
+            raise ValueError(
+                f"tile_px is {self.tile_px}, but with [network] it must be a multiple of {NETWORK_STEP_PX}, such as "
+                "256 or 512"
+            )
         if self.finding is not None and not NOUN_PHRASE.fullmatch(self.finding):
             raise ValueError(
                 f'finding is a noun without an article or a full stop, such as "melanoma": it follows the word '

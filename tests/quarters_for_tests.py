@@ -10,7 +10,7 @@ LONGEST = {
     "test_faults_in_the_source_are_found": 0,
     "test_faults_in_compiled_code_are_found": 1,
     "test_killed_at_any_moment_and_run_again_gives_the_same_files": 2,
-    "test_writing_it_again_gives_the_packaged_model": 3,
+    "test_every_precision_is_sealed_within_its_tolerance": 3,
 }
 """Proofs of many minutes each, one a quarter: chance had put two into the same."""
 

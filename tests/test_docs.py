@@ -55,7 +55,7 @@ def test_the_bundle_page_s_python_runs(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (block,) = code_blocks(ROOT / "docs" / "bundle.md", "python")
     exec(compile(block, "bundle.md", "exec"), {})
-    assert capsys.readouterr().out == "demo ('fp32', 'fp16', 'int8') (4, 512, 512, 3)\n"
+    assert capsys.readouterr().out == "demo ('fp32', 'int8') (4, 512, 512, 3)\n"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

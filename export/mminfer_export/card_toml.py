@@ -5,11 +5,11 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from melanoma_infer.card import ModelCard
+from melanoma_infer.card import ModelCard, OptionalOutput
 from melanoma_infer.errors import OutputError, UsageError
 
 TEMPLATE = """\
@@ -19,8 +19,8 @@ TEMPLATE = """\
 name = "my model"
 classes = ["normal", "tumour"]      # in the order of the model's outputs
 malignant = ["tumour"]              # which of them are malignant: some, not all
-tile_px = 224                       # side of the model's input
-um_per_px = 0.5                     # its scale; or tile_um = 112.0, the side of a tile in µm
+tile_px = 256                       # side of the model's input
+um_per_px = 0.5                     # its scale; or tile_um = 128.0, the side of a tile in µm
 mean = [0.485, 0.456, 0.406]        # of x/255; [0, 0, 0] and [1, 1, 1] for a model that normalises by itself
 std = [0.229, 0.224, 0.225]
 resize = "pillow-bilinear"          # antialiased, as PIL and torchvision do; or "reduce-bilinear"
@@ -89,7 +89,7 @@ resize = "pillow-bilinear"          # antialiased, as PIL and torchvision do; or
 
 # Only for this project's network (`mminfer train`, or --weights, which show the width): width and patient fields.
 # [network]
-# width = 64
+# width = 64                        # tile_px must then be a multiple of 64, such as 512
 # [[patient_fields]]
 # name = "age"
 # values = ["under_40", "40_to_54", "55_and_over"]
@@ -104,6 +104,15 @@ def read_card(path: Path, **more: Any) -> ModelCard:
         UsageError: it cannot be read, or is not a valid card.
     """
     return card_of({**more, **card_values(path)})
+
+
+def read_training_card(path: Path) -> ModelCard:
+    """The card of a network that is to be trained, in a TOML file: it has every output unless the file says otherwise.
+
+    Raises:
+        UsageError: it cannot be read, or is not a valid card.
+    """
+    return read_card(path, outputs=get_args(OptionalOutput))
 
 
 def card_values(path: Path) -> dict[str, Any]:

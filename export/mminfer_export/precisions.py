@@ -70,7 +70,9 @@ def check_tiles(card: ModelCard) -> Tiles:
     return Tiles(phantom_tiles(card, CHECK_TILES, CHECK_SEED), f"{CHECK_TILES} drawn tiles")
 
 
-def make_precision(bundle: Bundle, precision: Made, calibration: Tiles | None = None) -> Added:
+def make_precision(
+    bundle: Bundle, precision: Made, calibration: Tiles | None = None, checked: Tiles | None = None
+) -> Added:
     """The graph of another precision, within the card's tolerance on OpenVINO and, if it loads, ONNX Runtime.
 
     int8 keeps its worst layers in float, one after the other, until ROOM of the tolerance is enough, or else the whole.
@@ -80,6 +82,8 @@ def make_precision(bundle: Bundle, precision: Made, calibration: Tiles | None = 
         precision: to be made.
         calibration: tiles for int8's ranges, in addition to drawn ones, which keep room for what these tiles do
             not show: the golden tiles are drawn, too. They are compared on as well.
+        checked: tiles to compare on in place of drawn ones: what a model that learned from tissue does with drawings
+            does not matter.
 
     Raises:
         ParityError: no graph of this precision is within the tolerance.
@@ -88,8 +92,8 @@ def make_precision(bundle: Bundle, precision: Made, calibration: Tiles | None = 
     """
     own = [] if calibration is None else [calibration]
     golden = Tiles(bundle.golden.tiles, plural(len(bundle.golden.tiles), "golden tile"))
-    checked = _joined(golden, check_tiles(bundle.card), *own)
-    reference = reference_outputs(bundle, checked.pixels)
+    compared = _joined(golden, checked or check_tiles(bundle.card), *own)
+    reference = reference_outputs(bundle, compared.pixels)
     # The first of these tiles are the golden ones.
     first = {name: values[: len(bundle.golden.tiles)] for name, values in reference.items()}
     if excess := golden_differences(bundle, first).excess(bundle.card.tolerance_of("fp32")):
@@ -100,7 +104,7 @@ def make_precision(bundle: Bundle, precision: Made, calibration: Tiles | None = 
     tried = []
     for added in _attempts(bundle, precision, _joined(*own, calibration_tiles(bundle.card))):
         check_graph(added.graph, bundle.card)
-        rows, worst = _compared(bundle, added, reference, checked)
+        rows, worst = _compared(bundle, added, reference, compared)
         tried.append((worst, replace(added, rows=tuple(rows))))
         if worst.ratio <= ROOM:
             break

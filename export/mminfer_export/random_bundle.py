@@ -10,10 +10,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.card import ModelCard, NetworkShape, Threshold
 from melanoma_infer.errors import OutputError
 from mminfer_export.calibrated_net import malignant_score, reference_outputs
-from mminfer_export.demo_bundle import demo_card
 from mminfer_export.phantom_tiles import phantom_tiles
 from mminfer_export.random_net import random_net
 from mminfer_export.write_net import write_net
@@ -58,12 +58,16 @@ def write_random_bundle(out: Path, seed: int, width: int = 64) -> Path:
 
 
 def random_card(seed: int, width: int) -> ModelCard:
-    """The demo's card for a network of this width, without `cam_scale` and with a threshold that is yet to be set."""
-    return demo_card().model_copy(
-        update={
+    """The demo's card for a network of this width, without what is measured or set on data."""
+    return ModelCard.model_validate(
+        open_bundle("demo").card.model_dump(exclude={"threshold", "cam_scale", "region_threshold", "tolerances"})
+        | {
             "name": f"random-{seed}-width-{width}",
+            "version": "1",
+            "trained": False,
             "intended_use": "To measure and to test engines. Its numbers mean nothing for any tissue.",
             "training_data": f"None: the weights are random. Ranges were set on {TILES} drawn tiles.",
+            "limits": "It has not been trained. Every verdict is indeterminate.",
             "network": NetworkShape(width=width),
         }
     )

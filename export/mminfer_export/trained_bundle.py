@@ -17,7 +17,7 @@ from melanoma_infer.bundle.graph_checks import check_graph
 from melanoma_infer.bundle.head import Head
 from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import ParityError
-from melanoma_infer.model.melanoma_net import MelanomaNet, head_tensors
+from melanoma_infer.model.melanoma_net import MelanomaNet, TileOutputs, head_tensors
 from mminfer_export.calibrated_net import reference_outputs
 from mminfer_export.checked_bundle import Model, Reference, engine_rows, golden_of, require_new, require_parity
 from mminfer_export.precisions import Made, Tiles, make_precision, write_with
@@ -36,7 +36,9 @@ def trained_bundle(net: MelanomaNet, card: ModelCard, tiles: NDArray[np.uint8]) 
     """
     net = net.to(memory_format=torch.contiguous_format).eval()  # type: ignore[call-overload]
     weights = {name: value.numpy() for name, value in net.state_dict().items()}
-    graph = to_onnx(_Chosen(net, names_of(card)), card.tile_px, names_of(card))
+    names = names_of(card)
+    # With all outputs the graph's names are those of the weights.
+    graph = to_onnx(net if names == TileOutputs._fields else _Chosen(net, names), card.tile_px, names)
     check_graph(graph, card)
     head = head_tensors(net)
     return Bundle(
@@ -46,14 +48,17 @@ def trained_bundle(net: MelanomaNet, card: ModelCard, tiles: NDArray[np.uint8]) 
     )  # fmt: skip
 
 
-def seal_trained(bundle: Bundle, out: Path, *, checked: Tiles, calibration: Tiles) -> list[str]:
-    """Seal a bundle at `out` in fp32, and in fp16 and int8 if they are accurate enough; why one is left out.
+def seal_trained(
+    bundle: Bundle, out: Path, *, checked: Tiles, calibration: Tiles, precisions: Sequence[Made] = PRECISIONS
+) -> list[str]:
+    """Seal a bundle at `out` in fp32, and in other precisions that are accurate enough; why one is left out.
 
     Args:
         bundle: from `trained_bundle`, its card complete.
         out: a folder that does not exist yet.
-        checked: tiles on which fp32 engines are compared with PyTorch.
+        checked: tiles on which engines are compared: fp32 with PyTorch, other precisions with fp32.
         calibration: tiles that set int8's ranges.
+        precisions: to be made besides fp32.
 
     Raises:
         ParityError: an fp32 engine exceeds the card's tolerance.
@@ -67,9 +72,10 @@ def seal_trained(bundle: Bundle, out: Path, *, checked: Tiles, calibration: Tile
     require_parity(rows, bundle.card, reference.source)
     bundle = replace(bundle, parity=tuple(rows))
     added, left_out = [], []
-    for precision in PRECISIONS:
+    for precision in precisions:
         try:
-            added.append(make_precision(bundle, precision, calibration if precision == "int8" else None))
+            own = calibration if precision == "int8" else None
+            added.append(make_precision(bundle, precision, own, checked))
         except ParityError as error:
             why, _, _ = str(error).partition(" No bundle was written.")  # here one is
             left_out.append(f"The bundle has no {precision}. {why}")

@@ -159,13 +159,13 @@ def dataset(
     from melanoma_infer.datasets.folder import require_free
     from melanoma_infer.datasets.making import Recipe, from_tiles
     from melanoma_infer.datasets.splits import split_shares
-    from mminfer_export.card_toml import read_card
+    from mminfer_export.card_toml import read_training_card
 
     with loudness(quiet=quiet, verbose=False):
         if (tiles is None) == (annotations is None):
             raise UsageError("Give annotated slides (SLIDES --annotations DIR), or ready-made tiles (--tiles PATH).")
         require_free(out, overwrite=overwrite)
-        known = read_card(card)
+        known = read_training_card(card)
         recipe = Recipe(known, out, overwrite, split_shares(split) if split else None, seed, origin)
         names = class_names(classes or (), ignore or (), known)
         if annotations is not None:

@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
 SLIDES: Mapping[str, Kind] = {"with-lesion": "melanoma", "without-lesion": "none"}
 SEED = 7
-"""The same seed for both slides, so that the skin is the same with the lesion and without."""
+DEPTH_MM, WIDTH_MM = 1.8, 2.5
+"""Of the lesion: large enough for its outline to be compared with the drawing by eye."""
 SIZE_UM = (9000.0, 6000.0)
-"""Room for three by two tiles of the demo bundle, none of which needs padding."""
+"""Three by two tiles of the demo bundle, none of which needs padding."""
 UM_PER_PX = 1.0
 """A 10× scan: drawn in a quarter of the time of a 20× scan, and still far finer than the demo bundle's 5.9 µm/px."""
 
@@ -32,19 +33,18 @@ NEXT = (
     ("mminfer doctor", "see which engines work on this machine"),
 )
 
-WHY_TRAINED = "The slides are drawings: what the model says about them says nothing about tissue."
-WHY_UNTRAINED = """\
-Both slides are indeterminate, as they should be: the demo bundle is untrained. Its weights are random numbers, so it
-may neither suspect melanoma nor rule it out. Everything else is real: the tissue that was found, the tiles, the scale,
-the reasons. For a verdict, use a trained model: --bundle NAME.mminfer"""
+WHAT_THIS_IS = """\
+Both slides are drawings of the same skin. The demo bundle has learned from other drawings and judges nothing else: of
+a slide of tissue it says "indeterminate". For tissue, use a model that was trained on it: --bundle NAME.mminfer"""
 
 
 def demo(
     out: Annotated[
         Path, typer.Option(parser=named_path, metavar="DIR", help="The folder for the slides and the results.")
     ] = Path("mminfer-demo"),
+    seed: Annotated[int, typer.Option(min=0, max=2**32 - 1, help="Another seed draws other skin.")] = SEED,
 ) -> None:
-    """Draw two slides, one with a lesion and one without, and score them. A second run is quick."""
+    """Draw the same skin twice, with a melanoma and without, and score both slides. A second run is quick."""
     from melanoma_infer.bundle.bundle import open_bundle
     from melanoma_infer.patients.case import SlideCase
     from melanoma_infer.phantom.mark import CAUTION
@@ -53,7 +53,7 @@ def demo(
     from melanoma_infer.settings import Settings
 
     bundle = open_bundle("demo")
-    slides = [_drawn(out / f"{name}.svs", lesion) for name, lesion in SLIDES.items()]
+    slides = [_drawn(out / f"{name}.svs", lesion, seed) for name, lesion in SLIDES.items()]
     requests = [SlideRequest(path, SlideCase(path.stem), Settings()) for path in slides]
     outcomes = score_and_record(
         requests,
@@ -64,7 +64,7 @@ def demo(
         options=RunOptions(),
         tell=lambda outcome: _tell(outcome, out / f"{outcome.id}.json"),
     )
-    say(WHY_TRAINED if bundle.card.trained else WHY_UNTRAINED)
+    say(WHAT_THIS_IS)
     say(f"\n{CAUTION}\n")
     say("Try next:")
     say(table([(f"  {command}", what) for command, what in NEXT]))
@@ -72,14 +72,15 @@ def demo(
         raise typer.Exit(failed[0].exit_code)
 
 
-def _drawn(path: Path, lesion: Kind) -> Path:
+def _drawn(path: Path, lesion: Kind, seed: int) -> Path:
     """The path of the slide, which is drawn unless an earlier run drew it."""
     from melanoma_infer.errors import OutputError
+    from melanoma_infer.phantom.options import Options
     from melanoma_infer.phantom.scene import make_scene
     from melanoma_infer.phantom.write import is_written, write_phantom
     from melanoma_infer.runtime.files import why_not_written
 
-    scene = make_scene(SEED, lesion, SIZE_UM)
+    scene = make_scene(seed, lesion, SIZE_UM, Options(depth_mm=DEPTH_MM, width_mm=WIDTH_MM))
     if is_written(path, scene, UM_PER_PX):
         return path
     note(f"drawing {path} …")
@@ -101,9 +102,9 @@ def _tell(outcome: SlideOutcome, truth: Path) -> None:
         tell_failure(outcome)
         return
     drawn = json.loads(truth.read_text(encoding="utf-8"))
-    what = "the same skin without a lesion"
+    what = "the same skin without it"
     if drawn["lesion"] != "none":
-        what = f"skin with a lesion of {drawn['area_mm2']:.2f} mm² that reaches {drawn['breslow_mm']:.2f} mm deep"
+        what = f"skin with a melanoma of {drawn['area_mm2']:.2f} mm² that reaches {drawn['breslow_mm']:.2f} mm deep"
     report = outcome.folder / "report.html"
     say(f"{outcome.id}: {finding(outcome.result)}")
     say(f"  drawn: {what}")

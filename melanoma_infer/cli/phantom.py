@@ -96,6 +96,8 @@ def slide(
     if not overwrite and (out.exists() or truth_file(out).exists()):
         existing = out if out.exists() else truth_file(out)
         raise UsageError(f"{existing.name} already exists. Give --overwrite, or choose another --out.")
+    if lesion is not Lesion.melanoma and (depth_mm is not None or width_mm is not None):
+        raise UsageError("--depth-mm and --width-mm are a melanoma's. Leave them out, or draw --lesion melanoma.")
     asked = {one.value for one in case or ()}
     cases = frozenset(name for name in CASES if name in asked)
     options = Options(style.value, cases, depth_mm, sections, angle, width_mm)
@@ -138,9 +140,9 @@ def cohort(
     if card is None:
         known = open_bundle("demo").card
     else:
-        from mminfer_export.card_toml import read_card
+        from mminfer_export.card_toml import read_training_card
 
-        known = read_card(card)
+        known = read_training_card(card)
     write_cohort(out, known, Cohort(tiles, slides, seed, asked), processes=available_cores())
     if json:
         say_json({"dataset": str(out), "truth": str(out / TRUTH)})

@@ -24,6 +24,7 @@ from melanoma_infer.errors import EngineUnavailableError, Stopped, UsageError
 if TYPE_CHECKING:
     from melanoma_infer.training.experiment import Experiment, Trained
     from melanoma_infer.training.settings import TrainingSettings
+    from mminfer_export.precisions import Made
 
 NEEDED = ("torch", "lightning", "sklearn", "matplotlib", "onnxscript")
 BUNDLE = "model.mminfer"
@@ -69,6 +70,9 @@ def train(
         list[str] | None,
         typer.Option("--set", metavar="KEY=VALUE", help="Another setting of docs/training.md; repeat for more."),
     ] = None,
+    precisions: Annotated[
+        str, typer.Option(metavar="P,P,…", help="Made besides fp32, where it is accurate enough.")
+    ] = "fp16,int8",
     quiet: opt.QuietOption = False,
     json: opt.JsonOption = False,
 ) -> None:
@@ -84,15 +88,15 @@ def train(
     if ablation and folds > 1:
         raise UsageError("--ablation and --folds cannot be combined. Give one of them.")
     chosen = {"epochs": epochs, "seed": seed, "augment": augment, "sensitivity": sensitivity}
-    asked = training_settings(chosen, settings or [])
+    asked, made = training_settings(chosen, settings or []), made_precisions(precisions)
     from melanoma_infer.training.experiment import prepare
     from melanoma_infer.training.record import RUN, TRAINING, alone, begin
-    from mminfer_export.card_toml import read_card
-    from mminfer_export.from_weights import OUTPUTS, read_weights
+    from mminfer_export.card_toml import read_training_card
+    from mminfer_export.from_weights import read_weights
 
     experiment = prepare(
         data,
-        read_card(card, outputs=OUTPUTS),
+        read_training_card(card),
         asked,
         what="ablation" if ablation else "folds" if folds > 1 else "one",
         folds=folds,
@@ -110,13 +114,26 @@ def train(
         else:
             if changed:
                 note(f"The weights may differ from those of a run that was not stopped: {'; '.join(changed)}.")
-            _run(experiment, facts, out)
+            _run(experiment, facts, out, made)
         report = json_text.loads((out / TRAINING).read_bytes())
     if json:
         say_json(report)
         return
     say(summary(report))
     say(str(out / BUNDLE))
+
+
+def made_precisions(text: str) -> tuple[Made, ...]:
+    """The precisions that --precisions names.
+
+    Raises:
+        UsageError: one cannot be made, or fp32 is among them, which always is.
+    """
+    known: tuple[Made, ...] = ("fp16", "int8")
+    names = [name for name in text.split(",") if name]
+    if unknown := [name for name in names if name not in known]:
+        raise UsageError(f"--precisions {unknown[0]}: choose among {', '.join(known)}; fp32 is always made.")
+    return tuple(name for name in known if name in names)
 
 
 def training_settings(chosen: dict[str, Any], pairs: Sequence[str]) -> TrainingSettings:
@@ -143,11 +160,13 @@ def training_settings(chosen: dict[str, Any], pairs: Sequence[str]) -> TrainingS
     except ValidationError as error:
         problem = error.errors(include_url=False)[0]
         name = ".".join(map(str, problem["loc"]))
-        known = ", ".join(TrainingSettings.model_fields)
-        raise UsageError(f"The setting {name}: {problem['msg']}. The settings are {known}.") from error
+        if problem["type"] == "extra_forbidden":
+            known = ", ".join(TrainingSettings.model_fields)
+            raise UsageError(f"--set {name}: there is no such setting. The settings are {known}.") from error
+        raise UsageError(f"--set {name}: {problem['msg'].lower()}, not {problem['input']!r}.") from error
 
 
-def _run(experiment: Experiment, facts: dict[str, Any], out: Path) -> None:
+def _run(experiment: Experiment, facts: dict[str, Any], out: Path, precisions: tuple[Made, ...]) -> None:
     """Train every network, with progress, and make the bundle of the final one."""
     from melanoma_infer.training.experiment import train as train_all
 
@@ -155,7 +174,7 @@ def _run(experiment: Experiment, facts: dict[str, Any], out: Path) -> None:
     try:
         with shown(pace, often=lambda _step: True) as tell:
             trained = train_all(experiment, out, lambda job, step: tell((job, step)))
-        _finish(experiment, trained, facts, out)
+        _finish(experiment, trained, facts, out, precisions)
     except Stopped as stop:
         raise Stopped(
             stop.exit_code,
@@ -163,7 +182,9 @@ def _run(experiment: Experiment, facts: dict[str, Any], out: Path) -> None:
         ) from stop
 
 
-def _finish(experiment: Experiment, trained: list[Trained], facts: dict[str, Any], out: Path) -> None:
+def _finish(
+    experiment: Experiment, trained: list[Trained], facts: dict[str, Any], out: Path, precisions: tuple[Made, ...]
+) -> None:
     """Calibrate and seal the final network, and write what is reported; training.json comes last."""
     from melanoma_infer.training.calibration import calibrated, trained_card
     from melanoma_infer.training.experiment import comparison, figures, final_network
@@ -187,6 +208,7 @@ def _finish(experiment: Experiment, trained: list[Trained], facts: dict[str, Any
         out / BUNDLE,
         checked=Tiles(checked, f"{len(checked)} validation tiles"),
         calibration=_calibration(experiment, division.train),
+        precisions=precisions,
     )
     for sentence in left_out:
         note(sentence)
@@ -218,8 +240,11 @@ def summary(report: dict[str, Any]) -> str:
     ]
     if report["test"] is not None:
         rows.append(("test tiles", _in_words(report["test"])))
-    rows.append(("threshold", f"{threshold['value']:.3f} ({threshold['low']:.3f}–{threshold['high']:.3f})"))
-    rows.append(("set", threshold["how"]))
+    if threshold is None:
+        rows.append(("threshold", "none: the model may be no better than chance"))
+    else:
+        rows.append(("threshold", f"{threshold['value']:.3f} ({threshold['low']:.3f}–{threshold['high']:.3f})"))
+        rows.append(("set", threshold["how"]))
     if report["spread"]:
         folds = {name: f"{each['mean']:.3f} ± {each['sd']:.3f}" for name, each in report["spread"].items()}
         rows += [(f"{name} over folds", folds[name]) for name in ("auc", "accuracy", "depth_mae_mm") if name in folds]

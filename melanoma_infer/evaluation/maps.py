@@ -32,6 +32,37 @@ def map_scale(lesion_maps: Array, has_lesion: NDArray[np.bool_]) -> float | None
     return float(f"{np.percentile(positive, FULL_PERCENTILE):.1e}") if positive.size else None
 
 
+def fitted_region_threshold(
+    lesion_maps: Array, probabilities: Array, shares: Array, *, card: ModelCard, scale: float
+) -> float | None:
+    """The evidence from which a cell belongs to a region, to two digits; None if no lesion is outlined.
+
+    That for which cells and outlines agree best: the largest intersection over union of all tiles together, within
+    REGION_BOUNDS.
+
+    Args:
+        lesion_maps: (N, h, w).
+        probabilities: (N, K), for an unknown patient.
+        shares: (N, h, w), the share of each cell that is inside the outlines, NaN where that is not known.
+        card: the roles of the classes.
+        scale: from `map_scale`.
+    """
+    lesion = probabilities[:, list(card.lesion_columns)].sum(1).astype(np.float64)
+    evidence = lesion[:, None, None] * np.clip(lesion_maps.astype(np.float64) / scale, 0, 1)
+    known = ~np.isnan(shares)
+    evidence, shares = evidence[known], shares[known]
+    if not shares.any():
+        return None
+
+    def agreement(threshold: float) -> float:
+        inside = evidence >= threshold
+        both = float(shares[inside].sum())
+        return both / (float(inside.sum()) + float(shares.sum()) - both)
+
+    low, high = (round(100 * bound) for bound in REGION_BOUNDS)
+    return max((hundredths / 100 for hundredths in range(low, high + 1)), key=agreement)
+
+
 def region_threshold(
     lesion_maps: Array, probabilities: Array, has_lesion: NDArray[np.bool_], *, card: ModelCard, scale: float
 ) -> float | None:

@@ -21,11 +21,37 @@ LUMA = np.array([0.299, 0.587, 0.114])
 RIGHT_ANGLES = (None, Image.Transpose.ROTATE_90, Image.Transpose.ROTATE_180, Image.Transpose.ROTATE_270)
 
 
+class Move(NamedTuple):
+    """Mirrored or not, turned by `quarter` right angles, then by `angle` (radians) and magnified by `scale`."""
+
+    mirrored: bool = False
+    quarter: int = 0
+    angle: float = 0.0
+    scale: float = 1.0
+
+    def of(self, picture: Image.Image) -> Image.Image:
+        """A picture moved so."""
+        if self.mirrored:
+            picture = picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if (turn := RIGHT_ANGLES[self.quarter]) is not None:
+            picture = picture.transpose(turn)
+        return picture if (self.angle, self.scale) == (0, 1) else turned(picture, self.angle, self.scale)
+
+    @property
+    def depth_factor(self) -> float:
+        """What a depth in the picture is multiplied by: NaN where it is no longer known."""
+        side = self.scale * (abs(math.cos(self.angle)) + abs(math.sin(self.angle)))
+        return self.scale if (self.angle, self.scale) == (0, 1) or side <= KEPT_SIDE else math.nan
+
+
+STILL = Move()
+
+
 class Varied(NamedTuple):
-    """A varied tile uint8 (H, W, 3), and what its depth is multiplied by: NaN where it is no longer known."""
+    """A varied tile uint8 (H, W, 3), and how it was moved."""
 
     pixels: NDArray[np.uint8]
-    depth_factor: float
+    move: Move = STILL
 
 
 def varied(tile: Image.Image, rng: np.random.Generator, settings: TrainingSettings) -> Varied:
@@ -34,15 +60,8 @@ def varied(tile: Image.Image, rng: np.random.Generator, settings: TrainingSettin
     quarter, mirrored, free = rng.integers(4), rng.random() < 0.5, rng.random() < settings.free_share
     angle = math.radians(rng.uniform(-settings.angle_deg, settings.angle_deg))
     scale = settings.scale ** rng.uniform(-1, 1)
-    tile = recoloured(tile, rng, settings)
-    if mirrored:
-        tile = tile.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-    if (turn := RIGHT_ANGLES[quarter]) is not None:
-        tile = tile.transpose(turn)
-    if not free:
-        return Varied(np.asarray(tile), 1.0)
-    side = scale * (abs(math.cos(angle)) + abs(math.sin(angle)))
-    return Varied(np.asarray(turned(tile, angle, scale)), scale if side <= KEPT_SIDE else math.nan)
+    move = Move(mirrored, int(quarter), *((angle, scale) if free else ()))
+    return Varied(np.asarray(move.of(recoloured(tile, rng, settings))), move)
 
 
 def turned(tile: Image.Image, angle: float, scale: float) -> Image.Image:
@@ -53,7 +72,9 @@ def turned(tile: Image.Image, angle: float, scale: float) -> Image.Image:
     half = tile.width / 2
     reach = (abs(math.cos(angle)) + abs(math.sin(angle))) / scale
     border = min(max(0, math.ceil(half * (reach - 1)) + 1), tile.width - 1)
-    wide = Image.fromarray(np.pad(np.asarray(tile), ((border, border), (border, border), (0, 0)), mode="reflect"))
+    pixels = np.asarray(tile)
+    beside = ((border, border), (border, border), (0, 0))[: pixels.ndim]
+    wide = Image.fromarray(np.pad(pixels, beside, mode="symmetric"))
     # From a place in the result to the place in the source, both from the upper left corner.
     cos, sin = math.cos(angle) / scale, math.sin(angle) / scale
     centre = half + border

@@ -11,24 +11,21 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
 from torch import Tensor
 
-from melanoma_infer.card import ModelCard
-from melanoma_infer.errors import DatasetError
 from melanoma_infer.model.depth import AVERAGE_PX
-from melanoma_infer.training.augment import Varied, varied
-from melanoma_infer.training.labels import Labels, with_some_unknown
+from melanoma_infer.training.augment import STILL, Move, Varied, varied
+from melanoma_infer.training.labels import with_some_unknown
 from melanoma_infer.training.settings import TrainingSettings
+from melanoma_infer.training.tile_files import TileFiles
 
-_Example = tuple[Varied, NDArray[np.float32]]
-"""A tile and its patient."""
+_Example = tuple[Varied, NDArray[np.float32], NDArray[np.float32]]
+"""A tile, its patient, and the share of each place that shows a lesion."""
 THREADS = 2
 """That read and vary tiles; Pillow and NumPy release Python's lock for most of it."""
 AHEAD = 2
@@ -46,41 +43,13 @@ class Batch(NamedTuple):
     """float32 (B,), NaN where it does not count."""
     patients: Tensor
     """float32 (B, P)."""
+    shares: Tensor
+    """float32 (B, h, w), the share of each place of the network's maps that shows a lesion, NaN where it is not known;
+    (B, 0, 0) if no map is trained."""
     averages: Tensor
-    """uint8 (D, tile_px / 8, tile_px / 8, 3): further tiles for the depth module alone, averaged as it does."""
+    """uint8 (D, tile_px / 4, tile_px / 4, 3): further tiles for the depth module alone, averaged as it does."""
     averages_mm: Tensor
     """float32 (D,), their depths, NaN where it does not count."""
-
-
-@dataclass(frozen=True)
-class TileFiles:
-    """The tiles of a data set, their pictures and their labels."""
-
-    folder: Path
-    names: tuple[str, ...]
-    """Paths relative to the folder."""
-    labels: Labels
-    card: ModelCard
-
-    def picture(self, row: int) -> Image.Image:
-        """The picture of a tile, decoded.
-
-        Raises:
-            DatasetError: it is damaged.
-        """
-        name = self.names[row]
-        try:
-            with Image.open(self.folder / name) as image:
-                image.load()
-                return image
-        except (OSError, ValueError, SyntaxError) as error:
-            raise DatasetError(
-                f"tiles.csv, the row of {name}: the picture is damaged. Replace the file, or remove the row."
-            ) from error
-
-    def pixels(self, rows: Sequence[int] | NDArray[np.intp]) -> NDArray[np.uint8]:
-        """The pixels of tiles, uint8 (N, tile_px, tile_px, 3)."""
-        return np.stack([np.asarray(self.picture(int(row))) for row in rows])
 
 
 @dataclass(frozen=True)
@@ -119,22 +88,23 @@ class Batches:
     def _example(self, row: int) -> _Example:
         picture, patient = self.files.picture(row), self.files.labels.patients[row]
         if self.epoch is None:
-            return Varied(np.asarray(picture), 1.0), patient
+            return Varied(np.asarray(picture)), patient, self._shares(row, STILL)
         rng = self._generator(row)
         patient = with_some_unknown(patient, self.files.card.patient_fields, rng, self.settings.patient_dropout)
-        if not self.settings.augment:
-            return Varied(np.asarray(picture), 1.0), patient
-        return varied(picture, rng, self.settings), patient
+        made = varied(picture, rng, self.settings) if self.settings.augment else Varied(np.asarray(picture))
+        return made, patient, self._shares(row, made.move)
+
+    def _shares(self, row: int, move: Move) -> NDArray[np.float32]:
+        if not self.settings.map_weight:
+            return np.empty((0, 0), np.float32)
+        return self.files.shares(row, move)
 
     def _averaged(self, row: int, number: int) -> Varied:
-        """A varied tile, averaged; a tile that comes twice in an epoch is varied in two ways."""
-        picture = self.files.picture(row)
-        if self.settings.augment:
-            pixels, factor = varied(picture, self._generator(row, number + 1), self.settings)
-            picture = Image.fromarray(pixels)
-        else:
-            factor = 1.0
-        return Varied(np.asarray(picture.reduce(AVERAGE_PX)), factor)
+        """A varied average; a tile that comes twice in an epoch is varied in two ways."""
+        average = self.files.average(row)
+        if not self.settings.augment:
+            return Varied(np.asarray(average))
+        return varied(average, self._generator(row, number + 1), self.settings)
 
     def _generator(self, row: int, *more: int) -> np.random.Generator:
         tile = zlib.crc32(self.files.names[row].encode())
@@ -142,17 +112,18 @@ class Batches:
 
     def _batch(self, number: int, examples: list[Future[_Example]], alone: list[Future[Varied]]) -> Batch:
         rows, made = self.order[number], [each.result() for each in examples]
-        factors = np.array([tile.depth_factor for tile, _ in made], np.float32)
+        factors = np.array([tile.move.depth_factor for tile, _, _ in made], np.float32)
         averages, side = [each.result() for each in alone], self.files.card.tile_px // AVERAGE_PX
         pixels = [each.pixels for each in averages]
         known_mm = self.files.labels.depth_mm[self.measured[number]] if self.measured else np.empty(0, np.float32)
         return Batch(
-            torch.from_numpy(np.stack([tile.pixels for tile, _ in made])),
+            torch.from_numpy(np.stack([tile.pixels for tile, _, _ in made])),
             torch.from_numpy(self.files.labels.allowed[rows]),
             torch.from_numpy(self.files.labels.depth_mm[rows] * factors),
-            torch.from_numpy(np.stack([patient for _, patient in made])),
+            torch.from_numpy(np.stack([patient for _, patient, _ in made])),
+            torch.from_numpy(np.stack([shares for _, _, shares in made])),
             torch.from_numpy(np.stack(pixels) if pixels else np.empty((0, side, side, 3), np.uint8)),
-            torch.from_numpy(known_mm * np.array([each.depth_factor for each in averages], np.float32)),
+            torch.from_numpy(known_mm * np.array([each.move.depth_factor for each in averages], np.float32)),
         )
 
 

@@ -16,16 +16,16 @@ from melanoma_infer.datasets.table import Dataset
 from melanoma_infer.errors import DatasetError, MminferError
 from melanoma_infer.evaluation.bootstrap import auc_interval
 from melanoma_infer.evaluation.figures import auc
-from melanoma_infer.evaluation.maps import map_scale, region_threshold
+from melanoma_infer.evaluation.maps import fitted_region_threshold, map_scale, region_threshold
 from melanoma_infer.evaluation.thresholds import SetThreshold, set_threshold
 from melanoma_infer.pipeline.flow import score_slide
 from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.runtime.plural import plural
 from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.scale import known_scale
-from melanoma_infer.training.batches import TileFiles
 from melanoma_infer.training.settings import TrainingSettings
 from melanoma_infer.training.splits import Division
+from melanoma_infer.training.tile_files import TileFiles
 
 CHANCE = 0.5
 """The AUC of answers that do not depend on the tile."""
@@ -35,10 +35,9 @@ CHUNK = 32
 
 @dataclass(frozen=True)
 class Calibrated:
-    """A complete card, and how its threshold was set."""
+    """A complete card, and what its threshold was set on."""
 
     card: ModelCard
-    threshold: SetThreshold
     on: str
     """"slides" or "tiles"."""
 
@@ -76,6 +75,8 @@ def calibrated(
 ) -> Calibrated:
     """The bundle's card with map scale, region threshold and threshold, set on the validation split.
 
+    Without a threshold where the validation data do not exclude that the model answers by chance.
+
     Args:
         bundle: in memory, its card without them.
         data: its slides of validation set the threshold, if there are malignant and other ones; else its tiles do.
@@ -97,7 +98,9 @@ def calibrated(
     if scale is None:
         tell("No map speaks for a lesion in a validation tile: regions are drawn at the resolution of the tiles.")
     else:
-        evidence = region_threshold(maps, probabilities, lesion, card=card, scale=scale)
+        evidence = fitted_region_threshold(maps, probabilities, _shares(files, rows), card=card, scale=scale)
+        if evidence is None:
+            evidence = region_threshold(maps, probabilities, lesion, card=card, scale=scale)
         card = card.model_copy(
             update={"cam_scale": scale, **({} if evidence is None else {"region_threshold": evidence})}
         )
@@ -117,15 +120,15 @@ def calibrated(
         on, patients = "tiles", [data.tiles[row].case_id for row in rows]
         positive = labels.malignant(card)
         scores = probabilities[:, list(card.malignant_columns)].sum(1).astype(np.float64)
-    if (doubt := chance_doubt(positive, scores, patients, on)) is not None:
-        tell(doubt)
-        card = card.model_copy(update={"limits": f"{card.limits} {doubt}".strip()})
     found = set_threshold(positive, scores, patients, sensitivity=settings.sensitivity)
+    if (doubt := chance_doubt(positive, scores, patients, on)) is not None:
+        tell(f"{doubt} It gets no threshold, and judges no slide.")
+        return Calibrated(card.model_copy(update={"limits": f"{card.limits} {doubt}".strip()}), on)
     threshold = Threshold(
         value=min(1.0, found.value), low=max(0.0, found.low), high=min(1.0, found.high),
         how=how_set(found, on, len(set(patients))),
     )  # fmt: skip
-    return Calibrated(card.model_copy(update={"threshold": threshold}), found, on)
+    return Calibrated(card.model_copy(update={"threshold": threshold}), on)
 
 
 def chance_doubt(
@@ -176,6 +179,11 @@ def _validation_slides(data: Dataset, division: Division) -> Sequence[LabelledSl
 def _slide_score(slide: LabelledSlide, data: Dataset, scorer: Scorer) -> float:
     score = score_slide(data.folder / slide.path, scorer).malignant_score
     return math.nan if score is None else score
+
+
+def _shares(files: TileFiles, rows: NDArray[np.intp]) -> NDArray[np.float32]:
+    """The share of each cell of the maps that shows a lesion, (N, h, w), NaN where it is not known."""
+    return np.stack([files.shares(int(row)) for row in rows])
 
 
 def _validated(

@@ -22,17 +22,16 @@ from melanoma_infer.evaluation.figures import auc, decisions, depth_errors
 from melanoma_infer.runtime.cores import available_cores
 from melanoma_infer.runtime.plural import plural
 from melanoma_infer.runtime.provenance import versions
-from melanoma_infer.training.batches import TileFiles
 from melanoma_infer.training.calibration import require_slides
 from melanoma_infer.training.curves import learning_curves
 from melanoma_infer.training.fit import Fitted, Step, fit
-from melanoma_infer.training.labels import labels_of
 from melanoma_infer.training.learner import Learner, Predictions, predict
 from melanoma_infer.training.memory import keep_freed_memory
 from melanoma_infer.training.network import LADDER, Parts, TrainingNet, seeded_net
 from melanoma_infer.training.record import digest_of_data, write
 from melanoma_infer.training.settings import TrainingSettings
 from melanoma_infer.training.splits import Division, divide, require_classes
+from melanoma_infer.training.tile_files import TileFiles
 
 WIDTH_MIN = 4
 """PyTorch 2.13 crashes in the convolutions of narrower networks on a CPU."""
@@ -148,8 +147,8 @@ def prepare(
     if settings.devices > max(1, torch.cuda.device_count()):
         raise UsageError(f"devices={settings.devices}: this machine has {plural(torch.cuda.device_count(), 'GPU')}.")
     data = read_dataset(folder, card)
-    labels = labels_of(data.tiles, card)
-    files = TileFiles(data.folder, tuple(tile.tile for tile in data.tiles), labels, card)
+    files = TileFiles.of(data, card)
+    labels = files.labels
     divisions = divide(data.tiles, labels, seed=settings.seed, folds=folds)
     doubts: list[str] = []
     for division in divisions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import lightning
 import numpy as np
@@ -14,12 +15,13 @@ from torch import Tensor
 
 from melanoma_infer.errors import UsageError
 from melanoma_infer.evaluation.figures import auc, depth_errors
-from melanoma_infer.training.batches import Batch, Batches, TileFiles, depth_order, plain_order, training_order
+from melanoma_infer.training.batches import Batch, Batches, depth_order, plain_order, training_order
 from melanoma_infer.training.labels import Labels, class_weights
-from melanoma_infer.training.losses import class_loss, depth_loss
+from melanoma_infer.training.losses import class_loss, depth_loss, map_loss
 from melanoma_infer.training.network import Predicted, TrainingNet
 from melanoma_infer.training.settings import TrainingSettings
 from melanoma_infer.training.splits import Division
+from melanoma_infer.training.tile_files import TileFiles
 
 
 @dataclass(frozen=True)
@@ -48,6 +50,9 @@ class EpochFigures:
     auc: float | None
     """Of malignant against other tiles."""
     depth_mae_mm: float | None
+    train_map_loss: float = 0.0
+    map_loss: float = 0.0
+    """On the validation tiles."""
 
 
 class Learner(lightning.LightningModule):
@@ -62,8 +67,10 @@ class Learner(lightning.LightningModule):
         self.register_buffer("weights", torch.from_numpy(class_weights(allowed)), persistent=False)
         self.figures: EpochFigures | None = None
         """Of the last epoch that was validated."""
-        self._train: list[tuple[float, float]] = []
+        self._train: list[tuple[float, float, float]] = []
         self._validated: list[tuple[Tensor, Tensor | None]] = []
+        self._map_losses: list[tuple[float, int]] = []
+        """Of the validation batches, with their sizes."""
 
     def train_dataloader(self) -> Batches:
         """The batches of this epoch."""
@@ -90,20 +97,24 @@ class Learner(lightning.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The joint loss of a batch."""
-        predicted: Predicted = self.model(batch.tiles, batch.patients)
+        kept = self._kept_channels(len(batch.tiles), batch_idx)
+        predicted: Predicted = self.model(batch.tiles, batch.patients, kept, with_map=self._has_map)
         of_class = class_loss(predicted.logits.float(), batch.allowed, self.weights)
         depth_mm, known_mm = predicted.depth_mm, batch.depth_mm
         if depth_mm is not None and len(batch.averages):
             depth_mm = torch.cat([depth_mm.float(), self.model.depth_of_averages(batch.averages)])
             known_mm = torch.cat([known_mm, batch.averages_mm])
         of_depth = self._depth_loss(depth_mm, known_mm)
-        self._train.append((float(of_class.detach()), float(of_depth.detach())))
-        return of_class + self.settings.depth_weight * of_depth
+        of_map = self._map_loss(predicted, batch)
+        self._train.append((float(of_class.detach()), float(of_depth.detach()), float(of_map.detach())))
+        joint: Tensor = self._joint(of_class, of_depth, of_map)
+        return joint
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Keep what the network says about a batch."""
-        predicted: Predicted = self.model(batch.tiles, batch.patients)
+        predicted: Predicted = self.model(batch.tiles, batch.patients, with_map=self._has_map)
         depth = predicted.depth_mm
+        self._map_losses.append((float(self._map_loss(predicted, batch)), len(batch.tiles)))
         self._validated.append((predicted.logits.float().cpu(), None if depth is None else depth.float().cpu()))
 
     def on_validation_epoch_end(self) -> None:
@@ -115,6 +126,7 @@ class Learner(lightning.LightningModule):
         self._validated.clear()
         self.figures = self._figures(logits, depth, labels)
         self._train.clear()
+        self._map_losses.clear()
         # For progress bars and callbacks of Lightning's own.
         self.log("val_loss", self.figures.loss, prog_bar=False, logger=False, sync_dist=False)
 
@@ -128,6 +140,30 @@ class Learner(lightning.LightningModule):
             optimizer, lambda step: (1 + math.cos(math.pi * min(step / steps, 1))) / 2
         )
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
+
+    def _joint(self, of_class: Any, of_depth: Any, of_map: Any) -> Any:
+        """The joint loss, of tensors or of numbers."""
+        return of_class + self.settings.depth_weight * of_depth + self.settings.map_weight * of_map
+
+    @property
+    def _has_map(self) -> bool:
+        """Whether the lesion map is trained."""
+        parts = self.model.parts
+        return self.settings.map_weight > 0 and parts.attention and parts.classifier
+
+    def _map_loss(self, predicted: Predicted, batch: Batch) -> Tensor:
+        if predicted.lesion_map is None:
+            return torch.zeros((), device=predicted.logits.device)
+        return map_loss(predicted.lesion_map.float(), batch.shares)
+
+    def _kept_channels(self, tiles: int, step: int) -> Tensor | None:
+        """Dropout's factors for a step of this epoch, (tiles, C): 0, or what makes up for the hidden ones."""
+        share = 1 - self.settings.dropout
+        if share == 1:
+            return None
+        rng = np.random.default_rng([self.settings.seed, self.current_epoch, 2, step, self.trainer.global_rank])
+        kept = rng.random((tiles, self.model.net.backbone.channels_out), np.float32) < share
+        return torch.from_numpy(kept.astype(np.float32) / share).to(self.device)
 
     def _depth_loss(self, depth_mm: Tensor | None, known_mm: Tensor) -> Tensor:
         if depth_mm is None:
@@ -149,18 +185,21 @@ class Learner(lightning.LightningModule):
         errors = None
         if predictions.depth_mm is not None:
             errors = depth_errors(labels.depth_mm[measured].astype(float), predictions.depth_mm[measured])
-        train_class, train_depth = np.mean(self._train, axis=0).tolist() if self._train else (math.nan, math.nan)
-        weight = self.settings.depth_weight
+        train = np.mean(self._train, axis=0).tolist() if self._train else (math.nan,) * 3
+        losses, sizes = zip(*self._map_losses, strict=True)
+        of_map = float(np.average(losses, weights=sizes))
         return EpochFigures(
             epoch=self.current_epoch + 1,
-            train_loss=train_class + weight * train_depth,
-            train_class_loss=train_class,
-            train_depth_loss=train_depth,
-            loss=of_class + weight * of_depth,
+            train_loss=self._joint(*train),
+            train_class_loss=train[0],
+            train_depth_loss=train[1],
+            loss=self._joint(of_class, of_depth, of_map),
             class_loss=of_class,
             depth_loss=of_depth,
             auc=auc(labels.malignant(card), scores),
             depth_mae_mm=None if errors is None else errors.mae_mm,
+            train_map_loss=train[2],
+            map_loss=of_map,
         )
 
 

@@ -23,6 +23,19 @@ def class_loss(logits: Tensor, allowed: Tensor, weights: Tensor) -> Tensor:
     return -(weight * log_p).sum() / weight.sum()
 
 
+def map_loss(logits: Tensor, shares: Tensor) -> Tensor:
+    """Cross-entropy of each place, the mean over places where it is known what they show (not NaN); 0 if none is.
+
+    Args:
+        logits: (N, h, w), of showing a lesion.
+        shares: (N, h, w), the share of each place that shows one.
+    """
+    known = ~shares.isnan()
+    if not known.any():
+        return logits.sum() * 0
+    return functional.binary_cross_entropy_with_logits(logits[known], shares[known])
+
+
 def depth_loss(depth_mm: Tensor, known_mm: Tensor, smooth_mm: float) -> Tensor:
     """Smooth L1 of depths (N,) in mm, the mean over tiles whose thickness is known (not NaN); 0 if none is.
 

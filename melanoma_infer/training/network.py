@@ -41,10 +41,11 @@ LADDER = {
 
 
 class Predicted(NamedTuple):
-    """Logits (N, K), and depth (N,) in mm or None."""
+    """Logits (N, K), depth (N,) in mm or None, and where a lesion is (N, h, w), as logits, or None."""
 
     logits: Tensor
     depth_mm: Tensor | None
+    lesion_map: Tensor | None = None
 
 
 class TrainingNet(nn.Module):
@@ -61,9 +62,14 @@ class TrainingNet(nn.Module):
         self.net = MelanomaNet.from_card(card)
         self.linear = None if parts.classifier else nn.Linear(self.net.backbone.channels_out, len(card.classes))
 
-    def forward(self, tiles: Tensor, patients: Tensor) -> Predicted:
+    def forward(
+        self, tiles: Tensor, patients: Tensor, kept: Tensor | None = None, *, with_map: bool = False
+    ) -> Predicted:
         """Return logits and depths for tiles uint8 (N, tile_px, tile_px, 3) and one-hot patients (N, P).
 
+        `kept` (N, C) multiplies the C channels of the image features, for dropout. The map, if it is asked for, is the
+        graph's class activation map times the number of places: what the whole tile's log-odds of a lesion would gain
+        if every place were like this one.
         The depth is passed to the classifier without its gradient: the depth module learns millimetres from measured
         thicknesses alone, and no class can bend them. It computes in float32 whatever the rest does: in bfloat16 a
         depth of 2 mm has steps of 0.016 mm.
@@ -72,20 +78,29 @@ class TrainingNet(nn.Module):
         images = net.normalised(tiles)
         x = net.backbone(images)
         pooled = (net.attention(x).attended if parts.attention else x).mean((2, 3))
+        if kept is not None:
+            pooled = pooled * kept
         with torch.autocast(images.device.type, enabled=False):
             depth_mm = net.depth(images) if parts.depth else None
         if self.linear is not None:
             return Predicted(self.linear(pooled), depth_mm)
+        lesion_map = self._lesion_map(x, depth_mm) if with_map else None
         first = pooled @ net.w1_image.T + net.b1
         if depth_mm is not None:
             first = first + depth_mm.detach()[:, None] * net.w1_depth
         if parts.patient and patients.shape[1]:
             first = first + patients @ net.w1_patient.T
         second = nn.functional.linear(first.relu(), net.w2, net.b2).relu()
-        return Predicted(nn.functional.linear(second, net.w3, net.b3), depth_mm)
+        return Predicted(nn.functional.linear(second, net.w3, net.b3), depth_mm, lesion_map)
+
+    def _lesion_map(self, x: Tensor, depth_mm: Tensor | None) -> Tensor:
+        with torch.autocast(x.device.type, enabled=False):
+            known_mm = x.new_zeros(len(x), dtype=torch.float32) if depth_mm is None else depth_mm.detach().float()
+            lesion = self.net.tail(x.float(), known_mm).cam[:, 0]
+        return lesion * lesion[0].numel()
 
     def depth_of_averages(self, averages: Tensor) -> Tensor:
-        """Return depths (N,) for tiles that were averaged over 8×8 px, uint8 (N, tile_px / 8, tile_px / 8, 3)."""
+        """Return depths (N,) for tiles that were averaged over 4×4 px, uint8 (N, tile_px / 4, tile_px / 4, 3)."""
         with torch.autocast(averages.device.type, enabled=False):
             depth_mm: Tensor = self.net.depth.of_averages(self.net.normalised(averages))
         return depth_mm

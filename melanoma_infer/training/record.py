@@ -27,7 +27,8 @@ def digest_of_data(data: Dataset) -> str:
     """sha256 over the tables and every tile's bytes, in the order of the rows."""
     whole = hashlib.sha256()
     present = [name for name in DATA_FILES if (data.folder / name).exists()]
-    for name in (*present, *(tile.tile for tile in data.tiles)):
+    masks = (tile.mask for tile in data.tiles if tile.mask)
+    for name in (*present, *(tile.tile for tile in data.tiles), *masks):
         whole.update(_file_digest(data.folder / name))
     return whole.hexdigest()
 

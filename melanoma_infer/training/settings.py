@@ -52,19 +52,27 @@ class TrainingSettings(BaseModel):
     patient_dropout: Share = 0.25
     """Chance that all patient values of a tile become "unknown", and else of each single value: the graph answers for
     an unknown patient, and slides often come with some values missing, so both must be trained."""
+    dropout: Amount = 0.0
+    """Chance that a channel of the image features is hidden from the classifier in a step; the others are enlarged to
+    make up for it. Outcomes are few and noisy, and without it a network soon knows its training patients by their
+    pictures. The paper says nothing of it."""
     depth_weight: Weight = 1.0
     """Weight of the depth loss (smooth L1 in mm) beside the class loss (cross-entropy in nats); the two do not share a
     layer, so the value changes little under Adam."""
     depth_tiles: int = Field(32, ge=0)
     """Tiles of known thickness that the depth module sees alone in each step, besides those of the batch. Few tiles of
-    a data set have one, and the module is cheap: a step takes a quarter longer, and shows it several times as many."""
+    a data set have one, and the module is small: this shows it each of them several times as often."""
+    map_weight: Weight = 0.0
+    """Weight of the map loss (cross-entropy per place) beside the class loss: the lesion map learns where outlined
+    lesions are. 0 as in the paper, which trains on tiles alone: the map then shows what speaks for the class, which may
+    be a part of the lesion, or lie beside it."""
     depth_smooth_mm: Positive = 0.1
     """Error in mm up to which the depth loss is quadratic: below it pathologists differ from one another."""
     sensitivity: Annotated[float, Field(gt=0, le=1)] | None = None
     """The sensitivity that the threshold must have on the validation data. None: Youden's index, which weighs a missed
     and a falsely suspected case alike."""
     precision: Literal["fp32", "bf16"] = "fp32"
-    """"bf16": products in bfloat16, weights and depth in float32, for a CPU or GPU that computes in bfloat16. On a CPU
-    with AVX-512 BF16 a step took half the time. "fp32" because the paper says nothing of less."""
+    """"bf16": products in bfloat16, weights and depth in float32, for a CPU or GPU that computes in bfloat16 (a CPU
+    with AVX-512 BF16 or AMX). "fp32" because the paper says nothing of less."""
     devices: int = Field(1, ge=1)
     """GPUs that share each step; each takes `batch` tiles."""

@@ -57,7 +57,6 @@ def test_sha256sums_lists_every_file_sorted_with_the_digest_of_its_bytes(tmp_pat
         "card.json",
         "golden.npz",
         "head.safetensors",
-        "model.fp16.onnx",
         "model.fp32.onnx",
         "model.int8.onnx",
         "parity.json",

@@ -79,7 +79,7 @@ def test_the_graph_has_only_plain_operators_and_begins_with_cast_then_transpose(
 def test_pooling_is_plain_average_pooling(exported):
     nodes = [node for node in onnx.load_from_string(exported[1]).graph.node if node.op_type == "AveragePool"]
     sizes = [list(a.ints) for node in nodes for a in node.attribute if a.name == "kernel_shape"]
-    assert sizes == [[8, 8]]
+    assert sizes == [[4, 4], [2, 2]]
 
 
 def test_all_weights_are_finite_float32_inside_the_file(exported):

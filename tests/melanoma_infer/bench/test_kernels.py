@@ -25,7 +25,7 @@ def rows(card):
 
 def test_the_sizes_are_those_of_the_network(card):
     problem = sizes_of(card, 3, "fp32")
-    assert problem.shape == "3x256x16x16"  # 8 · 32 channels, 512 / 32 pixels
+    assert problem.shape == "3x512x16x16"  # 16 · 32 channels, 512 / 32 pixels
     assert (problem.tile_px, problem.classes) == (512, 4)
 
 

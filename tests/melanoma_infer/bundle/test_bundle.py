@@ -39,7 +39,7 @@ def no_parser(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_packaged_demo_is_whole():
     demo = open_bundle("demo")
     assert "demo" in packaged_bundles()
-    assert demo.card.trained is False
+    assert demo.card.trained is True
     assert demo.card.domain == "phantom"
     assert len(demo.card.classes) == 4
     assert demo.head is not None

@@ -7,7 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image, ImageDraw
 
 from melanoma_infer.phantom.mark import CAUTION
 
@@ -27,10 +29,10 @@ main()
 """
 
 
-def demo(folder: Path) -> subprocess.CompletedProcess[str]:
+def demo(folder: Path, *more: str) -> subprocess.CompletedProcess[str]:
     """The demo as a process that may open no socket and import no torch, with `folder` as its home and place."""
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), "HOME": str(folder)}
-    command = [sys.executable, "-c", AS_A_NEWCOMER, "demo"]
+    command = [sys.executable, "-c", AS_A_NEWCOMER, "demo", *more]
     return subprocess.run(command, capture_output=True, text=True, env=environment, cwd=folder, timeout=300)
 
 
@@ -70,8 +72,8 @@ def test_it_ends_well_without_a_socket_and_without_torch(first, place):
 
 def test_it_prints_a_sentence_and_a_path_for_each_slide(first, place):
     said = first.stdout
-    for name in ("with-lesion", "without-lesion"):
-        assert re.search(rf"^{name}: Indeterminate: The model is untrained: its numbers mean nothing\.", said, re.M)
+    assert re.search(r"^with-lesion: Suspected melanoma", said, re.M)
+    assert re.search(r"^without-lesion: No suspected region in \d+ % evaluable tissue", said, re.M)
     paths = [place / line.strip() for line in said.splitlines() if line.startswith("  mminfer-demo")]
     assert len(paths) == 2
     assert all(path.exists() for path in paths)
@@ -81,13 +83,13 @@ def test_it_prints_a_sentence_and_a_path_for_each_slide(first, place):
 
 def test_it_says_what_was_drawn_from_the_ground_truth(first, place):
     truth = json.loads((place / "mminfer-demo" / "with-lesion.json").read_text())
-    line = f"  drawn: skin with a lesion of {truth['area_mm2']:.2f} mm² that reaches {truth['breslow_mm']:.2f} mm deep"
-    assert line in first.stdout.splitlines()
-    assert "  drawn: the same skin without a lesion" in first.stdout.splitlines()
+    size = f"{truth['area_mm2']:.2f} mm² that reaches {truth['breslow_mm']:.2f} mm deep"
+    assert f"  drawn: skin with a melanoma of {size}" in first.stdout.splitlines()
+    assert "  drawn: the same skin without it" in first.stdout.splitlines()
 
 
-def test_it_explains_the_indeterminate_verdicts_and_says_what_to_try_next(first):
-    assert "Both slides are indeterminate, as they should be: the demo bundle is untrained." in first.stdout
+def test_it_says_what_it_judges_and_what_to_try_next(first):
+    assert "The demo bundle has learned from other drawings and judges nothing else" in first.stdout
     assert CAUTION in first.stdout
     commands = re.findall(r"^  (mminfer [a-z]+)", first.stdout.partition("Try next:")[2], re.M)
     assert commands == ["mminfer score", "mminfer bundle", "mminfer doctor"]
@@ -98,9 +100,41 @@ def test_every_tile_of_both_slides_was_scored_whole(first, place):
     assert set(found) == {"with-lesion", "without-lesion"}
     for result in found.values():
         assert result["slide"]["is_phantom"]
-        assert result["verdict"] == "indeterminate"
         assert result["tiles"]["ok"] == 6
         assert result["tiles"]["padded"] == 0
+
+
+def raster(size_l0: tuple[int, int], rings: list[list[list[float]]]) -> np.ndarray:
+    """Where the rings are, one pixel for 5 × 5 of level 0."""
+    image = Image.new("1", (size_l0[0] // 5, size_l0[1] // 5))
+    for ring in rings:
+        ImageDraw.Draw(image).polygon([(x / 5, y / 5) for x, y in ring], fill=1)
+    return np.array(image)
+
+
+def require_found(place: Path) -> None:
+    """Require the lesion to be suspected and outlined where it was drawn, and nothing in the twin."""
+    found, truth = results(place), json.loads((place / "mminfer-demo" / "with-lesion.json").read_text())
+    assert found["without-lesion"]["verdict"] == "not-detected"
+    assert found["without-lesion"]["regions"] == []
+    result = found["with-lesion"]
+    assert result["verdict"] == "suspected"
+    size = tuple(truth["size_l0"])
+    drawn = raster(size, truth["sections"][0]["outlines_l0"])
+    outlined = raster(size, [region["outline"] for region in result["regions"]])
+    outlined &= ~raster(size, [hole for region in result["regions"] for hole in region["holes"]])
+    assert (drawn & outlined).sum() / (drawn | outlined).sum() >= 0.5
+
+
+def test_the_lesion_is_found_where_it_was_drawn_and_its_twin_is_clean(first, place):
+    require_found(place)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3, 4, 5])
+def test_so_it_is_with_other_seeds(tmp_path, seed):
+    assert demo(tmp_path, "--seed", str(seed)).returncode == 0
+    require_found(tmp_path)
 
 
 def test_the_second_time_nothing_is_drawn_or_scored_and_the_same_is_said(first, place):
@@ -127,6 +161,7 @@ def test_a_slide_that_fails_is_reported_and_ends_the_demo_with_its_exit_code(mmi
     whole = write.write_phantom
     monkeypatch.setattr(write, "write_phantom", cut_short)
     monkeypatch.setattr("melanoma_infer.cli.demo.SIZE_UM", (2000.0, 1500.0))
+    monkeypatch.setattr("melanoma_infer.cli.demo.DEPTH_MM", 0.3)
     ended = mminfer("demo", "--out", tmp_path / "d")
     assert ended.code == 10
     assert "with-lesion: failed at" in ended.err

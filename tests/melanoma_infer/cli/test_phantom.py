@@ -45,6 +45,7 @@ def test_existing_files_are_not_overwritten_without_the_option(mminfer, tmp_path
         (("--size-um", "75000,75000", "--mpp", "0.5"), 2, "pixels"),
         (("--mpp", "5"), 2, "No slide scanner"),
         (("--lesion", "naevus"), 2, "--lesion"),
+        (("--lesion", "nevus", "--depth-mm", "1"), 2, "--depth-mm and --width-mm are a melanoma's."),
         (("--case", "wart"), 2, "--case"),
         (("--style", "G"), 2, "--style"),
         (("--sections", "5"), 2, "1 to 4"),

@@ -5,8 +5,9 @@ import pytest
 import torch
 from scipy.signal import correlate
 
+from melanoma_infer.card import NETWORK_STEP_PX
 from melanoma_infer.errors import UsageError
-from melanoma_infer.model.depth import DepthModule
+from melanoma_infer.model.depth import AVERAGE_PX, BLOCK, DepthModule
 
 
 def eq_3(size, *, padding, filter_size, stride):
@@ -39,7 +40,8 @@ def blocks(x, size):
 
 def depth_by_hand(module, image):
     weights = {name: value.detach().numpy() for name, value in module.named_parameters()}
-    x = blocks(image, 8).mean(-1)
+    four = blocks(blocks(image, 4).mean(-1), 2)
+    x = np.concatenate([four.mean(-1), 3 * (four.mean(-1) - four.min(-1))])
     for layer in ("conv1", "conv2", "conv3"):
         border = weights[f"{layer}.weight"].shape[-1] // 2
         padded = np.pad(x, ((0, 0), (border, border), (border, border)))
@@ -72,6 +74,10 @@ def test_a_nest_further_from_the_surface_has_another_depth_and_both_moved_have_t
         near, far, moved = module(images)
     assert abs(near - far) > 1e-4
     assert abs(near - moved) < 1e-12
+
+
+def test_the_card_s_step_is_that_of_the_pooling():
+    assert NETWORK_STEP_PX == AVERAGE_PX * BLOCK * 2**3
 
 
 @pytest.mark.parametrize("tile_px", [-64, 0, 32, 224 + 8, 500, 544])

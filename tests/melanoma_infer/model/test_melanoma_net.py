@@ -273,7 +273,7 @@ def test_head_tensors_are_the_hosts_head_in_float32():
 @pytest.mark.parametrize("changes", [{"network": None}, {"tile_px": 224}], ids=["no network", "tile size"])
 def test_a_card_that_does_not_describe_our_network_is_refused(changes):
     with pytest.raises(BundleError):
-        MelanomaNet.from_card(card(**changes))
+        MelanomaNet.from_card(card().model_copy(update=changes))
 
 
 @pytest.fixture

@@ -51,7 +51,8 @@ def test_distances_are_multiplied_by_what_the_depth_is_multiplied_by():
     settings = PLAIN.model_copy(update={"free_share": 1.0})
     factors = []
     for seed in range(40):
-        pixels, factor = varied(with_dots((-12, 0), (12, 0)), np.random.default_rng(seed), settings)
+        pixels, move = varied(with_dots((-12, 0), (12, 0)), np.random.default_rng(seed), settings)
+        factor = move.depth_factor
         factors.append(factor)
         if not math.isnan(factor):
             first, second = dark_centres(pixels, 2)
@@ -66,7 +67,7 @@ def test_distances_are_multiplied_by_what_the_depth_is_multiplied_by():
 def test_a_depth_counts_only_while_the_tile_stays_in_the_picture():
     settings = PLAIN.model_copy(update={"free_share": 1.0, "angle_deg": 0.0})
     for seed in range(40):
-        _, factor = varied(with_dots((0, 0)), np.random.default_rng(seed), settings)
+        factor = varied(with_dots((0, 0)), np.random.default_rng(seed), settings).move.depth_factor
         assert math.isnan(factor) or factor <= 1.1
 
 
@@ -80,7 +81,8 @@ def test_right_angles_and_mirrors_are_exact_and_all_occur():
             ways[way.tobytes()] = (quarter, mirrored)
     seen = set()
     for seed in range(80):
-        pixels, factor = varied(Image.fromarray(tile), np.random.default_rng(seed), settings)
+        pixels, move = varied(Image.fromarray(tile), np.random.default_rng(seed), settings)
+        factor = move.depth_factor
         assert factor == 1.0
         seen.add(ways[pixels.tobytes()])
     assert len(seen) == 8

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from training_for_tests import training_card, write_small_dataset
 
 from melanoma_infer.datasets.table import read_dataset
 from melanoma_infer.errors import DatasetError
-from melanoma_infer.training.batches import Batches, TileFiles, depth_order, plain_order, training_order
-from melanoma_infer.training.labels import labels_of
+from melanoma_infer.training.batches import Batches, depth_order, plain_order, training_order
 from melanoma_infer.training.settings import TrainingSettings
+from melanoma_infer.training.tile_files import TileFiles
 
 SETTINGS = TrainingSettings(batch=4, free_share=1.0)
 
@@ -24,9 +25,7 @@ def files(tmp_path_factory) -> TileFiles:
 
 
 def small_files(folder: Path) -> TileFiles:
-    data = read_dataset(folder, training_card())
-    names = tuple(tile.tile for tile in data.tiles)
-    return TileFiles(folder, names, labels_of(data.tiles, training_card()), training_card())
+    return TileFiles.of(read_dataset(folder, training_card()), training_card())
 
 
 def varied_tile(files: TileFiles, row: int, epoch: int, order: list[list[int]], **changes: int):
@@ -98,16 +97,45 @@ def test_several_gpus_share_an_epoch_and_no_tile_is_used_twice():
     assert len(set(np.concatenate([*parts[0], *parts[1]]).tolist())) == 16
 
 
+def test_the_mask_moves_with_the_tile(files, tmp_path):
+    """A tile that is black where its mask is white, varied but not recoloured."""
+    plain = dict.fromkeys(("colour", "saturation", "contrast", "brightness"), 0.0)
+    settings = SETTINGS.model_copy(update={**plain, "map_weight": 1.0})
+    inside = np.zeros((128, 128), bool)
+    inside[20:70, 30:110] = True
+    Image.fromarray(np.where(inside[..., None], 0, 255).astype(np.uint8).repeat(3, 2)).save(tmp_path / "a.png")
+    Image.fromarray(inside).save(tmp_path / "m.png")
+    own = dataclasses.replace(
+        files, folder=tmp_path, names=("a.png",) * 2, masks=("m.png", None), labels=files.labels.of(np.array([2, 2]))
+    )
+    seen = set()
+    for epoch in range(8):
+        (batch,) = Batches(own, [np.array([0, 1])], settings, epoch)
+        black = 1 - batch.tiles[0, ..., 0].float().unflatten(0, (4, 32)).unflatten(2, (4, 32)).mean((1, 3)) / 255
+        assert (batch.shares[0] - black).abs().max() < 0.05
+        assert batch.shares[1].isnan().all()
+        seen.add(tuple(batch.shares[0].flatten().tolist()))
+    assert len(seen) == 8
+    (none,) = Batches(own, [np.array([0])], SETTINGS, 0)
+    assert tuple(none.shares.shape) == (1, 0, 0)
+
+
+def test_a_tile_without_a_lesion_has_an_empty_mask(files):
+    (batch,) = Batches(files, [np.array([0, 2])], SETTINGS.model_copy(update={"map_weight": 1.0}), 0)
+    assert batch.shares[0].abs().sum() == 0
+    assert batch.shares[1].isnan().all()
+
+
 def test_tiles_for_the_depth_module_alone_are_averaged_over_blocks(files):
     settings = SETTINGS.model_copy(update={"augment": False})
     plain = Batches(files, [np.array([0])], settings, 0, [np.array([3, 2])])
     (batch,) = plain
     whole = np.asarray(files.picture(3)).astype(float)
-    blocks = whole.reshape(16, 8, 16, 8, 3).mean((1, 3))
+    blocks = whole.reshape(32, 4, 32, 4, 3).mean((1, 3))
     assert np.abs(batch.averages[0].numpy() - blocks).max() <= 0.5 + 1e-9
     assert batch.averages_mm.tolist() == files.labels.depth_mm[[3, 2]].tolist()
     (none,) = Batches(files, [np.array([0])], settings, 0)
-    assert (tuple(none.averages.shape), tuple(none.averages_mm.shape)) == ((0, 16, 16, 3), (0,))
+    assert (tuple(none.averages.shape), tuple(none.averages_mm.shape)) == ((0, 32, 32, 3), (0,))
 
 
 def test_a_tile_that_comes_twice_in_an_epoch_is_varied_in_two_ways(files):
@@ -130,5 +158,5 @@ def test_a_damaged_picture_is_named(files, tmp_path):
     small = small_files(folder)
     path = folder / small.names[1]
     path.write_bytes(path.read_bytes()[:2000])
-    with pytest.raises(DatasetError, match=r"tiles\.csv, the row of tiles/case00-1\.png: the picture is damaged"):
+    with pytest.raises(DatasetError, match=r"tiles\.csv, the row with tiles/case00-1\.png: the picture is damaged"):
         list(Batches(small, plain_order(np.arange(4), 2), SETTINGS))

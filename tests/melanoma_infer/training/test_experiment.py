@@ -40,7 +40,10 @@ def without_depth(data: Path, target: Path) -> Path:
     import shutil
 
     shutil.copytree(data, target)
-    tiles = [dataclasses.replace(tile, breslow_mm=None) for tile in read_dataset(target, training_card()).tiles]
+    tiles = [
+        dataclasses.replace(tile, breslow_mm=None, surface_in_tile=None)
+        for tile in read_dataset(target, training_card()).tiles
+    ]
     write_dataset(target, tiles, training_card(), domain="phantom", origin="Drawn.")
     return target
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from pathlib import Path
 
+import lightning
 import numpy as np
 import pytest
 import torch
@@ -19,7 +20,7 @@ from melanoma_infer.training.learner import EpochFigures, Learner, predict
 from melanoma_infer.training.network import Parts, seeded_net
 from melanoma_infer.training.settings import TrainingSettings
 
-SETTINGS = TrainingSettings(epochs=2, batch=16, schedule="cosine")
+SETTINGS = TrainingSettings(epochs=2, batch=16, schedule="cosine", dropout=0.3)
 
 
 class Killed(BaseException):
@@ -83,6 +84,24 @@ def test_killed_and_resumed_gives_the_same_bytes(data, tmp_path, whole, epoch, b
     assert found.read_bytes() == whole[1]
 
 
+def test_dropout_hides_its_share_of_the_channels_others_in_each_step_and_never_in_validation(data):
+    ready = experiment(data)
+    learner = Learner(
+        seeded_net(ready.card, Parts(), 0), ready.files, ready.final.division, TrainingSettings(dropout=0.25)
+    )
+    learner.trainer = lightning.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    first, again, other = (learner._kept_channels(64, step) for step in (0, 0, 1))
+    assert first is not None
+    assert again is not None
+    assert other is not None
+    assert sorted(set(first.flatten().tolist())) == [0, pytest.approx(4 / 3)]
+    assert float(first.mean()) == pytest.approx(1, abs=0.02)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+    learner.settings = TrainingSettings()
+    assert learner._kept_channels(64, 0) is None
+
+
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory) -> tuple[Fitted, bytes]:
     """A run that nothing stopped, and its last checkpoint."""
@@ -90,6 +109,15 @@ def whole(data, tmp_path_factory) -> tuple[Fitted, bytes]:
     fitted, found = trained(data, folder), last_checkpoint(folder)
     assert found is not None
     return fitted, found.read_bytes()
+
+
+def test_a_map_s_loss_is_part_of_the_joint_loss(data, tmp_path, whole):
+    fitted = trained(data, tmp_path, epochs=1, map_weight=0.5)
+    (epoch,) = fitted.history
+    assert epoch.map_loss > 0
+    assert epoch.train_map_loss > 0
+    assert epoch.loss == pytest.approx(epoch.class_loss + epoch.depth_loss + 0.5 * epoch.map_loss)
+    assert whole[0].history[0].map_loss == 0
 
 
 def test_a_finished_run_is_not_trained_again(data, tmp_path, whole):

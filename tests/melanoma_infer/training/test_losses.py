@@ -10,9 +10,22 @@ import torch
 from torch.nn import functional
 
 from melanoma_infer.training.labels import class_weights
-from melanoma_infer.training.losses import class_loss, depth_loss
+from melanoma_infer.training.losses import class_loss, depth_loss, map_loss
 
 LOGITS = [[0.5, -1.0, 2.0], [1.5, 0.2, -0.3], [0.0, 1.0, 3.0]]
+
+
+def test_the_map_loss_is_the_cross_entropy_of_known_places():
+    logits = torch.tensor([[[0.3, -2.0]], [[1.0, 5.0]]], requires_grad=True)
+    shares = torch.tensor([[[1.0, 0.25]], [[math.nan, math.nan]]])
+    p, q = (1 / (1 + math.exp(-z)) for z in (0.3, -2.0))
+    loss = map_loss(logits, shares)
+    by_hand = -(math.log(p) + 0.25 * math.log(q) + 0.75 * math.log(1 - q)) / 2
+    assert float(loss.detach()) == pytest.approx(by_hand, rel=1e-5)
+    loss.backward()
+    assert logits.grad is not None
+    assert logits.grad[1].abs().sum() == 0
+    assert float(map_loss(logits.detach(), torch.full((2, 1, 2), math.nan))) == 0
 
 
 def test_with_one_class_a_tile_it_is_pytorch_s_weighted_cross_entropy():

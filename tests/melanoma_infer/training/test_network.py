@@ -43,7 +43,7 @@ def test_for_an_unknown_patient_it_is_what_the_graph_answers(tiles):
 def parameters_that_matter(parts: Parts, tiles: torch.Tensor) -> set[str]:
     """Names of the parameters that get a gradient from the logits and the depth."""
     model = net_of(parts)
-    logits, depth_mm = model(tiles, KNOWN.expand(2, -1))
+    logits, depth_mm, _ = model(tiles, KNOWN.expand(2, -1))
     (logits.square().sum() + (0 if depth_mm is None else depth_mm.sum())).backward()
     found = {name for name, each in model.named_parameters() if each.grad is not None and each.grad.abs().sum() > 0}
     return {name.removeprefix("net.").split(".")[0] for name in found}
@@ -77,6 +77,33 @@ def test_a_part_that_is_left_out_changes_no_answer(tiles):
     assert torch.equal(model(tiles, patients).logits, before)
 
 
+@torch.no_grad()
+def test_hidden_channels_leave_depth_and_patient(tiles):
+    model, patients = net_of(Parts()), KNOWN.expand(2, -1)
+    channels = model.net.backbone.channels_out
+    all_kept = model(tiles, patients, torch.ones(2, channels)).logits
+    assert torch.equal(all_kept, model(tiles, patients).logits)
+    hidden = model(tiles, patients, torch.zeros(2, channels))
+    model.net.w1_image.zero_()
+    assert torch.equal(hidden.logits, model(tiles, patients).logits)
+    assert not torch.equal(hidden.logits, all_kept)
+
+
+def test_the_map_that_is_trained_is_the_graph_s(tiles):
+    """Times the number of places; it moves the backbone and the attention, and no depth."""
+    model = net_of(Parts())
+    predicted = model(tiles, KNOWN.expand(2, -1), with_map=True)
+    graph = model.net(tiles).cam[:, 0] * 16
+    assert predicted.lesion_map is not None
+    assert predicted.lesion_map.detach().numpy() == pytest.approx(graph.detach().numpy(), rel=1e-4, abs=1e-5)
+    assert model(tiles, KNOWN.expand(2, -1)).lesion_map is None
+    predicted.lesion_map.square().sum().backward()
+    assert all(each.grad is None for each in model.net.depth.parameters())
+    for each in (model.net.attention.weight, model.net.backbone.conv1.weight):
+        assert each.grad is not None
+        assert each.grad.abs().sum() > 0
+
+
 def test_no_class_bends_the_depth(tiles):
     """The class loss has no gradient in the depth module."""
     model = net_of(Parts())
@@ -99,7 +126,8 @@ def test_the_seed_sets_the_weights_and_leaves_the_global_generator_alone():
 def test_the_depth_of_averaged_tiles_is_that_of_the_tiles(tiles):
     """Up to the rounding of the averages to whole numbers."""
     model = net_of(Parts())
-    averages = tiles.float().unflatten(1, (16, 8)).unflatten(3, (16, 8)).mean((2, 4)).round().byte()
+    tiles = torch.stack((tiles[0], tiles[1] // 4))
+    averages = tiles.float().unflatten(1, (32, 4)).unflatten(3, (32, 4)).mean((2, 4)).round().byte()
     expected = model(tiles, KNOWN.expand(2, -1)).depth_mm
     assert expected is not None
     assert model.depth_of_averages(averages).numpy() == pytest.approx(expected.numpy(), abs=1e-3)

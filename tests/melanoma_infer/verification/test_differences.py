@@ -76,7 +76,7 @@ def test_a_flip_is_a_score_on_the_other_side_of_the_threshold(demo):
     reference = outputs_of(demo, n=4)
     other = {name: values.copy() for name, values in reference.items()}
     reference["probabilities"] = np.array([[0.5, 0, 0.5, 0], [0.6, 0, 0.4, 0], [0.4, 0, 0.6, 0], [0.5, 0, 0.5, 0]])
-    bundle = _graph_only(demo)
+    bundle = _graph_only(demo, threshold=Threshold(value=0.5, low=0.45, high=0.55, how="by hand"))
     for row, flips in (([0.6, 0, 0.4, 0], 1), ([0.4, 0, 0.6, 0], 0)):
         other["probabilities"] = reference["probabilities"].copy()
         other["probabilities"][0] = row
