@@ -19,8 +19,8 @@ TEMPLATE = """\
 name = "my model"
 classes = ["normal", "tumour"]      # in the order of the model's outputs
 malignant = ["tumour"]              # which of them are malignant: some, not all
-tile_px = 256                       # side of the model's input
-um_per_px = 0.5                     # its scale; or tile_um = 128.0, the side of a tile in µm
+tile_px = 224                       # side of the model's input
+um_per_px = 0.5                     # its scale; or tile_um = 112.0, the side of a tile in µm
 mean = [0.485, 0.456, 0.406]        # of x/255; [0, 0, 0] and [1, 1, 1] for a model that normalises by itself
 std = [0.229, 0.224, 0.225]
 resize = "pillow-bilinear"          # antialiased, as PIL and torchvision do; or "reduce-bilinear"

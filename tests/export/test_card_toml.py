@@ -26,7 +26,7 @@ def test_the_template_is_a_valid_card_of_eight_lines(tmp_path):
     card = read_card(write_template(tmp_path / "card.toml"))
     lines = [line for line in TEMPLATE.splitlines() if line and not line.startswith("#")]
     assert len(lines) == 8
-    assert (card.tile_px, card.um_per_px, card.classes) == (256, 0.5, ("normal", "tumour"))
+    assert (card.tile_px, card.um_per_px, card.classes) == (224, 0.5, ("normal", "tumour"))
 
 
 def test_the_template_names_every_field_of_the_card():
@@ -36,7 +36,7 @@ def test_the_template_names_every_field_of_the_card():
 
 
 def test_the_template_shows_each_field_s_default():
-    named = tomllib.loads(uncommented())
+    named = tomllib.loads(uncommented()) | {"tile_px": 256}  # as [network] needs it
     # Patient fields need the output `features`, which the template leaves out.
     shown = ModelCard.model_validate({k: v for k, v in named.items() if k != "patient_fields"})
     for name, field in ModelCard.model_fields.items():
@@ -48,7 +48,7 @@ def test_the_template_shows_each_field_s_default():
 
 
 def test_every_example_of_the_template_is_valid():
-    named = tomllib.loads(uncommented()) | {"outputs": ["depth_mm", "attention", "cam", "features"]}
+    named = tomllib.loads(uncommented()) | {"tile_px": 256, "outputs": ["depth_mm", "attention", "cam", "features"]}
     card = ModelCard.model_validate(named)
     assert card.patient_fields[0].columns == 4
     assert card.threshold is not None
@@ -66,10 +66,10 @@ def test_a_card_that_stands_there_is_not_overwritten(tmp_path):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (("tile_px = 256", "tile_px = 'big'"), "tile_px"),
-        (("tile_px = 256", ""), "tile_px: Field required"),
-        (("tile_px = 256", "tile_px = 256\nsurprise = 1"), "surprise"),
-        (("tile_px = 256", "tile_px = "), "is not TOML"),
+        (("tile_px = 224", "tile_px = 'big'"), "tile_px"),
+        (("tile_px = 224", ""), "tile_px: Field required"),
+        (("tile_px = 224", "tile_px = 224\nsurprise = 1"), "surprise"),
+        (("tile_px = 224", "tile_px = "), "is not TOML"),
         (("std = [0.229, 0.224, 0.225]", "std = [0.229, 0, 0.225]"), "std"),
     ],
 )

@@ -54,7 +54,7 @@ def test_three_annotated_slides_become_a_model_that_scores_a_fourth(tmp_path, mo
     slide(Path("fourth.svs"), 4)
     Path("patients.csv").write_text(MANIFEST)
     assert run_main("bundle", "init", "card.toml").code == 0
-    card = Path("card.toml").read_text().replace("tile_px = 256", "tile_px = 128").replace("um_per_px = 0.5 ", "#")
+    card = Path("card.toml").read_text().replace("tile_px = 224", "tile_px = 128").replace("um_per_px = 0.5 ", "#")
     Path("card.toml").write_text(card + NETWORK)
 
     cut = run_main("dataset", "--patients", "patients.csv", "--annotations", "geojson", "--class", "Tumor=tumour",

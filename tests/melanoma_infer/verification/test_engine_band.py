@@ -92,9 +92,14 @@ def test_no_two_engines_decide_oppositely_on_fifty_phantom_slides():
 
 @pytest.mark.slow
 def test_no_two_engines_decide_oppositely_on_a_real_slide_or_any_of_its_tiles(cmu):
+    """Without int8: its band was measured on drawings, and a narrow network rounds tissue, new to it, more coarsely.
+
+    On tissue such a model's verdict is indeterminate whatever the engine says.
+    """
     bundle = open_bundle("demo")
+    pairs = [(engine, precision) for engine, precision in pairs_of(bundle) if precision != "int8"]
     sample = slide_sample(bundle, cmu, Settings(tile_um=256.0), threads=2)
     (whole,) = sample.slides
     each_tile = tuple(SampleSlide((row,), whole.tile_mm2) for row in whole.rows)
     assert len(each_tile) > 10
-    assert_the_band_prevents_opposite_decisions(bundle, pairs_of(bundle), replace(sample, slides=(whole, *each_tile)))
+    assert_the_band_prevents_opposite_decisions(bundle, pairs, replace(sample, slides=(whole, *each_tile)))
