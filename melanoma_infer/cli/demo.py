@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 SLIDES: Mapping[str, Kind] = {"with-lesion": "melanoma", "without-lesion": "none"}
 SEED = 7
 DEPTH_MM, WIDTH_MM = 1.8, 2.5
-"""Of the lesion: large enough for its outline to be compared with the drawing by eye."""
+"""The melanoma's thickness and width: large enough to compare its outline with the drawing by eye."""
 SIZE_UM = (9000.0, 6000.0)
 """Three by two tiles of the demo bundle, none of which needs padding."""
 UM_PER_PX = 1.0

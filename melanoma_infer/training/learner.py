@@ -70,7 +70,7 @@ class Learner(lightning.LightningModule):
         self._train: list[tuple[float, float, float]] = []
         self._validated: list[tuple[Tensor, Tensor | None]] = []
         self._map_losses: list[tuple[float, int]] = []
-        """Of the validation batches, with their sizes."""
+        """The map loss of each validation batch, and how many tiles it has."""
 
     def train_dataloader(self) -> Batches:
         """The batches of this epoch."""
