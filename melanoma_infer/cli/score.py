@@ -21,8 +21,8 @@ from melanoma_infer.runtime.plural import plural
 
 if TYPE_CHECKING:
     from melanoma_infer.bundle.bundle import Bundle
+    from melanoma_infer.pipeline.batch import Batch
     from melanoma_infer.pipeline.request import RunOptions, SlideRequest
-    from melanoma_infer.pipeline.worker import Batch
     from melanoma_infer.result import SlideOutcome
 
 SOME_FAILED = 3
