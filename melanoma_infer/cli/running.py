@@ -108,6 +108,7 @@ class RecordedBatch:
 
         self._batch, self._bundle, self._folder, self._command = batch, bundle, folder, command
         self._tell, self._log = tell, log
+        self.numerics = batch.numerics
         self._summary = Summary(
             folder, lambda name: note(f"summary.csv had other columns: it is {name} now, with all its rows")
         )
@@ -118,14 +119,13 @@ class RecordedBatch:
         """Those of `Batch.outcomes`, each when it is recorded; one call is one run in runs/."""
         from melanoma_infer.store.run_record import RunRecord
 
-        numerics = self._batch.numerics
         with (
-            RunRecord(self._folder, self._bundle, numerics, command=self._command) as record,
+            RunRecord(self._folder, self._bundle, self.numerics, command=self._command) as record,
             closing(self._batch.outcomes(requests, progress, idle)) as scored,
         ):
             for outcome in scored:
                 record.add(outcome)
-                self._summary.add(outcome, self._bundle, numerics)
+                self._summary.add(outcome, self._bundle, self.numerics)
                 self._log.slide(outcome)
                 self._tell(outcome)
                 _tell_times(outcome)
