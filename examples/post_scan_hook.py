@@ -2,8 +2,8 @@
 
     python post_scan_hook.py SLIDE OUT
 
-It needs nothing but Python and the command `mminfer` (or the one in the variable MMINFER). The scanner calls it when the
-slide is whole, and waits for it or not. Its exit codes:
+It needs nothing but Python and the command `mminfer` (or the one in the variable MMINFER). The scanner calls it when
+the slide is whole, and waits for it or not. Its exit codes:
 
     0  the result is in OUT; the line on stdout has the verdict and the report
     1  scan or export the slide again: it is damaged, incomplete, or states no scale

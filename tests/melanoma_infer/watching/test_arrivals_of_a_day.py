@@ -177,8 +177,12 @@ def test_of_200_arrivals_none_starts_early_none_is_scored_twice_and_none_is_miss
         return 15 if world.s > 3900 else 0
 
     def run(watcher: str, clock: Clock) -> None:
+        def opens(path: Path) -> str | None:
+            clock.sleep(1)  # in which the other watcher goes on
+            return laboratory.opens(path)
+
         scorer = Scorer(laboratory, clock, partial(note, watcher), scored, early)
-        watching = watcher_in(folder, out, clock, opens=laboratory.opens, stop_signal=asked_to_stop)
+        watching = watcher_in(folder, out, clock, opens=opens, stop_signal=asked_to_stop)
         with pytest.raises(Stopped):
             watching.run(scorer)
 
