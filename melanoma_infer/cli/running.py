@@ -41,7 +41,15 @@ def score_and_record(
     """
     outcomes: list[SlideOutcome] = []
     batch = recorded_batch(
-        bundle, load, out, command=command, options=options, tell=tell, tell_engine=tell_engine, log=log
+        bundle,
+        load,
+        out,
+        command=command,
+        options=options,
+        tell=tell,
+        tell_engine=tell_engine,
+        log=log,
+        first=requests[0] if requests else None,
     )
     with (
         closing(batch),
@@ -69,6 +77,7 @@ def recorded_batch(
     tell: Callable[[SlideOutcome], None],
     tell_engine: Callable[[Batch], None] = lambda _batch: None,
     log: RunLog | None = None,
+    first: SlideRequest | None = None,
 ) -> RecordedBatch:
     """A scorer that is loaded now, and whose outcomes are recorded in the folder `out`.
 
@@ -81,12 +90,22 @@ def recorded_batch(
         tell: called with each outcome when it is known.
         tell_engine: called once, when the engine is loaded.
         log: gets an event when the engine is loaded, and one for each outcome.
+        first: the slide that comes first, if it is known: it is planned while the engine is being loaded.
     """
     from melanoma_infer.pipeline.batch import score_batch
-    from melanoma_infer.store.output import OutputFolder
 
-    log, folder = log or RunLog(), OutputFolder(out)
-    batch = score_batch(load, folder, options)
+    log, batch = log or RunLog(), score_batch(load, out, options, (first, bundle.card) if first else None)
+    try:
+        # Imported while a worker loads the engine.
+        from melanoma_infer.store.output import OutputFolder
+        from melanoma_infer.store.run_record import RunRecord  # noqa: F401 - used with the first slide
+        from melanoma_infer.store.summary import Summary  # noqa: F401
+
+        folder = OutputFolder(out)
+        batch.load()
+    except BaseException:
+        batch.close()
+        raise
     log.event("engine-loaded", bundle_digest=bundle.digest, **vars(batch.numerics), skipped=list(batch.skipped))
     tell_engine(batch)
     return RecordedBatch(batch, bundle, folder, command, tell, log)

@@ -19,17 +19,16 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import chain
+from pathlib import Path
 from typing import Any, Protocol
 
+from melanoma_infer.card import ModelCard
 from melanoma_infer.engines.base import Numerics
 from melanoma_infer.errors import EngineUnavailableError, NativeCrashError
-from melanoma_infer.pipeline.flow import score_slides
 from melanoma_infer.pipeline.request import RunOptions, RunProgress, RunStep, SlideRequest
-from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.pipeline.worker import LoadScorer, Work, run_worker
 from melanoma_infer.result import SlideOutcome
 from melanoma_infer.runtime.utc import utc_now
-from melanoma_infer.store.output import OutputFolder
 
 RUNTIMES = frozenset({"openvino", "onnxruntime", "torch", "tensorrt", "tensorrt_rtx"})
 """Libraries whose threads do not survive a fork."""
@@ -46,9 +45,17 @@ class Batch(Protocol):
     """A scorer that stays loaded and scores slides whenever there are some, in this process or in a worker."""
 
     numerics: Numerics
-    """What computes the numbers."""
+    """What computes the numbers, once it is loaded."""
     skipped: tuple[str, ...]
     """Engines that were tried before this one, and why they were skipped."""
+
+    def load(self) -> None:
+        """Wait until the engine is loaded.
+
+        Raises:
+            MminferError: what the loading raises.
+            EngineUnavailableError: the engine crashed when it was loaded.
+        """
 
     def outcomes(
         self, requests: Iterable[SlideRequest], progress: RunProgress | None = None, idle: Idle | None = None
@@ -65,34 +72,40 @@ class Batch(Protocol):
         """End the worker, if there is one."""
 
 
-def score_batch(load: LoadScorer, out: OutputFolder, options: RunOptions) -> Batch:
-    """A scorer in a worker, where a process can be forked safely; else in this process.
+def score_batch(
+    load: LoadScorer, out: Path, options: RunOptions, first: tuple[SlideRequest, ModelCard] | None = None
+) -> Batch:
+    """A scorer in a worker, where a process can be forked safely; else in this process. A worker begins to load it.
 
     Args:
         load: makes the scorer, in the process that scores.
         out: the output folder.
         options: what holds for all slides.
-
-    Raises:
-        MminferError: what `load` raises.
-        EngineUnavailableError: the engine crashed when it was loaded.
+        first: the slide that comes first and the bundle's card: a worker plans it while the engine is being loaded.
     """
     if sys.platform == "linux" and threading.active_count() == 1 and RUNTIMES.isdisjoint(sys.modules):
-        return _Workers(Work(load, out, options))
-    return _InThisProcess(load(), out, options)
+        return _Workers(Work(load, out, options, first))
+    return _InThisProcess(load, out, options)
 
 
 class _InThisProcess:
-    def __init__(self, scorer: Scorer, out: OutputFolder, options: RunOptions) -> None:
-        self._scorer, self._out, self._options = scorer, out, options
-        self.numerics, self.skipped = scorer.numerics, scorer.skipped
+    def __init__(self, load: LoadScorer, out: Path, options: RunOptions) -> None:
+        self._load, self._out, self._options = load, out, options
+
+    def load(self) -> None:
+        """Load the engine."""
+        self._scorer = self._load()
+        self.numerics, self.skipped = self._scorer.numerics, self._scorer.skipped
 
     def outcomes(
         self, requests: Iterable[SlideRequest], progress: RunProgress | None = None, idle: Idle | None = None
     ) -> Generator[SlideOutcome, None, None]:
         """The outcomes, in the order of the requests."""
+        from melanoma_infer.pipeline.flow import score_slides
+        from melanoma_infer.store.output import OutputFolder
+
         tell = partial(_call, progress, idle)
-        out = OutputFolder(self._out.path)  # what one batch scored says nothing about the next
+        out = OutputFolder(self._out)  # what one batch scored says nothing about the next
         return score_slides(requests, self._scorer, out, options=self._options, progress=tell)
 
     def close(self) -> None:
@@ -106,7 +119,11 @@ class _Workers:
         self._work = work
         self._taken_at = utc_now()
         self._start()
+
+    def load(self) -> None:
+        """Wait until the engine is loaded."""
         self.numerics, self.skipped = self._loaded()
+        self._work = replace(self._work, first=None)
 
     def outcomes(
         self, requests: Iterable[SlideRequest], progress: RunProgress | None = None, idle: Idle | None = None
@@ -156,6 +173,11 @@ class _Workers:
                 raise value
             numerics, skipped = value
             return numerics, skipped
+        if self._work.first is not None:  # perhaps it was the slide: without a head start, it crashes in its turn
+            self.close()
+            self._work = replace(self._work, first=None)
+            self._start()
+            return self._loaded()
         raise EngineUnavailableError(f"The engine crashed when it was loaded ({self._ending()}). Use another --engine.")
 
     def _outcomes(

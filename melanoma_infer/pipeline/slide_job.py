@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -20,20 +20,19 @@ from melanoma_infer.engines.base import Numerics
 from melanoma_infer.engines.parity_table import engine_band
 from melanoma_infer.errors import MemoryExhaustedError, MminferError
 from melanoma_infer.patients.case import SlideCase
+from melanoma_infer.pipeline.head_start import Opening
 from melanoma_infer.pipeline.request import Progress, RunOptions, SlideRequest
 from melanoma_infer.pipeline.scorer import Scorer
-from melanoma_infer.records import Identity, TileResult
+from melanoma_infer.records import TileResult
 from melanoma_infer.result import RunOut, SlideOutcome, SlideResult
 from melanoma_infer.runtime.privacy import DIGEST_CHARS, without_paths
 from melanoma_infer.runtime.provenance import VERSION, machine
-from melanoma_infer.runtime.stopwatch import Stopwatch
 from melanoma_infer.runtime.utc import utc_now
 from melanoma_infer.scoring.slide_result import slide_result
 from melanoma_infer.scoring.tile_table import tile_table
-from melanoma_infer.slides.members import identify, identify_unopened
-from melanoma_infer.slides.slide import Slide
+from melanoma_infer.slides.members import identify_unopened
 from melanoma_infer.store.output import OutputFolder, ResultFolder
-from melanoma_infer.tiles.plan import SlidePlan, plan_slide
+from melanoma_infer.tiles.plan import SlidePlan
 from melanoma_infer.tiles.reading import TileStream, read_tiles
 
 
@@ -49,17 +48,24 @@ class SlideJob:
         out: the output folder.
         options: of the run.
         stopping: set when nobody wants the outcome any more.
+        opening: of the slide, if it had a head start.
     """
 
     def __init__(
-        self, request: SlideRequest, scorer: Scorer, out: OutputFolder, options: RunOptions, stopping: Event
+        self,
+        request: SlideRequest,
+        scorer: Scorer,
+        out: OutputFolder,
+        options: RunOptions,
+        stopping: Event,
+        opening: Opening | None = None,
     ) -> None:
         self._request, self._scorer, self._out, self._options = request, scorer, out, options
         self._stopping = stopping
         self._case: SlideCase = replace(request.case, id="") if options.hide_names else request.case
-        self._watch = Stopwatch()
-        self._started, self._seconds = utc_now(), 0.0
-        self._open = ExitStack()
+        self._opening = opening or Opening(request, options.full_digest)
+        self._watch, self._open = self._opening.watch, self._opening.held
+        self._seconds = self._opening.seconds
         self._digest: str | None = None
         self._key = ""
         self._folder: ResultFolder | None = None
@@ -70,11 +76,8 @@ class SlideJob:
 
     def prepare(self) -> Self:
         """Open and plan the slide and read its first tiles, unless it was finished before."""
-        self._started = utc_now()
         with self._bounded():
-            with self._watch.timing("open"):
-                slide = self._open.enter_context(self._request.open())
-                identity = identify(slide.path, slide.facts.quickhash, full=self._options.full_digest)
+            identity = self._opening.open().identity
             self._digest = identity.digest
             if self._options.hide_names:
                 self._case = replace(self._case, id=identity.digest[:DIGEST_CHARS])
@@ -93,17 +96,20 @@ class SlideJob:
                     skipped=True,
                 )
             else:
-                self._read(slide, identity)
+                self._read()
         return self
 
-    def _read(self, slide: Slide, identity: Identity) -> None:
+    def _read(self) -> None:
         """Plan the slide, and read its first tiles."""
-        scorer, request, watch = self._scorer, self._request, self._watch
-        self._plan = plan_slide(
-            slide, scorer.card, request.settings, reader=request.reader, identity=identity, watch=watch
+        scorer, watch = self._scorer, self._watch
+        self._plan = self._opening.plan(scorer.card)
+        pixels = read_tiles(
+            self._opening.open().slide,
+            self._plan,
+            threads=scorer.threads,
+            ahead=scorer.engine.tiles_at_once,
+            watch=watch,
         )
-        ahead = scorer.engine.tiles_at_once
-        pixels = read_tiles(slide, self._plan, threads=scorer.threads, ahead=ahead, watch=watch)
         self._pixels = self._open.enter_context(pixels)
         with watch.timing("wait"):
             pixels.wait()
@@ -163,7 +169,7 @@ class SlideJob:
             result = slide_result(self._plan, table, self._case, scorer.bundle, scorer.numerics, read=read)
         self._open.close()  # the readers' times are counted when they close
         run = RunOut(
-            started=self._started,
+            started=self._opening.started,
             finished=utc_now(),
             folder=folder.path.name,
             key=self._key,
@@ -183,7 +189,7 @@ class SlideJob:
             message=message,
             stage="" if result is not None else self._watch.stage,
             seconds=self._seconds,
-            started=self._started,
+            started=self._opening.started,
             finished=utc_now(),
             digest=self._digest,
             folder=folder,

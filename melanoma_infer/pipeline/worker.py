@@ -11,16 +11,20 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from melanoma_infer.pipeline.flow import score_slides
+from melanoma_infer.card import ModelCard
+from melanoma_infer.pipeline.head_start import HeadStart
 from melanoma_infer.pipeline.request import RunOptions, RunStep, SlideRequest
-from melanoma_infer.pipeline.scorer import Scorer
-from melanoma_infer.store.output import OutputFolder
+
+if TYPE_CHECKING:
+    from melanoma_infer.pipeline.scorer import Scorer
 
 PR_SET_PDEATHSIG = 1
 """From Linux's prctl.h."""
 
-LoadScorer = Callable[[], Scorer]
+LoadScorer = Callable[[], "Scorer"]
 
 
 @dataclass(frozen=True)
@@ -28,8 +32,10 @@ class Work:
     """What a worker is given at its start."""
 
     load: LoadScorer
-    out: OutputFolder
+    out: Path
     options: RunOptions
+    first: tuple[SlideRequest, ModelCard] | None = None
+    """The slide that comes first and the bundle's card, for a head start."""
 
 
 def run_worker(
@@ -48,14 +54,21 @@ def run_worker(
     signal.signal(signal.SIGTERM, lambda *_: stopping.set())
 
     try:
+        head_start = HeadStart(*work.first, full_digest=work.options.full_digest) if work.first else None
         scorer = work.load()
+        from melanoma_infer.pipeline.flow import score_slides
+        from melanoma_infer.store.output import OutputFolder
+
         messages.send(("loaded", (scorer.numerics, scorer.skipped)))
         tell = partial(_tell, messages, stopping)
         while True:
             slides = _requested(asked, messages, stopping)
-            out = OutputFolder(work.out.path)  # what one batch scored says nothing about the next
-            for outcome in score_slides(slides, scorer, out, options=work.options, progress=tell):
+            out = OutputFolder(work.out)  # what one batch scored says nothing about the next
+            for outcome in score_slides(
+                slides, scorer, out, options=work.options, progress=tell, head_start=head_start
+            ):
                 messages.send(("outcome", outcome))
+            head_start = None
             messages.send(("end", None))
     except Exception as error:  # noqa: BLE001 - it is raised again in the caller's process
         with suppress(OSError):  # unless nobody reads
