@@ -17,13 +17,14 @@ from tempfile import TemporaryDirectory
 from time import perf_counter
 
 MAIN = "import sys; sys.argv[0] = 'mminfer'\nfrom melanoma_infer.cli.app import main\n"
-REACHED = 77
+KILLED = -9
 TO_FIRST_TILE = MAIN + (
     "import os\n"
     "from melanoma_infer.pipeline.scorer import Scorer\n"
-    f"Scorer._check_head = lambda self, outputs: os._exit({REACHED})\n"
+    "Scorer._check_head = lambda self, outputs: os.kill(os.getppid(), 9)\n"
     "main()"
 )
+"""The process that scores ends the one that waits for it."""
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
         whole, besides = Path(folder, "whole"), []
         for name, program, argv, code in (
             ("help", MAIN + "main()", ["--help"], 0),
-            ("first tile", TO_FIRST_TILE, ["score", asked.slide, *model, "--out", Path(folder, "first")], REACHED),
+            ("first tile", TO_FIRST_TILE, ["score", asked.slide, *model, "--out", Path(folder, "first")], KILLED),
             ("whole slide", MAIN + "main()", ["score", asked.slide, *model, "--out", whole, "--overwrite"], 0),
         ):
             seconds = []
