@@ -58,7 +58,7 @@ def _write_grid(out: OutputFolder, request: SlideRequest, bundle: Bundle, plan: 
     """The folder of the grid's picture. Nothing is computed, so it is not the folder of a result."""
     from melanoma_infer.pipeline.slide_job import run_parts
     from melanoma_infer.reports import grid_picture
-    from melanoma_infer.reports.writing import output_error, write_output
+    from melanoma_infer.runtime.output_files import output_error, write_output
 
     key = out.run_key(run_parts(request, name, bundle, None))
     with out.claim(name, plan.identity.digest, key, request.path, Event()) as claimed:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal, get_args
 
-from melanoma_infer.reports.writing import output_error, write_output
+from melanoma_infer.runtime.output_files import output_error, write_output
 
 End = Literal["done", "failed", "dead-letter"]
 ATTEMPTS = "attempts"

@@ -6,8 +6,8 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from melanoma_infer.reports.writing import output_error
 from melanoma_infer.runtime.files import write_atomically
+from melanoma_infer.runtime.output_files import output_error
 from melanoma_infer.watching.ledger import ATTEMPTS, Ledger
 from melanoma_infer.watching.watchers import Watchers
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from melanoma_infer.errors import OutputError, Stopped, UsageError
 from melanoma_infer.pipeline.request import SlideRequest
-from melanoma_infer.reports.writing import output_error
+from melanoma_infer.runtime.output_files import output_error
 from melanoma_infer.runtime.privacy import safe_name, slide_name
 from melanoma_infer.runtime.utc import in_utc
 from melanoma_infer.slides.members import member_states

@@ -14,7 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from melanoma_infer.reports.writing import output_error, write_output
+from melanoma_infer.runtime.output_files import output_error, write_output
 from melanoma_infer.runtime.privacy import safe_name
 from melanoma_infer.watching.process import Process, is_known_dead, this_process
 
