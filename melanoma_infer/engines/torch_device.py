@@ -19,6 +19,7 @@ from melanoma_infer.model.melanoma_net import MelanomaNet, TileOutputs
 from melanoma_infer.tolerances import Precision
 from mminfer_kernels import torch_ops
 from mminfer_kernels.errors import KernelError
+from mminfer_kernels.exact import exact_float32
 from mminfer_kernels.reference import Classifier
 
 DTYPES: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -170,13 +171,13 @@ class CudaDevice:
 def reproducible() -> Iterator[None]:
     """Within it, the same algorithms are chosen in every process, and float32 is not TF32."""
     cudnn: Any = torch.backends.cudnn
-    conv, matmul = cudnn.conv, torch.backends.cuda.matmul
-    before = cudnn.benchmark, cudnn.deterministic, conv.fp32_precision, matmul.fp32_precision
-    cudnn.benchmark, cudnn.deterministic, conv.fp32_precision, matmul.fp32_precision = False, True, "ieee", "ieee"
+    before = cudnn.benchmark, cudnn.deterministic
+    cudnn.benchmark, cudnn.deterministic = False, True
     try:
-        yield
+        with exact_float32():
+            yield
     finally:
-        cudnn.benchmark, cudnn.deterministic, conv.fp32_precision, matmul.fp32_precision = before
+        cudnn.benchmark, cudnn.deterministic = before
 
 
 @contextmanager

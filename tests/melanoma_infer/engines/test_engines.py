@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from bundles_for_tests import expected_probability, make_bundle
 
 from melanoma_infer.bundle.bundle import Bundle, ParityRow, open_bundle
@@ -191,6 +192,21 @@ def test_onnxruntime_computes_a_tile_on_one_thread_and_as_many_tiles_as_there_ar
         engine = load_engine(demo, "onnxruntime", precision="int8", threads=threads).engine
         assert engine._session.get_session_options().intra_op_num_threads == 1
         assert engine.tiles_at_once == 2 * threads
+
+
+def test_the_reference_engine_is_float32_on_a_gpu_too(demo, monkeypatch):
+    """CuDNN's float32 convolutions are TF32 by default."""
+    from melanoma_infer.model.melanoma_net import MelanomaNet
+
+    conv, forward, flags = torch.backends.cudnn.conv, MelanomaNet.forward, []
+
+    def noted(net, tiles):
+        flags.append((conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision))
+        return forward(net, tiles)
+
+    monkeypatch.setattr(MelanomaNet, "forward", noted)
+    load_engine(demo, "torch").engine.infer(demo.golden.tiles[:1])
+    assert flags == [("ieee", "ieee")]
 
 
 def test_auto_chooses_openvino_first(demo):
