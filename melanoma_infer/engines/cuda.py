@@ -131,7 +131,19 @@ class CudaGpu:
         if is_out_of_memory(" ".join([text, *reports])):
             return DeviceMemoryError(text)
         # An error that corrupts the CUDA context is returned by every later call, even by one that only waits.
+        self._cuda.cudaSetDevice(self.number)
         return DeviceLostError(text) if self._cuda.cudaDeviceSynchronize()[0] else DeviceError(text)
+
+    def number_of(self, pointer: int) -> int | None:
+        """The number of the GPU whose memory holds this address; None if it is not GPU memory."""
+        kinds = self._cuda.cudaMemoryType
+        found = self.value(self._cuda.cudaPointerGetAttributes(pointer))
+        on_gpu = found.type in (kinds.cudaMemoryTypeDevice, kinds.cudaMemoryTypeManaged)
+        return int(found.device) if on_gpu else None
+
+    def synchronize(self) -> None:
+        """Make the host wait for all work on this GPU."""
+        self.value(self.runtime().cudaDeviceSynchronize())
 
     def pinned(self, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
         """Page-locked host memory, all zeros, freed with the array."""
@@ -146,9 +158,8 @@ class CudaGpu:
     def zeros(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Memory:
         """Device memory, all zeros."""
         memory = self.allocate(_nbytes(shape, dtype), _nbytes(shape[1:], dtype))
-        cuda = self.runtime()
-        self.value(cuda.cudaMemset(memory.pointer, 0, _nbytes(shape, dtype)))
-        self.value(cuda.cudaDeviceSynchronize())
+        self.value(self.runtime().cudaMemset(memory.pointer, 0, _nbytes(shape, dtype)))
+        self.synchronize()
         return memory
 
     def allocate(self, size: int, row_bytes: int) -> Memory:

@@ -393,11 +393,12 @@ def test_tensorrt_that_is_not_installed_says_exactly_that(bundle, monkeypatch, t
 
 def test_tensorrt_keeps_its_timings_beside_the_engine(bundle, monkeypatch, tmp_path):
     """On a drawn GPU; the calls are bound to the bindings' signatures."""
-    from tensorrt_for_tests import Behaviour, FakeCuda, fake_library
+    from fake_cuda_for_tests import FakeCuda
+    from tensorrt_for_tests import Behaviour, fake_library
 
     from melanoma_infer.engines.tensorrt_api import Api, new_logger
 
-    gpu = FakeCuda(target=(9, 0), model=b"NVIDIA H200")
+    gpu = FakeCuda(gpus=2, target=(9, 0), model=b"NVIDIA H200")
     behaviour = Behaviour(gpu)
     library = fake_library(behaviour, rtx=False, outputs={"probabilities": (2,)}, tile_px=SIDE)
     monkeypatch.setattr(device_module, "DRIVER_FILES", (Path(__file__),))
@@ -405,7 +406,9 @@ def test_tensorrt_keeps_its_timings_beside_the_engine(bundle, monkeypatch, tmp_p
     monkeypatch.setattr(to_tensorrt, "import_cuda", lambda: gpu)
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
-        path, manifest = to_tensorrt.build_engine(bundle, "fp32", device="cuda:0")
+        path, manifest = to_tensorrt.build_engine(bundle, "fp32", device="cuda:1")
+        gpu.current = 0
+    assert behaviour.built_on == [1, 1]
     assert path == Path("colours.fp32.sm90.engine")
     assert (manifest.origin.targets, manifest.origin.gpu) == (("sm90",), "NVIDIA H200")
     assert behaviour.timings == [b"", b"timings"]
