@@ -29,6 +29,8 @@ class Behaviour:
     fails_in_capture: bool = False
     raises_in_capture: bool = False
     """Whether it raises an exception when it fails in a capture, instead of returning False."""
+    wrong_context: tuple[int, int] | None = None
+    """Of which batch size, and which of these in the order of their making, a context gives wrong numbers."""
     profiles: int = 1
     built_on: list[int] = field(default_factory=list)
     """The device that was current when an engine was built, for each build."""
@@ -36,6 +38,11 @@ class Behaviour:
     contexts: list[Any] = field(default_factory=list)
     refitted: list[bytes] = field(default_factory=list)
     timings: list[bytes] = field(default_factory=list)
+
+    def is_wrong(self, context: Any) -> bool:
+        """Whether this is the context that gives wrong numbers."""
+        of_size = [each for each in self.contexts if each.rows == context.rows]
+        return self.wrong_context == (context.rows, of_size.index(context))
 
 
 def fake_library(behaviour: Behaviour, *, rtx: bool, outputs: Mapping[str, tuple[int, ...]], tile_px: int) -> Any:
@@ -155,6 +162,7 @@ def fake_library(behaviour: Behaviour, *, rtx: bool, outputs: Mapping[str, tuple
             answers.is_fresh, answers.is_written, self._has_run = self._has_run, True, True
             tiles = _view(self.addresses["tiles"], size).reshape(self.rows, tile_px, tile_px, 3)
             tumour = expected_probability(tiles)
+            tumour = tumour + 0.1 * behaviour.is_wrong(self)
             values = np.stack([1 - tumour, tumour], axis=1).astype(np.float32)
             ctypes.memmove(self.addresses["probabilities"], values.ctypes.data, values.nbytes)
 

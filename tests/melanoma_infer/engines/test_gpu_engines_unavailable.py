@@ -98,6 +98,7 @@ def test_auto_skips_an_engine_that_gives_other_numbers(bundle, monkeypatch):
     wrong = bundle.golden.outputs["probabilities"] + np.float32(0.01)
     stub = SimpleNamespace(
         numerics=SimpleNamespace(precision="fp32", engine="tensorrt"),
+        buckets=(1,),
         tiles_at_once=1,
         infer_each=lambda tiles: [{"probabilities": row[None]} for row, _ in zip(wrong, tiles, strict=True)],
     )

@@ -20,6 +20,7 @@ from melanoma_infer.bundle.bundle import Bundle, open_bundle
 from melanoma_infer.engines import device as device_module
 from melanoma_infer.engines import load_engine, triton_engine
 from melanoma_infer.engines.base import Numerics, Outputs
+from melanoma_infer.engines.batching import BUCKETS
 from melanoma_infer.engines.device import DeviceError, DeviceLostError, DeviceMemoryError
 from melanoma_infer.engines.torch_device import reproducible, translated
 from melanoma_infer.engines.triton_engine import TritonEngine
@@ -31,6 +32,7 @@ from melanoma_infer.errors import (
 from melanoma_infer.tolerances import DEFAULT_TOLERANCES
 from mminfer_kernels import torch_ops
 from mminfer_kernels.errors import KernelInputError
+from mminfer_kernels.launch import tail_plan
 
 CUDA = torch.device("cuda", 0)
 OUTPUTS = ["probabilities", "depth_mm", "attention", "cam", "features"]
@@ -176,6 +178,12 @@ def test_no_tiles_give_empty_outputs(demo, place):
     }
 
 
+@pytest.mark.parametrize("processors", [58, 108, 128, 132, 148, 170], ids=["L4", "A100", "4090", "H100", "B200", "5090"])
+def test_a_full_batch_is_one_launch_of_the_tail_on_every_gpu(processors):
+    """Half as many tiles as multiprocessors: with 32 tiles the one-launch kernel ran on no large GPU."""
+    assert tail_plan(BUCKETS[-1], 256, processors)[0] == "attention_tail"
+
+
 # On a GPU alone.
 
 
@@ -310,6 +318,7 @@ class Stub:
     """An engine that gives the golden outputs, changed."""
 
     numerics = Numerics("triton", "0", "fp32", "a GPU")
+    buckets = (1,)
     tiles_at_once = 1
 
     def __init__(self, outputs: Outputs) -> None:
