@@ -53,6 +53,11 @@ class Engine(Protocol):
         ...
 
     @property
+    def remarks(self) -> tuple[str, ...]:
+        """What runs other than it should, without changing a number; known after every batch size has run once."""
+        ...
+
+    @property
     def tiles_at_once(self) -> int:
         """How many tiles `infer_each` has in progress, and so how many should be prefetched."""
         ...
@@ -66,6 +71,7 @@ class OneAtATime(ABC):
     """Base of an engine that computes one tile at a time; it provides `infer_each`."""
 
     buckets = (1,)
+    remarks: tuple[str, ...] = ()
     tiles_at_once = 1
 
     @abstractmethod

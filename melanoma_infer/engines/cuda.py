@@ -53,10 +53,13 @@ def find_gpu(cuda: Any, device: str | None) -> Gpu:
     error, count = cuda.cudaGetDeviceCount()
     if error or not count:
         reason = _text(cuda, error) if error else "no CUDA device"
-        raise EngineUnavailableError(
-            f"CUDA finds no GPU here ({reason}). Check that nvidia-smi shows it and that the driver is new enough, or "
-            "use --engine openvino."
-        )
+        advice = "Check that nvidia-smi shows it, or use --engine openvino."
+        if error == cuda.cudaError_t.cudaErrorInsufficientDriver:
+            advice = (
+                "CUDA 13 needs a driver from 580 on (nvidia-smi shows yours). Update it, or install what runs with "
+                "drivers from 525 on: pip install 'mminfer[tensorrt-cu12]', without mminfer[tensorrt]."
+            )
+        raise EngineUnavailableError(f"CUDA finds no GPU here ({reason}). {advice}")
     kind, _, number = (device or "cuda").partition(":")
     if kind != "cuda" or not (number or "0").isdecimal() or int(number or 0) >= count:
         raise EngineUnavailableError(f"There is no CUDA device {device!r}. Omit --device, or use --engine openvino.")

@@ -35,6 +35,7 @@ class OnnxEngine:
     """
 
     buckets = (1,)
+    remarks: tuple[str, ...] = ()
 
     def __init__(self, session: Any, names: Sequence[str], threads: int, numerics: Numerics) -> None:
         self._session = session

@@ -48,6 +48,7 @@ class OpenVinoEngine:
     """
 
     buckets = (1,)
+    remarks: tuple[str, ...] = ()
 
     def __init__(self, requests: Sequence[Any], names: Sequence[str], numerics: Numerics) -> None:
         self._requests = requests

@@ -58,9 +58,9 @@ class TensorRTEngine:
         return self._runner.buckets
 
     @property
-    def uncaptured(self) -> tuple[int, ...]:
-        """Batch sizes whose CUDA graph could not be captured: they run slower, with the same numbers."""
-        return tuple(sorted(self._device.uncaptured))
+    def remarks(self) -> tuple[str, ...]:
+        """Which batch sizes run without a CUDA graph, because none could be captured: slower, with the same numbers."""
+        return tuple(f"no CUDA graph for batches of {rows}" for rows in sorted(self._device.uncaptured))
 
     def infer(self, tiles: NDArray[np.uint8] | Any) -> Outputs:
         """The graph's outputs for tiles (N, tile_px, tile_px, 3), batch after batch.

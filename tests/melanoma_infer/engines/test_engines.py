@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
@@ -251,6 +252,24 @@ def test_auto_says_why_nothing_runs(demo, monkeypatch):
     monkeypatch.setattr("melanoma_infer.engines.MODULES", {"torch": MODULES["torch"]})
     with pytest.raises(EngineUnavailableError, match="weights"):
         load_engine(Bundle(**{**{k: v for k, v in vars(demo).items() if k != "precisions"}, "weights": None}))
+
+
+@pytest.mark.parametrize(
+    ("engine", "sealed", "taken"),
+    [
+        ("tensorrt", ("int8", "fp16"), "fp16"),
+        ("tensorrt", ("int8",), "int8"),
+        ("tensorrt-rtx", ("int8", "fp16"), "fp16"),
+        ("tensorrt-rtx", ("int8",), "fp32"),
+    ],
+)
+def test_fastest_on_a_gpu_is_fp16_until_int8_was_timed(demo, monkeypatch, engine, sealed, taken):
+    """Much of an int8 graph is float32, and TensorRT-RTX documents no int8 convolutions."""
+    asked = []
+    monkeypatch.setattr(import_module(MODULES[engine]), "load", lambda bundle, precision, *_: asked.append(precision))
+    rows = [_with_parity(demo, engine=engine, precision=each).parity[0] for each in sealed]
+    load_engine(replace(demo, parity=tuple(rows)), engine, precision="fastest")
+    assert asked == [taken]
 
 
 def test_fastest_is_the_fastest_within_its_tolerance(demo):

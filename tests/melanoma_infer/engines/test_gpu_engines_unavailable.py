@@ -5,17 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from packaging.requirements import Requirement
 
 from melanoma_infer.engines import device as device_module
-from melanoma_infer.engines import load_engine, tensorrt_engine
+from melanoma_infer.engines import load_engine, parity_table, tensorrt_engine
 from melanoma_infer.engines.tensorrt_api import import_api
 from melanoma_infer.errors import EngineUnavailableError
 
+ROOT = Path(__file__).parents[3]
 NAMES = ("tensorrt-rtx", "tensorrt")
 
 
@@ -74,6 +77,38 @@ def test_the_real_cuda_runtime_without_a_driver_says_so():
         pytest.skip("this machine has a GPU")
     with pytest.raises(EngineUnavailableError, match="CUDA finds no GPU here"):
         find_gpu(runtime, None)
+
+
+def test_a_driver_too_old_for_cuda_13_says_what_to_install(new_machine, bundle):
+    machine = new_machine("tensorrt", driver_is_old=True)
+    with pytest.raises(EngineUnavailableError, match=r"from 580 on.*pip install 'mminfer\[tensorrt-cu12\]'"):
+        machine.load(bundle)
+
+
+def test_the_extra_for_cuda_12_takes_nothing_of_cuda_13():
+    """An environment that a driver from 525 on runs; the two extras are the same library for two versions of CUDA."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extra = {
+        Requirement(each).name: Requirement(each).specifier
+        for each in project["optional-dependencies"]["tensorrt-cu12"]
+    }
+    assert set(extra) == {"tensorrt-cu12", "cuda-bindings"}
+    assert "12.9.1" in extra["cuda-bindings"]
+    assert "13.0.0" not in extra["cuda-bindings"]
+    assert "tensorrt-cu12" in parity_table.RUNTIMES["tensorrt"]
+
+
+@pytest.mark.parametrize(
+    ("platform", "file"), [("win32", "System32/nvcuda.dll"), ("linux", "dev/nvidiactl"), ("linux", "dev/dxg")]
+)
+def test_a_driver_is_found_on_windows_and_on_linux(monkeypatch, tmp_path, platform, file):
+    """Windows has no device files; its driver brings nvcuda.dll."""
+    monkeypatch.setattr(device_module, "Path", lambda path: tmp_path / path.lstrip("/"))
+    monkeypatch.setattr(device_module, "DRIVER_FILES", device_module.driver_files(platform, tmp_path))
+    assert not device_module.nvidia_driver_is_loaded()
+    (tmp_path / file).parent.mkdir()
+    (tmp_path / file).write_bytes(b"")
+    assert device_module.nvidia_driver_is_loaded()
 
 
 @pytest.mark.parametrize("device", ["cpu", "cuda:1", "cuda:x", "tpu"])

@@ -46,9 +46,7 @@ def test_an_engine_that_cannot_be_captured_runs_without_a_graph_and_says_so(new_
     engine = machine.load(bundle)
     assert_correct(engine, some_tiles(5))
     assert machine.gpu.launches == 0
-    assert engine.uncaptured == tuple(
-        each for each in BUCKETS if each in {batch.bucket for batch in split(5, BUCKETS)} | {1}
-    )
+    assert engine.remarks == ("no CUDA graph for batches of 1", "no CUDA graph for batches of 8")
     assert not any(isinstance(each, Graph) for each in machine.gpu.live.values())
 
 
@@ -56,7 +54,7 @@ def test_captured_graphs_are_the_only_ones_that_are_kept(new_machine, bundle):
     machine = new_machine("tensorrt")
     engine = machine.load(bundle)
     engine.infer(some_tiles(70))
-    assert engine.uncaptured == ()
+    assert engine.remarks == ()
     graphs = [each for each in machine.gpu.live.values() if isinstance(each, Graph)]
     assert len(graphs) == len(machine.behaviour.contexts)
 

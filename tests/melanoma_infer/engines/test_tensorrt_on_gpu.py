@@ -47,7 +47,7 @@ def engine(request, demo, tmp_path_factory) -> TensorRTEngine:
 def test_golden_outputs_within_the_tolerance_in_every_batch_size(engine, demo):
     excess = check_golden(demo, engine, host=True).excess(demo.card.tolerance_of(engine.numerics.precision))
     assert excess is None
-    assert engine.uncaptured == ()
+    assert engine.remarks == ()
 
 
 def test_many_batches_in_flight_give_the_bits_of_one_at_a_time(engine):

@@ -178,7 +178,9 @@ def test_no_tiles_give_empty_outputs(demo, place):
     }
 
 
-@pytest.mark.parametrize("processors", [58, 108, 128, 132, 148, 170], ids=["L4", "A100", "4090", "H100", "B200", "5090"])
+@pytest.mark.parametrize(
+    "processors", [58, 108, 128, 132, 148, 170], ids=["L4", "A100", "4090", "H100", "B200", "5090"]
+)
 def test_a_full_batch_is_one_launch_of_the_tail_on_every_gpu(processors):
     """Half as many tiles as multiprocessors: with 32 tiles the one-launch kernel ran on no large GPU."""
     assert tail_plan(BUCKETS[-1], 256, processors)[0] == "attention_tail"
