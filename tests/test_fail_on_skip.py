@@ -34,6 +34,16 @@ def test_a_skip_is_a_failure_and_an_expected_failure_is_none(tmp_path):
     assert ran.returncode == 1
 
 
+def test_gpu_check_installs_tensorrt_and_fails_where_nothing_runs():
+    """As the Makefile has it: without TensorRT, or without a GPU, the run is not green."""
+    recipe = (Path(__file__).parents[1] / "Makefile").read_text().partition("\ngpu-check:")[2].partition("\n\n")[0]
+    no_gpu, install, check = (line.strip() for line in recipe.replace("\\\n", "").split("\n")[1:4])
+    assert no_gpu.endswith("exit 1)")
+    assert "pip install" in install
+    assert "[$(TENSORRT)]" in install
+    assert check.endswith("pytest -m gpu --fail-on-skip")
+
+
 def test_without_it_a_skip_is_a_skip(tmp_path):
     ran = run(tmp_path)
     assert "1 passed, 1 skipped, 1 xfailed" in ran.stdout

@@ -7,6 +7,7 @@ load fails, because these tests would otherwise be green on a GPU that computed 
 from __future__ import annotations
 
 import itertools
+import platform
 from dataclasses import replace
 from importlib import import_module
 from typing import Any
@@ -36,6 +37,8 @@ def demo() -> Bundle:
 @pytest.fixture(scope="module", params=itertools.product(MODULES, PRECISIONS), ids="-".join)
 def engine(request, demo, tmp_path_factory) -> TensorRTEngine:
     name, precision = request.param
+    if name == "tensorrt-rtx" and platform.machine() not in ("x86_64", "AMD64"):
+        pytest.xfail(f"{TITLES[name]} does not exist for {platform.machine()}")
     library, gpu = import_module(MODULES[name]), find_gpu(import_cuda(), None)
     if name == "tensorrt-rtx" and not hasattr(library.ComputeCapability, gpu.target.upper()):
         pytest.xfail(f"{TITLES[name]} {library.__version__} has no code for {gpu.name} ({gpu.target})")
