@@ -1,9 +1,9 @@
 """Batches of fixed sizes through a GPU, double-buffered: the next batch is uploaded while one is computed.
 
-A batch is padded to the next bucket (a fixed batch size), because a captured program has a fixed batch size. Two slots
-of buffers take turns. Each slot's tiles are uploaded, its program runs, and its outputs are downloaded, each on its own
-stream after the event of the previous step; the host copies the outputs before it fills the slot again. This works with
-any runtime that implements `Device`.
+Each batch fills a bucket (a fixed batch size) or is padded to it, because a captured program has a fixed batch size.
+Two slots of buffers take turns. Each slot's tiles are uploaded, its program runs, and its outputs are downloaded, each
+on its own stream after the event of the previous step; the host copies the outputs before it fills the slot again.
+This works with any runtime that implements `Device`.
 """
 
 from __future__ import annotations
@@ -32,9 +32,9 @@ from melanoma_infer.engines.device import (
 from melanoma_infer.engines.device_arrays import DeviceTiles
 from melanoma_infer.errors import EngineUnavailableError, GpuLostError, MemoryExhaustedError, UsageError
 
-BUCKETS = (1, 2, 4, 8, 16, 32)
-"""Batch sizes, ascending. Each doubles the previous one, so that less than half of a batch is padding. 32 tiles of 512
-px have as many pixels as 167 images of 224 px."""
+BUCKETS = (1, 8, 32, 128)
+"""Batch sizes, ascending. Each costs a build, a captured program and a check at load, so there are few. 128 tiles give
+each multiprocessor of the largest GPUs (132 to 170) most of a tile; a GPU without memory for them drops to 32."""
 SLOTS = 2
 """One is computed while the other is filled."""
 
@@ -54,11 +54,13 @@ class Batch:
 
 
 def split(tiles: int, buckets: Sequence[int]) -> Iterator[Batch]:
-    """Batches that cover `tiles` tiles in order: all of the largest bucket, the last of the smallest that fits."""
-    largest = max(buckets)
-    for first in range(0, tiles, largest):
-        size = min(largest, tiles - first)
-        yield Batch(first, size, min(bucket for bucket in buckets if bucket >= size))
+    """Batches that cover `tiles` tiles in order, each of the largest bucket of which less than half is padding."""
+    first = 0
+    while first < tiles:
+        left = tiles - first
+        bucket = max((bucket for bucket in buckets if bucket < 2 * left), default=min(buckets))
+        yield Batch(first, min(bucket, left), bucket)
+        first += bucket
 
 
 @dataclass(frozen=True)

@@ -183,14 +183,36 @@ def test_a_stream_of_tiles_fills_all_slots_and_keeps_its_order(count):
 
 
 @given(st.integers(0, 500), st.sets(st.integers(1, 64), min_size=1).map(sorted))
-def test_batches_cover_all_tiles_once_in_the_smallest_bucket_that_holds_them(tiles, buckets):
+def test_batches_cover_all_tiles_once_and_only_the_last_is_padded_by_less_than_half(tiles, buckets):
     batches = list(split(tiles, buckets))
     assert [i for batch in batches for i in range(tiles)[batch.rows]] == list(range(tiles))
-    assert all(batch.bucket in buckets and batch.size <= batch.bucket for batch in batches)
-    assert all(batch.size == batch.bucket == buckets[-1] for batch in batches[:-1])
-    assert not any(
-        batches[-1].size <= bucket < batches[-1].bucket for batches in [batches] if tiles for bucket in buckets
-    )
+    assert all(batch.bucket in buckets for batch in batches)
+    assert all(batch.size == batch.bucket for batch in batches[:-1])
+    assert all(batch.bucket == buckets[0] or 2 * batch.size > batch.bucket for batch in batches)
+    assert sorted((batch.bucket for batch in batches), reverse=True) == [batch.bucket for batch in batches]
+
+
+@pytest.mark.parametrize(
+    ("tiles", "sizes"),
+    [
+        (1, [1]),
+        (4, [1] * 4),
+        (5, [8]),
+        (33, [32, 1]),
+        (64, [32, 32]),
+        (65, [128]),
+        (300, [128, 128, 32, 8, 1, 1, 1, 1]),
+    ],
+)
+def test_the_last_tiles_of_a_slide_take_few_small_batches(tiles, sizes):
+    assert [batch.bucket for batch in split(tiles, BUCKETS)] == sizes
+
+
+@pytest.mark.parametrize("bucket", BUCKETS)
+def test_so_many_tiles_as_a_batch_size_are_one_batch_also_after_a_full_one(bucket):
+    """What the golden check relies on to run each program."""
+    for before in ([], [BUCKETS[-1]]):
+        assert [batch.bucket for batch in split(sum(before) + bucket, BUCKETS)] == [*before, bucket]
 
 
 def test_less_than_half_of_a_batch_is_padding():
