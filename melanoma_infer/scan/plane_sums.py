@@ -116,7 +116,7 @@ class PlaneSums:
                 f"than {PLANE_PX_MAX * self.block_px**2:,} px needs it: give size_l0 when you open the session."
             )
         old = self._arrived.shape
-        shape = [now if now <= had else max(now, 2 * had) for now, had in zip(self._used, old, strict=True)]
+        shape = [had if now <= had else max(now, 2 * had) for now, had in zip(self._used, old, strict=True)]
         if shape != list(old):
             more = [(0, now - had) for now, had in zip(shape, old, strict=True)]
             self._sums, self._arrived = np.pad(self._sums, [*more, (0, 0)]), np.pad(self._arrived, more)
