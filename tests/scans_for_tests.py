@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +43,7 @@ def strips(width: int, height: int, seed: int, *, across: int = 3, down: int = 5
         more = rng.integers(0, overlap + 1, (parts, 2)).tolist()
         return [
             (max(0, a - before), min(length, b + after))
-            for (a, b), (before, after) in zip(zip(edges, edges[1:], strict=False), more, strict=True)
+            for (a, b), (before, after) in zip(pairwise(edges), more, strict=True)
         ]
 
     rects = [

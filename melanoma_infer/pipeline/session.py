@@ -195,9 +195,7 @@ class ScanSession:
         if self._result is not None:
             return self._result
         self._require_open()
-        with self._lock:
-            plan = self._plan()
-            share = self.progress.scanned_fraction
+        plan, share = self._plan(), self.progress.scanned_fraction
         arrived = f"{share:.0%} of the scan has" if share is not None else f"{self._pixels.scanned_px:,} px have"
         note = f"Provisional: {arrived} arrived. Tissue, scores and regions will change."
         return self._of(plan, replace(self._case, warnings=(note,)))
@@ -258,13 +256,13 @@ class ScanSession:
 
     def _plan(self) -> SlidePlan:
         """The plan as if the scan ended now."""
-        size = self._pixels.size_l0
-        if not self._pixels.scanned_px:
-            raise UsageError("Nothing has been scanned: push pixels first, or cancel the session.")
-        facts = _facts(self._scale, size, self._options)
-        plane = self._pixels.read_plane()
+        with self._lock:  # only what is copied: pushing goes on while tissue is found
+            if not self._pixels.scanned_px:
+                raise UsageError("Nothing has been scanned: push pixels first, or cancel the session.")
+            size, plane = self._pixels.size_l0, self._pixels.read_plane()
+            identity = Identity(self._pixels.digest(), 3 * self._pixels.scanned_px, 0, 0)
         tissue = tissue_of_plane(plane, self._known.scale, size, self._settings.tissue)
-        identity = Identity(self._pixels.digest(), 3 * self._pixels.scanned_px, 0, 0)
+        facts = _facts(self._scale, size, self._options)
         return plan_tiles(facts, identity, self._settings, self._known, tissue, self._geometry, self._scorer.card)
 
     def _of(self, plan: SlidePlan, case: SlideCase) -> SlideResult:

@@ -93,7 +93,7 @@ class PlaneSums:
         height, width = self._shape(size_l0)
         digest = hashlib.sha256(repr((size_l0, scale)).encode())
         for values in (self._sums, self._arrived):
-            digest.update(values[:height, :width].astype("<u4").tobytes())
+            digest.update(values[:height, :width].astype("<u4", copy=False).tobytes())
         return digest.hexdigest()
 
     def size(self, size_l0: SizePx) -> SizePx:
