@@ -3,8 +3,8 @@
     python benchmarks/scan_session.py SLIDE.svs [--rows 80000] [--save benchmarks/results/scan-session.csv]
 
 SLIDE is pyramidal, such as one of `mminfer phantom slide`. Each part runs in a process of its own. The scanner is
-drawn: strips of 100,000 px with tissue in two thirds of their width, which are pushed from top to bottom. The engine of the
-parts that time pushing answers at once with the same numbers, so that only the session is timed; memory is measured
+drawn: strips of 100,000 px with tissue in two thirds of their width, pushed from top to bottom. The parts that time
+pushing have an engine that answers at once with the same numbers, so that only the session is timed. Memory is measured
 with the demo model on openvino.
 """
 

@@ -431,7 +431,7 @@ def test_a_card_of_raw_pixels_is_refused_where_a_row_of_tiles_does_not_fit(score
 
 def test_incomplete_tiles_beyond_the_memory_end_the_session(pixels, scorer_of):
     raw = scorer_of(resize="pillow-bilinear")
-    scan = raw.session(SCALE_UM, None, options=ScanOptions(memory_mib=6))
+    scan = raw.session(SCALE_UM, None, options=ScanOptions(memory_mib=10))
     for top in (0, 600):  # no tile is complete: each lacks its middle
         scan.push(pixels[top : top + 100], 0, top)
     with pytest.raises(MemoryExhaustedError, match="Push strips in order"):

@@ -29,7 +29,7 @@ class OnGpu:
 
     def __init__(self):
         self.__cuda_array_interface__ = {
-            "version": 3, "shape": FRAME.shape, "typestr": "|u1", "data": (4096, False), "strides": None, "stream": None,
+            "version": 3, "shape": FRAME.shape, "typestr": "|u1", "data": (4096, False), "stream": None,
         }  # fmt: skip
 
 
