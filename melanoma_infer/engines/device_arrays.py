@@ -52,12 +52,12 @@ class DeviceTiles:
         return math.prod(self.shape)
 
 
-def device_tiles(tiles: Any, gpu: CudaGpu, stream: int) -> DeviceTiles | None:
+def device_tiles(tiles: Any, gpu: CudaGpu | None, stream: int) -> DeviceTiles | None:
     """The tiles if they are in this GPU's memory, without a copy; None if they are in host memory.
 
     Args:
         tiles: any array.
-        gpu: the GPU that will read them.
+        gpu: the GPU that will read them; None: whichever they are on, and the caller waits for all that writes there.
         stream: the handle of the stream that will read them; a DLPack owner makes it wait for pending writes.
 
     Raises:
@@ -70,22 +70,25 @@ def device_tiles(tiles: Any, gpu: CudaGpu, stream: int) -> DeviceTiles | None:
         kind, number = tiles.__dlpack_device__()
         if int(kind) not in CUDA:
             return None
-        _require_gpu(int(number), gpu)
-        gpu.runtime()  # PyTorch shares tensors of the current GPU only
+        if gpu is not None:
+            _require_gpu(int(number), gpu)
+            gpu.runtime()  # PyTorch shares tensors of the current GPU only
         return _from_capsule(tiles.__dlpack__(stream=stream))
     described = getattr(tiles, "__cuda_array_interface__", None)
     return None if described is None else _described(described, gpu, tiles)
 
 
-def _described(described: dict[str, Any], gpu: CudaGpu, owner: object) -> DeviceTiles:
+def _described(described: dict[str, Any], gpu: CudaGpu | None, owner: object) -> DeviceTiles:
     """The tiles that a `__cuda_array_interface__` describes."""
     shape, pointer = tuple(int(size) for size in described["shape"]), int(described["data"][0])
     strides = described.get("strides")
     contiguous = strides is None or _row_major(shape, tuple(int(step) for step in strides))
     _require(described["typestr"] in ("|u1", "<u1", ">u1"), contiguous)
+    stream = described.get("stream")
+    if gpu is None:
+        return DeviceTiles(pointer, shape, None, owner)
     if math.prod(shape):
         _require_gpu(gpu.number_of(pointer), gpu)
-    stream = described.get("stream")
     if described["version"] < NAMES_ITS_STREAM or stream == 0:  # 0 is not allowed, because it may mean either of two
         gpu.synchronize()
         stream = None

@@ -6,27 +6,23 @@ records the slide, the stage and the cause.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from threading import Event
-from typing import Any, Self
+from typing import Self
 
-from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.engines.base import Numerics
-from melanoma_infer.engines.parity_table import engine_band
 from melanoma_infer.errors import MemoryExhaustedError, MminferError
 from melanoma_infer.patients.case import SlideCase
 from melanoma_infer.pipeline.head_start import Opening
 from melanoma_infer.pipeline.request import Progress, RunOptions, SlideRequest
+from melanoma_infer.pipeline.run_parts import run_parts
 from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.records import TileResult
 from melanoma_infer.result import RunOut, SlideOutcome, SlideResult
 from melanoma_infer.runtime.privacy import DIGEST_CHARS, without_paths
-from melanoma_infer.runtime.provenance import VERSION, machine
+from melanoma_infer.runtime.provenance import machine
 from melanoma_infer.runtime.utc import utc_now
 from melanoma_infer.scoring.slide_result import slide_result
 from melanoma_infer.scoring.tile_table import tile_table
@@ -82,7 +78,13 @@ class SlideJob:
             if self._options.hide_names:
                 self._case = replace(self._case, id=identity.digest[:DIGEST_CHARS])
             self._key = self._out.run_key(
-                run_parts(self._request, self._case.id, self._scorer.bundle, self._scorer.numerics)
+                run_parts(
+                    self._request.case,
+                    self._request.settings,
+                    self._scorer.bundle,
+                    self._scorer.numerics,
+                    name=self._case.id,
+                )
             )
             self._folder = self._out.claim(
                 self._case.id, identity.digest, self._key, self._request.path, self._stopping
@@ -204,32 +206,3 @@ class SlideJob:
                 self._case = replace(self._case, id=self._digest[:DIGEST_CHARS])
         message = self._request.message(failure, hide_names=self._options.hide_names)
         self._outcome = self._ended(failure.exit_code, message)
-
-
-def run_parts(request: SlideRequest, slide_id: str, bundle: Bundle, numerics: Numerics | None) -> dict[str, Any]:
-    """What a result depends on besides the slide's bytes, for the run key.
-
-    Args:
-        request: the slide, and what is stated about it.
-        slide_id: its name in the outputs.
-        bundle: the model.
-        numerics: what computes the numbers; None where nothing is computed.
-    """
-    case, tissue = request.case, request.settings.tissue
-    mask = Path(tissue)
-    is_mask = tissue not in ("auto", "all") and mask.is_file()
-    return {
-        "version": VERSION,
-        "bundle": bundle.digest,
-        "numerics": vars(numerics) if numerics else None,
-        # A part of the verdict that `mminfer verify` may change between two runs.
-        "engine_band": engine_band(bundle, numerics.engine, numerics.precision, numerics.device) if numerics else None,
-        "settings": request.settings.model_dump(),
-        # The content of a mask: the same path may hold another mask tomorrow.
-        "mask": hashlib.sha256(mask.read_bytes()).hexdigest() if is_mask else None,
-        "id": slide_id,
-        # Two rows of a manifest never share a result, also where names are hidden.
-        "row": (case.id, case.case_id),
-        "patient": vars(case.patient) if case.patient else None,
-        "patient_in_output": case.patient_in_output,
-    }

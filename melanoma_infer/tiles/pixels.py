@@ -20,26 +20,55 @@ BAND_BYTES = 1 << 25
 """A tile that is averaged over blocks is read in bands of about this many bytes: 32 MiB, whatever the slide's scale."""
 
 
+@dataclass(frozen=True)
+class TileBlocks:
+    """Where a tile's pixels come from: the whole blocks around it, and the tile among them."""
+
+    rect: RectPx
+    """The blocks, in pixels of the level that is read."""
+    box: tuple[float, float, float, float]
+    """Left, top, right and bottom of the tile in blocks, from the first block's corner."""
+
+    @classmethod
+    def of(cls, rect_l0: RectPx, plan: ReadPlan) -> TileBlocks:
+        """The blocks of a tile in level-0 pixels."""
+        k = plan.block_px
+        left, top, right, bottom = (
+            edge_l0 / plan.downsample / k for edge_l0 in (rect_l0.x, rect_l0.y, rect_l0.right, rect_l0.bottom)
+        )
+        x, y = math.floor(left), math.floor(top)
+        width, height = math.ceil(right) - x, math.ceil(bottom) - y
+        return cls(RectPx(x * k, y * k, width * k, height * k), (left - x, top - y, right - x, bottom - y))
+
+
 def read_tile(slide: Slide, tile: Tile, plan: ReadPlan) -> ReadTile:
     """One tile's pixels, resized to the model's input; None if the slide cannot be read there."""
-    rect_l0, k = tile.rect_l0, plan.block_px
-    left, top, right, bottom = (
-        edge_l0 / plan.downsample / k for edge_l0 in (rect_l0.x, rect_l0.y, rect_l0.right, rect_l0.bottom)
-    )
-    x, y = math.floor(left), math.floor(top)
-    width, height = math.ceil(right) - x, math.ceil(bottom) - y
-    blocks = RectPx(x * k, y * k, width * k, height * k)  # whole blocks of level pixels around the tile
-    reduced = _reduced(slide, blocks, plan)
+    blocks = TileBlocks.of(tile.rect_l0, plan)
+    reduced = _reduced(slide, blocks.rect, plan)
     if reduced is None:
         return ReadTile(tile, None)
     with slide.watch.timing("resize"):
-        tile_in_reduced = (left - x, top - y, right - x, bottom - y)
-        pixels = bilinear(reduced.pixels, plan.tile_px, tile_in_reduced)
-        if plan.equalised:
-            pixels = np.array(ImageOps.equalize(Image.fromarray(pixels)))
+        return tile_of_means(tile, reduced.pixels, blocks, plan, transparent_px=reduced.transparent_px)
+
+
+def tile_of_means(
+    tile: Tile, means: NDArray[np.uint8], blocks: TileBlocks, plan: ReadPlan, *, transparent_px: int
+) -> ReadTile:
+    """A tile from the means of its blocks, resized to the model's input.
+
+    Args:
+        tile: the tile.
+        means: uint8 (rows, columns, 3 or 4) of `blocks`, background where the slide ends; the level's own pixels if a
+            block is one pixel.
+        blocks: of the tile.
+        plan: how pixels are made.
+        transparent_px: pixels of `blocks` that were never scanned.
+    """
+    pixels = bilinear(means, plan.tile_px, blocks.box)
+    if plan.equalised:
+        pixels = np.array(ImageOps.equalize(Image.fromarray(pixels)))
     # The transparent share is that of whole blocks around the tile: it can be more than the tile has inside the slide.
-    blank = min(1.0, tile.outside_fraction + reduced.transparent_px / blocks.area)
-    return ReadTile(tile, pixels, blank)
+    return ReadTile(tile, pixels, min(1.0, tile.outside_fraction + transparent_px / blocks.rect.area))
 
 
 @dataclass(frozen=True)
