@@ -74,7 +74,8 @@ class ScanPixels:
     @property
     def nbytes(self) -> int:
         """Memory of the plane and of all tiles that wait for pixels or for a decision."""
-        return self._plane.nbytes + self._tiles.nbytes + sum(tile.nbytes for tile in self._undecided.values())
+        undecided = list(self._undecided.values())  # a copy: another thread may be pushing
+        return self._plane.nbytes + self._tiles.nbytes + sum(tile.nbytes for tile in undecided)
 
     def require_inside(self, frame: RectPx) -> None:
         """Require that a frame is inside the scan.
