@@ -21,12 +21,13 @@ from melanoma_infer.pipeline.flow import score_slide
 from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.reports.writing import write_reports
 from melanoma_infer.result import SlideResult
+from melanoma_infer.runtime.cores import READERS_MAX
 from melanoma_infer.runtime.plural import plural
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.choice import ReaderChoice
 from melanoma_infer.tiles.plan import plan_slide
-from melanoma_infer.tiles.reading import READERS_MAX, read_tiles
+from melanoma_infer.tiles.reading import read_tiles
 
 BESIDE = ("read", "decode", "resize")
 """Stages of the reading threads, which run concurrently with IN_TURN."""

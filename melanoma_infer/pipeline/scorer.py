@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,13 +20,14 @@ from melanoma_infer.geometry import Scale, SizePx
 from melanoma_infer.patients.patient import Patient, one_hot
 from melanoma_infer.pipeline.engine_queue import EngineQueue
 from melanoma_infer.pipeline.request import Progress
-from melanoma_infer.pipeline.session import ScanOptions, ScanSession
 from melanoma_infer.records import ReadTile, TileResult
-from melanoma_infer.runtime.cores import available_cores
+from melanoma_infer.runtime.cores import READERS_MAX, available_cores
 from melanoma_infer.runtime.plural import plural
 from melanoma_infer.runtime.stopwatch import Stopwatch
 from melanoma_infer.settings import Settings
-from melanoma_infer.tiles.reading import READERS_MAX
+
+if TYPE_CHECKING:
+    from melanoma_infer.pipeline.session import ScanOptions, ScanSession
 
 
 class Reads(Sized, Protocol):
@@ -158,6 +159,8 @@ class Scorer:
             MemoryExhaustedError: one row of tiles across the scan needs more memory than the session may use.
             PatientValueError: a patient value is not in the card's vocabulary.
         """
+        from melanoma_infer.pipeline.session import ScanOptions, ScanSession  # a scorer of files needs none of it
+
         x_um, y_um = mpp_um if isinstance(mpp_um, tuple) else (mpp_um, mpp_um)
         size = SizePx(*size_l0) if size_l0 is not None else None
         return ScanSession(

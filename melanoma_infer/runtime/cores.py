@@ -1,4 +1,4 @@
-"""The cores that this process may use: its affinity, and the quota of its container."""
+"""The cores that this process may use: its affinity, and the quota of its container; and how many read."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ import os
 from collections.abc import Iterator
 from math import ceil
 from pathlib import Path
+
+READERS_MAX = 4
+"""Threads that read or resize tiles. Each handle has OpenSlide's cache of 32 MiB, and no CPU engine needs more."""
 
 
 def available_cores(root: Path = Path("/")) -> int:

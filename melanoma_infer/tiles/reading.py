@@ -9,6 +9,7 @@ from pathlib import Path
 from threading import Lock
 
 from melanoma_infer.records import ReadTile, Tile
+from melanoma_infer.runtime.cores import READERS_MAX
 from melanoma_infer.runtime.stopwatch import Stopwatch
 from melanoma_infer.slides.base import Closing
 from melanoma_infer.slides.choice import TileSource
@@ -17,8 +18,6 @@ from melanoma_infer.tiles.pixels import read_tile
 from melanoma_infer.tiles.plan import SlidePlan
 from melanoma_infer.tiles.read_plan import ReadPlan
 
-READERS_MAX = 4
-"""More handles cost memory (each has OpenSlide's 32 MiB cache) and no CPU engine needs more."""
 KEPT_MAX = 10
 """A slide with at most this many tiles keeps all their pixels: the gallery shows as many."""
 

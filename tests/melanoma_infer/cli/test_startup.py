@@ -54,3 +54,17 @@ def test_scoring_imports_the_runtime_it_uses_and_no_other(tmp_path):
     heavy = {"torch", "triton", "onnxruntime", "onnxscript", "tensorrt", "cuda", "mminfer_export", "pandas", "sympy"}
     assert not heavy & packages(loaded)
     assert len(loaded) <= SCORE_MODULES_MAX
+
+
+def test_the_process_that_waits_for_the_worker_plans_draws_and_computes_nothing():
+    """So what these import takes its time in the worker, beside the loading of the engine."""
+    code = (
+        "import json, sys\n"
+        "from melanoma_infer.pipeline import batch, scorer\n"
+        "from melanoma_infer.store import output, run_record, summary\n"
+        "print(json.dumps(sorted(sys.modules)))"
+    )
+    told = run_code(code)
+    loaded = set(json.loads(told.stdout))
+    assert not {"scipy", "jinja2", "openvino"} & packages(loaded)
+    assert not {"melanoma_infer.tiles.tissue", "melanoma_infer.reports.writing"} & loaded

@@ -27,6 +27,7 @@ from slides_for_tests import (
 from melanoma_infer.errors import UsageError
 from melanoma_infer.geometry import RectPx, Scale
 from melanoma_infer.records import Tile
+from melanoma_infer.runtime.cores import READERS_MAX
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.choice import TileSource
@@ -35,7 +36,7 @@ from melanoma_infer.tiles.grid import tile_geometry
 from melanoma_infer.tiles.pixels import read_tile
 from melanoma_infer.tiles.plan import SlidePlan
 from melanoma_infer.tiles.read_plan import ReadPlan, read_plan
-from melanoma_infer.tiles.reading import READERS_MAX, read_tiles
+from melanoma_infer.tiles.reading import read_tiles
 
 QUICK = settings(deadline=None, max_examples=60, derandomize=True)
 BAND_BYTES = "melanoma_infer.tiles.pixels.BAND_BYTES"
