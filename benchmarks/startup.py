@@ -16,7 +16,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from time import perf_counter
 
-MAIN = "import sys; sys.argv[0] = 'mminfer'\nfrom melanoma_infer.cli.app import main\n"
+MAIN = "import sys; sys.argv[0] = 'mminfer'\nfrom melanoma_infer.cli.app import program as main\n"
 KILLED = -9
 TO_FIRST_TILE = MAIN + (
     "import os\n"
