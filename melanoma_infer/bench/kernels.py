@@ -109,7 +109,7 @@ def time_kernels(
     for name in kernels:
         tell(name)
         as_given = problem.dtype in catalogue.dtypes(name)
-        taken = problem if as_given else replace(problem, dtype=torch.float32)
+        taken = problem if as_given else replace(problem, dtype=catalogue.dtypes(name)[0])
         rows = list(measure(name, taken, device))
         # All that goes in, and all that comes out, once; a copy reads and writes each byte.
         arguments = catalogue.inputs(name, taken)

@@ -54,8 +54,10 @@ class Subject:
     """A kernel's compiled launches on a problem with partial blocks along every axis, and the expected outputs."""
 
     def __init__(self, name: str) -> None:
-        dtype = torch.float16 if torch.float16 in catalogue.dtypes(name) else torch.float32
-        problem = Problem(dtype, 2, 44, 5, 7, kernel_size=3, classes=3, tile_px=33)
+        dtype = catalogue.dtypes(name)[0]
+        problem = Problem(
+            dtype, 2, 44, 5, 7, kernel_size=3, classes=3, tile_px=33, native_px=60, block_px=3, pixel_bytes=3
+        )
         arguments = catalogue.inputs(name, problem) if name != "aggregate_tiles" else slides()
         self.name = name
         self.exact = catalogue.reference(name, arguments)
