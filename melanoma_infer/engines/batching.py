@@ -1,19 +1,22 @@
-"""Batches of fixed sizes through a GPU, double-buffered: the next batch is uploaded while one is computed.
+"""Batches of fixed sizes through a GPU: a ring of slots, of which one is filled while the others are computed.
 
-A batch is padded to the next bucket (a fixed batch size), because a captured program has a fixed batch size. Two slots
-of buffers take turns. Each slot's tiles are uploaded, its program runs, and its outputs are downloaded, each on its own
-stream after the event of the previous step; the host copies the outputs before it fills the slot again. This works with
-any runtime that implements `Device`.
+A batch is padded to the next bucket (a fixed batch size), because a captured program has a fixed batch size. The slots
+take turns. Each slot's tiles are uploaded, its program runs, and its outputs are downloaded, each on its own stream
+after the event of the previous step; the host copies the outputs before it fills the slot again. This works with any
+runtime that implements `Device`.
+
+Tiles may come as the slide has them (`NativeTile`) if the device resizes: they are uploaded and resized a few at a time
+while their batch fills, all on the upload stream, so one small buffer on the device holds the pixels before the resize.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import islice
-from typing import Any
+from itertools import chain, islice
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,12 +34,28 @@ from melanoma_infer.engines.device import (
 )
 from melanoma_infer.engines.device_arrays import DeviceTiles
 from melanoma_infer.errors import EngineUnavailableError, GpuLostError, MemoryExhaustedError, UsageError
+from melanoma_infer.records import NativeTile
 
 BUCKETS = (1, 2, 4, 8, 16, 32)
 """Batch sizes, ascending. Each doubles the previous one, so that less than half of a batch is padding. 32 tiles of 512
 px have as many pixels as 167 images of 224 px."""
-SLOTS = 2
-"""One is computed while the other is filled."""
+SLOTS = 3
+"""One is computed, one waits for the GPU, and one is filled."""
+RESIZED_AT_ONCE = 8
+"""Native tiles of one upload and resize: 134 MB of 2,048 px in RGBA, and few enough launches for the host."""
+UPLOADS_MAX = 2
+"""Groups of native tiles whose upload may be unfinished; their host memory is in use until then."""
+
+Resize = Callable[[Sequence[NativeTile], Buffer, int], None]
+"""Uploads native tiles of one shape, and resizes them into a buffer's rows from a row on, on the stream UPLOAD."""
+
+
+class Resizing(Device, Protocol):
+    """A device that resizes, too."""
+
+    def resize(self, tiles: Sequence[NativeTile], target: Buffer, first: int) -> None:
+        """As `Resize`."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -89,6 +108,7 @@ class BatchRunner:
         tile_px: side of a tile.
         outputs: the shape of each output without its first axis, by name; all are float32.
         buckets: batch sizes, ascending.
+        resize: for native tiles; None if the device does not resize.
     """
 
     def __init__(
@@ -98,12 +118,15 @@ class BatchRunner:
         tile_px: int,
         outputs: Mapping[str, tuple[int, ...]],
         buckets: tuple[int, ...] = BUCKETS,
+        resize: Resize | None = None,
     ) -> None:
         self._device = device
         self._tile_shape = (tile_px, tile_px, 3)
         self._shapes = dict(outputs)
         self._buckets = buckets
+        self._resize = resize
         self._slots: list[_Slot] = []
+        self._uploading: deque[tuple[Event, list[NativeTile]]] = deque()
 
     @property
     def buckets(self) -> tuple[int, ...]:
@@ -124,8 +147,7 @@ class BatchRunner:
             GpuLostError: the GPU stopped working.
             EngineUnavailableError: the runtime failed otherwise.
         """
-        if tiles.dtype != np.uint8 or tiles.shape[1:] != self._tile_shape:
-            raise UsageError(f"Tiles are {tiles.dtype} {tiles.shape}. Pass uint8 {('N', *self._tile_shape)}.")
+        self._require_shape(tiles)
         with engine_errors():
             while True:
                 try:
@@ -134,29 +156,145 @@ class BatchRunner:
                     if len(self._buckets) == 1:
                         raise
                 # Outside the handler, because the error refers to frames, and these to the memory to be freed.
-                self._buckets = self._buckets[:-1]
-                self._device.release()  # waits, because queued work may still use the buffers
-                self._slots.clear()  # also drops the programs, which are bound to the buffers
-                self._device.release()  # frees them
+                self._drop_largest()
 
     @property
     def tiles_at_once(self) -> int:
         """How many tiles fill all slots."""
         return SLOTS * self._buckets[-1]
 
-    def infer_each(self, tiles: Iterable[NDArray[np.uint8]]) -> Iterator[Outputs]:
-        """The outputs for each tile (tile_px, tile_px, 3), in order, with a first axis of 1.
+    def infer_each(self, tiles: Iterable[NDArray[np.uint8] | NativeTile]) -> Iterator[Outputs]:
+        """The outputs for each tile, in order, with a first axis of 1.
 
-        Tiles are taken in groups that fill all slots.
+        A slot is filled tile by tile, each copied once into page-locked memory, and computed when it is full; the
+        oldest batch is collected when all slots are in use. If the largest bucket does not fit the GPU's memory, it is
+        dropped for good when the batches in progress are done.
+
+        Args:
+            tiles: arrays (tile_px, tile_px, 3), or native tiles, not both; they are taken as needed.
 
         Raises:
             The same errors as `infer`.
         """
-        remaining = iter(tiles)
-        while group := list(islice(remaining, self.tiles_at_once)):
-            outputs = self.infer(np.stack(group))
-            for row in range(len(group)):
-                yield {name: values[row : row + 1] for name, values in outputs.items()}
+        remaining, in_flight, turn = iter(tiles), deque[_InFlight](), 0
+        while True:
+            if len(in_flight) == SLOTS:
+                yield from self._collected(in_flight.popleft())
+            if (first := next(remaining, None)) is None:
+                break
+            remaining = chain((first,), remaining)
+            with engine_errors():
+                slot = self._slot(turn % SLOTS, last=len(self._buckets) == 1)
+            if slot is None:
+                while in_flight:
+                    yield from self._collected(in_flight.popleft())
+                with engine_errors():
+                    self._drop_largest()
+                turn = 0
+                continue
+            with engine_errors():
+                in_flight.append(self._started(slot, islice(remaining, self._buckets[-1])))
+            turn += 1
+        while in_flight:
+            yield from self._collected(in_flight.popleft())
+
+    def resized(self, tile: NativeTile) -> NDArray[np.uint8]:
+        """One native tile as the network gets it: uint8 (tile_px, tile_px, 3).
+
+        Raises:
+            The same errors as `infer`.
+        """
+        assert self._resize is not None
+        device, shape = self._device, (1, *self._tile_shape)
+        with engine_errors():
+            image, host = device.buffer(shape, np.uint8), device.pinned(shape, np.uint8)
+            self._resize([tile], image, 0)
+            device.wait(Stream.DOWNLOAD, device.record(Stream.UPLOAD))
+            device.download(image, host)
+            device.synchronize(device.record(Stream.DOWNLOAD))
+        return np.array(host[0])
+
+    def _slot(self, place: int, *, last: bool) -> _Slot | None:
+        """The slot of that place, with the program of the largest bucket; None if the GPU's memory does not hold it.
+
+        Raises:
+            DeviceMemoryError: it does not, and there is no smaller bucket.
+        """
+        try:
+            if place == len(self._slots):
+                self._slots.append(self._new_slot(self._buckets[-1]))
+            self._program(self._slots[place], self._buckets[-1])
+            return self._slots[place]
+        except DeviceMemoryError:
+            if last:
+                raise
+            return None
+
+    def _drop_largest(self) -> None:
+        """Free all slots, and use smaller batches from now on."""
+        self._buckets = self._buckets[:-1]
+        self._device.release()  # waits, because queued work may still use the buffers
+        self._slots.clear()  # also drops the programs, which are bound to the buffers
+        self._device.release()  # frees them
+
+    def _started(self, slot: _Slot, tiles: Iterator[NDArray[np.uint8] | NativeTile]) -> _InFlight:
+        """Fill a free slot and compute it; at least one tile."""
+        size, native = 0, False
+        group: list[NativeTile] = []
+        for tile in tiles:
+            if size and isinstance(tile, NativeTile) is not native:
+                raise UsageError("A stream of tiles mixes native and resized ones. Pass one kind.")
+            if isinstance(tile, NativeTile):
+                native = True
+                if group and (len(group) == RESIZED_AT_ONCE or not group[0].matches(tile)):
+                    self._upload(group, slot, size)
+                    group = []
+                group.append(tile)
+            else:
+                self._require_shape(tile[None])
+                slot.host_tiles[size] = tile
+            size += 1
+        if group:
+            self._upload(group, slot, size)
+        bucket = min(each for each in self._buckets if each >= size)
+        try:
+            self._program(slot, bucket)
+        except DeviceMemoryError:
+            bucket = self._buckets[-1]  # its program exists
+        batch = Batch(0, size, bucket)
+        if not native:
+            slot.host_tiles[size : batch.bucket] = 0
+            self._device.upload(slot.host_tiles[: batch.bucket], slot.tiles)
+        return self._launched(batch, slot)
+
+    def _upload(self, group: list[NativeTile], slot: _Slot, stop: int) -> None:
+        """Upload and resize native tiles into a slot's rows before `stop`, and keep them until they are uploaded."""
+        if self._resize is None:
+            raise UsageError("This engine does not resize tiles. Pass resized ones.")
+        if len(self._uploading) == UPLOADS_MAX:
+            self._device.synchronize(self._uploading[0][0])
+            self._uploading.popleft()
+        self._resize(group, slot.tiles, stop - len(group))
+        self._uploading.append((self._device.record(Stream.UPLOAD), group))
+
+    def _collected(self, done: _InFlight) -> Iterator[Outputs]:
+        """Wait for a batch, and the outputs of each of its tiles."""
+        size = done.batch.size
+        with engine_errors():
+            self._device.synchronize(done.downloaded)
+            outputs = {name: values[:size].copy() for name, values in done.slot.host_outputs.items()}
+        for row in range(size):
+            yield {name: values[row : row + 1] for name, values in outputs.items()}
+
+    def _program(self, slot: _Slot, bucket: int) -> Program:
+        """The slot's program for a bucket, captured when it is first needed."""
+        if bucket not in slot.programs:
+            slot.programs[bucket] = self._device.program(slot.tiles, slot.outputs, bucket)
+        return slot.programs[bucket]
+
+    def _require_shape(self, tiles: NDArray[np.uint8] | DeviceTiles) -> None:
+        if tiles.dtype != np.uint8 or tiles.shape[1:] != self._tile_shape:
+            raise UsageError(f"Tiles are {tiles.dtype} {tiles.shape}. Pass uint8 {('N', *self._tile_shape)}.")
 
     def _run(self, tiles: NDArray[np.uint8] | DeviceTiles) -> Outputs:
         results = {name: np.empty((len(tiles), *shape), np.float32) for name, shape in self._shapes.items()}
@@ -187,17 +325,21 @@ class BatchRunner:
         Tiles in host memory are padded with zeros. Tiles in GPU memory are not: the rest of the buffer keeps its old
         rows, whose outputs are not used.
         """
-        device = self._device
-        if batch.bucket not in slot.programs:
-            slot.programs[batch.bucket] = device.program(slot.tiles, slot.outputs, batch.bucket)
+        self._program(slot, batch.bucket)
         if not isinstance(tiles, DeviceTiles):
             padded = slot.host_tiles[: batch.bucket]
             padded[: batch.size] = tiles
             padded[batch.size :] = 0
             tiles = padded
-        device.upload(tiles, slot.tiles)
+        self._device.upload(tiles, slot.tiles)
+        return self._launched(batch, slot)
+
+    def _launched(self, batch: Batch, slot: _Slot) -> _InFlight:
+        """Compute what is being uploaded to a slot."""
+        device = self._device
+        program = self._program(slot, batch.bucket)
         device.wait(Stream.COMPUTE, device.record(Stream.UPLOAD))
-        device.launch(slot.programs[batch.bucket])
+        device.launch(program)
         device.wait(Stream.DOWNLOAD, device.record(Stream.COMPUTE))
         for name, output in slot.outputs.items():
             device.download(output, slot.host_outputs[name][: batch.size])

@@ -103,7 +103,9 @@ class SlideJob:
             slide, scorer.card, request.settings, reader=request.reader, identity=identity, watch=watch
         )
         ahead = scorer.engine.tiles_at_once
-        pixels = read_tiles(slide, self._plan, threads=scorer.threads, ahead=ahead, watch=watch)
+        pixels = read_tiles(
+            slide, self._plan, threads=scorer.threads, ahead=ahead, watch=watch, take_frame=scorer.take_frame
+        )
         self._pixels = self._open.enter_context(pixels)
         with watch.timing("wait"):
             pixels.wait()

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from melanoma_infer.geometry import RectPx
-from melanoma_infer.records import ReadTile, Tile
+from melanoma_infer.records import NativeTile, ReadTile, Tile
 from melanoma_infer.slides.slide import Slide
 from melanoma_infer.tiles.bilinear import bilinear
 from melanoma_infer.tiles.block_means import block_means
@@ -20,26 +20,54 @@ BAND_BYTES = 1 << 25
 """A tile that is averaged over blocks is read in bands of about this many bytes: 32 MiB, whatever the slide's scale."""
 
 
-def read_tile(slide: Slide, tile: Tile, plan: ReadPlan) -> ReadTile:
-    """One tile's pixels, resized to the model's input; None if the slide cannot be read there."""
+@dataclass(frozen=True)
+class Place:
+    """Where a tile's pixels are in its level, and where the tile is among their block means."""
+
+    blocks: RectPx
+    """Whole blocks around the tile, in level pixels."""
+    box: tuple[float, float, float, float]
+    """Left, top, right and bottom of the tile in block means, from the first one on."""
+
+
+def place_of(tile: Tile, plan: ReadPlan) -> Place:
+    """The pixels that a tile is made of."""
     rect_l0, k = tile.rect_l0, plan.block_px
     left, top, right, bottom = (
         edge_l0 / plan.downsample / k for edge_l0 in (rect_l0.x, rect_l0.y, rect_l0.right, rect_l0.bottom)
     )
     x, y = math.floor(left), math.floor(top)
     width, height = math.ceil(right) - x, math.ceil(bottom) - y
-    blocks = RectPx(x * k, y * k, width * k, height * k)  # whole blocks of level pixels around the tile
-    reduced = _reduced(slide, blocks, plan)
+    blocks = RectPx(x * k, y * k, width * k, height * k)
+    return Place(blocks, (left - x, top - y, right - x, bottom - y))
+
+
+def read_tile(slide: Slide, tile: Tile, plan: ReadPlan) -> ReadTile:
+    """One tile's pixels, resized to the model's input; None if the slide cannot be read there."""
+    place = place_of(tile, plan)
+    reduced = _reduced(slide, place.blocks, plan)
     if reduced is None:
         return ReadTile(tile, None)
     with slide.watch.timing("resize"):
-        tile_in_reduced = (left - x, top - y, right - x, bottom - y)
-        pixels = bilinear(reduced.pixels, plan.tile_px, tile_in_reduced)
+        pixels = bilinear(reduced.pixels, plan.tile_px, place.box)
         if plan.equalised:
             pixels = np.array(ImageOps.equalize(Image.fromarray(pixels)))
-    # The transparent share is that of whole blocks around the tile: it can be more than the tile has inside the slide.
-    blank = min(1.0, tile.outside_fraction + reduced.transparent_px / blocks.area)
-    return ReadTile(tile, pixels, blank)
+    return ReadTile(tile, pixels, blank_fraction(tile, place, reduced.transparent_px))
+
+
+def resized(tile: NativeTile) -> NDArray[np.uint8]:
+    """A native tile as the CPU resizes it: uint8 (tile_px, tile_px, 3)."""
+    k = tile.block_px
+    pixels = tile.pixels[: tile.size[0] * k, : tile.size[1] * k]
+    return bilinear(pixels if k == 1 else block_means(pixels[..., :3], k), tile.tile_px, tile.box)
+
+
+def blank_fraction(tile: Tile, place: Place, transparent_px: int) -> float:
+    """The share of a tile that was never scanned.
+
+    The transparent share is that of whole blocks around the tile: it can be more than the tile has inside the slide.
+    """
+    return min(1.0, tile.outside_fraction + transparent_px / place.blocks.area)
 
 
 @dataclass(frozen=True)
