@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.engines.base import Numerics, Outputs
-from melanoma_infer.engines.batching import BUCKETS, BatchRunner, Resizing, engine_errors
+from melanoma_infer.engines.batching import BatchRunner
 from melanoma_infer.engines.device import nvidia_driver_is_loaded
 from melanoma_infer.engines.frames import Frames
+from melanoma_infer.engines.ring import Resizing
+from melanoma_infer.engines.slots import BUCKETS, engine_errors
 from melanoma_infer.engines.torch_engine import network_of
 from melanoma_infer.errors import EngineUnavailableError
 from melanoma_infer.records import NativeTile

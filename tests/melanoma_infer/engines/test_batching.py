@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melanoma_infer.engines.batching import BUCKETS, BatchRunner, split
+from melanoma_infer.engines.batching import BatchRunner
 from melanoma_infer.engines.device import DeviceError, DeviceLostError, DeviceMemoryError, Stream
 from melanoma_infer.engines.frames import Frames
+from melanoma_infer.engines.slots import BUCKETS, split
 from melanoma_infer.errors import EngineUnavailableError, GpuLostError, MemoryExhaustedError, UsageError
 from melanoma_infer.records import NativeTile
 from melanoma_infer.tiles.pixels import resized
@@ -495,7 +496,6 @@ def test_a_tile_of_a_stream_is_copied_once_on_the_host():
     device = FakeDevice(frozenset(Stream))
     runner = runner_on(device)
     list(runner.infer_each(some_tiles(4)))
-    slot = runner._slots[0].host_tiles
     written = []
 
     class Spied(np.ndarray):
@@ -503,11 +503,11 @@ def test_a_tile_of_a_stream_is_copied_once_on_the_host():
             written.append(np.shape(value))
             super().__setitem__(rows, value)
 
-    runner._slots[:] = [replace(each, host_tiles=each.host_tiles.view(Spied)) for each in runner._slots]
+    slots = runner._slots
+    slots._slots[:] = [replace(each, host_tiles=each.host_tiles.view(Spied)) for each in slots._slots]
     tiles = some_tiles(4, seed=1)
     assert_correct(whole(runner.infer_each(tiles)), tiles)
     assert [shape for shape in written if shape] == [(SIDE, SIDE, 3)] * 4
-    assert slot.shape == (4, SIDE, SIDE, 3)
 
 
 # Frames.

@@ -34,8 +34,8 @@ from tensorrt_for_tests import (
 from melanoma_infer.bundle.bundle import Bundle, open_bundle
 from melanoma_infer.engines import device as device_module
 from melanoma_infer.engines import device_arrays, load_engine, tensorrt_engine
-from melanoma_infer.engines.batching import BUCKETS
 from melanoma_infer.engines.engine_file import manifest_path
+from melanoma_infer.engines.slots import BUCKETS
 from melanoma_infer.engines.tensorrt_api import Api, import_api, new_logger
 from melanoma_infer.engines.tensorrt_engine import CACHE, TensorRTEngine, load_with
 from melanoma_infer.errors import (
