@@ -27,7 +27,7 @@ PROBLEMS = (
 )
 """Between them: whole and partial blocks, one and several of them, each order, maps beyond attention_tail's."""
 PIXEL_PROBLEMS = (
-    Problem(torch.uint8, 2, tile_px=8, native_px=21, block_px=3),
+    Problem(torch.uint8, 2, tile_px=9, native_px=21, block_px=3),
     Problem(torch.uint8, 1, tile_px=88, native_px=100, pixel_bytes=3),
 )
 """The same for functions of pixels: several blocks across and down, tiles with both spans."""
