@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from melanoma_infer.bundle.bundle import Bundle, open_bundle
     from melanoma_infer.card import ModelCard
-    from melanoma_infer.errors import MminferError
+    from melanoma_infer.errors import MminferError, ScanBusyError
     from melanoma_infer.pipeline.flow import score_slide
     from melanoma_infer.pipeline.scorer import Scorer
+    from melanoma_infer.pipeline.session import ScanOptions, ScanProgress, ScanSession
     from melanoma_infer.result import SlideResult
     from melanoma_infer.settings import Settings
     from melanoma_infer.slides import open_slide
@@ -26,6 +27,10 @@ __all__ = [
     "Bundle",
     "MminferError",
     "ModelCard",
+    "ScanBusyError",
+    "ScanOptions",
+    "ScanProgress",
+    "ScanSession",
     "Scorer",
     "Settings",
     "SlideResult",
@@ -38,6 +43,10 @@ _HOMES = {
     "Bundle": "bundle.bundle",
     "MminferError": "errors",
     "ModelCard": "card",
+    "ScanBusyError": "errors",
+    "ScanOptions": "pipeline.session",
+    "ScanProgress": "pipeline.session",
+    "ScanSession": "pipeline.session",
     "Scorer": "pipeline.scorer",
     "Settings": "settings",
     "SlideResult": "result",

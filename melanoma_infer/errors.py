@@ -15,6 +15,7 @@
     ├── EngineUnavailableError  21    the engine or precision does not exist on this machine
     ├── ParityError             22    an engine's numbers differ from the reference by more than the tolerance
     ├── TransientIOError       104    storage failed for a moment; the same command may succeed later
+    ├── ScanBusyError          105    the engine is behind the scanner, and the session does not block
     ├── MemoryExhaustedError   175    there was not enough memory, the computer's or the GPU's
     ├── NativeCrashError       176    a native library crashed on a slide
     └── GpuLostError           177    the GPU stopped working
@@ -110,6 +111,12 @@ class TransientIOError(MminferError):
     """Storage failed for a moment; the same command may succeed later."""
 
     exit_code = 104
+
+
+class ScanBusyError(MminferError):
+    """The engine is behind the scanner, and the session does not block: push the frame again later."""
+
+    exit_code = 105
 
 
 class MemoryExhaustedError(MminferError):

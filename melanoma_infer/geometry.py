@@ -49,6 +49,11 @@ class RectPx:
         """Its pixels."""
         return self.width * self.height
 
+    def overlap(self, other: RectPx) -> RectPx:
+        """The part that both have; its width or height is 0 if there is none."""
+        x, y = max(self.x, other.x), max(self.y, other.y)
+        return RectPx(x, y, max(0, min(self.right, other.right) - x), max(0, min(self.bottom, other.bottom) - y))
+
     def within(self, size: SizePx) -> RectPx:
         """The part of it inside a plane of this size; its width or height is 0 if there is none."""
         x, y = min(max(self.x, 0), size.width), min(max(self.y, 0), size.height)

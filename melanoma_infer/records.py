@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from melanoma_infer.geometry import RectPx, Scale, SizePx
 
-TileStatus = Literal["ok", "unreadable"]
-UnreadableCause = Literal["", "read-failed", "non-finite-output"]
+TileStatus = Literal["ok", "unreadable", "incomplete"]
+MissingCause = Literal["", "read-failed", "non-finite-output", "not-scanned", "not-scored"]
+"""Why a tile has no outputs. Those of a scan: pixels of it never arrived, or it was not scored before the deadline."""
+INCOMPLETE: tuple[MissingCause, ...] = ("not-scanned", "not-scored")
 
 
 @dataclass(frozen=True)
@@ -132,26 +134,28 @@ class ReadTile:
 
 @dataclass(frozen=True)
 class TileResult:
-    """An engine's outputs for one tile, by name, without the tile axis; None if the tile is unreadable."""
+    """An engine's outputs for one tile, by name, without the tile axis; None if the tile could not be evaluated."""
 
     tile: Tile
     outputs: dict[str, NDArray[Any]] | None
     padded_fraction: float = 0.0
-    cause: UnreadableCause = ""
+    cause: MissingCause = ""
 
     @property
     def status(self) -> TileStatus:
         """Whether the tile counts."""
-        return "unreadable" if self.outputs is None else "ok"
+        if self.outputs is not None:
+            return "ok"
+        return "incomplete" if self.cause in INCOMPLETE else "unreadable"
 
 
 @dataclass(frozen=True)
 class TileTable:
-    """One row a tile, sorted by (miny, minx); the outputs of unreadable tiles are NaN.
+    """One row a tile, sorted by (miny, minx); the outputs of tiles that are not ok are NaN.
 
     minx, miny, width, height: int (N,), l0 pixels · probabilities: float64 (N, K), classes in the card's order ·
     depth_mm: float (N,) or None · status: str (N,) · tissue_fraction, padded_fraction: float (N,) ·
-    cause: str (N,), why a tile is unreadable, else empty · features (N, F), attention (N, h, w), cam (N, 3, h, w):
+    cause: str (N,), why a tile is not ok, else empty · features (N, F), attention (N, h, w), cam (N, 3, h, w):
     float32 or None.
     """
 

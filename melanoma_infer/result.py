@@ -22,6 +22,7 @@ ReasonCode = Literal[
     "geometry-differs-from-card",
     "no-tissue",
     "low-evaluable-tissue",
+    "scan-incomplete",
     "hot-tiles-unreadable",
     "non-finite-output",
     "mostly-padding",

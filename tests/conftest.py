@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 
 import pytest
@@ -11,8 +11,20 @@ from quarters_for_tests import QUARTERS, in_quarter
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--quarter K` keeps a quarter of what is collected."""
+    """`--quarter K` keeps a quarter of what is collected; `--fail-on-skip` is for machines that can run every test."""
     parser.addoption("--quarter", type=int, choices=QUARTERS, help="run this quarter of the tests")
+    parser.addoption("--fail-on-skip", action="store_true", help="a skipped test fails; an expected failure does not")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo[None]
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """With `--fail-on-skip`, turn a skip into a failure, so that a run in which nothing ran is not green."""
+    report = yield
+    if item.config.getoption("--fail-on-skip") and report.skipped and not hasattr(report, "wasxfail"):
+        report.outcome, report.longrepr = "failed", f"{item.nodeid} was skipped: {call.excinfo and call.excinfo.value}"
+    return report
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:

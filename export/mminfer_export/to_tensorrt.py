@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.engines.cuda import find_gpu, import_cuda
+from melanoma_infer.engines.cuda import CudaGpu, find_gpu, import_cuda
 from melanoma_infer.engines.device import nvidia_driver_is_loaded
 from melanoma_infer.engines.engine_file import EngineManifest, place_file, write_engine
+from melanoma_infer.engines.slots import engine_errors
 from melanoma_infer.engines.tensorrt_api import import_api
 from melanoma_infer.engines.tensorrt_build import build, graph_of, origin_of
 from melanoma_infer.errors import EngineUnavailableError
@@ -49,7 +50,8 @@ def build_engine(
         )
     api, cuda = import_api("tensorrt"), import_cuda()
     gpu = find_gpu(cuda, device)
-    cuda.cudaSetDevice(gpu.number)
+    with engine_errors():
+        CudaGpu(cuda, gpu.number).runtime()  # TensorRT builds for the thread's current GPU
     path = out if out is not None else Path(f"{bundle.name}.{precision}.{gpu.target}.engine")
     timings = path.with_name(path.name + TIMINGS)
     origin = origin_of(api, bundle, precision, (gpu.target,), gpu=gpu.name, strip_weights=strip_weights)

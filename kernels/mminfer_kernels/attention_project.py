@@ -62,8 +62,10 @@ def plan(x: Tensor, w1_image: Tensor, *, target: Target) -> Planned[Projection]:
     check("w1_image", w1_image, (features, channels), x.dtype, x.device)
     config = project_config(x.dtype, target)
     plane = torch.empty(batch, height, width, dtype=torch.float32, device=x.device)
-    projected = torch.empty(batch, features, height, width, dtype=torch.float32, device=x.device)
-    outputs = Projection(plane, torch.empty_like(plane), projected.contiguous(memory_format=torch.channels_last))
+    projected = torch.empty(
+        batch, features, height, width, dtype=torch.float32, device=x.device, memory_format=torch.channels_last
+    )
+    outputs = Projection(plane, torch.empty_like(plane), projected)
     launch = Launch(
         name="attention_project",
         kernel=attention_project_kernel,

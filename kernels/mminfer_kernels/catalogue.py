@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from mminfer_kernels import reference as plain
+from mminfer_kernels.exact import exact_float32
 from mminfer_kernels.launch import Planned, Target
 from mminfer_kernels.reference import Classifier, Order, Projection, Resampling
 from mminfer_kernels.resampling import Span, resampling
@@ -132,11 +133,12 @@ def plan(name: str, arguments: dict[str, Any], target: Target) -> Planned[Any]:
 
 
 def reference(name: str, arguments: dict[str, Any], dtype: torch.dtype = torch.float64) -> tuple[Tensor, ...]:
-    """The outputs of the reference, with every floating argument converted to `dtype` first."""
+    """The outputs of the reference, with every floating argument converted to `dtype` first; float32 is not TF32."""
     taken = map_tensors(lambda tensor: tensor.to(dtype) if tensor.is_floating_point() else tensor, arguments)
     if name == "normalize_tiles":
         taken["dtype"] = dtype
-    return outputs_of(getattr(plain, name)(**taken))
+    with exact_float32():
+        return outputs_of(getattr(plain, name)(**taken))
 
 
 def outputs_of(result: Any) -> tuple[Tensor, ...]:

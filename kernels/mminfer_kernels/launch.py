@@ -44,6 +44,10 @@ TARGETS = {
 }
 
 
+GRID_LIMIT = 65_535
+"""The most programs along the second and third axis of a CUDA grid; the first axis takes 2³¹ − 1."""
+
+
 @dataclass(frozen=True)
 class LaunchConfig:
     """Launch parameters as data, with the reason for them."""
@@ -72,13 +76,26 @@ class Launch:
     """Every constexpr of the kernel, `config.blocks` among them."""
     config: LaunchConfig
 
+    def __post_init__(self) -> None:
+        """Raise KernelInputError if a GPU would not take the grid, or the arguments are on several devices."""
+        if max(self.grid[1:]) > GRID_LIMIT:
+            raise KernelInputError(
+                f"{self.name} takes at most {GRID_LIMIT} tiles in a call, not {max(self.grid[1:])}. Split the batch."
+            )
+        devices = {value.device for value in self.arguments.values() if isinstance(value, Tensor)}
+        if len(devices) > 1:
+            names = " and ".join(sorted(map(str, devices)))
+            raise KernelInputError(f"The arguments of {self.name} are on {names}. Move them to one device.")
+
     def run(self) -> None:
         """Launch on the current stream of the arguments' device, unless the grid is empty."""
         if 0 in self.grid:
             return
-        self.kernel[self.grid](
-            **self.arguments, **self.constants, num_warps=self.config.num_warps, num_stages=self.config.num_stages
-        )
+        # Triton launches on the thread's current device, whatever the arguments' device is.
+        with torch.cuda.device_of(self.arguments[self.stored[0]]):
+            self.kernel[self.grid](
+                **self.arguments, **self.constants, num_warps=self.config.num_warps, num_stages=self.config.num_stages
+            )
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from melanoma_infer.cli.score import score
 from melanoma_infer.cli.sections import SectionedCommand
 from melanoma_infer.cli.train import train
 from melanoma_infer.cli.verify import verify
+from melanoma_infer.cli.watch import watch
 from melanoma_infer.errors import MminferError, OutputError, Stopped
 
 app = typer.Typer(
@@ -35,6 +36,7 @@ app = typer.Typer(
 )
 app.command(cls=SectionedCommand)(score)
 app.command()(rescore)
+app.command(cls=SectionedCommand)(watch)
 app.command(cls=SectionedCommand)(dataset)
 app.command()(doctor)
 app.command()(demo)

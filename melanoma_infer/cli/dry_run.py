@@ -56,11 +56,11 @@ def draw_grids(
 
 def _write_grid(out: OutputFolder, request: SlideRequest, bundle: Bundle, plan: SlidePlan, name: str) -> Path:
     """The folder of the grid's picture. Nothing is computed, so it is not the folder of a result."""
-    from melanoma_infer.pipeline.slide_job import run_parts
+    from melanoma_infer.pipeline.run_parts import run_parts
     from melanoma_infer.reports import grid_picture
-    from melanoma_infer.reports.writing import output_error, write_output
+    from melanoma_infer.runtime.output_files import output_error, write_output
 
-    key = out.run_key(run_parts(request, name, bundle, None))
+    key = out.run_key(run_parts(request.case, request.settings, bundle, None, name=name))
     with out.claim(name, plan.identity.digest, key, request.path, Event()) as claimed:
         try:
             claimed.path.mkdir(exist_ok=True)

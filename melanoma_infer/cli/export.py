@@ -202,3 +202,7 @@ def _say_engine(path: Path, manifest: EngineManifest, seconds: float, *, json: b
         f"{manifest.engine_bytes / 1e6:.1f} MB, built in {seconds:.1f} s, not run. "
         f"Keep {path.name}.json in the same folder: scoring needs it."
     )
+    if (origin.runtime, origin.precision) == ("tensorrt-rtx", "int8"):
+        note(
+            "Building does not show that its convolutions run in int8: NVIDIA documents that for matrix products alone."
+        )

@@ -10,6 +10,8 @@ import typer
 # The sections of `score --help`.
 SLIDES, MODEL, TILES, PATIENT = "Slides", "Model and engine", "Tiles", "Patient"
 RUN, OUTPUT, TERMINAL = "Run", "Output", "Terminal"
+ARRIVALS = "Arrivals"
+"""A section of `watch --help`."""
 
 VERDICTS = ("suspected", "not-detected", "indeterminate", "not-configured")
 
@@ -207,5 +209,44 @@ FullDigestOption = Annotated[
     bool,
     typer.Option(
         "--full-digest", help="Hash every byte of a slide to identify it, instead of samples.", rich_help_panel=SLIDES
+    ),
+]
+
+# When `watch` takes a slide.
+WatchedArgument = Annotated[
+    Path, typer.Argument(parser=named_path, metavar="FOLDER", help="The folder, with its subfolders, to watch.")
+]
+StableForOption = Annotated[
+    float,
+    typer.Option(
+        min=0.1,
+        metavar="SECONDS",
+        help="A slide has arrived when nobody has written to any of its files for so long and it opens.",
+        rich_help_panel=ARRIVALS,
+    ),
+]
+OpenWithinOption = Annotated[
+    float,
+    typer.Option(
+        min=0,
+        metavar="SECONDS",
+        help="A slide that does not open fails only if it is still so that long after its last change.",
+        rich_help_panel=ARRIVALS,
+    ),
+]
+AttemptsOption = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        help="How often a slide is tried that fails for want of memory or storage, or during which the watcher died.",
+        rich_help_panel=ARRIVALS,
+    ),
+]
+OnceOption = Annotated[
+    bool,
+    typer.Option(
+        "--once",
+        help="End when every slide in the folder is done, failed or given up.",
+        rich_help_panel=ARRIVALS,
     ),
 ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from melanoma_infer.pipeline.request import SlideRequest
     from melanoma_infer.settings import Settings
     from melanoma_infer.slides.choice import ReaderChoice
+    from melanoma_infer.slides.members import MemberState
 
 
 def checked_settings(mpp: str | tuple[float, float] | None, **values: Any) -> Settings:
@@ -59,6 +60,11 @@ class SlideOptions:
     aggregate: str | None
     stain: str | None
     specimen: str | None
+
+    def require_mask(self) -> None:
+        """Raise UsageError if --tissue names a mask that does not exist."""
+        if self.tissue not in ("auto", "all") and not os.path.exists(self.tissue):
+            raise UsageError("--tissue: there is no such file. Give the path of a mask, `auto` or `all`.")
 
     def settings(self, row: ManifestRow | None = None) -> Settings:
         """The settings for one slide: where its manifest row states a value, that value replaces the option's.
@@ -123,8 +129,7 @@ def slide_requests(slides: SlideOptions, patient: PatientOptions, bundle: Bundle
     manifest = _manifest(patient, bundle.card) if patient.manifest else None
     if not slides.paths and manifest is None:
         raise UsageError("No slide was given. Give a slide, a folder or a manifest (--patients): mminfer score SLIDE")
-    if slides.tissue not in ("auto", "all") and not os.path.exists(slides.tissue):
-        raise UsageError("--tissue: there is no such file. Give the path of a mask, `auto` or `all`.")
+    slides.require_mask()
     found = find_slides(slides.paths or [row.path for row in manifest.rows] if manifest else slides.paths)
     if any(os.path.isdir(path) for path in slides.paths):
         unread = f", and {plural(found.unread, 'path')} that cannot be read" if found.unread else ""
@@ -144,6 +149,30 @@ def slide_requests(slides: SlideOptions, patient: PatientOptions, bundle: Bundle
     faults = spread_series(found.paths)
     requests = [replace(request, fault=faults.get(request.path)) for request in requests]
     return _with_duplicates_named(requests, hide_names=patient.hide_names)
+
+
+def arrived_request(
+    path: Path, present: Mapping[Path, Sequence[MemberState]], settings: Settings, reader: ReaderChoice
+) -> SlideRequest:
+    """The request for one slide of a watched folder, about whose patient nothing is known.
+
+    Args:
+        path: the slide.
+        present: all slides in the folder, with their members.
+        settings: what differs from the model card.
+        reader: who decodes the tiles.
+    """
+    from melanoma_infer.patients.case import SlideCase
+    from melanoma_infer.pipeline.request import SlideRequest
+    from melanoma_infer.runtime.privacy import slide_name
+    from melanoma_infer.slides.duplicates import same_bytes
+    from melanoma_infer.slides.series import spread_series
+
+    sizes = {each: sum(member.size_bytes for member in members) for each, members in present.items()}
+    alike = same_bytes([each for each, size in sizes.items() if size == sizes[path]])
+    warnings = (SAME_BYTES,) if any(path in group for group in alike) else ()
+    case = SlideCase(slide_name(path), warnings=warnings)
+    return SlideRequest(path, case, settings, reader, spread_series(present).get(path))
 
 
 def _kinds_named(files: Sequence[Path]) -> str:

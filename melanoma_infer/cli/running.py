@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,9 +15,11 @@ from melanoma_infer.runtime.plural import plural
 
 if TYPE_CHECKING:
     from melanoma_infer.bundle.bundle import Bundle
-    from melanoma_infer.pipeline.request import RunOptions, SlideRequest
-    from melanoma_infer.pipeline.worker import Batch, LoadScorer
+    from melanoma_infer.pipeline.batch import Batch, Idle
+    from melanoma_infer.pipeline.request import RunOptions, RunProgress, SlideRequest
+    from melanoma_infer.pipeline.worker import LoadScorer
     from melanoma_infer.result import SlideOutcome
+    from melanoma_infer.store.output import OutputFolder
 
 
 def score_and_record(
@@ -35,8 +37,51 @@ def score_and_record(
 ) -> list[SlideOutcome]:
     """Score slides into the folder `out`; returns the outcomes, up to the first failure if `fail_fast`.
 
+    The arguments are those of `recorded_batch`, and the slides.
+    """
+    outcomes: list[SlideOutcome] = []
+    batch = recorded_batch(
+        bundle,
+        load,
+        out,
+        command=command,
+        options=options,
+        tell=tell,
+        tell_engine=tell_engine,
+        log=log,
+        first=requests[0] if requests else None,
+    )
+    with (
+        closing(batch),
+        shown_progress(len(requests)) as progress,
+        closing(batch.outcomes(requests, progress)) as scored,
+    ):
+        try:
+            for outcome in scored:
+                outcomes.append(outcome)
+                if fail_fast and outcome.exit_code:
+                    break
+        except Stopped as stop:
+            kept = sum(outcome.result is not None for outcome in outcomes)
+            raise Stopped(stop.exit_code, _stopped(kept, len(requests), out)) from stop
+    return outcomes
+
+
+def recorded_batch(
+    bundle: Bundle,
+    load: LoadScorer,
+    out: Path,
+    *,
+    command: Sequence[str],
+    options: RunOptions,
+    tell: Callable[[SlideOutcome], None],
+    tell_engine: Callable[[Batch], None] = lambda _batch: None,
+    log: RunLog | None = None,
+    first: SlideRequest | None = None,
+) -> RecordedBatch:
+    """A scorer that is loaded now, and whose outcomes are recorded in the folder `out`.
+
     Args:
-        requests: the slides.
         bundle: the model that `load` puts on an engine.
         load: makes the scorer, in the process that scores.
         out: the folder for the results.
@@ -44,39 +89,70 @@ def score_and_record(
         options: what holds for all slides.
         tell: called with each outcome when it is known.
         tell_engine: called once, when the engine is loaded.
-        fail_fast: stop at the first slide that fails.
         log: gets an event when the engine is loaded, and one for each outcome.
+        first: the slide that comes first, if it is known: it is planned while the engine is being loaded.
     """
-    from melanoma_infer.pipeline.worker import score_batch
-    from melanoma_infer.store.output import OutputFolder
-    from melanoma_infer.store.run_record import RunRecord
-    from melanoma_infer.store.summary import Summary
+    from melanoma_infer.pipeline.batch import score_batch
 
-    outcomes: list[SlideOutcome] = []
-    log, folder = log or RunLog(), OutputFolder(out)
-    summary = Summary(folder, lambda name: note(f"summary.csv had other columns: it is {name} now, with all its rows"))
-    batch = score_batch(load, requests, folder, options)
+    log, batch = log or RunLog(), score_batch(load, out, options, (first, bundle.card) if first else None)
+    try:
+        # Imported while a worker loads the engine.
+        from melanoma_infer.store.output import OutputFolder
+        from melanoma_infer.store.run_record import RunRecord  # noqa: F401 - used with the first slide
+        from melanoma_infer.store.summary import Summary  # noqa: F401
+
+        folder = OutputFolder(out)
+        batch.load()
+    except BaseException:
+        batch.close()
+        raise
     log.event("engine-loaded", bundle_digest=bundle.digest, **vars(batch.numerics), skipped=list(batch.skipped))
     tell_engine(batch)
-    with (
-        RunRecord(folder, bundle, batch.numerics, command=command) as record,
-        shown_progress(len(requests)) as progress,
-        closing(batch.outcomes(progress)) as scored,
-    ):
-        try:
+    return RecordedBatch(batch, bundle, folder, command, tell, log)
+
+
+class RecordedBatch:
+    """A batch whose outcomes are recorded and told: in runs/, in summary.csv, in the log and to the user."""
+
+    def __init__(
+        self,
+        batch: Batch,
+        bundle: Bundle,
+        folder: OutputFolder,
+        command: Sequence[str],
+        tell: Callable[[SlideOutcome], None],
+        log: RunLog,
+    ) -> None:
+        from melanoma_infer.store.summary import Summary
+
+        self._batch, self._bundle, self._folder, self._command = batch, bundle, folder, command
+        self._tell, self._log = tell, log
+        self.numerics = batch.numerics
+        self._summary = Summary(
+            folder, lambda name: note(f"summary.csv had other columns: it is {name} now, with all its rows")
+        )
+
+    def outcomes(
+        self, requests: Iterable[SlideRequest], progress: RunProgress | None = None, idle: Idle | None = None
+    ) -> Generator[SlideOutcome, None, None]:
+        """Those of `Batch.outcomes`, each when it is recorded; one call is one run in runs/."""
+        from melanoma_infer.store.run_record import RunRecord
+
+        with (
+            RunRecord(self._folder, self._bundle, self.numerics, command=self._command) as record,
+            closing(self._batch.outcomes(requests, progress, idle)) as scored,
+        ):
             for outcome in scored:
                 record.add(outcome)
-                outcomes.append(outcome)
-                summary.add(outcome, bundle, batch.numerics)
-                log.slide(outcome)
-                tell(outcome)
+                self._summary.add(outcome, self._bundle, self.numerics)
+                self._log.slide(outcome)
+                self._tell(outcome)
                 _tell_times(outcome)
-                if fail_fast and outcome.exit_code:
-                    break
-        except Stopped as stop:
-            kept = sum(outcome.result is not None for outcome in outcomes)
-            raise Stopped(stop.exit_code, _stopped(kept, len(requests), out)) from stop
-    return outcomes
+                yield outcome
+
+    def close(self) -> None:
+        """End the worker."""
+        self._batch.close()
 
 
 def _stopped(kept: int, asked: int, out: Path) -> str:

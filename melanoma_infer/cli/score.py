@@ -21,8 +21,9 @@ from melanoma_infer.runtime.plural import plural
 
 if TYPE_CHECKING:
     from melanoma_infer.bundle.bundle import Bundle
+    from melanoma_infer.pipeline.batch import Batch
     from melanoma_infer.pipeline.request import RunOptions, SlideRequest
-    from melanoma_infer.pipeline.worker import Batch
+    from melanoma_infer.pipeline.worker import LoadScorer
     from melanoma_infer.result import SlideOutcome
 
 SOME_FAILED = 3
@@ -38,6 +39,20 @@ class EngineOptions:
     threads: int | None
     device: str | None
     file: Path | None
+
+    def loader(self, bundle: Bundle) -> LoadScorer:
+        """What loads the bundle on this engine."""
+        from melanoma_infer.pipeline.scorer import Scorer
+
+        return partial(
+            Scorer,
+            bundle,
+            self.name,
+            precision=self.precision,
+            threads=self.threads,
+            device=self.device,
+            engine_file=self.file,
+        )
 
 
 @dataclass(frozen=True)
@@ -106,7 +121,7 @@ def score(
         told = PatientOptions(
             values, patients, strict=strict, in_output=not no_patient_in_output, hide_names=hide_names
         )
-        opened = _opened(bundle, require_tissue_model=require_tissue_model)
+        opened = opened_bundle(bundle, require_tissue_model=require_tissue_model)
         requests = slide_requests(wanted, told, opened)
         compute = EngineOptions(engine, precision, threads, device, engine_file)
         _run(requests, opened, compute, output, RunOptions(hide_names, overwrite, full_digest), log)
@@ -124,7 +139,7 @@ def _verdicts(fail_on: Sequence[str]) -> list[str]:
     return verdicts
 
 
-def _opened(bundle: str, *, require_tissue_model: bool) -> Bundle:
+def opened_bundle(bundle: str, *, require_tissue_model: bool) -> Bundle:
     """The bundle.
 
     Raises:
@@ -158,33 +173,22 @@ def _run(
         if failures:
             raise typer.Exit(SOME_FAILED if len(requests) > 1 else failures[0].exit_code)
         return
-    from melanoma_infer.pipeline.scorer import Scorer
-
-    load = partial(
-        Scorer,
-        bundle,
-        compute.name,
-        precision=compute.precision,
-        threads=compute.threads,
-        device=compute.device,
-        engine_file=compute.file,
-    )
     outcomes = score_and_record(
         requests,
         bundle,
-        load,
+        compute.loader(bundle),
         output.folder,
         command=output.command,
         options=run_options,
-        tell=partial(_tell, json=output.json),
-        tell_engine=partial(_tell_engine, bundle, json=output.json),
+        tell=partial(tell_outcome, json=output.json),
+        tell_engine=partial(tell_engine, bundle, json=output.json),
         fail_fast=output.fail_fast,
         log=log,
     )
     _exit(outcomes, output.fail_on, len(requests))
 
 
-def _tell_engine(bundle: Bundle, batch: Batch, *, json: bool) -> None:
+def tell_engine(bundle: Bundle, batch: Batch, *, json: bool) -> None:
     """Print what computes, and with --verbose which versions of what."""
     from melanoma_infer.runtime.provenance import machine, versions
 
@@ -196,7 +200,8 @@ def _tell_engine(bundle: Bundle, batch: Batch, *, json: bool) -> None:
     detail(", ".join(f"{name} {version}" for name, version in versions().items()))
 
 
-def _tell(outcome: SlideOutcome, *, json: bool) -> None:
+def tell_outcome(outcome: SlideOutcome, *, json: bool) -> None:
+    """Print how a slide ended: its finding, or why it has none."""
     from melanoma_infer.reports.outcome_json import outcome_json
     from melanoma_infer.reports.words import finding, tiles_line
 

@@ -60,7 +60,7 @@ class _Placing:
 
     def __init__(self, areas: Sequence[LabelledArea], plan: SlidePlan, card: ModelCard) -> None:
         self._areas, self._plan, self._card = areas, plan, card
-        self._tissue = TissueArea(plan.tissue)
+        self._tissue = TissueArea(plan.tissue.mask, plan.tissue.px_l0)
         self._at: dict[tuple[str, int, int], list[RectPx]] = {}
         self.tiles: list[tuple[Tile, str]] = []
         self.left_out: Counter[str] = Counter()

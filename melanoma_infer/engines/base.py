@@ -50,6 +50,16 @@ class Engine(Protocol):
         ...
 
     @property
+    def buckets(self) -> tuple[int, ...]:
+        """The batch sizes in use, ascending, each with its own program; (1,) if tiles are computed one by one."""
+        ...
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What runs other than it should, without changing a number; known after every batch size has run once."""
+        ...
+
+    @property
     def tiles_at_once(self) -> int:
         """How many tiles `infer_each` has in progress, and so how many should be prefetched."""
         ...
@@ -84,6 +94,8 @@ def resizing(engine: Engine) -> ResizingEngine | None:
 class OneAtATime(ABC):
     """Base of an engine that computes one tile at a time; it provides `infer_each`."""
 
+    buckets = (1,)
+    remarks: tuple[str, ...] = ()
     tiles_at_once = 1
 
     @abstractmethod

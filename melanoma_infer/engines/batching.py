@@ -1,9 +1,9 @@
 """Batches of fixed sizes through a GPU: a ring of slots, of which one is filled while the others are computed.
 
-A batch is padded to the next bucket (a fixed batch size), because a captured program has a fixed batch size. The slots
-take turns. Each slot's tiles are uploaded, its program runs, and its outputs are downloaded, each on its own stream
-after the event of the previous step; the host copies the outputs before it fills the slot again. This works with any
-runtime that implements `Device`.
+Each batch fills a bucket (a fixed batch size) or is padded to it, because a captured program has a fixed batch size.
+The slots take turns. Each slot's tiles are uploaded, its program runs, and its outputs are downloaded, each on its own
+stream after the event of the previous step; the host copies the outputs before it fills the slot again. This works
+with any runtime that implements `Device`.
 """
 
 from __future__ import annotations

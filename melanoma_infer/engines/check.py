@@ -45,4 +45,5 @@ def check_engine(bundle: Bundle, name: str, precision: Precision) -> EngineCheck
     tolerance = bundle.card.tolerance_of(precision)
     found = check_golden(bundle, engine, host=True)
     state: Literal["agrees", "differs"] = "agrees" if found.excess(tolerance) is None else "differs"
-    return EngineCheck(name, precision, state, found.max_dp, f"{engine.numerics.version}, tolerance {tolerance.dp:g}")
+    detail = ", ".join([engine.numerics.version, f"tolerance {tolerance.dp:g}", *engine.remarks])
+    return EngineCheck(name, precision, state, found.max_dp, detail)

@@ -53,10 +53,13 @@ def find_gpu(cuda: Any, device: str | None) -> Gpu:
     error, count = cuda.cudaGetDeviceCount()
     if error or not count:
         reason = _text(cuda, error) if error else "no CUDA device"
-        raise EngineUnavailableError(
-            f"CUDA finds no GPU here ({reason}). Check that nvidia-smi shows it and that the driver is new enough, or "
-            "use --engine openvino."
-        )
+        advice = "Check that nvidia-smi shows it, or use --engine openvino."
+        if error == cuda.cudaError_t.cudaErrorInsufficientDriver:
+            advice = (
+                "CUDA 13 needs a driver from 580 on (nvidia-smi shows yours). Update it, or install what runs with "
+                "drivers from 525 on: pip install 'mminfer[tensorrt-cu12]', without mminfer[tensorrt]."
+            )
+        raise EngineUnavailableError(f"CUDA finds no GPU here ({reason}). {advice}")
     kind, _, number = (device or "cuda").partition(":")
     if kind != "cuda" or not (number or "0").isdecimal() or int(number or 0) >= count:
         raise EngineUnavailableError(f"There is no CUDA device {device!r}. Omit --device, or use --engine openvino.")
@@ -131,7 +134,19 @@ class CudaGpu:
         if is_out_of_memory(" ".join([text, *reports])):
             return DeviceMemoryError(text)
         # An error that corrupts the CUDA context is returned by every later call, even by one that only waits.
+        self._cuda.cudaSetDevice(self.number)
         return DeviceLostError(text) if self._cuda.cudaDeviceSynchronize()[0] else DeviceError(text)
+
+    def number_of(self, pointer: int) -> int | None:
+        """The number of the GPU whose memory holds this address; None if it is not GPU memory."""
+        kinds = self._cuda.cudaMemoryType
+        found = self.value(self._cuda.cudaPointerGetAttributes(pointer))
+        on_gpu = found.type in (kinds.cudaMemoryTypeDevice, kinds.cudaMemoryTypeManaged)
+        return int(found.device) if on_gpu else None
+
+    def synchronize(self) -> None:
+        """Make the host wait for all work on this GPU."""
+        self.value(self.runtime().cudaDeviceSynchronize())
 
     def pinned(self, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
         """Page-locked host memory, all zeros, freed with the array."""
@@ -146,9 +161,8 @@ class CudaGpu:
     def zeros(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Memory:
         """Device memory, all zeros."""
         memory = self.allocate(_nbytes(shape, dtype), _nbytes(shape[1:], dtype))
-        cuda = self.runtime()
-        self.value(cuda.cudaMemset(memory.pointer, 0, _nbytes(shape, dtype)))
-        self.value(cuda.cudaDeviceSynchronize())
+        self.value(self.runtime().cudaMemset(memory.pointer, 0, _nbytes(shape, dtype)))
+        self.synchronize()
         return memory
 
     def allocate(self, size: int, row_bytes: int) -> Memory:

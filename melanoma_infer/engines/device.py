@@ -13,6 +13,8 @@ on one stream runs in the order in which it was submitted, streams run concurren
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
@@ -28,8 +30,24 @@ Program = Any
 Event = Any
 """A point in a stream."""
 
-DRIVER_FILES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
-"""Device files that a loaded NVIDIA driver creates, on Linux and in the Windows Subsystem for Linux."""
+
+def driver_files(platform: str, windows: Path) -> tuple[Path, ...]:
+    """Files of which one exists where an NVIDIA driver is installed.
+
+    Args:
+        platform: as `sys.platform`.
+        windows: the folder of Windows; ignored elsewhere.
+
+    Returns:
+        On Windows the driver's library; elsewhere the device files that a loaded driver creates, on Linux and in the
+        Windows Subsystem for Linux.
+    """
+    if platform == "win32":
+        return (windows / "System32" / "nvcuda.dll",)
+    return (Path("/dev/nvidiactl"), Path("/dev/dxg"))
+
+
+DRIVER_FILES = driver_files(sys.platform, Path(os.environ.get("SYSTEMROOT", "C:/Windows")))
 
 
 class DeviceError(Exception):

@@ -1,6 +1,7 @@
 """Tiles that are already in GPU memory, from PyTorch, CuPy, JAX or a decoder; none of these is imported.
 
-`__cuda_array_interface__` (version 3) or DLPack gives their address, and the stream that may still be writing to them.
+DLPack comes first, because its owner makes our stream wait for what may still be writing. `__cuda_array_interface__`
+names that stream from version 3 on; PyTorch's is version 2, which names none, so the whole GPU is waited for.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from melanoma_infer.engines.cuda import CudaGpu
 from melanoma_infer.errors import UsageError
 
 CUDA = (2, 13)
@@ -19,6 +21,8 @@ CUDA = (2, 13)
 UNSIGNED = 1
 """DLPack's type code kDLUInt."""
 DLPACK = b"dltensor"
+NAMES_ITS_STREAM = 3
+"""The first version of `__cuda_array_interface__` that says which stream may still be writing."""
 
 
 @dataclass(frozen=True)
@@ -27,10 +31,8 @@ class DeviceTiles:
 
     pointer: int
     shape: tuple[int, ...]
-    device: int | None
-    """The GPU's number; None if the owner does not give it."""
     stream: int | None
-    """The stream that may still be writing to them; None if there is none, or if the owner waits for it."""
+    """The stream that may still be writing to them; None if there is none, or if it was waited for."""
     owner: object
     """The object that keeps the memory allocated."""
 
@@ -42,7 +44,7 @@ class DeviceTiles:
     def __getitem__(self, rows: slice) -> DeviceTiles:
         start, stop, _ = rows.indices(len(self))
         pointer = self.pointer + start * math.prod(self.shape[1:])
-        return DeviceTiles(pointer, (stop - start, *self.shape[1:]), self.device, self.stream, self.owner)
+        return DeviceTiles(pointer, (stop - start, *self.shape[1:]), self.stream, self.owner)
 
     @property
     def nbytes(self) -> int:
@@ -50,28 +52,47 @@ class DeviceTiles:
         return math.prod(self.shape)
 
 
-def device_tiles(tiles: Any, stream: int) -> DeviceTiles | None:
-    """The tiles if they are in GPU memory, without a copy; None if they are in host memory.
+def device_tiles(tiles: Any, gpu: CudaGpu | None, stream: int) -> DeviceTiles | None:
+    """The tiles if they are in this GPU's memory, without a copy; None if they are in host memory.
 
     Args:
         tiles: any array.
+        gpu: the GPU that will read them; None: whichever they are on, and the caller waits for all that writes there.
         stream: the handle of the stream that will read them; a DLPack owner makes it wait for pending writes.
 
     Raises:
-        UsageError: they are in GPU memory, but not uint8 or not contiguous.
+        UsageError: they are on another GPU, or are not uint8 or not contiguous.
+        DeviceError: waiting for pending writes failed.
     """
     if isinstance(tiles, np.ndarray):
         return None
-    if (described := getattr(tiles, "__cuda_array_interface__", None)) is not None:
-        shape = tuple(int(size) for size in described["shape"])
-        strides = described.get("strides")
-        contiguous = strides is None or _row_major(shape, tuple(int(step) for step in strides))
-        _require(described["typestr"] in ("|u1", "<u1", ">u1"), contiguous)
-        return DeviceTiles(int(described["data"][0]), shape, None, described.get("stream"), tiles)
-    if not hasattr(tiles, "__dlpack_device__"):
-        return None
-    kind, number = tiles.__dlpack_device__()
-    return _from_capsule(tiles.__dlpack__(stream=stream), int(number)) if int(kind) in CUDA else None
+    if hasattr(tiles, "__dlpack_device__"):
+        kind, number = tiles.__dlpack_device__()
+        if int(kind) not in CUDA:
+            return None
+        if gpu is not None:
+            _require_gpu(int(number), gpu)
+            gpu.runtime()  # PyTorch shares tensors of the current GPU only
+        return _from_capsule(tiles.__dlpack__(stream=stream))
+    described = getattr(tiles, "__cuda_array_interface__", None)
+    return None if described is None else _described(described, gpu, tiles)
+
+
+def _described(described: dict[str, Any], gpu: CudaGpu | None, owner: object) -> DeviceTiles:
+    """The tiles that a `__cuda_array_interface__` describes."""
+    shape, pointer = tuple(int(size) for size in described["shape"]), int(described["data"][0])
+    strides = described.get("strides")
+    contiguous = strides is None or _row_major(shape, tuple(int(step) for step in strides))
+    _require(described["typestr"] in ("|u1", "<u1", ">u1"), contiguous)
+    stream = described.get("stream")
+    if gpu is None:
+        return DeviceTiles(pointer, shape, None, owner)
+    if math.prod(shape):
+        _require_gpu(gpu.number_of(pointer), gpu)
+    if described["version"] < NAMES_ITS_STREAM or stream == 0:  # 0 is not allowed, because it may mean either of two
+        gpu.synchronize()
+        stream = None
+    return DeviceTiles(pointer, shape, stream, owner)
 
 
 class _DLDevice(ctypes.Structure):
@@ -94,13 +115,13 @@ class _DLTensor(ctypes.Structure):
     )
 
 
-def _from_capsule(capsule: object, number: int) -> DeviceTiles:
+def _from_capsule(capsule: object) -> DeviceTiles:
     """The tensor in a DLPack capsule. The capsule keeps ownership, and frees the tensor when the last row is gone."""
     tensor = _tensor_in(capsule)
     shape = tuple(tensor.shape[: tensor.ndim])
     contiguous = not tensor.strides or _row_major(shape, tuple(tensor.strides[: tensor.ndim]))
     _require((tensor.code, tensor.bits, tensor.lanes) == (UNSIGNED, 8, 1), contiguous)
-    return DeviceTiles((tensor.data or 0) + tensor.byte_offset, shape, number, None, capsule)
+    return DeviceTiles((tensor.data or 0) + tensor.byte_offset, shape, None, capsule)
 
 
 def _tensor_in(capsule: object) -> _DLTensor:
@@ -113,6 +134,12 @@ def _row_major(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     """Whether an array of bytes is row-major without gaps; an axis of length 1 may have any stride."""
     expected = [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
     return all(size == 1 or step == want for size, step, want in zip(shape, strides, expected, strict=True))
+
+
+def _require_gpu(number: int | None, gpu: CudaGpu) -> None:
+    if number != gpu.number:
+        place = "not in GPU memory" if number is None else f"on cuda:{number}"
+        raise UsageError(f"The tiles are {place}, but the engine is on cuda:{gpu.number}. Use one GPU.")
 
 
 def _require(is_uint8: bool, contiguous: bool) -> None:

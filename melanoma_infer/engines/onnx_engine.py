@@ -34,6 +34,9 @@ class OnnxEngine:
         numerics: what `session` computes with.
     """
 
+    buckets = (1,)
+    remarks: tuple[str, ...] = ()
+
     def __init__(self, session: Any, names: Sequence[str], threads: int, numerics: Numerics) -> None:
         self._session = session
         self._names = list(names)

@@ -47,6 +47,9 @@ class OpenVinoEngine:
         numerics: what `requests` compute with.
     """
 
+    buckets = (1,)
+    remarks: tuple[str, ...] = ()
+
     def __init__(self, requests: Sequence[Any], names: Sequence[str], numerics: Numerics) -> None:
         self._requests = requests
         self._names = names

@@ -24,7 +24,7 @@ RUNTIMES: dict[str, tuple[str, ...]] = {
     "onnxruntime": ("onnxruntime",),
     "torch": ("torch",),
     "triton": ("torch", "triton"),
-    "tensorrt": ("tensorrt",),
+    "tensorrt": ("tensorrt", "tensorrt-cu12"),
     "tensorrt-rtx": ("tensorrt-rtx",),
 }
 """The packages whose versions affect what an engine computes."""

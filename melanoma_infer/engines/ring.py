@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from itertools import chain, islice
 from typing import Protocol
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 
 from melanoma_infer.engines.base import Outputs
 from melanoma_infer.engines.device import Buffer, Device, DeviceMemoryError, Event, Stream
-from melanoma_infer.engines.slots import SLOTS, Batch, InFlight, Slot, Slots, engine_errors
+from melanoma_infer.engines.slots import SLOTS, Batch, InFlight, Slot, Slots, engine_errors, split
 from melanoma_infer.errors import UsageError
 from melanoma_infer.records import NativeTile
 
@@ -32,11 +33,20 @@ Given = NDArray[np.uint8] | NativeTile
 
 
 class Resizing(Device, Protocol):
-    """A device that resizes, too."""
+    """A device that resizes, too; it uploads from rows of its own buffers as from the host."""
 
     def resize(self, tiles: Sequence[NativeTile], target: Buffer, first: int) -> None:
         """As `Resize`."""
         ...
+
+
+@dataclass(frozen=True)
+class _Filled:
+    """A slot with tiles in its first rows: native ones on the device, resized; others on the host."""
+
+    slot: Slot
+    size: int
+    native: bool
 
 
 class Ring:
@@ -68,10 +78,16 @@ class Ring:
                     self._slots.drop_largest()
                 turn = 0
                 continue
-            batch = chain((first,), islice(remaining, self._slots.buckets[-1] - 1))
+            taken = chain((first,), islice(remaining, self._slots.buckets[-1] - 1))
             first = None
             with engine_errors():
-                in_flight.append(self._started(slot, batch))
+                filled = self._filled(slot, taken)
+                batches = self._batches(filled)
+            for batch in batches:
+                while batch.first and in_flight:  # the slot's batch before this one is among them
+                    yield from self._collected(in_flight.popleft())
+                with engine_errors():
+                    in_flight.append(self._started(filled, batch))
             turn += 1
         while in_flight:
             yield from self._collected(in_flight.popleft())
@@ -107,8 +123,8 @@ class Ring:
                     raise
                 return None
 
-    def _started(self, slot: Slot, tiles: Iterator[Given]) -> InFlight:
-        """Fill a free slot and compute it; at least one tile."""
+    def _filled(self, slot: Slot, tiles: Iterator[Given]) -> _Filled:
+        """Fill a free slot with at least one tile; native ones are uploaded and resized."""
         size, native = 0, False
         group: list[NativeTile] = []
         for tile in tiles:
@@ -126,15 +142,34 @@ class Ring:
             size += 1
         if group:
             self._upload(group, slot, size)
-        bucket = min(each for each in self._slots.buckets if each >= size)
+        return _Filled(slot, size, native)
+
+    def _batches(self, filled: _Filled) -> list[Batch]:
+        """The batches of a slot's tiles: one if it is full, else as `split` says.
+
+        One, padded, if smaller programs do not fit the GPU's memory.
+        """
+        buckets = self._slots.buckets
+        batches = list(split(filled.size, buckets))
         try:
-            self._slots.program(slot, bucket)
+            for batch in batches:
+                self._slots.program(filled.slot, batch.bucket)
         except DeviceMemoryError:
-            bucket = self._slots.buckets[-1]  # its program exists
-        batch = Batch(0, size, bucket)
-        if not native:
-            slot.host_tiles[size : batch.bucket] = 0
-            self._device.upload(slot.host_tiles[: batch.bucket], slot.tiles)
+            return [Batch(0, filled.size, buckets[-1])]  # its program exists
+        return batches
+
+    def _started(self, filled: _Filled, batch: Batch) -> InFlight:
+        """Compute some of a slot's tiles, from the slot's first rows on; no other batch of it is in progress.
+
+        Rows never overlap those that they are copied to, because the batches before fill their buckets, and no bucket
+        is smaller than a later one.
+        """
+        slot, stop = filled.slot, batch.first + batch.bucket
+        if not filled.native:
+            slot.host_tiles[batch.rows.stop : stop] = 0
+            self._device.upload(slot.host_tiles[batch.first : stop], slot.tiles)
+        elif batch.first:
+            self._device.upload(slot.tiles[batch.rows], slot.tiles)
         return self._slots.launched(batch, slot)
 
     def _upload(self, group: list[NativeTile], slot: Slot, stop: int) -> None:

@@ -22,9 +22,9 @@ from melanoma_infer.engines.device import (
 from melanoma_infer.engines.device_arrays import DeviceTiles
 from melanoma_infer.errors import EngineUnavailableError, GpuLostError, MemoryExhaustedError, UsageError
 
-BUCKETS = (1, 2, 4, 8, 16, 32)
-"""Batch sizes, ascending. Each doubles the previous one, so that less than half of a batch is padding. 32 tiles of 512
-px have as many pixels as 167 images of 224 px."""
+BUCKETS = (1, 8, 32, 128)
+"""Batch sizes, ascending. Each costs a build, a captured program and a check at load, so there are few. 128 tiles give
+each multiprocessor of the largest GPUs (132 to 170) most of a tile; a GPU without memory for them drops to 32."""
 SLOTS = 3
 """One is computed, one waits for the GPU, and one is filled."""
 
@@ -44,11 +44,13 @@ class Batch:
 
 
 def split(tiles: int, buckets: Sequence[int]) -> Iterator[Batch]:
-    """Batches that cover `tiles` tiles in order: all of the largest bucket, the last of the smallest that fits."""
-    largest = max(buckets)
-    for first in range(0, tiles, largest):
-        size = min(largest, tiles - first)
-        yield Batch(first, size, min(bucket for bucket in buckets if bucket >= size))
+    """Batches that cover `tiles` tiles in order, each of the largest bucket of which less than half is padding."""
+    first = 0
+    while first < tiles:
+        left = tiles - first
+        bucket = max((bucket for bucket in buckets if bucket < 2 * left), default=min(buckets))
+        yield Batch(first, min(bucket, left), bucket)
+        first += bucket
 
 
 @dataclass(frozen=True)

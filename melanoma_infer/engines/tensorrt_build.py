@@ -23,10 +23,23 @@ from melanoma_infer.tolerances import Precision
 if TYPE_CHECKING:
     import onnx
 
-DEFAULTING = ("default", "uint8", "clamp", "cast down", "casting down", "out of range")
-"""Words in a warning that a type or a value was replaced by another."""
-FLAGS = ("no-tf32", "strict-nans")
-"""float32 keeps its 24-bit significand, and NaN handling is never optimised away."""
+REPLACEMENTS = (
+    "Defaulting to INT8 instead",  # a uint8 zero point
+    "is not set. Defaulting to",  # the type or the block size of a quantiser
+    "Setting a default quantization params because quantization data is missing for",
+    "Missing scale and zero-point for tensor",
+    "Attempting to cast down to INT32",  # int64 weights, before TensorRT 10
+    "was clamped",  # "One or more weights outside the range of FLOAT was clamped"
+    "is out of range. Clamping to:",
+    "had the following issues when converted to",  # weights that are subnormal or infinite in a narrower type
+    "Casting BatchNormalization parameters to the same type as input",
+)
+"""Sentences of the parsers and builders which say that a type or a value was replaced by another. A single word, such
+as "default", would also refuse a graph for a default stream or an unused default profile."""
+NO_TF32 = "no-tf32"
+"""float32 keeps its 24-bit significand, instead of TF32's 11."""
+STRICT_NANS = "strict-nans"
+"""NaN handling is never optimised away."""
 RTX_FLAGS = ("distributive-independence", "require-user-allocation")
 """A tile's numbers do not depend on the rest of its batch; the caller allocates memory, which graph capture needs."""
 STRIPPED = "strip-weights"
@@ -62,8 +75,20 @@ def origin_of(
         precision=precision,
         targets=tuple(targets),
         gpu=gpu,
-        flags=(*FLAGS, *(RTX_FLAGS if api.is_rtx else ()), *((STRIPPED,) if strip_weights else ())),
-    )
+        flags=(
+            *float32_flags(precision), STRICT_NANS, *(RTX_FLAGS if api.is_rtx else ()),
+            *((STRIPPED,) if strip_weights else ()),
+        ),
+    )  # fmt: skip
+
+
+def float32_flags(precision: Precision) -> tuple[str, ...]:
+    """How the float32 convolutions and products of a graph may be computed.
+
+    As float32, except in an int8 graph: TF32 rounds as fp16 does, far below int8's tolerance, and in true float32 the
+    convolutions that were not quantised would take longer than all of an fp16 graph. An fp16 graph has no such part.
+    """
+    return () if precision == "int8" else (NO_TF32,)
 
 
 def graph_of(bundle: Bundle, precision: Precision) -> bytes:
@@ -152,7 +177,7 @@ def _refuse_defaulting(api: Api, heard: Heard) -> None:
     Raises:
         BundleError: it did.
     """
-    found = [text for text in heard.warnings if any(word in text.lower() for word in DEFAULTING)]
+    found = [text for text in heard.warnings if any(sentence in text for sentence in REPLACEMENTS)]
     if found:
         raise BundleError(
             f"{api.title} replaced a type or value of this graph ({in_one_line(found)}), so its numbers would be "
@@ -169,7 +194,10 @@ def _config(api: Api, builder: Any, origin: Origin, tiles: onnx.ValueInfoProto, 
     """
     trt, config = api.trt, builder.create_builder_config()
     flags = trt.BuilderFlag
-    config.clear_flag(flags.TF32)
+    if NO_TF32 in origin.flags:
+        config.clear_flag(flags.TF32)
+    else:
+        config.set_flag(flags.TF32)
     config.set_flag(flags.STRICT_NANS)
     if STRIPPED in origin.flags:
         config.set_flag(flags.STRIP_PLAN)

@@ -15,13 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_infer.engines.cuda import CudaGpu, Gpu, Handle, Memory, owned
+from melanoma_infer.engines.cuda import CudaGpu, Handle, Memory, owned
 from melanoma_infer.engines.device import DeviceError, Stream
 from melanoma_infer.engines.device_arrays import DeviceTiles, device_tiles
 from melanoma_infer.engines.engine_file import EngineFile, EngineManifest
 from melanoma_infer.engines.tensorrt_api import Api, Heard, in_one_line
 from melanoma_infer.engines.tensorrt_build import STRIPPED
-from melanoma_infer.errors import UsageError
 
 INPUT = "tiles"
 FAILURES = (RuntimeError, TypeError, ValueError, MemoryError)
@@ -48,21 +47,18 @@ class BoundContext:
     graph: Handle | None
 
 
-def load_device(api: Api, cuda: Any, gpu: Gpu, file: EngineFile, graph: bytes) -> TensorRTDevice:
+def load_device(api: Api, place: CudaGpu, file: EngineFile, graph: bytes) -> TensorRTDevice:
     """An engine loaded on a GPU.
 
     Args:
         api: the library that built the engine.
-        cuda: `cuda.bindings.runtime`.
-        gpu: where to run.
+        place: where to run.
         file: the engine, with its hash checked.
         graph: the bytes of the ONNX file, from which an engine without weights takes them.
 
     Raises:
         DeviceError: the engine cannot be loaded, or its inputs and outputs differ from its manifest.
     """
-    place = CudaGpu(cuda, gpu.number)
-    place.runtime()  # the library loads an engine on the thread's current GPU
     with _translated(api, place) as heard:
         runtime = api.trt.Runtime(api.logger)
         engine = runtime.deserialize_cuda_engine(file.content)
@@ -116,6 +112,8 @@ class TensorRTDevice:
         self._stream_handles = {stream: gpu.stream() for stream in Stream}
         self._streams = {stream: handle.value for stream, handle in self._stream_handles.items()}
         self._scratch: Memory | None = None
+        self.uncaptured: set[int] = set()
+        """Batch sizes whose CUDA graph could not be captured, so that the host launches each of their kernels."""
 
     def resident(self, tiles: Any) -> DeviceTiles | None:
         """The tiles if they are already in this GPU's memory; None if they are in host memory.
@@ -123,12 +121,7 @@ class TensorRTDevice:
         Raises:
             UsageError: they are on another GPU, or are not uint8 or not contiguous.
         """
-        found = device_tiles(tiles, int(self._streams[Stream.UPLOAD]))
-        if found is not None and found.device not in (None, self._gpu.number):
-            raise UsageError(
-                f"The tiles are on cuda:{found.device}, but the engine is on cuda:{self._gpu.number}. Use one GPU."
-            )
-        return found
+        return device_tiles(tiles, self._gpu, int(self._streams[Stream.UPLOAD]))
 
     def pinned(self, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
         """Page-locked memory, all zeros, freed with the array."""
@@ -162,8 +155,11 @@ class TensorRTDevice:
                     raise _failure(self._gpu, f"The buffer of {name!r} is rejected", heard)
             self._run(context, heard)
             self._gpu.value(self._gpu.runtime().cudaStreamSynchronize(self._streams[Stream.COMPUTE]))
-            # TensorRT-RTX captures its own graphs.
-            return BoundContext(context, scratch, None if self._api.is_rtx else self._captured(context))
+            if self._api.is_rtx:  # it captures its own graphs
+                return BoundContext(context, scratch, None)
+            if (graph := self._captured(context)) is None:
+                self.uncaptured.add(rows)
+            return BoundContext(context, scratch, graph)
 
     def upload(self, source: NDArray[Any] | DeviceTiles, target: Memory) -> None:
         """Copy without waiting: pinned rows, or rows in GPU memory, the latter after the stream that writes them."""
@@ -205,12 +201,11 @@ class TensorRTDevice:
 
     def release(self) -> None:
         """Wait for the GPU, and free memory that nothing refers to any more."""
-        self._gpu.value(self._gpu.runtime().cudaDeviceSynchronize())
+        self._gpu.synchronize()
         self._scratch = None
         gc.collect()  # an error that was just handled may refer to buffers in a cycle of frames
 
     def _run(self, context: Any, heard: Heard) -> None:
-        self._gpu.runtime()
         if not context.execute_async_v3(int(self._streams[Stream.COMPUTE])):
             raise _failure(self._gpu, "The engine does not run", heard)
 
@@ -220,19 +215,22 @@ class TensorRTDevice:
         # ThreadLocal: other threads of the program may keep using CUDA while this one captures.
         mode = cuda.cudaStreamCaptureMode.cudaStreamCaptureModeThreadLocal
         self._gpu.value(cuda.cudaStreamBeginCapture(stream, mode))
-        ran = context.execute_async_v3(int(stream))
+        try:
+            ran = context.execute_async_v3(int(stream))
+        except FAILURES:
+            ran = False
         error, graph = cuda.cudaStreamEndCapture(stream)
-        if error or not ran:
+        captured = owned(graph, cuda.cudaGraphDestroy) if not error and int(graph) else None
+        if captured is None or not ran:
             cuda.cudaGetLastError()
             return None
-        executable = owned(self._gpu.value(cuda.cudaGraphInstantiate(graph, 0)), cuda.cudaGraphExecDestroy)
-        self._gpu.value(cuda.cudaGraphDestroy(graph))
-        return executable
+        return owned(self._gpu.value(cuda.cudaGraphInstantiate(captured.value, 0)), cuda.cudaGraphExecDestroy)
 
 
 @contextmanager
 def _translated(api: Api, gpu: CudaGpu) -> Iterator[Heard]:
-    """Context in which the library's exceptions become DeviceErrors and its messages are collected."""
+    """Context on the GPU in which the library's exceptions become DeviceErrors and its messages are collected."""
+    gpu.runtime()  # the library works on the thread's current GPU
     with api.listening() as heard:
         try:
             yield heard

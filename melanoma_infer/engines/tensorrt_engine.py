@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.engines.base import Numerics, Outputs
 from melanoma_infer.engines.batching import BatchRunner
-from melanoma_infer.engines.cuda import find_gpu, import_cuda
+from melanoma_infer.engines.cuda import CudaGpu, find_gpu, import_cuda
 from melanoma_infer.engines.device import nvidia_driver_is_loaded
 from melanoma_infer.engines.engine_file import (
     EngineFile,
@@ -58,6 +58,11 @@ class TensorRTEngine:
         """The batch sizes in use: those that have fitted the GPU's memory so far."""
         return self._runner.buckets
 
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """Which batch sizes run without a CUDA graph, because none could be captured: slower, with the same numbers."""
+        return tuple(f"no CUDA graph for batches of {rows}" for rows in sorted(self._device.uncaptured))
+
     def infer(self, tiles: NDArray[np.uint8] | Any) -> Outputs:
         """The graph's outputs for tiles (N, tile_px, tile_px, 3), batch after batch.
 
@@ -71,7 +76,8 @@ class TensorRTEngine:
             GpuLostError: the GPU stopped working.
             EngineUnavailableError: the runtime failed otherwise.
         """
-        resident = self._device.resident(tiles)
+        with engine_errors():
+            resident = self._device.resident(tiles)
         return self._runner.infer(np.asarray(tiles) if resident is None else resident)
 
     @property
@@ -129,19 +135,20 @@ def load_with(
             f"{api.title} {api.version} does not run on {gpu.name} ({gpu.target}). Use --engine triton or tensorrt."
         )
     origin = origin_of(api, bundle, precision, (gpu.target,), gpu=gpu.name)
-    if engine_file is None:
-        file = _cached_or_built(api, graph, origin)
-    else:
-        file = read_engine(engine_file)
-        require_origin(file.manifest, origin, engine_file.name)
+    place = CudaGpu(cuda, gpu.number)
     with engine_errors():
-        opened = load_device(api, cuda, gpu, file, graph)
+        if engine_file is None:
+            file = _cached_or_built(api, graph, origin, place)
+        else:
+            file = read_engine(engine_file)
+            require_origin(file.manifest, origin, engine_file.name)
+        opened = load_device(api, place, file, graph)
     engine = TensorRTEngine(opened, file.manifest, Numerics(name, api.version, precision, gpu.name))
     engine.infer(bundle.golden.tiles[:1])
     return engine
 
 
-def _cached_or_built(api: Api, graph: bytes, origin: Origin) -> EngineFile:
+def _cached_or_built(api: Api, graph: bytes, origin: Origin, place: CudaGpu) -> EngineFile:
     """The cached engine of this origin; if it is missing or damaged, a new one, which is cached if possible."""
     path = cache_folder(CACHE) / f"{origin.key}.engine"
     content, manifest = read_cached(path), read_cached(manifest_path(path))
@@ -151,6 +158,7 @@ def _cached_or_built(api: Api, graph: bytes, origin: Origin) -> EngineFile:
             if cached.manifest.origin == origin:
                 return cached
     timings = path.with_name(re.sub(r"[^A-Za-z0-9.]+", "-", f"{api.version} {origin.gpu}") + ".timings")
+    place.runtime()  # the library builds for the thread's current GPU
     built = build(api, graph, origin, timing_cache=None if api.is_rtx else read_cached(timings))
     with suppress(OutputError):  # without a writable cache the engine is built again next time
         write_cached(path, built.file.content)

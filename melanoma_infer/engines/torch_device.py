@@ -21,6 +21,7 @@ from melanoma_infer.records import NativeTile
 from melanoma_infer.tolerances import Precision
 from mminfer_kernels import torch_ops
 from mminfer_kernels.errors import KernelError
+from mminfer_kernels.exact import exact_float32
 from mminfer_kernels.launch import TARGETS, target_of
 from mminfer_kernels.reference import Classifier
 
@@ -88,7 +89,7 @@ def open_device(net: MelanomaNet, dtype: torch.dtype, place: torch.device) -> Cu
     Raises:
         DeviceError: it cannot be moved there.
     """
-    with translated(place):
+    with on_gpu(place):
         return CudaDevice(KernelNetwork(net, dtype, place), place)
 
 
@@ -105,13 +106,13 @@ class CudaDevice:
 
     def pinned(self, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
         """Page-locked memory of PyTorch's, which lives as long as the array."""
-        with translated(self._device):
+        with on_gpu(self._device):
             array: NDArray[Any] = torch.zeros(shape, dtype=TORCH_DTYPES[dtype], pin_memory=True).numpy()
             return array
 
     def buffer(self, shape: tuple[int, ...], dtype: type[np.generic]) -> Tensor:
         """A tensor, which no stream uses any more when it is returned."""
-        with translated(self._device):
+        with on_gpu(self._device):
             tensor = torch.zeros(shape, dtype=TORCH_DTYPES[dtype], device=self._device)
             torch.cuda.synchronize(self._device)
             return tensor
@@ -121,54 +122,55 @@ class CudaDevice:
         forward = Pass(self._network, tiles, outputs, rows)
         graph, stream = torch.cuda.CUDAGraph(), self._streams[Stream.COMPUTE]
         # The outer stream context restores the caller's stream where a failed capture does not.
-        with translated(self._device), torch.cuda.stream(stream), reproducible():
+        with on_gpu(self._device), torch.cuda.stream(stream), reproducible():
             forward.run()
             # thread_local: other threads of the program may go on using CUDA while this one captures.
             with torch.cuda.graph(graph, pool=self._pool, stream=stream, capture_error_mode="thread_local"):
                 forward.run()
         return graph
 
-    def upload(self, source: NDArray[Any], target: Tensor) -> None:
-        """Copy without waiting."""
-        with translated(self._device), torch.cuda.stream(self._streams[Stream.UPLOAD]):
-            target[: len(source)].copy_(torch.from_numpy(source), non_blocking=True)
+    def upload(self, source: NDArray[Any] | Tensor, target: Tensor) -> None:
+        """Copy without waiting: pinned rows, or rows of a buffer."""
+        rows = torch.from_numpy(source) if isinstance(source, np.ndarray) else source
+        with on_gpu(self._device), torch.cuda.stream(self._streams[Stream.UPLOAD]):
+            target[: len(rows)].copy_(rows, non_blocking=True)
 
     def resize(self, tiles: Sequence[NativeTile], target: Tensor, first: int) -> None:
         """Upload native tiles and resize them into the target's rows from `first` on, without waiting."""
-        with translated(self._device), torch.cuda.stream(self._streams[Stream.UPLOAD]):
+        with on_gpu(self._device), torch.cuda.stream(self._streams[Stream.UPLOAD]):
             self._resize(tiles, target[first : first + len(tiles)])
 
     def launch(self, program: torch.cuda.CUDAGraph) -> None:
         """Replay the graph."""
-        with translated(self._device), torch.cuda.stream(self._streams[Stream.COMPUTE]):
+        with on_gpu(self._device), torch.cuda.stream(self._streams[Stream.COMPUTE]):
             program.replay()
 
     def download(self, source: Tensor, target: NDArray[Any]) -> None:
         """Copy without waiting."""
-        with translated(self._device), torch.cuda.stream(self._streams[Stream.DOWNLOAD]):
+        with on_gpu(self._device), torch.cuda.stream(self._streams[Stream.DOWNLOAD]):
             torch.from_numpy(target).copy_(source[: len(target)], non_blocking=True)
 
     def record(self, stream: Stream) -> torch.cuda.Event:
         """A CUDA event; a host that waits for it sleeps, because decoding needs the cores."""
-        with translated(self._device):
+        with on_gpu(self._device):
             event = torch.cuda.Event(blocking=True)  # type: ignore[no-untyped-call]
             event.record(self._streams[stream])
             return event
 
     def wait(self, stream: Stream, event: torch.cuda.Event) -> None:
         """Let the stream wait; the host does not."""
-        with translated(self._device):
+        with on_gpu(self._device):
             self._streams[stream].wait_event(event)
 
     def synchronize(self, event: torch.cuda.Event) -> None:
         """Let the host wait."""
-        with translated(self._device):
+        with on_gpu(self._device):
             event.synchronize()
 
     def release(self) -> None:
         """Wait for the GPU, and give cached memory back."""
         gc.collect()  # an error that was just handled may hold tensors in a cycle of frames
-        with translated(self._device):
+        with on_gpu(self._device):
             torch.cuda.synchronize(self._device)
             torch.cuda.empty_cache()
             # PyTorch takes a pool whose last graph is gone for a bug when another capture names it.
@@ -179,13 +181,26 @@ class CudaDevice:
 def reproducible() -> Iterator[None]:
     """Within it, the same algorithms are chosen in every process, and float32 is not TF32."""
     cudnn: Any = torch.backends.cudnn
-    conv, matmul = cudnn.conv, torch.backends.cuda.matmul
-    before = cudnn.benchmark, cudnn.deterministic, conv.fp32_precision, matmul.fp32_precision
-    cudnn.benchmark, cudnn.deterministic, conv.fp32_precision, matmul.fp32_precision = False, True, "ieee", "ieee"
+    before = cudnn.benchmark, cudnn.deterministic
+    cudnn.benchmark, cudnn.deterministic = False, True
     try:
-        yield
+        with exact_float32():
+            yield
     finally:
-        cudnn.benchmark, cudnn.deterministic, conv.fp32_precision, matmul.fp32_precision = before
+        cudnn.benchmark, cudnn.deterministic = before
+
+
+@contextmanager
+def on_gpu(place: torch.device) -> Iterator[None]:
+    """Within it, `place` is the thread's current device, and what PyTorch and Triton raise becomes a DeviceError.
+
+    Memory is pinned, and events and graphs are made, in the context of the current device.
+
+    Raises:
+        DeviceError: of the kind that `device` describes.
+    """
+    with translated(place), torch.cuda.device(place):
+        yield
 
 
 @contextmanager

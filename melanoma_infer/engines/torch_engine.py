@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 class TorchEngine(OneAtATime):
     """Our network in eager PyTorch, fp32, one tile per request: the last bits depend on the batch size (2e-7 seen).
 
+    On a GPU float32 is not TF32, because these outputs are the reference.
+
     Args:
         net: the network, on `device`.
         names: the outputs to return.
@@ -39,9 +41,11 @@ class TorchEngine(OneAtATime):
         """The network's outputs for tiles (N, tile_px, tile_px, 3), one forward pass per tile."""
         import torch
 
+        from mminfer_kernels.exact import exact_float32
+
         inputs = (torch.from_numpy(np.ascontiguousarray(tile[None])) for tile in tiles)
         try:
-            with torch.inference_mode():
+            with torch.inference_mode(), exact_float32():
                 answers = [self._net(each.to(self._device)) for each in inputs]
         except RuntimeError as error:
             raise EngineUnavailableError("PyTorch failed on a tile. Try --engine openvino.") from error

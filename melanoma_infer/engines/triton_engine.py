@@ -36,6 +36,8 @@ OLDEST = (8, 0)
 class TritonEngine:
     """Our network through the kernels. A tile's last bits depend on its batch's size, never on the other tiles."""
 
+    remarks: tuple[str, ...] = ()
+
     def __init__(self, bundle: Bundle, device: Resizing, numerics: Numerics, buckets: tuple[int, ...]) -> None:
         names = ("probabilities", *bundle.card.outputs)
         self._runner = BatchRunner(

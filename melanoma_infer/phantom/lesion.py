@@ -7,6 +7,7 @@ symmetric and matures: its cells become smaller and fewer with depth.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 
 import numpy as np
 
@@ -22,6 +23,10 @@ CLEARANCE_UM = 15.0
 NEST_REACH_UM = 50
 """A nest's depth may be measured this far beside its centre."""
 LEVEL_UM = 500
+LOBE_REACH = 0.92
+"""The deepest lobe of nests reaches to this part of the thickness; the deepest cells hang from it."""
+WIDEST_AT_UM, NARROWEST_AT_UM = 350.0, 2200.0
+"""Thicknesses between which lesions become narrower with depth."""
 PAGETOID_MARGIN_UM = 6.0
 """Cells in the epidermis keep this far from the granular layer."""
 
@@ -53,8 +58,8 @@ def melanoma(site: Site) -> Lesion:
     s, waves = layers.s_um, Waves(skin, layers.s_um)
     wide, skew, solid, dense, deep, shoulder_left, shoulder_right, spill = draws(8, stream(skin.seed, _MELANOMA))
     depth = melanoma_depth_um(site, deep)
-    # Width and solidity vary widely at any depth, so that the amount of tumour says little about it.
-    half = (490 + 60 * min(depth, 2600) / 1000) * (0.65 + 0.85 * wide)
+    # Deep lesions are narrow, thin ones wide, and solidity varies at any depth: the amount of tumour says little of it.
+    half = _half_width(depth) * (0.6 + 0.9 * wide)
     half *= 1.2 if "large" in site.options.cases else 1
     half = min(half if site.options.width_mm is None else 500 * site.options.width_mm, 0.16 * skin.length_um)
     peak = (0.15 + 0.45 * abs(2 * skew - 1)) * (1 if skew > 0.5 else -1)
@@ -62,17 +67,22 @@ def melanoma(site: Site) -> Lesion:
     x = np.where(x < peak, (x - peak) / (1 + peak), (x - peak) / (1 - peak))
     profile = np.maximum(1 - x * x, 0)
     thin = layers.junction - layers.reference + 45
-    deepest_at = int(skin.site_um + peak * half)
-    if thin[deepest_at] > depth:
+    lobes = 0.35 * waves(95, _MELANOMA + 20) + 0.65 * waves(310, _MELANOMA + 21)
+    shape = np.sqrt(profile) * (0.62 + 0.38 * lobes)
+    shape *= LOBE_REACH / float(shape.max())
+    level = _level(layers.reference)
+    # The deepest cells are below the lobe that is deepest under its own surface, where the dermis begins in time.
+    below = np.where((profile > 0.3) & (thin <= depth), level + depth * shape - layers.reference, -np.inf)
+    if np.isfinite(below.max()):
+        deepest_at = int(below.argmax())
+    else:
         near = np.flatnonzero(profile > 0.3)
         deepest_at = int(near[thin[near].argmin()])
         depth = max(depth, float(thin[deepest_at]))
     limit = _lowest_near(layers.reference, NEST_REACH_UM) + depth - CLEARANCE_UM
     limit = np.minimum(limit, layers.bottom - 60)
-    lobes = 0.35 * waves(95, _MELANOMA + 20) + 0.65 * waves(310, _MELANOMA + 21)
-    reach = depth * np.sqrt(profile) * (0.62 + 0.38 * lobes)
+    reach = depth * shape
     body = depth * (0.3 + 0.45 * solid) * profile * (0.45 + 0.55 * lobes)
-    level = _level(layers.reference)
     body = np.minimum(level + body, limit)
     nests_end = np.where(profile > 0, np.minimum(level + 0.97 * reach + 10, limit), -np.inf)
     cells_end = np.where(profile > 0, np.minimum(level + reach + 30, limit), -np.inf)
@@ -151,6 +161,12 @@ def melanoma_depth_um(site: Site, drawn: float) -> float:
     if skin.number == int(worst * options.sections):
         return whole
     return whole * (0.7 + 0.28 * shares[skin.number])
+
+
+def _half_width(depth: float) -> float:
+    """The usual half of a lesion's width in µm: area hardly depends on thickness up to NARROWEST_AT_UM."""
+    root = sqrt(min(max(depth, WIDEST_AT_UM), NARROWEST_AT_UM) / 1000)
+    return 780 / (root * sqrt(root)) * sqrt(max(depth / NARROWEST_AT_UM, 1.0))
 
 
 def invasive_end(lesion: Lesion, layers: Layers) -> Curve:

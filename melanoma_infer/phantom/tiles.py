@@ -29,6 +29,8 @@ COMMON: dict[Case, float] = {
 """How often each hard case occurs, in nevi and melanomas alike; ulceration follows thickness."""
 RARER_WITH_DEPTH: tuple[Case, ...] = ("infiltrate", "on-nevus", "large")
 """Thin melanomas arise on nevi and are infiltrated more often, so the amount of dark tissue tells no depth."""
+RARER = (0.85, 0.17, 0.2)
+"""How often at 0 mm, how much less per mm, and at least."""
 ULCER_WITHOUT_MELANOMA = 0.12
 LOOK_UM = 24.0
 """Scale of the labels that say what a tile shows."""
@@ -73,7 +75,7 @@ def patient_of(seed: int, styles: tuple[str, ...]) -> tuple[Person, Kind, Option
     somebody, kind = person(seed), _kind(which)
     shares = dict(COMMON)
     if kind == "melanoma":
-        shares |= dict.fromkeys(RARER_WITH_DEPTH, min(max(1.15 - 0.38 * somebody.breslow_mm, 0.08), 0.95))
+        shares |= dict.fromkeys(RARER_WITH_DEPTH, max(RARER[0] - RARER[1] * somebody.breslow_mm, RARER[2]))
     cases = {case for case, u in zip(CASES, own, strict=True) if u < shares.get(case, 0)}
     ulcerated = somebody.ulcerated if kind == "melanoma" else ulcer < ULCER_WITHOUT_MELANOMA
     if ulcerated:

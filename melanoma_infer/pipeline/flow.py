@@ -12,6 +12,7 @@ from threading import Event
 
 from melanoma_infer.patients.case import SlideCase
 from melanoma_infer.patients.patient import strict_patient
+from melanoma_infer.pipeline.head_start import HeadStart
 from melanoma_infer.pipeline.request import Progress, RunOptions, RunProgress, RunStep, SlideRequest
 from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.pipeline.slide_job import SlideJob
@@ -78,6 +79,7 @@ def score_slides(
     *,
     options: RunOptions | None = None,
     progress: RunProgress | None = None,
+    head_start: HeadStart | None = None,
 ) -> Generator[SlideOutcome, None, None]:
     """Score slides and write each one's files; a failed slide is an outcome, not an exception.
 
@@ -90,9 +92,15 @@ def score_slides(
         out: the output folder.
         options: what holds for all slides.
         progress: called after each tile, and when a slide's tiles are done.
+        head_start: of the first slide.
     """
     tell, stopping = progress or (lambda _step: None), Event()
-    jobs = (SlideJob(request, scorer, out, options or RunOptions(), stopping) for request in requests)
+    jobs = (
+        SlideJob(
+            request, scorer, out, options or RunOptions(), stopping, head_start.opening(request) if head_start else None
+        )
+        for request in requests
+    )
     finishing: deque[Future[SlideOutcome]] = deque()
     with (
         ThreadPoolExecutor(1, "mminfer-prepare") as preparer,

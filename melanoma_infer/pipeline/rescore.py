@@ -142,6 +142,7 @@ def circumstances_of(result: SlideResult) -> Circumstances:
         score=None,
         aggregator=result.geometry.aggregator,
         unreadable=result.tiles_counted.unreadable,
+        not_evaluated=result.tiles_counted.not_evaluated,
         evaluable_fraction=result.evaluable_fraction,
         tissue_mm2=result.tissue_mm2,
         is_phantom=result.slide.is_phantom,

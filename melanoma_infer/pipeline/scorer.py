@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -16,15 +16,20 @@ from melanoma_infer.card import ModelCard
 from melanoma_infer.engines import load_engine
 from melanoma_infer.engines.base import Engine, Numerics, first_non_finite, resizing
 from melanoma_infer.engines.golden import golden_failure
-from melanoma_infer.errors import ParityError, SlideUnreadableError
+from melanoma_infer.errors import ParityError, SlideUnreadableError, UsageError
+from melanoma_infer.geometry import Scale, SizePx
 from melanoma_infer.patients.patient import Patient, one_hot
+from melanoma_infer.pipeline.engine_queue import EngineQueue
 from melanoma_infer.pipeline.request import Progress
+from melanoma_infer.pipeline.session import ScanOptions, ScanSession
 from melanoma_infer.records import NativeTile, ReadTile, Tile, TileResult
 from melanoma_infer.runtime.cores import available_cores
 from melanoma_infer.runtime.plural import plural
 from melanoma_infer.runtime.stopwatch import Stopwatch
+from melanoma_infer.settings import Settings
 from melanoma_infer.tiles.native import TakeFrame, noise_tiles
 from melanoma_infer.tiles.pixels import resized
+from melanoma_infer.tiles.reading import READERS_MAX
 
 
 class Reads(Sized, Protocol):
@@ -76,6 +81,14 @@ class Scorer:
         """Gives the memory for tiles that the engine resizes; None if they are resized on the CPU."""
         if why_not is not None:
             self.skipped = (*self.skipped, why_not)
+        self._queue = EngineQueue(
+            self.infer_each,
+            ahead=self._engine.tiles_at_once,
+            threads=min(self.threads, READERS_MAX),
+            is_free=lambda: not self._files,
+        )
+        self._files = 0
+        """Files whose tiles are being scored."""
         self._unknown = one_hot(Patient(), bundle.card.patient_fields)
 
     @property
@@ -107,20 +120,61 @@ class Scorer:
             ParityError: the graph's probabilities are not those of the host's head for an unknown patient.
             SlideUnreadableError: not one of the tiles can be read.
         """
+        if self._queue.is_running:
+            raise UsageError("This scorer is scoring a scan in progress. Make another Scorer for files.")
         watch = watch or Stopwatch()
-        results = self._results(watch.waiting("wait", reads))
+        results = self.infer_each(watch.waiting("wait", reads))
         nothing_read = len(reads) > 0
-        for done, result in enumerate(watch.waiting("infer", results), start=1):
-            nothing_read &= result.cause == "read-failed"
-            if progress is not None:
-                progress(done, len(reads))
-            yield result
+        self._files += 1
+        try:
+            for done, result in enumerate(watch.waiting("infer", results), start=1):
+                nothing_read &= result.cause == "read-failed"
+                if progress is not None:
+                    progress(done, len(reads))
+                yield result
+        finally:
+            self._files -= 1
         if nothing_read:
             raise SlideUnreadableError(
                 f"None of the slide's {plural(len(reads), 'tile')} can be read: the file is damaged. Copy it again."
             )
 
-    def _results(self, reads: Iterable[ReadTile]) -> Iterator[TileResult]:
+    def session(
+        self,
+        mpp_um: float | tuple[float, float],
+        size_l0: tuple[int, int] | None = None,
+        patient: Mapping[str, object] | None = None,
+        *,
+        settings: Settings | None = None,
+        options: ScanOptions | None = None,
+    ) -> ScanSession:
+        """A slide that is scored while it is being scanned. Many sessions may be open; their tiles take turns.
+
+        While tiles of a session are in the engine, this scorer scores no files.
+
+        Args:
+            mpp_um: the scanner's µm per level-0 pixel, in x and y.
+            size_l0: width and height of the whole scan in level-0 pixels; None: what has arrived when it is closed.
+            patient: values for the card's patient fields; the others are unknown.
+            settings: what differs from the model card.
+            options: how pixels arrive, and what the session may use.
+
+        Raises:
+            ScaleUnknownError: the scale cannot be a slide's.
+            UsageError: a setting or an option contradicts the card or itself.
+            MemoryExhaustedError: one row of tiles across the scan needs more memory than the session may use.
+            PatientValueError: a patient value is not in the card's vocabulary.
+        """
+        from melanoma_infer.pipeline.session import ScanOptions, ScanSession  # a scorer of files needs none of it
+
+        x_um, y_um = mpp_um if isinstance(mpp_um, tuple) else (mpp_um, mpp_um)
+        size = SizePx(*size_l0) if size_l0 is not None else None
+        return ScanSession(
+            self, self._queue, Scale(x_um, y_um), size, patient, settings or Settings(), options or ScanOptions()
+        )
+
+    def infer_each(self, reads: Iterable[ReadTile]) -> Iterator[TileResult]:
+        """The result of each tile, in order, of whatever slides; taken as the engine needs them. See `infer`."""
         in_engine: deque[_Submitted] = deque()
 
         def readable() -> Iterator[NDArray[np.uint8] | NativeTile]:

@@ -6,34 +6,29 @@ records the slide, the stage and the cause.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import replace
-from pathlib import Path
 from threading import Event
-from typing import Any, Self
+from typing import Self
 
-from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.engines.base import Numerics
-from melanoma_infer.engines.parity_table import engine_band
 from melanoma_infer.errors import MemoryExhaustedError, MminferError
 from melanoma_infer.patients.case import SlideCase
+from melanoma_infer.pipeline.head_start import Opening
 from melanoma_infer.pipeline.request import Progress, RunOptions, SlideRequest
+from melanoma_infer.pipeline.run_parts import run_parts
 from melanoma_infer.pipeline.scorer import Scorer
-from melanoma_infer.records import Identity, TileResult
+from melanoma_infer.records import TileResult
 from melanoma_infer.result import RunOut, SlideOutcome, SlideResult
 from melanoma_infer.runtime.privacy import DIGEST_CHARS, without_paths
-from melanoma_infer.runtime.provenance import VERSION, machine
-from melanoma_infer.runtime.stopwatch import Stopwatch
+from melanoma_infer.runtime.provenance import machine
 from melanoma_infer.runtime.utc import utc_now
 from melanoma_infer.scoring.slide_result import slide_result
 from melanoma_infer.scoring.tile_table import tile_table
-from melanoma_infer.slides.members import identify, identify_unopened
-from melanoma_infer.slides.slide import Slide
+from melanoma_infer.slides.members import identify_unopened
 from melanoma_infer.store.output import OutputFolder, ResultFolder
-from melanoma_infer.tiles.plan import SlidePlan, plan_slide
+from melanoma_infer.tiles.plan import SlidePlan
 from melanoma_infer.tiles.reading import TileStream, read_tiles
 
 
@@ -49,17 +44,24 @@ class SlideJob:
         out: the output folder.
         options: of the run.
         stopping: set when nobody wants the outcome any more.
+        opening: of the slide, if it had a head start.
     """
 
     def __init__(
-        self, request: SlideRequest, scorer: Scorer, out: OutputFolder, options: RunOptions, stopping: Event
+        self,
+        request: SlideRequest,
+        scorer: Scorer,
+        out: OutputFolder,
+        options: RunOptions,
+        stopping: Event,
+        opening: Opening | None = None,
     ) -> None:
         self._request, self._scorer, self._out, self._options = request, scorer, out, options
         self._stopping = stopping
         self._case: SlideCase = replace(request.case, id="") if options.hide_names else request.case
-        self._watch = Stopwatch()
-        self._started, self._seconds = utc_now(), 0.0
-        self._open = ExitStack()
+        self._opening = opening or Opening(request, options.full_digest)
+        self._watch, self._open = self._opening.watch, self._opening.held
+        self._seconds = self._opening.seconds
         self._digest: str | None = None
         self._key = ""
         self._folder: ResultFolder | None = None
@@ -70,16 +72,19 @@ class SlideJob:
 
     def prepare(self) -> Self:
         """Open and plan the slide and read its first tiles, unless it was finished before."""
-        self._started = utc_now()
         with self._bounded():
-            with self._watch.timing("open"):
-                slide = self._open.enter_context(self._request.open())
-                identity = identify(slide.path, slide.facts.quickhash, full=self._options.full_digest)
+            identity = self._opening.open().identity
             self._digest = identity.digest
             if self._options.hide_names:
                 self._case = replace(self._case, id=identity.digest[:DIGEST_CHARS])
             self._key = self._out.run_key(
-                run_parts(self._request, self._case.id, self._scorer.bundle, self._scorer.numerics)
+                run_parts(
+                    self._request.case,
+                    self._request.settings,
+                    self._scorer.bundle,
+                    self._scorer.numerics,
+                    name=self._case.id,
+                )
             )
             self._folder = self._out.claim(
                 self._case.id, identity.digest, self._key, self._request.path, self._stopping
@@ -93,18 +98,20 @@ class SlideJob:
                     skipped=True,
                 )
             else:
-                self._read(slide, identity)
+                self._read()
         return self
 
-    def _read(self, slide: Slide, identity: Identity) -> None:
+    def _read(self) -> None:
         """Plan the slide, and read its first tiles."""
-        scorer, request, watch = self._scorer, self._request, self._watch
-        self._plan = plan_slide(
-            slide, scorer.card, request.settings, reader=request.reader, identity=identity, watch=watch
-        )
-        ahead = scorer.engine.tiles_at_once
+        scorer, watch = self._scorer, self._watch
+        self._plan = self._opening.plan(scorer.card)
         pixels = read_tiles(
-            slide, self._plan, threads=scorer.threads, ahead=ahead, watch=watch, take_frame=scorer.take_frame
+            self._opening.open().slide,
+            self._plan,
+            threads=scorer.threads,
+            ahead=scorer.engine.tiles_at_once,
+            watch=watch,
+            take_frame=scorer.take_frame,
         )
         self._pixels = self._open.enter_context(pixels)
         with watch.timing("wait"):
@@ -165,7 +172,7 @@ class SlideJob:
             result = slide_result(self._plan, table, self._case, scorer.bundle, scorer.numerics, read=read)
         self._open.close()  # the readers' times are counted when they close
         run = RunOut(
-            started=self._started,
+            started=self._opening.started,
             finished=utc_now(),
             folder=folder.path.name,
             key=self._key,
@@ -185,7 +192,7 @@ class SlideJob:
             message=message,
             stage="" if result is not None else self._watch.stage,
             seconds=self._seconds,
-            started=self._started,
+            started=self._opening.started,
             finished=utc_now(),
             digest=self._digest,
             folder=folder,
@@ -200,32 +207,3 @@ class SlideJob:
                 self._case = replace(self._case, id=self._digest[:DIGEST_CHARS])
         message = self._request.message(failure, hide_names=self._options.hide_names)
         self._outcome = self._ended(failure.exit_code, message)
-
-
-def run_parts(request: SlideRequest, slide_id: str, bundle: Bundle, numerics: Numerics | None) -> dict[str, Any]:
-    """What a result depends on besides the slide's bytes, for the run key.
-
-    Args:
-        request: the slide, and what is stated about it.
-        slide_id: its name in the outputs.
-        bundle: the model.
-        numerics: what computes the numbers; None where nothing is computed.
-    """
-    case, tissue = request.case, request.settings.tissue
-    mask = Path(tissue)
-    is_mask = tissue not in ("auto", "all") and mask.is_file()
-    return {
-        "version": VERSION,
-        "bundle": bundle.digest,
-        "numerics": vars(numerics) if numerics else None,
-        # A part of the verdict that `mminfer verify` may change between two runs.
-        "engine_band": engine_band(bundle, numerics.engine, numerics.precision, numerics.device) if numerics else None,
-        "settings": request.settings.model_dump(),
-        # The content of a mask: the same path may hold another mask tomorrow.
-        "mask": hashlib.sha256(mask.read_bytes()).hexdigest() if is_mask else None,
-        "id": slide_id,
-        # Two rows of a manifest never share a result, also where names are hidden.
-        "row": (case.id, case.case_id),
-        "patient": vars(case.patient) if case.patient else None,
-        "patient_in_output": case.patient_in_output,
-    }

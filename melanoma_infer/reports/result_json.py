@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from melanoma_infer.result import SlideResult
 
+NAME = "result.json"
 SCHEMA = Path(__file__).with_name("result.schema.json")
 
 

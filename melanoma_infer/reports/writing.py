@@ -6,7 +6,6 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from melanoma_infer.errors import OutputError
 from melanoma_infer.reports import (
     heatmap,
     overlay,
@@ -19,9 +18,8 @@ from melanoma_infer.reports import (
     tiles_npz,
 )
 from melanoma_infer.result import SlideResult
-from melanoma_infer.runtime import files
+from melanoma_infer.runtime.output_files import output_error, write_output
 
-RESULT = "result.json"
 RENDERERS = 2
 """Reports drawn in parallel: on 2 cores, two took two thirds of the time of one. Each keeps a picture in memory."""
 
@@ -34,7 +32,7 @@ REPORTS: dict[str, Callable[[SlideResult], bytes]] = {
     "tiles.npz": tiles_npz.render,
     "heatmap.png": heatmap.render,
     "overlay.png": overlay.render,
-    RESULT: result_json.render,
+    result_json.NAME: result_json.render,
 }
 """In the order of writing: the slowest to draw first, and last result.json, the commit record."""
 
@@ -53,20 +51,3 @@ def write_reports(folder: Path, result: SlideResult) -> None:
         contents = pool.map(lambda render: render(result), REPORTS.values())
         for name, content in zip(REPORTS, contents, strict=True):
             write_output(folder / name, content)
-
-
-def write_output(path: Path, content: bytes) -> None:
-    """Write a file of the output folder atomically.
-
-    Raises:
-        OutputError: it cannot be written.
-    """
-    try:
-        files.write_atomically(path, content)
-    except OSError as error:
-        raise output_error(error) from error
-
-
-def output_error(error: OSError) -> OutputError:
-    """That the output folder cannot be written, and why."""
-    return OutputError(f"The output folder (--out) cannot be written: {files.why_not_written(error)}")

@@ -49,9 +49,9 @@ def describe(
         "numerics": NumericsOut(**vars(numerics)),
         "tiles": TileCounts(
             ok=int(ok.sum()),
-            unreadable=int((~ok).sum()),
+            unreadable=circumstances.unreadable,
             padded=int((table.padded_fraction[ok] > 0).sum()),
-            not_evaluated=len(plan.tiles) - len(table),
+            not_evaluated=circumstances.not_evaluated,
         ),
         "evaluation": EvaluationOut(
             engine_band=circumstances.engine_band,

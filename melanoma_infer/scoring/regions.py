@@ -100,7 +100,7 @@ def stitch(
     xs = np.minimum(np.arange(shape[1] + 1) * cell_l0[0], size_l0.width)
     ys = np.minimum(np.arange(shape[0] + 1) * cell_l0[1], size_l0.height)
     areas = np.diff(ys)[:, None] * np.diff(xs)[None, :]  # of the cells' parts inside the slide
-    on_tissue = TissueArea(tissue).on_grid(xs, ys) / np.maximum(areas, 1e-9) >= CELL_TISSUE_MIN
+    on_tissue = TissueArea(tissue.mask, tissue.px_l0).on_grid(xs, ys) / np.maximum(areas, 1e-9) >= CELL_TISSUE_MIN
     with np.errstate(invalid="ignore"):
         lesion, malignant = np.where((counts > 0) & on_tissue, sums / counts, np.nan)
     return StitchedMaps(lesion, malignant, cell_l0, "cam" if cells_a_tile else "tile")

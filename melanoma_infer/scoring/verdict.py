@@ -12,6 +12,8 @@ from melanoma_infer.tiles.tissue import LUMINANCE_P95_MIN
 
 NOT_CONFIGURED = ("model-undocumented", "no-threshold", "aggregator-differs-from-card")
 """Reasons for `not-configured`: the model may be fine, but its card does not say enough for what was asked."""
+TILES_MISSING = ("scan-incomplete", "hot-tiles-unreadable")
+"""Reasons that do not prevent a suspicion which the other tiles support."""
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,8 @@ class Circumstances:
     aggregator: AggregatorKind
     unreadable: int
     """Tiles that could not be read or computed."""
+    not_evaluated: int
+    """Tiles of a scan that are not complete, or not scored yet."""
     non_finite: int
     """Those of them for which the model gave a number that is not finite."""
     evaluable_fraction: float
@@ -64,8 +68,8 @@ def judge(circumstances: Circumstances, card: ModelCard) -> Judgement:
     unset = list(_not_configured(circumstances, card))
     score, threshold = circumstances.score, card.threshold
     suspicious = not unset and threshold is not None and score is not None and score >= threshold.value
-    # An unreadable tile might score higher, which cannot weaken a suspicion that needs no such tile.
-    blocking = [reason for reason in reasons if not (suspicious and reason.code == "hot-tiles-unreadable")]
+    # A missing tile might score higher, which cannot weaken a suspicion that needs no such tile.
+    blocking = [reason for reason in reasons if not (suspicious and reason.code in TILES_MISSING)]
     if blocking:
         return Judgement("indeterminate", [*reasons, *unset])
     if unset:
@@ -153,6 +157,14 @@ def _about_tiles(circumstances: Circumstances, card: ModelCard) -> Iterator[Reas
             text="Too little of the tissue could be evaluated.",
             value=round(circumstances.evaluable_fraction, 4),
             limit=card.evaluable_floor,
+        )
+    if circumstances.not_evaluated:
+        yield Reason(
+            code="scan-incomplete",
+            text="Some tiles were not scanned as a whole or not scored in time, and one of them might have the highest "
+            "score.",
+            value=circumstances.not_evaluated,
+            limit=0,
         )
     if circumstances.unreadable > circumstances.non_finite:
         yield Reason(

@@ -6,6 +6,7 @@ import hashlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from melanoma_infer.errors import MminferError
 from melanoma_infer.records import Identity
@@ -31,6 +32,27 @@ def members(path: Path) -> list[Path]:
     if named := companions(path):
         return [path, *sorted({file for file in named if os.path.isfile(file)})]
     return series_files(path)
+
+
+class MemberState(NamedTuple):
+    """A member as a writer has left it."""
+
+    name: str
+    """Its path from the slide's folder."""
+    size_bytes: int
+    mtime_ns: int
+
+
+def member_states(path: Path) -> tuple[MemberState, ...]:
+    """The members of a slide, sorted, each with its size and the time of its last change.
+
+    Raises:
+        OSError: one of them is gone, or cannot be looked at.
+    """
+    states = ((file, file.stat()) for file in members(path))
+    return tuple(
+        MemberState(os.path.relpath(file, path.parent), status.st_size, status.st_mtime_ns) for file, status in states
+    )
 
 
 def identify(path: Path, quickhash: str | None, *, full: bool = False) -> Identity:

@@ -30,11 +30,15 @@ class FoundSlides:
     """DICOM files in the folders that are no whole-slide images. A file that was named is never skipped."""
 
 
-def find_slides(paths: Iterable[Path]) -> FoundSlides:
+def find_slides(paths: Iterable[Path], *, may_be_empty: bool = False) -> FoundSlides:
     """The slides in these files and folders, in the order given; folders are searched, their slides sorted.
 
     Links are followed. A file that is reached twice is one slide, and so are the files of one DICOM study and series
     in one folder; its first path names it.
+
+    Args:
+        paths: slides, and folders that hold slides.
+        may_be_empty: whether a folder may hold no slide.
 
     Raises:
         UsageError: a folder holds no slide.
@@ -50,7 +54,7 @@ def find_slides(paths: Iterable[Path]) -> FoundSlides:
             others = dict.fromkeys(filter(_is_other_dicom, inside))
             skipped |= others
             inside = [each for each in inside if each not in others]
-        if not inside:
+        if not inside and not may_be_empty:
             but = ", only DICOM files of other kinds" if others else ""
             raise UsageError(
                 f"The folder holds no slide ({', '.join(SLIDE_SUFFIXES)}){but}. Give a folder with slides."

@@ -62,7 +62,7 @@ class Slide(Closing):
             return RgbRegion(self._canvas(rect_level), 0)
         for _ in range(2):
             try:
-                region = _opaque(self.read_region(level, inside), self.facts.background)
+                region = opaque(self.read_region(level, inside), self.facts.background)
                 break
             except RegionUnreadableError:
                 continue
@@ -112,7 +112,7 @@ class Slide(Closing):
         self._reader = None
 
 
-def _opaque(pixels: NDArray[np.uint8], background: tuple[int, int, int]) -> RgbRegion:
+def opaque(pixels: NDArray[np.uint8], background: tuple[int, int, int]) -> RgbRegion:
     """RGB from straight-alpha RGBA over a colour; what is opaque is returned as it is."""
     if pixels.shape[2] == 3 or pixels[..., 3].min() == 255:
         return RgbRegion(pixels, 0)

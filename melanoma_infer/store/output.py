@@ -22,8 +22,8 @@ from filelock import FileLock, Timeout
 from melanoma_infer.errors import OutputError
 from melanoma_infer.records import Identity
 from melanoma_infer.reports import result_json
-from melanoma_infer.reports.writing import REPORTS, RESULT, output_error, write_reports
 from melanoma_infer.result import SlideResult
+from melanoma_infer.runtime.output_files import output_error
 from melanoma_infer.runtime.privacy import DIGEST_CHARS, folder_name
 from melanoma_infer.runtime.utc import in_file_name, utc_now
 from melanoma_infer.slides.base import Closing
@@ -156,7 +156,7 @@ class ResultFolder(Closing):
 
     def result(self) -> SlideResult | None:
         """The result in the folder, without its tiles; None if there is none that this version wrote."""
-        return result_json.read(self.path / RESULT)
+        return result_json.read(self.path / result_json.NAME)
 
     def finished(self, identity: Identity) -> SlideResult | None:
         """The result in the folder if all its files are there and the slide has not been written since; else None."""
@@ -167,6 +167,8 @@ class ResultFolder(Closing):
 
     def is_complete(self) -> bool:
         """Whether all files of a result are there, and none of them is empty, as after a copy that failed."""
+        from melanoma_infer.reports.writing import REPORTS  # what draws reports takes long to import
+
         files = [self.path / name for name in REPORTS]
         return all(file.is_file() and file.stat().st_size for file in files)
 
@@ -178,6 +180,8 @@ class ResultFolder(Closing):
         Raises:
             OutputError: a file cannot be written; what is there stays.
         """
+        from melanoma_infer.reports.writing import write_reports
+
         aside = self.path.with_name(f".{self.path.name}.part")
         shutil.rmtree(aside, ignore_errors=True)  # a run that was killed may have left it
         try:

@@ -10,8 +10,8 @@ from typing import Any, Self
 
 from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.engines.base import Numerics
-from melanoma_infer.reports.writing import output_error, write_output
 from melanoma_infer.result import SlideOutcome
+from melanoma_infer.runtime.output_files import output_error, write_output
 from melanoma_infer.runtime.provenance import machine, versions
 from melanoma_infer.runtime.utc import in_file_name, utc_now
 from melanoma_infer.store.output import OutputFolder

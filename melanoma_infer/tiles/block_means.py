@@ -18,29 +18,52 @@ def block_means(pixels: NDArray[np.uint8], side: int) -> NDArray[np.uint8]:
     Raises:
         ValueError: side is not in 1 … 257.
     """
-    if not 1 <= side <= BLOCK_PX_MAX:
-        raise ValueError(f"blocks of side {side}: 1 to {BLOCK_PX_MAX} are possible")
     if side == 1:
         return pixels
+    sums = block_sums(pixels, side)
+    rows, columns = (run_lengths(0, length, side) for length in pixels.shape[:2])
+    return rounded_means(sums, rows[:, None, None] * columns[None, :, None])
+
+
+def block_sums(pixels: NDArray[np.uint8], side: int, phase: tuple[int, int] = (0, 0)) -> NDArray[np.unsignedinteger]:
+    """Sums over side × side blocks of pixels (h, w, C): unsigned (rows, columns, C).
+
+    Args:
+        pixels: of any part of an image.
+        side: of a block.
+        phase: the rows and columns by which the part begins inside its first block; each is below `side`. So the sums
+            of parts add up to those of the image, in whatever parts and order its pixels arrive.
+
+    Raises:
+        ValueError: side is not in 1 … 257.
+    """
+    if not 1 <= side <= BLOCK_PX_MAX:
+        raise ValueError(f"blocks of side {side}: 1 to {BLOCK_PX_MAX} are possible")
     # Strided slices added in 16, then 32 bits: 10 times as fast as np.add.reduceat.
-    columns = _summed(pixels, side, np.uint16)
-    sums = _summed(columns.swapaxes(0, 1), side, np.uint32).swapaxes(0, 1)
-    counts = _lengths(pixels.shape[0], side)[:, None, None] * _lengths(pixels.shape[1], side)[None, :, None]
+    columns = _summed(pixels, side, phase[0], np.uint16)
+    return _summed(columns.swapaxes(0, 1), side, phase[1], np.uint32).swapaxes(0, 1)
+
+
+def rounded_means(sums: NDArray[np.unsignedinteger], counts: NDArray[np.uint32]) -> NDArray[np.uint8]:
+    """Means rounded half up: uint8, in the shape of `sums`; `counts` (pixels of each block) is broadcast to it."""
     means: NDArray[np.uint8] = ((2 * sums + counts) // (2 * counts)).astype(np.uint8)
     return means
 
 
+def run_lengths(start: int, length: int, side: int) -> NDArray[np.uint32]:
+    """The number of pixels of each block along one side of a part that begins `start` pixels inside its first block."""
+    ends = np.minimum(np.arange(1, -(-(start + length) // side) + 1) * side, start + length)
+    return np.diff(ends, prepend=start).astype(np.uint32)
+
+
 def _summed(
-    values: NDArray[np.unsignedinteger], side: int, dtype: type[np.unsignedinteger]
+    values: NDArray[np.unsignedinteger], side: int, phase: int, dtype: type[np.unsignedinteger]
 ) -> NDArray[np.unsignedinteger]:
-    """Sums over runs of `side` along the first axis."""
-    total = values[::side].astype(dtype)
-    for offset in range(1, side):
-        part = values[offset::side]
-        total[: len(part)] += part
+    """Sums over runs of `side` along the first axis; the first `phase` values of the first run are not among them."""
+    total = np.zeros((-(-(phase + len(values)) // side), *values.shape[1:]), dtype)
+    for offset in range(side):
+        first = (offset - phase) % side
+        part = values[first::side]
+        run = (phase + first) // side
+        total[run : run + len(part)] += part
     return total
-
-
-def _lengths(length: int, side: int) -> NDArray[np.uint32]:
-    """The number of pixels of each block along one side of the image."""
-    return np.diff(np.append(np.arange(0, length, side), length)).astype(np.uint32)

@@ -98,13 +98,45 @@ def _require_at_most(count: int, limit: int, geometry: Geometry, what: str) -> N
         )
 
 
+@dataclass(frozen=True)
+class GridAxis:
+    """The tiles along one side: tile i starts at round(i · stride), or at every pixel if the stride is below one."""
+
+    stride_um: float
+    um_per_px: float
+    length_l0: int
+    """Of a tile."""
+
+    @classmethod
+    def both(cls, geometry: Geometry, scale: Scale) -> tuple[GridAxis, GridAxis]:
+        """The axes along x and y."""
+        across, down = (
+            cls(geometry.stride_um, um, max(1, l0_from_um(geometry.tile_um, um))) for um in (scale.x_um, scale.y_um)
+        )
+        return across, down
+
+    def starts(self, low_l0: int, high_l0: int) -> list[int]:
+        """Where tiles start that start in low ≤ x < high."""
+        low_l0 = max(0, low_l0)
+        if self.stride_um <= self.um_per_px:
+            return list(range(low_l0, high_l0))
+        number = max(0, math.floor(low_l0 * self.um_per_px / self.stride_um) - 1)
+        starts: list[int] = []
+        while (start := l0_from_um(number * self.stride_um, self.um_per_px)) < high_l0:
+            if start >= low_l0:
+                starts.append(start)
+            number += 1
+        return starts
+
+
 def place_tiles(size_l0: SizePx, scale: Scale, tissue: Tissue, geometry: Geometry) -> list[Tile]:
     """The tiles with enough tissue, sorted by (miny, minx)."""
-    area = TissueArea(tissue)
-    width, height = (max(1, l0_from_um(geometry.tile_um, um)) for um in (scale.x_um, scale.y_um))
-    xs = np.array(_starts(size_l0.width, geometry.stride_um, scale.x_um))
+    area = TissueArea(tissue.mask, tissue.px_l0)
+    across, down = GridAxis.both(geometry, scale)
+    width, height = across.length_l0, down.length_l0
+    xs = np.array(across.starts(0, size_l0.width))
     kept: list[Tile] = []
-    for y in _starts(size_l0.height, geometry.stride_um, scale.y_um):
+    for y in down.starts(0, size_l0.height):
         tissue_px = area.in_row(y, y + height, xs, xs + width)
         enough = (tissue.source == "all") | enough_tissue(tissue_px, width * height, scale)
         for column in np.flatnonzero(enough & (tissue_px > 0)):
@@ -119,24 +151,19 @@ def enough_tissue(tissue_px: NDArray[np.float64], tile_px: int, scale: Scale) ->
     return (tissue_px >= TISSUE_FRACTION_MIN * tile_px) | (tissue_px * scale.pixel_mm2 >= TISSUE_MM2_MIN)
 
 
-def _starts(length_l0: int, stride_um: float, um_per_px: float) -> list[int]:
-    """Where tiles start along one side, all inside it; at every pixel if the stride is below one."""
-    if stride_um <= um_per_px:
-        return list(range(length_l0))
-    starts: list[int] = []
-    while (start := l0_from_um(len(starts) * stride_um, um_per_px)) < length_l0:
-        starts.append(start)
-    return starts
-
-
 class TissueArea:
-    """The tissue inside level-0 rectangles, exact to fractions of mask pixels."""
+    """The tissue inside level-0 rectangles, exact to fractions of mask pixels.
 
-    def __init__(self, tissue: Tissue) -> None:
-        height, width = tissue.mask.shape
+    Args:
+        mask: tissue, bool (h, w).
+        px_l0: side of a mask pixel in level-0 pixels.
+    """
+
+    def __init__(self, mask: NDArray[np.bool_], px_l0: float) -> None:
+        height, width = mask.shape
         self._sums: NDArray[np.float64] = np.zeros((height + 1, width + 1))
-        self._sums[1:, 1:] = tissue.mask.astype(np.float64).cumsum(axis=0).cumsum(axis=1)
-        self._px_l0 = tissue.px_l0
+        self._sums[1:, 1:] = mask.astype(np.float64).cumsum(axis=0).cumsum(axis=1)
+        self._px_l0 = px_l0
 
     def in_row(
         self, top_l0: float, bottom_l0: float, lefts_l0: NDArray[Any], rights_l0: NDArray[Any]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from melanoma_infer.records import NativeTile, ReadTile, Tile
 from melanoma_infer.slides.slide import Slide
-from melanoma_infer.tiles.pixels import blank_fraction, place_of
+from melanoma_infer.tiles.pixels import TileBlocks, blank_fraction
 from melanoma_infer.tiles.read_plan import ReadPlan
 
 NATIVE_PX_MAX = 2048
@@ -57,8 +57,8 @@ def native_size(plan: ReadPlan, tiles: Sequence[Tile]) -> NativeSize | None:
         return None
     columns = {tile.rect_l0.x: tile for tile in tiles}.values()
     rows = {tile.rect_l0.y: tile for tile in tiles}.values()
-    width = max(place_of(tile, plan).blocks.width for tile in columns)
-    height = max(place_of(tile, plan).blocks.height for tile in rows)
+    width = max(TileBlocks.of(tile.rect_l0, plan).rect.width for tile in columns)
+    height = max(TileBlocks.of(tile.rect_l0, plan).rect.height for tile in rows)
     shrink = max(width, height) / plan.block_px / plan.tile_px
     if max(width, height) > NATIVE_PX_MAX or math.ceil(shrink) > SHRINK_MAX:
         return None
@@ -77,17 +77,17 @@ def read_native(slide: Slide, tile: Tile, plan: ReadPlan, size: NativeSize, take
         size: of the slide's native tiles.
         take: gives the frame that the pixels are written to.
     """
-    place = place_of(tile, plan)
-    region = slide.read_rgb(plan.level, place.blocks)
+    blocks = TileBlocks.of(tile.rect_l0, plan)
+    region = slide.read_rgb(plan.level, blocks.rect)
     if region is None:
         return ReadTile(tile, None)
     with slide.watch.timing("resize"):
         frame, pixel = take(size.nbytes), region.padded.shape[2]
         pixels = frame.memory[: size.height * size.width * pixel].reshape(size.height, size.width, pixel)
-        pixels[: place.blocks.height, : place.blocks.width] = region.padded
-    means = (place.blocks.height // plan.block_px, place.blocks.width // plan.block_px)
-    native = NativeTile(pixels, means, place.box, plan.block_px, plan.tile_px, owner=frame)
-    return ReadTile(tile, None, blank_fraction(tile, place, region.transparent_px), native)
+        pixels[: blocks.rect.height, : blocks.rect.width] = region.padded
+    means = (blocks.rect.height // plan.block_px, blocks.rect.width // plan.block_px)
+    native = NativeTile(pixels, means, blocks.box, plan.block_px, plan.tile_px, owner=frame)
+    return ReadTile(tile, None, blank_fraction(tile, blocks, region.transparent_px), native)
 
 
 def noise_tiles(tile_px: int) -> tuple[NativeTile, ...]:

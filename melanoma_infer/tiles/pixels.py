@@ -21,38 +21,53 @@ BAND_BYTES = 1 << 25
 
 
 @dataclass(frozen=True)
-class Place:
-    """Where a tile's pixels are in its level, and where the tile is among their block means."""
+class TileBlocks:
+    """Where a tile's pixels come from: the whole blocks around it, and the tile among them."""
 
-    blocks: RectPx
-    """Whole blocks around the tile, in level pixels."""
+    rect: RectPx
+    """The blocks, in pixels of the level that is read."""
     box: tuple[float, float, float, float]
-    """Left, top, right and bottom of the tile in block means, from the first one on."""
+    """Left, top, right and bottom of the tile in blocks, from the first block's corner."""
 
-
-def place_of(tile: Tile, plan: ReadPlan) -> Place:
-    """The pixels that a tile is made of."""
-    rect_l0, k = tile.rect_l0, plan.block_px
-    left, top, right, bottom = (
-        edge_l0 / plan.downsample / k for edge_l0 in (rect_l0.x, rect_l0.y, rect_l0.right, rect_l0.bottom)
-    )
-    x, y = math.floor(left), math.floor(top)
-    width, height = math.ceil(right) - x, math.ceil(bottom) - y
-    blocks = RectPx(x * k, y * k, width * k, height * k)
-    return Place(blocks, (left - x, top - y, right - x, bottom - y))
+    @classmethod
+    def of(cls, rect_l0: RectPx, plan: ReadPlan) -> TileBlocks:
+        """The blocks of a tile in level-0 pixels."""
+        k = plan.block_px
+        left, top, right, bottom = (
+            edge_l0 / plan.downsample / k for edge_l0 in (rect_l0.x, rect_l0.y, rect_l0.right, rect_l0.bottom)
+        )
+        x, y = math.floor(left), math.floor(top)
+        width, height = math.ceil(right) - x, math.ceil(bottom) - y
+        return cls(RectPx(x * k, y * k, width * k, height * k), (left - x, top - y, right - x, bottom - y))
 
 
 def read_tile(slide: Slide, tile: Tile, plan: ReadPlan) -> ReadTile:
     """One tile's pixels, resized to the model's input; None if the slide cannot be read there."""
-    place = place_of(tile, plan)
-    reduced = _reduced(slide, place.blocks, plan)
+    blocks = TileBlocks.of(tile.rect_l0, plan)
+    reduced = _reduced(slide, blocks.rect, plan)
     if reduced is None:
         return ReadTile(tile, None)
     with slide.watch.timing("resize"):
-        pixels = bilinear(reduced.pixels, plan.tile_px, place.box)
-        if plan.equalised:
-            pixels = np.array(ImageOps.equalize(Image.fromarray(pixels)))
-    return ReadTile(tile, pixels, blank_fraction(tile, place, reduced.transparent_px))
+        return tile_of_means(tile, reduced.pixels, blocks, plan, transparent_px=reduced.transparent_px)
+
+
+def tile_of_means(
+    tile: Tile, means: NDArray[np.uint8], blocks: TileBlocks, plan: ReadPlan, *, transparent_px: int
+) -> ReadTile:
+    """A tile from the means of its blocks, resized to the model's input.
+
+    Args:
+        tile: the tile.
+        means: uint8 (rows, columns, 3 or 4) of `blocks`, background where the slide ends; the level's own pixels if a
+            block is one pixel.
+        blocks: of the tile.
+        plan: how pixels are made.
+        transparent_px: pixels of `blocks` that were never scanned.
+    """
+    pixels = bilinear(means, plan.tile_px, blocks.box)
+    if plan.equalised:
+        pixels = np.array(ImageOps.equalize(Image.fromarray(pixels)))
+    return ReadTile(tile, pixels, blank_fraction(tile, blocks, transparent_px))
 
 
 def resized(tile: NativeTile) -> NDArray[np.uint8]:
@@ -62,12 +77,12 @@ def resized(tile: NativeTile) -> NDArray[np.uint8]:
     return bilinear(pixels if k == 1 else block_means(pixels[..., :3], k), tile.tile_px, tile.box)
 
 
-def blank_fraction(tile: Tile, place: Place, transparent_px: int) -> float:
+def blank_fraction(tile: Tile, blocks: TileBlocks, transparent_px: int) -> float:
     """The share of a tile that was never scanned.
 
     The transparent share is that of whole blocks around the tile: it can be more than the tile has inside the slide.
     """
-    return min(1.0, tile.outside_fraction + transparent_px / place.blocks.area)
+    return min(1.0, tile.outside_fraction + transparent_px / blocks.rect.area)
 
 
 @dataclass(frozen=True)

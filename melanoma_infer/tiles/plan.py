@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.card import ModelCard
-from melanoma_infer.geometry import SizePx
+from melanoma_infer.geometry import Scale, SizePx
 from melanoma_infer.records import Identity, SlideFacts, Tile, Tissue
 from melanoma_infer.runtime.stopwatch import Stopwatch
 from melanoma_infer.settings import Settings
@@ -82,22 +82,53 @@ def plan_slide(
     with watch.timing("open"):
         identity = identity or identify(slide.path, slide.facts.quickhash)
         known = known_scale(slide.facts, settings.mpp_um)
-    geometry = tile_geometry(card, settings)
-    chosen_by_user = settings.tile_um is not None or settings.stride_um is not None
-    if chosen_by_user:
-        bounds = slide.facts.bounds
-        scanned = SizePx(bounds.width, bounds.height) if bounds else slide.facts.size_l0
-        require_sensible_tiles(geometry, scanned, known.scale)
+    bounds = slide.facts.bounds
+    scanned = SizePx(bounds.width, bounds.height) if bounds else slide.facts.size_l0
+    geometry = sensible_geometry(card, settings, scanned, known.scale)
     with watch.timing("tissue"):
         tissue = find_tissue(slide, known.scale, settings.tissue)
-        tiles = tuple(place_tiles(slide.facts.size_l0, known.scale, tissue, geometry))
-    if chosen_by_user:
-        require_few_enough(len(tiles), geometry)
-    reading = read_plan(slide.facts, known.scale, geometry, card)
-    with watch.timing("tissue"):
-        require_same_picture(slide, tissue, (0, reading.level))
+        plan = plan_tiles(slide.facts, identity, settings, known, tissue, geometry, card)
+        require_same_picture(slide, tissue, (0, plan.reading.level))
+    tiles, reading = plan.tiles, plan.reading
     rows = sorted({round(share * (len(tiles) - 1)) for share in PROBED} if tiles else ())
     corners = [tuple(int(at / reading.downsample) for at in (tiles[i].rect_l0.x, tiles[i].rect_l0.y)) for i in rows]
     with watch.timing("open"):
         source = choose_reader(slide, reading.level, [(x, y) for x, y in corners], reader)
-    return SlidePlan(source.facts, identity, settings, known, tissue, geometry, reading, tiles, source)
+    return replace(plan, facts=source.facts, source=source)
+
+
+def sensible_geometry(card: ModelCard, settings: Settings, scanned: SizePx, scale: Scale) -> Geometry:
+    """The tiles that the settings ask for on a scanned area.
+
+    Raises:
+        UsageError: those that the user chose are too small or too many.
+    """
+    geometry = tile_geometry(card, settings)
+    if _chosen_by_user(settings):
+        require_sensible_tiles(geometry, scanned, scale)
+    return geometry
+
+
+def plan_tiles(
+    facts: SlideFacts,
+    identity: Identity,
+    settings: Settings,
+    known: KnownScale,
+    tissue: Tissue,
+    geometry: Geometry,
+    card: ModelCard,
+) -> SlidePlan:
+    """The plan of a slide whose tissue is known, still without a source of pixels.
+
+    Raises:
+        UsageError: the tiles asked for are too many, or too coarse for the slide.
+    """
+    tiles = tuple(place_tiles(facts.size_l0, known.scale, tissue, geometry))
+    if _chosen_by_user(settings):
+        require_few_enough(len(tiles), geometry)
+    reading = read_plan(facts, known.scale, geometry, card)
+    return SlidePlan(facts, identity, settings, known, tissue, geometry, reading, tiles)
+
+
+def _chosen_by_user(settings: Settings) -> bool:
+    return settings.tile_um is not None or settings.stride_um is not None

@@ -7,8 +7,6 @@ Blocks that cannot be read count as tissue, so that they are reported as unreada
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -16,10 +14,9 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from melanoma_infer.errors import SlideFormatError
-from melanoma_infer.geometry import RectPx, Scale
-from melanoma_infer.records import SlideFacts, Tissue
+from melanoma_infer.geometry import Scale, SizePx
+from melanoma_infer.records import Tissue
 from melanoma_infer.slides.slide import Slide
-from melanoma_infer.tiles.block_means import block_means
 from melanoma_infer.tiles.colour import (
     LUMINANCE_PER_MILLE,
     bands,
@@ -32,14 +29,8 @@ from melanoma_infer.tiles.colour import (
 )
 from melanoma_infer.tiles.dark_fill import dark_fill
 from melanoma_infer.tiles.mask_image import read_mask, require_not_inverted
+from melanoma_infer.tiles.plane import Plane, read_plane
 
-PLANE_UM_PER_PX = 8.0
-PLANE_PX_MAX = 1 << 23
-"""537 mm² at 8 µm/px: larger scans get a plane of 16 µm/px or more, so that memory does not grow with the slide."""
-BLOCK_PX = 1024
-"""Side of the blocks in which the plane is read, in pixels of the level that it is read from."""
-BLOCK_MIN_PX = 8
-"""A block that cannot be read is halved down to this side, so that a damaged JPEG tile costs little around it."""
 SATURATION_THRESHOLD = (18, 60)
 """Otsu's threshold on 8-bit saturation is clipped to this: below is dust, above pale eosin is lost."""
 LUMINANCE_P95_MIN = 150
@@ -49,15 +40,6 @@ SPECK_MM2 = 0.02
 HOLE_MM2 = 0.05
 INK_MM2 = 0.05
 """Ink covers areas; single greenish or bluish pixels are noise."""
-
-
-@dataclass(frozen=True)
-class Plane:
-    """The slide at low resolution: rgb uint8 (h, w, 3), unread bool (h, w), and its pixel in level-0 pixels."""
-
-    rgb: NDArray[np.uint8]
-    unread: NDArray[np.bool_]
-    px_l0: float
 
 
 def find_tissue(slide: Slide, scale: Scale, source: str = "auto") -> Tissue:
@@ -74,7 +56,11 @@ def find_tissue(slide: Slide, scale: Scale, source: str = "auto") -> Tissue:
             is inverted.
         SlideFormatError: the slide's colours are wrong.
     """
-    plane = read_plane(slide, scale)
+    return tissue_of_plane(read_plane(slide, scale), scale, slide.facts.size_l0, source)
+
+
+def tissue_of_plane(plane: Plane, scale: Scale, size_l0: SizePx, source: str = "auto") -> Tissue:
+    """The tissue on a plane of a slide of this size. See find_tissue for the rest."""
     if is_ycbcr(plane.rgb, ~plane.unread):
         raise SlideFormatError(
             "The slide's background is red: its file says RGB, but its pixels are YCbCr. Some converters write such "
@@ -85,7 +71,7 @@ def find_tissue(slide: Slide, scale: Scale, source: str = "auto") -> Tissue:
         return found.tissue()
     if source == "all":
         return found.with_mask(np.ones_like(plane.unread), "all")
-    mask = read_mask(Path(source), plane.unread.shape, slide.facts.size_l0)
+    mask = read_mask(Path(source), plane.unread.shape, size_l0)
     require_not_inverted(mask, found.tissue().mask)
     return found.with_mask(mask, "mask")
 
@@ -111,9 +97,7 @@ class _Found:
         ink = _without_small(by_bands(ink_coloured, self._plane.rgb) & ~self._fill, INK_MM2 / self._px_mm2)
         mask = (saturation >= threshold) & ~ink
         # Close gaps, fill small holes, remove specks.
-        steps = max(1, round(CLOSING_UM / 2 / max(self._um)))
-        closed = ndimage.binary_closing(np.pad(mask, steps), ndimage.generate_binary_structure(2, 1), steps)
-        closed = closed[steps : steps + mask.shape[0], steps : steps + mask.shape[1]]
+        closed = without_gaps(mask, closing_steps(max(self._um)))
         filled = closed | _small_holes(closed, HOLE_MM2 / self._px_mm2)
         cleaned = _without_small(filled, SPECK_MM2 / self._px_mm2)
         return self._record(cleaned & ~ink, ink, threshold, "found")
@@ -141,66 +125,16 @@ class _Found:
         return self._um[0] * self._um[1] / 1e6
 
 
-def read_plane(slide: Slide, scale: Scale) -> Plane:
-    """The whole slide, averaged over whole blocks of level pixels, read block by block."""
-    facts = slide.facts
-    level, factor = _plane_level(facts, scale)
-    size = facts.level_sizes[level]
-    width, height = math.ceil(size.width / factor), math.ceil(size.height / factor)
-    plane = Plane(
-        rgb=np.full((height, width, 3), 255, np.uint8),
-        unread=np.zeros((height, width), np.bool_),
-        px_l0=factor * facts.level_downsamples[level],
-    )
-    side = max(BLOCK_MIN_PX, BLOCK_PX // factor)
-    for y in range(0, height, side):
-        for x in range(0, width, side):
-            block = RectPx(x, y, min(side, width - x), min(side, height - y))
-            _fill(plane, slide, level, factor, block)
-    return plane
+def closing_steps(um_per_px: float) -> int:
+    """By how many pixels of the plane tissue is grown, then shrunk, so that gaps close."""
+    return max(1, round(CLOSING_UM / 2 / um_per_px))
 
 
-def _plane_level(facts: SlideFacts, scale: Scale) -> tuple[int, int]:
-    """The coarsest level that is fine enough, and the side of the blocks that bring it near 8 µm/px.
-
-    The blocks are doubled until the plane has no more than PLANE_PX_MAX pixels.
-    """
-    um = max(scale.x_um, scale.y_um)
-    level = max((i for i, d in enumerate(facts.level_downsamples) if d * um <= PLANE_UM_PER_PX), default=0)
-    factor = max(1, math.floor(PLANE_UM_PER_PX / (facts.level_downsamples[level] * um)))
-    size = facts.level_sizes[level]
-    while (size.width / factor) * (size.height / factor) > PLANE_PX_MAX:
-        factor *= 2
-    return level, factor
-
-
-def _fill(plane: Plane, slide: Slide, level: int, factor: int, block: RectPx) -> None:
-    """Read one block of the plane, halving it where it cannot be read."""
-    size = slide.facts.level_sizes[level]
-    wanted = RectPx(block.x * factor, block.y * factor, block.width * factor, block.height * factor).within(size)
-    region = slide.read_rgb(level, wanted)
-    rows, columns = slice(block.y, block.bottom), slice(block.x, block.right)
-    if region is not None:
-        plane.rgb[rows, columns] = block_means(region.pixels, factor)
-    elif max(block.width, block.height) <= BLOCK_MIN_PX:
-        plane.unread[rows, columns] = True
-    else:
-        for part in _halves(block):
-            _fill(plane, slide, level, factor, part)
-
-
-def _halves(block: RectPx) -> list[RectPx]:
-    if block.width >= block.height:
-        left = block.width // 2
-        return [
-            RectPx(block.x, block.y, left, block.height),
-            RectPx(block.x + left, block.y, block.width - left, block.height),
-        ]
-    top = block.height // 2
-    return [
-        RectPx(block.x, block.y, block.width, top),
-        RectPx(block.x, block.y + top, block.width, block.height - top),
-    ]
+def without_gaps(mask: NDArray[np.bool_], steps: int) -> NDArray[np.bool_]:
+    """The mask with its gaps closed."""
+    closed = ndimage.binary_closing(np.pad(mask, steps), ndimage.generate_binary_structure(2, 1), steps)
+    inside: NDArray[np.bool_] = closed[steps : steps + mask.shape[0], steps : steps + mask.shape[1]]
+    return inside
 
 
 def _luminance_p95(plane: Plane, counted_px: NDArray[np.bool_]) -> float:

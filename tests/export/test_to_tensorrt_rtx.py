@@ -125,6 +125,39 @@ def test_the_manifest_says_what_the_engine_is(api, bundle, tmp_path):
     assert read_engine(path).manifest == manifest
 
 
+@pytest.mark.parametrize(
+    ("precision", "flags"), [("fp32", ["no-tf32"]), ("fp16", ["no-tf32"]), ("bf16", ["no-tf32"]), ("int8", [])]
+)
+def test_tf32_is_for_the_float32_part_of_an_int8_graph_alone(api, bundle, precision, flags):
+    """In true float32 that part takes longer than all of an fp16 graph, and TF32's error is far below the tolerance."""
+    graphs = dict.fromkeys(("fp32", "fp16", "bf16", "int8"), bundle.graphs["fp32"])
+    origin = origin_of(api, replace(bundle, graphs=graphs), precision, ["sm86"])
+    assert [flag for flag in origin.flags if "tf32" in flag] == flags
+    asked = ConfigFlags()
+    tensorrt_build._config(api, SimpleNamespace(create_builder_config=lambda: asked), origin, fixed_input(), (1,))
+    assert asked.flags[trt.BuilderFlag.TF32] == (precision == "int8")
+
+
+class ConfigFlags:
+    """The flags of a builder's settings."""
+
+    def __init__(self):
+        self.flags = {}
+
+    def set_flag(self, flag):
+        self.flags[flag] = True
+
+    def clear_flag(self, flag):
+        self.flags[flag] = False
+
+    def set_compute_capability(self, capability, index):
+        return True
+
+
+def fixed_input():
+    return helper.make_tensor_value_info("tiles", TensorProto.UINT8, [1, SIDE, SIDE, 3])
+
+
 def test_the_default_name_is_bundle_precision_and_targets(bundle, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     path, _ = build_engine(bundle, "fp32")
@@ -279,9 +312,19 @@ def test_a_matrix_product_that_cannot_be_found_is_refused(api):
 @pytest.mark.parametrize(
     ("text", "refused"),
     [
-        ("Defaulting to INT8 instead.", True),
-        ("Weights have been clamped to the range of float16", True),
-        ("Casting down from INT64 to INT32.", True),
+        ("UINT8 zero_point only on DLA (version >= 3.16). Defaulting to INT8 instead. To import as UINT8, …", True),
+        ("scale_type is not set. Defaulting to FP8.", True),
+        ("One or more weights outside the range of FLOAT was clamped", True),
+        ("Value 70000 is out of range. Clamping to: 65504", True),
+        ("TensorRT does not natively support INT64. Attempting to cast down to INT32.", True),
+        ("Weights [conv1] had the following issues when converted to FP16: subnormal values", True),
+        ("Casting BatchNormalization parameters to the same type as input for StronglyTyped networks.", True),
+        ("Using default stream in enqueueV3() may lead to performance issues. Use non-default stream instead.", False),
+        ("The layer does not have a profile, default profile is used.", False),
+        ("default input shape profile is used.", False),
+        ("use ctx created on default device for CASK because of cuCtxGetDevice failure", False),
+        ("Found BatchNormalization node with non-conforming initializer types. Casting parameters to FP32", False),
+        ("Row major linear UINT8 format (kLINEAR) is slow for this layer", False),
         ("The logger passed in differs from one already registered for an existing builder", False),
         ("Profiling is slow.", False),
     ],
@@ -340,6 +383,14 @@ def run_mminfer(monkeypatch, *argv: object) -> None:
         raise RuntimeError(ended.value.code)
 
 
+def test_an_int8_engine_of_tensorrt_rtx_claims_no_int8_convolutions(monkeypatch, tmp_path, capsys):
+    """It builds the graph; that its convolutions run in int8 would show in its layer information on a GPU."""
+    for precision, said in (("int8", True), ("fp32", False)):
+        run_mminfer(monkeypatch, "export", "demo", "--to", "tensorrt-rtx", "--precision", precision, "--target", "sm86",
+                    "--out", tmp_path / f"{precision}.engine")  # fmt: skip
+        assert ("does not show that its convolutions run in int8" in capsys.readouterr().err) == said
+
+
 def test_the_command_builds_an_engine_and_says_so(monkeypatch, tmp_path, capsys):
     sealed = make_bundle(tmp_path / "colours.mminfer")
     monkeypatch.chdir(tmp_path)
@@ -393,11 +444,12 @@ def test_tensorrt_that_is_not_installed_says_exactly_that(bundle, monkeypatch, t
 
 def test_tensorrt_keeps_its_timings_beside_the_engine(bundle, monkeypatch, tmp_path):
     """On a drawn GPU; the calls are bound to the bindings' signatures."""
-    from tensorrt_for_tests import Behaviour, FakeCuda, fake_library
+    from fake_cuda_for_tests import FakeCuda
+    from tensorrt_for_tests import Behaviour, fake_library
 
     from melanoma_infer.engines.tensorrt_api import Api, new_logger
 
-    gpu = FakeCuda(target=(9, 0), model=b"NVIDIA H200")
+    gpu = FakeCuda(gpus=2, target=(9, 0), model=b"NVIDIA H200")
     behaviour = Behaviour(gpu)
     library = fake_library(behaviour, rtx=False, outputs={"probabilities": (2,)}, tile_px=SIDE)
     monkeypatch.setattr(device_module, "DRIVER_FILES", (Path(__file__),))
@@ -405,7 +457,9 @@ def test_tensorrt_keeps_its_timings_beside_the_engine(bundle, monkeypatch, tmp_p
     monkeypatch.setattr(to_tensorrt, "import_cuda", lambda: gpu)
     monkeypatch.chdir(tmp_path)
     for _ in range(2):
-        path, manifest = to_tensorrt.build_engine(bundle, "fp32", device="cuda:0")
+        path, manifest = to_tensorrt.build_engine(bundle, "fp32", device="cuda:1")
+        gpu.current = 0
+    assert behaviour.built_on == [1, 1]
     assert path == Path("colours.fp32.sm90.engine")
     assert (manifest.origin.targets, manifest.origin.gpu) == (("sm90",), "NVIDIA H200")
     assert behaviour.timings == [b"", b"timings"]

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from mminfer_kernels import reference
+from mminfer_kernels import catalogue, reference
+from mminfer_kernels.catalogue import Problem
 
 TOLERANCE = 1e-12  # float64, sums of fewer than 5000 terms of order 1
 
@@ -136,3 +137,20 @@ def test_a_non_finite_input_shows_in_the_features_of_its_tile_only(bad):
 def test_importing_the_package_loads_neither_torch_nor_triton():
     code = "import sys, mminfer_kernels; sys.exit(bool({'torch', 'triton'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], env={"PYTHONPATH": ":".join(sys.path)}).returncode == 0
+
+
+@pytest.mark.parametrize("name", catalogue.KERNELS)
+def test_the_reference_is_never_tf32(name, monkeypatch):
+    """CuDNN's convolutions are TF32 by default; a bound of twice their error would be a thousand times too wide."""
+    flags, function = [], getattr(reference, name)
+
+    def noted(*args, **kwargs):
+        flags.append((torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision))
+        return function(*args, **kwargs)
+
+    monkeypatch.setattr(reference, name, noted)
+    before = torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision
+    problem = Problem(torch.float32, 1, 16, 3, 3, tile_px=4)
+    catalogue.reference(name, catalogue.inputs(name, problem))
+    assert set(flags) == {("ieee", "ieee")}
+    assert (torch.backends.cudnn.conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision) == before

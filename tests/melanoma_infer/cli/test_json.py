@@ -37,6 +37,7 @@ resize = "pillow-bilinear"
 WORKS: dict[str, tuple[str, ...]] = {
     "score": ("SKIN", "--out", "again"),
     "rescore": ("SCORED",),
+    "watch": ("in", "--out", "watched", "--stable-for", "0.3", "--once"),
     "dataset": ("--tiles", "tiles", "--mpp", "1", "--card", "card.toml", "--out", "data"),
     "doctor": ("--bundle", "small.mminfer"),
     "verify": ("small.mminfer", "--drawn", "1", "--engine", "onnxruntime"),
@@ -55,6 +56,7 @@ WORKS: dict[str, tuple[str, ...]] = {
 FAILS: dict[str, tuple[int, tuple[str, ...]]] = {
     "score": (20, ("SKIN", "--bundle", "nowhere")),
     "rescore": (20, ("SCORED", "--bundle", "nowhere")),
+    "watch": (2, ("nowhere", "--out", "x")),
     "dataset": (15, ("--tiles", "nowhere", "--card", "card.toml", "--out", "x")),
     "doctor": (20, ("--bundle", "nowhere")),
     "verify": (20, ("nowhere",)),
@@ -98,6 +100,8 @@ def place(skin, tmp_path_factory) -> Path:
     write_picture(place / "tiles" / "tumour" / "a.png", side=32)
     wsinfer_folder(place / "zoo", None)
     write_small_dataset(place / "labelled")
+    (place / "in").mkdir()
+    (place / "in" / "skin.svs").symlink_to(skin)
     (place / "network.toml").write_text(SMALL_CARD + NETWORK)
     assert run_main("score", skin, "--out", place / "scored").code == 0
     return place

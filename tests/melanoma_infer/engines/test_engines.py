@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from importlib import import_module
 
 import numpy as np
 import pytest
+import torch
 from bundles_for_tests import expected_probability, make_bundle
 
 from melanoma_infer.bundle.bundle import Bundle, ParityRow, open_bundle
@@ -193,6 +195,21 @@ def test_onnxruntime_computes_a_tile_on_one_thread_and_as_many_tiles_as_there_ar
         assert engine.tiles_at_once == 2 * threads
 
 
+def test_the_reference_engine_is_float32_on_a_gpu_too(demo, monkeypatch):
+    """CuDNN's float32 convolutions are TF32 by default."""
+    from melanoma_infer.model.melanoma_net import MelanomaNet
+
+    conv, forward, flags = torch.backends.cudnn.conv, MelanomaNet.forward, []
+
+    def noted(net, tiles):
+        flags.append((conv.fp32_precision, torch.backends.cuda.matmul.fp32_precision))
+        return forward(net, tiles)
+
+    monkeypatch.setattr(MelanomaNet, "forward", noted)
+    load_engine(demo, "torch").engine.infer(demo.golden.tiles[:1])
+    assert flags == [("ieee", "ieee")]
+
+
 def test_auto_chooses_openvino_first(demo):
     choice = load_engine(demo)
     assert choice.engine.numerics.engine == "openvino"
@@ -235,6 +252,24 @@ def test_auto_says_why_nothing_runs(demo, monkeypatch):
     monkeypatch.setattr("melanoma_infer.engines.MODULES", {"torch": MODULES["torch"]})
     with pytest.raises(EngineUnavailableError, match="weights"):
         load_engine(Bundle(**{**{k: v for k, v in vars(demo).items() if k != "precisions"}, "weights": None}))
+
+
+@pytest.mark.parametrize(
+    ("engine", "sealed", "taken"),
+    [
+        ("tensorrt", ("int8", "fp16"), "fp16"),
+        ("tensorrt", ("int8",), "int8"),
+        ("tensorrt-rtx", ("int8", "fp16"), "fp16"),
+        ("tensorrt-rtx", ("int8",), "fp32"),
+    ],
+)
+def test_fastest_on_a_gpu_is_fp16_until_int8_was_timed(demo, monkeypatch, engine, sealed, taken):
+    """Much of an int8 graph is float32, and TensorRT-RTX documents no int8 convolutions."""
+    asked = []
+    monkeypatch.setattr(import_module(MODULES[engine]), "load", lambda bundle, precision, *_: asked.append(precision))
+    rows = [_with_parity(demo, engine=engine, precision=each).parity[0] for each in sealed]
+    load_engine(replace(demo, parity=tuple(rows)), engine, precision="fastest")
+    assert asked == [taken]
 
 
 def test_fastest_is_the_fastest_within_its_tolerance(demo):

@@ -9,10 +9,12 @@ from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
+from drawn_torch_cuda_for_tests import draw_calls, draw_devices
 from interpreted_device_for_tests import interpreted_engine, interpreted_operators
 from triton import OutOfResources
 
@@ -20,8 +22,9 @@ from melanoma_infer.bundle.bundle import Bundle, open_bundle
 from melanoma_infer.engines import device as device_module
 from melanoma_infer.engines import load_engine, triton_engine
 from melanoma_infer.engines.base import Numerics, Outputs
-from melanoma_infer.engines.device import DeviceError, DeviceLostError, DeviceMemoryError
-from melanoma_infer.engines.torch_device import reproducible, translated
+from melanoma_infer.engines.device import DeviceError, DeviceLostError, DeviceMemoryError, Stream
+from melanoma_infer.engines.slots import BUCKETS
+from melanoma_infer.engines.torch_device import CudaDevice, on_gpu, reproducible, translated
 from melanoma_infer.engines.triton_engine import TritonEngine
 from melanoma_infer.errors import (
     EngineUnavailableError,
@@ -31,6 +34,7 @@ from melanoma_infer.errors import (
 from melanoma_infer.tolerances import DEFAULT_TOLERANCES
 from mminfer_kernels import torch_ops
 from mminfer_kernels.errors import KernelInputError
+from mminfer_kernels.launch import tail_plan
 
 CUDA = torch.device("cuda", 0)
 OUTPUTS = ["probabilities", "depth_mm", "attention", "cam", "features"]
@@ -176,6 +180,38 @@ def test_no_tiles_give_empty_outputs(demo, place):
     }
 
 
+def test_every_call_is_on_the_engine_s_gpu_whatever_the_program_uses(monkeypatch):
+    """Pinned memory, events and pools belong to the device that is current when they are made."""
+    current, place = draw_devices(monkeypatch), torch.device("cuda", 1)
+    draw_calls(monkeypatch, current)
+    with on_gpu(place):
+        device = CudaDevice(None, place)
+    rows, target = device.pinned((2, 3), np.uint8), device.buffer((2, 3), np.uint8)
+    device.upload(rows, target)
+    device.upload(target[1:], target)
+    monkeypatch.setattr(device, "_resize", current.noting("resize"))
+    device.resize([], target, 0)
+    device.launch(SimpleNamespace(replay=current.noting("replay")))
+    device.download(target, rows)
+    event = device.record(Stream.UPLOAD)
+    device.wait(Stream.COMPUTE, event)
+    device.synchronize(event)
+    device.release()
+    names = {name for name, _ in current.calls}
+    assert names >= {"stream", "zeros", "event", "record", "wait", "replay", "resize"}
+    assert names >= {"empty_cache", "graph_pool_handle"}
+    assert {number for _, number in current.calls} == {1}
+    assert current.number == 0
+
+
+@pytest.mark.parametrize(
+    "processors", [58, 108, 128, 132, 148, 170], ids=["L4", "A100", "4090", "H100", "B200", "5090"]
+)
+def test_a_full_batch_is_one_launch_of_the_tail_on_every_gpu(processors):
+    """Half as many tiles as multiprocessors: with 32 tiles the one-launch kernel ran on no large GPU."""
+    assert tail_plan(BUCKETS[-1], 256, processors)[0] == "attention_tail"
+
+
 # On a GPU alone.
 
 
@@ -310,6 +346,7 @@ class Stub:
     """An engine that gives the golden outputs, changed."""
 
     numerics = Numerics("triton", "0", "fp32", "a GPU")
+    buckets = (1,)
     tiles_at_once = 1
 
     def __init__(self, outputs: Outputs) -> None:

@@ -117,7 +117,7 @@ def scorer_on(engine, monkeypatch):
 
 def test_tiles_are_given_native_to_an_engine_that_resizes_as_pillow_does(monkeypatch):
     frames = Frames(np.empty)
-    scorer = scorer_on(SimpleNamespace(numerics=OPENVINO, resized=resized, frames=frames), monkeypatch)
+    scorer = scorer_on(SimpleNamespace(numerics=OPENVINO, tiles_at_once=2, resized=resized, frames=frames), monkeypatch)
     assert scorer.take_frame == frames.take
     assert scorer.skipped == ("triton: no driver",)
 
@@ -128,7 +128,9 @@ def test_an_engine_that_resizes_otherwise_gets_resized_tiles_and_it_is_said(monk
         pixels[3, 4, 1] ^= tile.block_px == 2  # one bit of one byte
         return pixels
 
-    scorer = scorer_on(SimpleNamespace(numerics=OPENVINO, resized=wrong, frames=Frames(np.empty)), monkeypatch)
+    scorer = scorer_on(
+        SimpleNamespace(numerics=OPENVINO, tiles_at_once=2, resized=wrong, frames=Frames(np.empty)), monkeypatch
+    )
     assert scorer.take_frame is None
     assert "1 of" in scorer.skipped[-1]
     assert "resized on the CPU" in scorer.skipped[-1]

@@ -7,8 +7,9 @@ import errno
 import pytest
 
 from melanoma_infer.errors import OutputError
-from melanoma_infer.reports.writing import REPORTS, write_output
+from melanoma_infer.reports.writing import REPORTS
 from melanoma_infer.runtime import files
+from melanoma_infer.runtime.output_files import write_output
 
 
 def test_result_json_is_written_last():

@@ -152,7 +152,7 @@ def test_before_the_first_tile_there_is_no_score_and_nothing_is_claimed(plain):
     result = collected(plain, plan_of(plain)).result()
     assert result.malignant_score is None
     assert result.verdict == "indeterminate"
-    assert [reason.code for reason in result.reasons] == ["low-evaluable-tissue"]
+    assert [reason.code for reason in result.reasons] == ["low-evaluable-tissue", "scan-incomplete"]
     assert (result.evaluable_fraction, result.tiles_counted.not_evaluated, len(result.tiles)) == (0.0, 9, 0)
 
 

@@ -16,6 +16,7 @@ COOL = Circumstances(
     engine_band=2**-10,
     aggregator="top-area-mean",
     unreadable=0,
+    not_evaluated=0,
     non_finite=0,
     evaluable_fraction=0.95,
     padded_fraction=0.1,
@@ -35,6 +36,7 @@ HOT = replace(COOL, score=0.9)
 CAUSES = {
     "no-tissue": ({"tissue_mm2": 0.0, "score": None, "evaluable_fraction": 0.0}, {}),
     "low-evaluable-tissue": ({"evaluable_fraction": 0.79}, {}),
+    "scan-incomplete": ({"not_evaluated": 1}, {}),
     "hot-tiles-unreadable": ({"unreadable": 1}, {}),
     "near-threshold": ({"score": 0.46}, {}),
     "engine-band": (
@@ -76,7 +78,7 @@ def test_each_cause_alone_makes_the_verdict_indeterminate_and_its_removal_takes_
     assert codes(with_cause) == [code]
     assert codes(without) == []
     assert without.verdict == ("suspected" if start is HOT else "not-detected")
-    if (code, start) == ("hot-tiles-unreadable", HOT):
+    if code in ("scan-incomplete", "hot-tiles-unreadable") and start is HOT:
         assert with_cause.verdict == "suspected"
     else:
         assert with_cause.verdict == "indeterminate"

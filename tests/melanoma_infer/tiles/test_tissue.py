@@ -24,7 +24,8 @@ from slides_for_tests import (
 from melanoma_infer.errors import SlideFormatError, UsageError
 from melanoma_infer.geometry import RectPx, Scale
 from melanoma_infer.slides import open_slide
-from melanoma_infer.tiles.tissue import PLANE_PX_MAX, SATURATION_THRESHOLD, _plane_level, find_tissue, read_plane
+from melanoma_infer.tiles.plane import PLANE_PX_MAX, plane_level, read_plane
+from melanoma_infer.tiles.tissue import SATURATION_THRESHOLD, find_tissue
 
 QUICK = settings(deadline=None, max_examples=40, derandomize=True)
 PLANE = Scale(8.0, 8.0)
@@ -324,7 +325,7 @@ def test_a_real_fluorescence_slide_is_not_brightfield(real_slides):
     ],
 )
 def test_the_plane_of_a_slide_as_large_as_a_background_is_coarser(sizes, um, factor):
-    level, found = _plane_level(facts_of(sizes), Scale(um, um))
+    level, found = plane_level(facts_of(sizes), Scale(um, um))
     assert (level, found) == (2, factor)
     assert sizes[2][0] / factor * sizes[2][1] / factor <= PLANE_PX_MAX
 

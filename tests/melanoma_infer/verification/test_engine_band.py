@@ -22,9 +22,9 @@ from melanoma_infer.verification.sample import Sample, drawn_sample, slide_sampl
 from melanoma_infer.verification.verify import Verifier, wanted_pairs
 
 PERFECT = Circumstances(
-    score=None, engine_band=0.0, aggregator="top-area-mean", unreadable=0, non_finite=0, evaluable_fraction=1.0,
-    padded_fraction=0.0, tissue_mm2=50.0, is_brightfield=True, luminance_p95=240.0, is_phantom=True,
-    scale_source="slide", scale_contradiction=None, geometry_matches=True, stain=None, specimen=None,
+    score=None, engine_band=0.0, aggregator="top-area-mean", unreadable=0, not_evaluated=0, non_finite=0,
+    evaluable_fraction=1.0, padded_fraction=0.0, tissue_mm2=50.0, is_brightfield=True, luminance_p95=240.0,
+    is_phantom=True, scale_source="slide", scale_contradiction=None, geometry_matches=True, stain=None, specimen=None,
 )  # fmt: skip
 
 
