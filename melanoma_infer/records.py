@@ -92,13 +92,44 @@ class Tile:
 
 
 @dataclass(frozen=True)
+class NativeTile:
+    """A tile's pixels as the slide has them, and how they become the model's input: what a GPU resizes.
+
+    It gets the same bytes as `tiles.pixels.resized`.
+    """
+
+    pixels: NDArray[np.uint8]
+    """uint8 (h, w, 3 or 4), whole blocks; a fourth byte means nothing, nor does what is beyond `size`."""
+    size: tuple[int, int]
+    """Rows and columns of block means that count."""
+    box: tuple[float, float, float, float]
+    """Left, top, right and bottom of the tile among the block means."""
+    block_px: int
+    """Side of the blocks averaged before the bilinear resize; 1 means none."""
+    tile_px: int
+    owner: object = None
+    """Keeps the pixels' memory from being used again."""
+
+    def matches(self, other: NativeTile) -> bool:
+        """Whether both can be resized in one launch."""
+        return (self.pixels.shape, self.block_px, self.tile_px) == (other.pixels.shape, other.block_px, other.tile_px)
+
+
+@dataclass(frozen=True)
 class ReadTile:
-    """A tile and its pixels, uint8 (tile_px, tile_px, 3); None if they could not be read."""
+    """A tile and its pixels, uint8 (tile_px, tile_px, 3); None if they could not be read, or if `native` has them."""
 
     tile: Tile
     pixels: NDArray[np.uint8] | None
     padded_fraction: float = 0.0
     """Share of the tile that was never scanned: outside the slide, or transparent."""
+    native: NativeTile | None = None
+    """The pixels before their resize, where the engine resizes them."""
+
+    @property
+    def given(self) -> NDArray[np.uint8] | NativeTile | None:
+        """What an engine gets; None if the tile could not be read."""
+        return self.pixels if self.native is None else self.native
 
 
 @dataclass(frozen=True)

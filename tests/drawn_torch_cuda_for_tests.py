@@ -57,6 +57,8 @@ def draw_calls(monkeypatch: pytest.MonkeyPatch, current: CurrentDevice) -> None:
     event = SimpleNamespace(record=current.noting("record"), synchronize=current.noting("wait on the host"))
     stream = SimpleNamespace(wait_event=current.noting("wait"))
     monkeypatch.setattr(torch, "zeros", noted_zeros)
+    monkeypatch.setattr(torch, "empty", noted_zeros)
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda _: (9, 0))
     monkeypatch.setattr(torch.cuda, "Stream", current.noting("stream", stream))
     monkeypatch.setattr(torch.cuda, "Event", current.noting("event", event))
     monkeypatch.setattr(torch.cuda, "stream", current.noting("use stream", nullcontext()))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -19,7 +19,9 @@ from melanoma_infer.engines.base import Numerics
 from melanoma_infer.engines.device import Stream
 from melanoma_infer.engines.torch_device import DTYPES, TORCH_DTYPES, KernelNetwork, Pass, translated
 from melanoma_infer.engines.torch_engine import network_of
+from melanoma_infer.engines.torch_resize import TorchResize
 from melanoma_infer.engines.triton_engine import TritonEngine
+from melanoma_infer.records import NativeTile
 from mminfer_kernels import torch_ops
 from mminfer_kernels.catalogue import KERNELS
 from mminfer_kernels.launch import TARGETS
@@ -32,6 +34,7 @@ class InterpretedDevice:
 
     def __init__(self, network: KernelNetwork) -> None:
         self._network = network
+        self._resize = TorchResize(CPU, TARGETS[80], pin=lambda tensor: tensor)
 
     def pinned(self, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
         """Host memory."""
@@ -45,9 +48,13 @@ class InterpretedDevice:
         """The forward pass, not run yet."""
         return Pass(self._network, tiles, outputs, rows)
 
-    def upload(self, source: NDArray[Any], target: Tensor) -> None:
+    def upload(self, source: NDArray[Any] | Tensor, target: Tensor) -> None:
         """Copy."""
-        target[: len(source)].copy_(torch.from_numpy(source))
+        target[: len(source)].copy_(torch.as_tensor(source))
+
+    def resize(self, tiles: Sequence[NativeTile], target: Tensor, first: int) -> None:
+        """Copy and resize."""
+        self._resize(tiles, target[first : first + len(tiles)])
 
     def launch(self, program: Pass) -> None:
         """Run."""

@@ -26,6 +26,11 @@ PROBLEMS = (
     Problem(torch.float32, 1, 16, 17, 19, features=16, middle=16, tile_px=3),
 )
 """Between them: whole and partial blocks, one and several of them, each order, maps beyond attention_tail's."""
+PIXEL_PROBLEMS = (
+    Problem(torch.uint8, 2, tile_px=9, native_px=21, block_px=3),
+    Problem(torch.uint8, 1, tile_px=88, native_px=100, pixel_bytes=3),
+)
+"""The same for functions of pixels: several blocks across and down, tiles with both spans."""
 
 Moved = dict[tuple[str, int], dict[str, tuple[int, int]]]
 
@@ -59,7 +64,7 @@ def problems_when_compiled(module: str, source: str, path: Path) -> list[str]:
 def check(name: str, moved: Moved) -> Moved:
     """Run all checks of a kernel, compare the bytes moved with `moved` if it has them, and return them."""
     found: Moved = {}
-    for index, problem in enumerate(PROBLEMS):
+    for index, problem in enumerate(PIXEL_PROBLEMS if name in catalogue.OF_PIXELS else PROBLEMS):
         if _fits(name, problem):
             found[name, index] = _check_numbers(name, problem)
             assert moved.get((name, index), found[name, index]) == found[name, index], "moves other bytes"
@@ -89,7 +94,7 @@ def _check_numbers(name: str, problem: Problem) -> dict[str, tuple[int, int]]:
 
 
 def _check_nan(name: str, problem: Problem) -> None:
-    if name in ("normalize_tiles", "aggregate_tiles"):
+    if name in ("normalize_tiles", "aggregate_tiles", *catalogue.OF_PIXELS):
         return
     arguments = _inputs(name, problem)
     poisoned = catalogue.map_tensors(torch.Tensor.clone, arguments)
@@ -109,10 +114,11 @@ def _run(name: str, arguments: dict[str, Any]) -> tuple[tuple[torch.Tensor, ...]
     planned = catalogue.plan(name, arguments, TARGETS[80])
     for launch in planned.launches:
         for stored in launch.stored:
-            launch.arguments[stored].fill_(float("nan"))
-    with traffic.counting(traffic.tensors_of(planned)) as (loaded, stored):
+            tensor = launch.arguments[stored]
+            tensor.fill_(float("nan") if tensor.is_floating_point() else 0x5A)
+    with traffic.counting(traffic.tensors_of(planned)) as moved:
         results = catalogue.outputs_of(planned.run())
-    return results, {key: (loaded[key], stored[key]) for key in {*loaded, *stored}}
+    return results, {key: (moved.loaded[key], moved.stored[key]) for key in {*moved.loaded, *moved.stored}}
 
 
 def _inputs(name: str, problem: Problem) -> dict[str, Any]:
@@ -123,7 +129,7 @@ def _inputs(name: str, problem: Problem) -> dict[str, Any]:
 
 
 def _fits(name: str, problem: Problem) -> bool:
-    if len(catalogue.dtypes(name)) == 1 and problem.dtype is not torch.float32:
+    if name in catalogue.ONLY_FLOAT32 and problem.dtype is not torch.float32:
         return name == "aggregate_tiles" or problem is PROBLEMS[0]
     return name != "attention_tail" or problem.height * problem.width <= TAIL_PIXELS
 

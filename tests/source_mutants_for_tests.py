@@ -12,8 +12,8 @@ import mminfer_kernels
 
 PACKAGE = Path(mminfer_kernels.__file__).parent
 MODULES = (
-    "device", "channel_pool", "normalize_tiles", "spatial_attention", "attention_tail", "attention_project",
-    "attention_head", "aggregate_tiles",
+    "device", "block_means", "resize_tiles", "channel_pool", "normalize_tiles", "spatial_attention", "attention_tail",
+    "attention_project", "attention_head", "aggregate_tiles",
 )  # fmt: skip
 
 COMPARISONS = {ast.Lt: ast.LtE, ast.LtE: ast.Lt, ast.Gt: ast.GtE, ast.GtE: ast.Gt, ast.Eq: ast.NotEq, ast.NotEq: ast.Eq}

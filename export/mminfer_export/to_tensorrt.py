@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.engines.batching import engine_errors
 from melanoma_infer.engines.cuda import CudaGpu, find_gpu, import_cuda
 from melanoma_infer.engines.device import nvidia_driver_is_loaded
 from melanoma_infer.engines.engine_file import EngineManifest, place_file, write_engine
+from melanoma_infer.engines.slots import engine_errors
 from melanoma_infer.engines.tensorrt_api import import_api
 from melanoma_infer.engines.tensorrt_build import build, graph_of, origin_of
 from melanoma_infer.errors import EngineUnavailableError

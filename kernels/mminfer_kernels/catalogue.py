@@ -13,9 +13,12 @@ from torch import Tensor
 from mminfer_kernels import reference as plain
 from mminfer_kernels.exact import exact_float32
 from mminfer_kernels.launch import Planned, Target
-from mminfer_kernels.reference import Classifier, Order, Projection
+from mminfer_kernels.reference import Classifier, Order, Projection, Resampling
+from mminfer_kernels.resampling import Span, resampling
 
 KERNELS = (
+    "block_means",
+    "resize_tiles",
     "normalize_tiles",
     "spatial_attention",
     "attention_tail",
@@ -27,11 +30,15 @@ KERNELS = (
 
 ONLY_FLOAT32 = ("attention_head", "aggregate_tiles")
 """The functions whose inputs are float32 whatever the backbone's dtype."""
+OF_PIXELS = ("block_means", "resize_tiles")
+"""The functions from uint8 to uint8, whose results are exact."""
+RECORDS = (Classifier, Projection, Resampling)
+"""The records among the functions' arguments."""
 
 
 @dataclass(frozen=True)
 class Problem:
-    """The sizes of all arguments, and the backbone's dtype."""
+    """The sizes of all arguments, and the backbone's dtype; uint8 for functions of pixels."""
 
     dtype: torch.dtype
     batch: int = 2
@@ -44,6 +51,15 @@ class Problem:
     features: int = 128
     middle: int = 64
     classes: int = 4
+    native_px: int | None = None
+    """Side of a tile before its resize; None for twice tile_px."""
+    block_px: int = 2
+    pixel_bytes: int = 4
+
+    @property
+    def before_px(self) -> int:
+        """Side of a tile before its resize."""
+        return 2 * self.tile_px if self.native_px is None else self.native_px
 
     @property
     def shape(self) -> str:
@@ -53,6 +69,8 @@ class Problem:
 
 def dtypes(name: str) -> tuple[torch.dtype, ...]:
     """The dtypes for which a kernel exists."""
+    if name in OF_PIXELS:
+        return (torch.uint8,)
     return (torch.float32,) if name in ONLY_FLOAT32 else (torch.float16, torch.bfloat16, torch.float32)
 
 
@@ -60,9 +78,19 @@ def inputs(name: str, problem: Problem, seed: int = 0) -> dict[str, Any]:
     """Random arguments for a function, by name, on the CPU; maps are not negative, as after a ReLU."""
     random = torch.Generator().manual_seed(seed)
     match name:
+        case "block_means":
+            side = problem.before_px // problem.block_px * problem.block_px
+            return {"tiles": _pixels(random, problem, side), "side": problem.block_px}
+        case "resize_tiles":
+            # A whole tile, and one that is a fraction of a pixel off the pixels' grid.
+            size = problem.before_px + 1
+            spans = Span(size, 0.0, size - 1.0), Span(size, 0.625, size - 0.375)
+            axis, of = resampling(spans, problem.tile_px), (torch.arange(problem.batch) % 2).int()
+            across, down = axis._replace(of=of), Resampling(axis.first.clone(), axis.weight.clone(), 1 - of)
+            return {"tiles": _pixels(random, problem, size), "across": across, "down": down}
         case "normalize_tiles":
-            size = (problem.batch, problem.tile_px, problem.tile_px, 3)
-            tiles = torch.randint(0, 256, size, dtype=torch.uint8, generator=random)
+            shape = (problem.batch, problem.tile_px, problem.tile_px, 3)
+            tiles = torch.randint(0, 256, shape, dtype=torch.uint8, generator=random)
             mean, std = torch.tensor([0.7, 0.55, 0.65]), torch.tensor([0.2, 0.24, 0.18])
             return {"tiles": tiles, "mean": mean, "std": std, "dtype": problem.dtype}
         case "aggregate_tiles":
@@ -122,7 +150,7 @@ def map_tensors(function: Callable[[Tensor], Tensor], arguments: dict[str, Any])
     """The arguments with a function applied to every tensor, also to those in records."""
     return {
         name: type(value)(*map(function, value))
-        if isinstance(value, (Classifier, Projection))
+        if isinstance(value, RECORDS)
         else function(value)
         if isinstance(value, Tensor)
         else value
@@ -132,11 +160,15 @@ def map_tensors(function: Callable[[Tensor], Tensor], arguments: dict[str, Any])
 
 def flat(arguments: dict[str, Any]) -> list[Any]:
     """The arguments in order, records replaced by their tensors: what the operator takes."""
-    return [
-        each
-        for value in arguments.values()
-        for each in (value if isinstance(value, (Classifier, Projection)) else (value,))
-    ]
+    return [each for value in arguments.values() for each in (value if isinstance(value, RECORDS) else (value,))]
+
+
+def _pixels(random: torch.Generator, problem: Problem, side: int) -> Tensor:
+    """Noise of all levels, with a tile of 0 and 255 alone among it."""
+    size = (problem.batch, side, side, problem.pixel_bytes)
+    tiles = torch.randint(0, 256, size, dtype=torch.uint8, generator=random)
+    tiles[1:2] = (tiles[1:2] > 127).byte() * 255
+    return tiles
 
 
 def _normal(random: torch.Generator, *shape: int) -> Tensor:

@@ -18,6 +18,7 @@ TRITON_TYPES = {
     torch.bfloat16: "bf16",
     torch.float32: "fp32",
     torch.uint8: "u8",
+    torch.int32: "i32",
     torch.int64: "i64",
 }
 WARP = 32
@@ -50,7 +51,11 @@ def compile_launch(launch: Launch, target: Target) -> Compiled:
         fn=launch.kernel,
         signature={name: types.get(name, "constexpr") for name in names},
         constexprs={(names.index(name),): value for name, value in launch.constants.items()},
-        attrs={(names.index(name),): [["tt.divisibility", 16]] for name in launch.arguments},
+        attrs={
+            (names.index(name),): [["tt.divisibility", 16]]
+            for name, value in launch.arguments.items()
+            if isinstance(value, Tensor)
+        },
     )
     options = {"num_warps": launch.config.num_warps, "num_stages": launch.config.num_stages}
     compiled = triton.compile(source, target=GPUTarget("cuda", target.sm, WARP), options=options)

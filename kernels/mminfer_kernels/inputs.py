@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from mminfer_kernels.errors import KernelInputError
-from mminfer_kernels.reference import Classifier, Order, Tail
+from mminfer_kernels.reference import Classifier, Order, Resampling, Tail
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 
@@ -83,6 +83,32 @@ def check_feature_map(x: Tensor) -> None:
         raise KernelInputError(f"x is {x.dtype} {tuple(x.shape)}: give float16, bfloat16 or float32 (N, C, h, w).")
     if not x.is_contiguous(memory_format=torch.channels_last):
         raise KernelInputError("x is not channels-last: call x.contiguous(memory_format=torch.channels_last).")
+
+
+def check_pixels(tiles: Tensor) -> tuple[int, int, int, int]:
+    """Return (N, H, W, bytes of a pixel) of tiles as a reader gives them.
+
+    Raises:
+        KernelInputError: they are not contiguous uint8 (N, H, W, 3 or 4), or one has 2³¹ bytes or more.
+    """
+    if tiles.dim() != 4 or tiles.dtype != torch.uint8 or tiles.shape[3] not in (3, 4):
+        raise KernelInputError(f"tiles are {tiles.dtype} {tuple(tiles.shape)}: give uint8 (N, H, W, 3 or 4).")
+    batch, height, width, pixel = tiles.shape
+    if height * width * pixel >= 2**31:
+        raise KernelInputError(f"tiles are {tuple(tiles.shape)}: one of them has 2³¹ bytes or more. Give smaller ones.")
+    check("tiles", tiles, (batch, height, width, pixel), torch.uint8, tiles.device)
+    return batch, height, width, pixel
+
+
+def check_resampling(name: str, resampling: Resampling, batch: int, out: int, device: torch.device) -> None:
+    """Raise unless a resampling is that of so many tiles and output pixels.
+
+    Raises:
+        KernelInputError: a tensor has another shape, dtype or device.
+    """
+    tables, taps = len(resampling.first), resampling.weight.shape[1]
+    for part, shape in (("first", (tables, out)), ("weight", (tables, taps, out)), ("of", (batch,))):
+        check(f"{name}.{part}", getattr(resampling, part), shape, torch.int32, device)
 
 
 def check_classifier(batch: int, features: int, classifier: Classifier) -> HeadShape:

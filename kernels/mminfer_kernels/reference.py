@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.nn import functional
 
 Order = Literal["avg-max", "max-avg"]
+WEIGHT_BITS = 22
+"""Bits behind the point of a resampling's weights, as Pillow has them (Resample.c: PRECISION_BITS)."""
 
 
 class Attended(NamedTuple):
@@ -84,6 +86,62 @@ class Aggregates(NamedTuple):
     maximum: Tensor
     top_area: Tensor
     """The mean over the highest-scoring tiles that cover an area."""
+
+
+class Resampling(NamedTuple):
+    """How one axis of N tiles is resized; tiles whose axis is resized alike share one of T tables."""
+
+    first: Tensor
+    """int32 (T, out): the first input pixel of each output pixel, never falling."""
+    weight: Tensor
+    """int32 (T, taps, out): of input pixel first + t, in units of 2⁻²²; every such pixel exists."""
+    of: Tensor
+    """int32 (N,): each tile's table."""
+
+
+def block_means(tiles: Tensor, side: int) -> Tensor:
+    """Return means of side × side blocks, rounded half up: out = (2·Σ + side²) // (2·side²).
+
+    Args:
+        tiles: uint8, (N, H, W, 3 or 4); H and W are multiples of side.
+        side: of a block, in pixels.
+
+    Returns:
+        uint8, (N, H / side, W / side, 3 or 4).
+    """
+    batch, height, width, pixel = tiles.shape
+    blocks = tiles.reshape(batch, height // side, side, width // side, side, pixel)
+    total = blocks.sum((2, 4), dtype=torch.int64)
+    return ((2 * total + side**2) // (2 * side**2)).to(torch.uint8)
+
+
+def resize_tiles(tiles: Tensor, across: Resampling, down: Resampling) -> Tensor:
+    """Return tiles resized by integer weights, across and then down, with 8 bits between the passes (as Pillow).
+
+    out[.., x, ..] = (2²¹ + Σ_t weight[t, x] · in[.., first[x] + t, ..]) >> 22, along each axis.
+
+    Args:
+        tiles: uint8, (N, H, W, 3 or 4); a fourth byte is ignored.
+        across: of the columns.
+        down: of the rows; as many output pixels.
+
+    Returns:
+        uint8, (N, out, out, 3).
+    """
+    return _resampled(_resampled(tiles[..., :3], across, 2), down, 1)
+
+
+def _resampled(tiles: Tensor, resampling: Resampling, axis: int) -> Tensor:
+    first, weight = resampling.first[resampling.of].long(), resampling.weight[resampling.of].long()
+    broadcast = [len(tiles), 1, 1, 1]
+    broadcast[axis] = first.shape[1]
+    size = list(tiles.shape)
+    size[axis] = first.shape[1]
+    total = torch.full(size, 1 << WEIGHT_BITS - 1, dtype=torch.int64, device=tiles.device)
+    for tap in range(weight.shape[1]):
+        index = (first + tap).reshape(broadcast).expand(size)
+        total += tiles.gather(axis, index) * weight[:, tap].reshape(broadcast)
+    return (total >> WEIGHT_BITS).to(torch.uint8)
 
 
 def normalize_tiles(tiles: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> Tensor:

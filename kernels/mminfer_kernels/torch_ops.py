@@ -19,11 +19,31 @@ from torch import Tensor
 from mminfer_kernels import reference
 from mminfer_kernels.inputs import DTYPES
 from mminfer_kernels.launch import Target, tail_plan, target_of
-from mminfer_kernels.reference import Aggregates, Attended, Classifier, Order, Projection, Tail
+from mminfer_kernels.reference import Aggregates, Attended, Classifier, Order, Projection, Resampling, Tail
 
 OPERATORS = torch.ops.mminfer
 _TRITON_IS_INSTALLED = find_spec("triton") is not None
 """Triton exists for Linux only; the torch engine runs on CUDA without it."""
+
+
+def block_means(tiles: Tensor, side: int) -> Tensor:
+    """`reference.block_means` as one operator: uint8 (N, H, W, 3 or 4) → (N, H / side, W / side, 3 or 4).
+
+    Raises:
+        KernelInputError: a shape, dtype or layout differs from the above (on CUDA).
+    """
+    means: Tensor = OPERATORS.block_means(tiles, side)
+    return means
+
+
+def resize_tiles(tiles: Tensor, across: Resampling, down: Resampling) -> Tensor:
+    """`reference.resize_tiles` as one operator: uint8 (N, H, W, 3 or 4) → (N, out, out, 3).
+
+    Raises:
+        KernelInputError: a shape, dtype or layout differs from the above (on CUDA).
+    """
+    images: Tensor = OPERATORS.resize_tiles(tiles, *across, *down)
+    return images
 
 
 def normalize_tiles(tiles: Tensor, mean: Tensor, std: Tensor, dtype: torch.dtype) -> Tensor:
@@ -132,7 +152,22 @@ def _tail_outputs(planes: Tensor, classifier: Classifier) -> tuple[_Like, ...]:
 
 _CLASSIFIER = ", ".join(f"Tensor {name}" for name in Classifier._fields)
 
+_RESAMPLING = ", ".join(f"Tensor {axis}_{name}" for axis in ("across", "down") for name in Resampling._fields)
+
 _TABLE = {
+    "block_means": _Operator(
+        "(Tensor tiles, int side) -> Tensor",
+        lambda tiles, side: (
+            _Like((len(tiles), tiles.shape[1] // side, tiles.shape[2] // side, tiles.shape[3]), torch.uint8),
+        ),
+    ),
+    "resize_tiles": _Operator(
+        f"(Tensor tiles, {_RESAMPLING}) -> Tensor",
+        lambda tiles, across, down: (
+            _Like((len(tiles), across.first.shape[1], across.first.shape[1], 3), torch.uint8),
+        ),
+        lambda *flat: (flat[0], Resampling(*flat[1:4]), Resampling(*flat[4:])),
+    ),
     "normalize_tiles": _Operator(
         "(Tensor tiles, Tensor mean, Tensor std, ScalarType dtype) -> Tensor",
         lambda tiles, mean, std, dtype: (_Like((len(tiles), 3, *tiles.shape[1:3]), dtype, torch.channels_last),),

@@ -31,6 +31,15 @@ CHANNELS = (2048, 2044)
 MULTIPLYING = ("attention_tail", "attention_project")
 READING_MAPS = ("normalize_tiles", "channel_pool", "spatial_attention", *MULTIPLYING)
 """The launches that stream a map or a tile; only these have a fast path."""
+OF_PIXELS = (
+    Problem(torch.uint8, 1, native_px=512, pixel_bytes=3),
+    Problem(torch.uint8, 1, native_px=1024),
+    Problem(torch.uint8, 1, native_px=1536, block_px=3, pixel_bytes=3),
+    Problem(torch.uint8, 1, native_px=2048),
+    Problem(torch.uint8, 1, native_px=2048, block_px=4, tile_px=224),
+    Problem(torch.uint8, 1, native_px=2048, block_px=8, tile_px=128),
+)
+"""The problems of functions of pixels: from no reduction to the largest tile and the most taps that a GPU resizes."""
 
 
 @dataclass(frozen=True)
@@ -40,7 +49,9 @@ class Row:
     kernel: str
     dtype: str
     layout: str
-    channels: int
+    channels: int | None
+    pixels: str | None
+    """Side before → after the resize, side of a block and bytes of a pixel, for functions of pixels."""
     fast_path: bool
     """Channels-last, two bytes a value, rows of a multiple of 16 bytes."""
     target: str
@@ -74,15 +85,16 @@ def launches(problem: Problem, target: Target) -> Iterator[Launch]:
 
 def matrix() -> list[tuple[str, Problem, Target]]:
     """Everything that is compiled: launches by name, with their problem and target."""
-    return [
-        (launch.name, problem, target)
+    floats = [
+        (launch.name, problem)
         for channels in CHANNELS
         for dtype in (torch.float16, torch.bfloat16, torch.float32)
         for problem in (Problem(dtype, 1, channels, tile_px=512 if channels % 8 == 0 else 511),)
         for launch in launches(problem, TARGETS[80])
         if channels == CHANNELS[0] or launch.name in READING_MAPS
-        for target in TARGETS.values()
     ]
+    pixels = [(launch.name, problem) for problem in OF_PIXELS for launch in launches(problem, TARGETS[80])]
+    return [(*each, target) for each in floats + pixels for target in TARGETS.values()]
 
 
 def row_of(name: str, problem: Problem, target: Target, folder: Path | None = None) -> Row:
@@ -90,8 +102,9 @@ def row_of(name: str, problem: Problem, target: Target, folder: Path | None = No
     launch = next(launch for launch in launches(problem, target) if launch.name == name)
     compiled = compile_launch(launch, target)
     dtype = str(problem.dtype).removeprefix("torch.")
+    size = _pixels(problem) if problem.dtype == torch.uint8 else str(problem.channels)
     if folder is not None:
-        stem = f"{name}.{dtype}.{problem.channels}.sm_{target.sm}"
+        stem = f"{name}.{dtype}.{size}.sm_{target.sm}"
         (folder / f"{stem}.ptx").write_text(compiled.ptx)
         (folder / f"{stem}.cubin").write_bytes(compiled.cubin)
     code = resources.machine_code(compiled.cubin)
@@ -101,7 +114,8 @@ def row_of(name: str, problem: Problem, target: Target, folder: Path | None = No
         kernel=name,
         dtype=dtype,
         layout="channels-last" if name in READING_MAPS else "contiguous",
-        channels=problem.channels,
+        channels=problem.channels if problem.dtype != torch.uint8 else None,
+        pixels=size if problem.dtype == torch.uint8 else None,
         fast_path=name in READING_MAPS and problem.dtype.itemsize == 2 and problem.channels == CHANNELS[0],
         target=f"sm_{target.sm}",
         registers=code.registers,
@@ -126,7 +140,7 @@ def row_of(name: str, problem: Problem, target: Target, folder: Path | None = No
 
 def problems(row: Row) -> Iterator[str]:
     """Yield each rule that the row breaks, in words."""
-    if row.fast_path and (row.stack_bytes or row.spill_bytes):
+    if (row.fast_path or row.pixels) and (row.stack_bytes or row.spill_bytes):
         yield f"{row.stack_bytes} bytes of stack and {row.spill_bytes} of spills on the fast path"
     if row.stack_bytes > STACK_BYTES or row.stack_in_loop:
         yield f"{row.stack_bytes} bytes of stack" + (", touched by a loop" if row.stack_in_loop else "")
@@ -172,7 +186,11 @@ def compile_all(cases: Sequence[tuple[str, Problem, Target]], jobs: int, folder:
 
 
 def _place(row: Row) -> str:
-    return f"{row.kernel} {row.dtype} C={row.channels} {row.target}"
+    return f"{row.kernel} {row.dtype} {row.pixels or f'C={row.channels}'} {row.target}"
+
+
+def _pixels(problem: Problem) -> str:
+    return f"{problem.before_px}-{problem.tile_px}-k{problem.block_px}x{problem.pixel_bytes}"
 
 
 if __name__ == "__main__":

@@ -56,6 +56,8 @@ class Case:
         problem = self.problem
         if self.kernel == "normalize_tiles":
             return f"{problem.batch}x3x{problem.tile_px}x{problem.tile_px}"
+        if self.kernel in catalogue.OF_PIXELS:
+            return "x".join(map(str, catalogue.inputs(self.kernel, problem)["tiles"].shape))
         if self.kernel == "aggregate_tiles":
             return str(len(catalogue.inputs(self.kernel, problem)["scores"]))
         return problem.shape
@@ -88,9 +90,15 @@ def cases() -> list[Case]:
         for dtype in catalogue.dtypes(name)
         for problem, far in (
             (Problem(dtype, 2 if dtype.itemsize == 2 else 1, tile_px=64), True),
-            (Problem(dtype, 2, 44, 5, 7, kernel_size=3, classes=3, order="max-avg", tile_px=33), False),
+            (
+                Problem(
+                    dtype, 2, 44, 5, 7, kernel_size=3, classes=3, order="max-avg", tile_px=33, native_px=75, block_px=3,
+                    pixel_bytes=3,
+                ),
+                False,
+            ),
         )
-    ]
+    ]  # fmt: skip
 
 
 def run_case(case: Case) -> Result:
@@ -180,18 +188,17 @@ def _launched(launch: Launch, code: Compiled, found: Findings) -> Execution | No
 
 
 def _far_tiles(case: Case, target: Target, compiled: tuple[Compiled, ...], found: Findings) -> dict[str, int]:
-    """The far tiles that were right, by launch. normalize_tiles gets whole tiles, since only they exceed 32 bits."""
-    one, two = (
-        catalogue.plan(case.kernel, catalogue.inputs(case.kernel, replace(case.problem, batch=n, tile_px=512)), target)
-        for n in (1, 2)
-    )
+    """The far tiles that were right, by launch. Kernels of tiles get whole ones, since only they exceed 32 bits."""
+    whole_tiles = [replace(case.problem, batch=n, tile_px=512, native_px=512) for n in (1, 2)]
+    one, two = (catalogue.plan(case.kernel, catalogue.inputs(case.kernel, each), target) for each in whole_tiles)
     tiles: dict[str, int] = {}
     for launch, doubled, code in zip(one.launches, two.launches, compiled, strict=True):
         try:
             if launch.name == "aggregate_tiles":
                 tiles[launch.name] = check_far_scores(launch, code.ptx, code.shared_bytes)
                 continue
-            whole = code if launch.name != "normalize_tiles" else compile_launch(launch, target)
+            resized = launch.name in ("normalize_tiles", "resize_tiles")
+            whole = compile_launch(launch, target) if resized else code
             place = far_tile(launch, doubled)
             check_far_tile(launch, whole.ptx, whole.shared_bytes, place)
             tiles[launch.name] = place.tile

@@ -2,7 +2,8 @@
 
 The unmasked lanes of every load and store are counted, at the network's size. Bytes that a GPU's caches serve again are
 counted again. So the counts are upper bounds of the memory traffic, and exact if nothing is read twice, as x in
-attention_tail.
+attention_tail. The sectors of 32 bytes that are loaded at all are the lower bound: what memory delivers if the caches
+serve every repetition.
 """
 
 from __future__ import annotations
@@ -18,7 +19,8 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
-import torch
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
 from mminfer_kernels import catalogue
@@ -38,6 +40,19 @@ class Row:
     loaded_bytes: int
     stored_bytes: int
     argument_bytes: int
+    sector_bytes: int
+    """Bytes of the sectors that are loaded at least once."""
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What interpreted kernels have loaded and stored so far, by tensor."""
+
+    loaded: Counter[str]
+    """In bytes, repetitions included."""
+    stored: Counter[str]
+    sectors: dict[str, NDArray[np.bool_]]
+    """Whether each sector was loaded."""
 
 
 @dataclass(frozen=True)
@@ -52,9 +67,18 @@ class Bound:
     """The arguments that are counted; "*" for all."""
     least: float
     most: float
+    once: bool = False
+    """Count the loaded sectors, each once, in place of all loads."""
 
 
+SECTOR = 32
+"""Bytes that memory delivers at once."""
 BOUNDS = (
+    Bound("block_means", "tiles", "tiles", ("tiles",), (), 1.0, 1.0),
+    Bound("block_means", "means", "means", (), ("means",), 1.0, 1.0),
+    Bound("resize_tiles", "tiles, from memory", "tiles", ("tiles",), (), 0.99, 1.0, once=True),
+    Bound("resize_tiles", "tiles, from caches too", "tiles", ("tiles",), (), 0.99, 3.0),
+    Bound("resize_tiles", "images", "images", (), ("images",), 1.0, 1.0),
     Bound("attention_tail", "x", "x", ("x",), (), 1.0, 1.0),
     Bound("attention_tail", "w1_image", "x", ("w1_image",), (), 0.0, 0.5),
     Bound("attention_tail", "all stores", "x", (), ("*",), 0.0, 0.01),
@@ -69,7 +93,7 @@ def rows_of(name: str, problem: Problem) -> list[Row]:
     """The bytes that a kernel moves, with a row for each argument; Triton's interpreter must be on."""
     planned = catalogue.plan(name, catalogue.inputs(name, problem), TARGETS[80])
     tensors = tensors_of(planned)
-    with counting(tensors) as (loaded, stored):
+    with counting(tensors) as moved:
         planned.run()
     return [
         Row(
@@ -77,31 +101,38 @@ def rows_of(name: str, problem: Problem) -> list[Row]:
             argument=argument,
             dtype=str(tensor.dtype).removeprefix("torch."),
             shape="x".join(map(str, tensor.shape)),
-            loaded_bytes=loaded[argument],
-            stored_bytes=stored[argument],
-            argument_bytes=tensor.numel() * tensor.element_size(),
+            loaded_bytes=moved.loaded[argument],
+            stored_bytes=moved.stored[argument],
+            argument_bytes=_bytes(tensor),
+            sector_bytes=min(SECTOR * int(moved.sectors[argument].sum()), _bytes(tensor)),
         )
         for argument, tensor in tensors.items()
     ]
 
 
 @contextmanager
-def counting(tensors: dict[str, Tensor]) -> Iterator[tuple[Counter[str], Counter[str]]]:
-    """Within it, interpreted kernels add to the two counters what they load and store of each tensor, in bytes."""
+def counting(tensors: dict[str, Tensor]) -> Iterator[Moved]:
+    """Within it, interpreted kernels add to the record what they load and store of each tensor."""
     # Imported here: the interpreter must be turned on before Triton is imported.
     from triton.runtime.interpreter import InterpreterBuilder
 
     from mminfer_proofs.interpreted import mended
 
-    loaded, stored = Counter[str](), Counter[str]()
+    sectors = {name: np.zeros(-(-_bytes(tensor) // SECTOR), np.bool_) for name, tensor in tensors.items()}
+    moved = Moved(Counter[str](), Counter[str](), sectors)
     load, store = InterpreterBuilder.create_masked_load, InterpreterBuilder.create_masked_store
 
     def counted_load(builder: Any, pointers: Any, mask: Any, *rest: Any) -> Any:
-        loaded.update(_moved(tensors, pointers, mask))
+        if (place := _place(tensors, pointers, mask)) is not None:
+            name, offsets = place
+            moved.loaded[name] += offsets.size * tensors[name].element_size()
+            moved.sectors[name][offsets // SECTOR] = True
         return load(builder, pointers, mask, *rest)
 
     def counted_store(builder: Any, pointers: Any, value: Any, mask: Any, *rest: Any) -> Any:
-        stored.update(_moved(tensors, pointers, mask))
+        if (place := _place(tensors, pointers, mask)) is not None:
+            name, offsets = place
+            moved.stored[name] += offsets.size * tensors[name].element_size()
         return store(builder, pointers, value, mask, *rest)
 
     with (
@@ -109,7 +140,7 @@ def counting(tensors: dict[str, Tensor]) -> Iterator[tuple[Counter[str], Counter
         patch.object(InterpreterBuilder, "create_masked_load", counted_load),
         patch.object(InterpreterBuilder, "create_masked_store", counted_store),
     ):
-        yield loaded, stored
+        yield moved
 
 
 def problems(rows: Sequence[Row]) -> Iterator[str]:
@@ -128,12 +159,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--save", type=Path, required=True, metavar="FILE", help="CSV, one row for each argument")
     options = parser.parse_args(arguments)
     os.environ["TRITON_INTERPRET"] = "1"  # before Triton is imported: it is read when a kernel is defined
-    rows = [
-        row
-        for name in KERNELS
-        for dtype in (torch.float16 if torch.float16 in catalogue.dtypes(name) else torch.float32,)
-        for row in rows_of(name, Problem(dtype, batch=2))
-    ]
+    rows = [row for name in KERNELS for row in rows_of(name, Problem(catalogue.dtypes(name)[0], batch=2))]
     write_rows(options.save, rows)
     wrong = list(problems(rows))
     for bound in BOUNDS:
@@ -149,20 +175,25 @@ def tensors_of(planned: Planned[Any]) -> dict[str, Tensor]:
     return {name: value for name, value in named if isinstance(value, Tensor)}
 
 
-def _moved(tensors: dict[str, Tensor], pointers: Any, mask: Any) -> Counter[str]:
-    addresses = pointers.data[mask.data]
+def _place(tensors: dict[str, Tensor], pointers: Any, mask: Any) -> tuple[str, NDArray[np.int64]] | None:
+    """The tensor that an access belongs to, and the offsets in bytes of its lanes; None if all lanes are masked."""
+    addresses = pointers.data[mask.data].astype(np.int64)
     if not addresses.size:
-        return Counter()
+        return None
     for name, tensor in tensors.items():
         first = tensor.data_ptr()
-        if first <= addresses.min() and addresses.max() < first + tensor.numel() * tensor.element_size():
-            return Counter({name: addresses.size * tensor.element_size()})
+        if first <= addresses.min() and addresses.max() < first + _bytes(tensor):
+            return name, addresses - first
     raise ValueError("A kernel accesses memory outside its arguments.")
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()
 
 
 def _share(bound: Bound, rows: Sequence[Row]) -> float:
     unit = next(row.argument_bytes for row in rows if row.argument == bound.unit)
-    loaded = sum(row.loaded_bytes for row in rows if row.argument in bound.loads)
+    loaded = sum(row.sector_bytes if bound.once else row.loaded_bytes for row in rows if row.argument in bound.loads)
     stored = sum(row.stored_bytes for row in rows if "*" in bound.stores or row.argument in bound.stores)
     return (loaded + stored) / unit
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ class KernelRow:
     kernel: str
     provider: str
     """`kernel`, `torch` (the plain function) or `as-written` (the paper's equations one by one)."""
-    precision: Precision
+    precision: Precision | Literal["uint8"]
     shape: str
     """(N, C, h, w) of the backbone's map."""
     device: str
@@ -95,7 +95,7 @@ def time_kernels(
 
     Args:
         problem: the sizes.
-        precision: of the backbone's map; a kernel that takes float32 alone gets that.
+        precision: of the backbone's map; a kernel that takes float32 or uint8 alone gets that.
         device: "cpu", where no kernel runs but its references do, or "cuda".
         kernels: some of mminfer_kernels.catalogue.KERNELS.
         tell: called with what is being timed.
@@ -109,7 +109,7 @@ def time_kernels(
     for name in kernels:
         tell(name)
         as_given = problem.dtype in catalogue.dtypes(name)
-        taken = problem if as_given else replace(problem, dtype=torch.float32)
+        taken = problem if as_given else replace(problem, dtype=catalogue.dtypes(name)[0])
         rows = list(measure(name, taken, device))
         # All that goes in, and all that comes out, once; a copy reads and writes each byte.
         arguments = catalogue.inputs(name, taken)
@@ -120,7 +120,7 @@ def time_kernels(
             yield KernelRow(
                 kernel=row.name,
                 provider=row.provider,
-                precision=precision if as_given else "fp32",
+                precision=precision if as_given else "uint8" if taken.dtype == torch.uint8 else "fp32",
                 shape=row.shape,
                 device=row.device,
                 tiles_per_s=1000 * problem.batch / row.median_ms,

@@ -10,11 +10,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from melanoma_infer.engines.frames import Frames
+from melanoma_infer.records import NativeTile
 from melanoma_infer.tolerances import Precision
 
 Outputs = Mapping[str, NDArray[Any]]
@@ -62,9 +64,31 @@ class Engine(Protocol):
         """How many tiles `infer_each` has in progress, and so how many should be prefetched."""
         ...
 
-    def infer_each(self, tiles: Iterable[NDArray[np.uint8]]) -> Iterator[Outputs]:
-        """The outputs for each tile (tile_px, tile_px, 3), in order, first axis 1; tiles are taken as needed."""
+    def infer_each(self, tiles: Iterable[Any]) -> Iterator[Outputs]:
+        """The outputs for each tile, in order, first axis 1; tiles are taken as needed.
+
+        Args:
+            tiles: uint8 (tile_px, tile_px, 3); a ResizingEngine takes NativeTiles as well.
+        """
         ...
+
+
+class ResizingEngine(Engine, Protocol):
+    """An engine whose `infer_each` takes native tiles, too, and resizes them on its device."""
+
+    @property
+    def frames(self) -> Frames:
+        """The memory to write native tiles into."""
+        ...
+
+    def resized(self, tile: NativeTile) -> NDArray[np.uint8]:
+        """A native tile as the network gets it: uint8 (tile_px, tile_px, 3)."""
+        ...
+
+
+def resizing(engine: Engine) -> ResizingEngine | None:
+    """The engine, if it resizes."""
+    return cast(ResizingEngine, engine) if hasattr(engine, "resized") else None
 
 
 class OneAtATime(ABC):

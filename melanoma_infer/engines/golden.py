@@ -68,14 +68,15 @@ def golden_differences(bundle: Bundle, outputs: Outputs, *, host: bool = False) 
 def check_golden(bundle: Bundle, engine: Engine, *, host: bool = False) -> GoldenDifferences:
     """The differences of an engine's outputs, with so many tiles that each of its programs computes some.
 
-    A slide's last tiles make a smaller batch, after a full one or alone, and each batch size has programs of its own.
+    A slide's last tiles make smaller batches, alone or after full ones, and each batch size has a program of its own in
+    each slot: so many tiles as a small batch go alone, after one full batch, and so on.
     """
     tiles = bundle.golden.tiles
     count = max(len(tiles), engine.tiles_at_once)
     outputs = list(engine.infer_each(tiles[np.arange(count) % len(tiles)]))
     *smaller, largest = engine.buckets
-    for size in (size for bucket in smaller for size in (bucket, largest + bucket)):
-        outputs.append(engine.infer(tiles[np.arange(count, count + size) % len(tiles)]))
+    for size in (size for bucket in smaller for size in range(bucket, engine.tiles_at_once, largest)):
+        outputs += engine.infer_each(tiles[np.arange(count, count + size) % len(tiles)])
         count += size
     whole = {name: np.concatenate([each[name] for each in outputs]) for name in outputs[0]}
     return golden_differences(bundle, whole, host=host)

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.bundle.graph_checks import self_contained_model
-from melanoma_infer.engines.batching import BUCKETS
 from melanoma_infer.engines.engine_file import EngineFile, EngineManifest, Origin, TensorSpec
+from melanoma_infer.engines.slots import BUCKETS
 from melanoma_infer.engines.tensorrt_api import Api, Heard, in_one_line, is_out_of_memory
 from melanoma_infer.engines.tensorrt_types import check_types
 from melanoma_infer.errors import BundleError, EngineUnavailableError, MemoryExhaustedError

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.engines.base import Numerics, Outputs
-from melanoma_infer.engines.batching import BatchRunner, engine_errors
+from melanoma_infer.engines.batching import BatchRunner
 from melanoma_infer.engines.cuda import CudaGpu, find_gpu, import_cuda
 from melanoma_infer.engines.device import nvidia_driver_is_loaded
 from melanoma_infer.engines.engine_file import (
@@ -28,6 +28,7 @@ from melanoma_infer.engines.engine_file import (
     read_engine,
     require_origin,
 )
+from melanoma_infer.engines.slots import engine_errors
 from melanoma_infer.engines.tensorrt_api import Api, ApiName, import_api
 from melanoma_infer.engines.tensorrt_build import build, graph_of, origin_of
 from melanoma_infer.engines.tensorrt_device import TensorRTDevice, load_device

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -14,12 +14,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from triton import TritonError
 
-from melanoma_infer.engines.device import Device, DeviceError, DeviceLostError, DeviceMemoryError, Stream
+from melanoma_infer.engines.device import DeviceError, DeviceLostError, DeviceMemoryError, Stream
+from melanoma_infer.engines.torch_resize import TorchResize
 from melanoma_infer.model.melanoma_net import MelanomaNet, TileOutputs
+from melanoma_infer.records import NativeTile
 from melanoma_infer.tolerances import Precision
 from mminfer_kernels import torch_ops
 from mminfer_kernels.errors import KernelError
 from mminfer_kernels.exact import exact_float32
+from mminfer_kernels.launch import TARGETS, target_of
 from mminfer_kernels.reference import Classifier
 
 DTYPES: dict[Precision, torch.dtype] = {"fp16": torch.float16, "bf16": torch.bfloat16, "fp32": torch.float32}
@@ -80,7 +83,7 @@ class Pass:
                 output.copy_(getattr(results, name))
 
 
-def open_device(net: MelanomaNet, dtype: torch.dtype, place: torch.device) -> Device:
+def open_device(net: MelanomaNet, dtype: torch.dtype, place: torch.device) -> CudaDevice:
     """The network on a CUDA device.
 
     Raises:
@@ -99,6 +102,7 @@ class CudaDevice:
         # Programs take turns on one stream and leave nothing in the pool, so all of them may work in the same memory.
         self._pool = torch.cuda.graph_pool_handle()
         torch.cuda.synchronize(device)  # the weights were copied on another stream
+        self._resize = TorchResize(device, target_of(device) or TARGETS[80])
 
     def pinned(self, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
         """Page-locked memory of PyTorch's, which lives as long as the array."""
@@ -125,10 +129,16 @@ class CudaDevice:
                 forward.run()
         return graph
 
-    def upload(self, source: NDArray[Any], target: Tensor) -> None:
-        """Copy without waiting."""
+    def upload(self, source: NDArray[Any] | Tensor, target: Tensor) -> None:
+        """Copy without waiting: pinned rows, or rows of a buffer."""
+        rows = torch.from_numpy(source) if isinstance(source, np.ndarray) else source
         with on_gpu(self._device), torch.cuda.stream(self._streams[Stream.UPLOAD]):
-            target[: len(source)].copy_(torch.from_numpy(source), non_blocking=True)
+            target[: len(rows)].copy_(rows, non_blocking=True)
+
+    def resize(self, tiles: Sequence[NativeTile], target: Tensor, first: int) -> None:
+        """Upload native tiles and resize them into the target's rows from `first` on, without waiting."""
+        with on_gpu(self._device), torch.cuda.stream(self._streams[Stream.UPLOAD]):
+            self._resize(tiles, target[first : first + len(tiles)])
 
     def launch(self, program: torch.cuda.CUDAGraph) -> None:
         """Replay the graph."""

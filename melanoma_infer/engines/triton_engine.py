@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.engines.base import Numerics, Outputs
-from melanoma_infer.engines.batching import BUCKETS, BatchRunner, engine_errors
-from melanoma_infer.engines.device import Device, nvidia_driver_is_loaded
+from melanoma_infer.engines.batching import BatchRunner
+from melanoma_infer.engines.device import nvidia_driver_is_loaded
+from melanoma_infer.engines.frames import Frames
+from melanoma_infer.engines.ring import Resizing
+from melanoma_infer.engines.slots import BUCKETS, engine_errors
 from melanoma_infer.engines.torch_engine import network_of
 from melanoma_infer.errors import EngineUnavailableError
+from melanoma_infer.records import NativeTile
 from melanoma_infer.runtime.cache import cache_folder
 from melanoma_infer.tolerances import Precision
 
@@ -34,15 +38,17 @@ class TritonEngine:
 
     remarks: tuple[str, ...] = ()
 
-    def __init__(self, bundle: Bundle, device: Device, numerics: Numerics, buckets: tuple[int, ...]) -> None:
+    def __init__(self, bundle: Bundle, device: Resizing, numerics: Numerics, buckets: tuple[int, ...]) -> None:
         names = ("probabilities", *bundle.card.outputs)
         self._runner = BatchRunner(
             device,
             tile_px=bundle.card.tile_px,
             outputs={name: bundle.golden.outputs[name].shape[1:] for name in names},
             buckets=buckets,
+            resize=device.resize,
         )
         self.numerics = numerics
+        self.frames = Frames(device.pinned)
 
     @property
     def buckets(self) -> tuple[int, ...]:
@@ -65,9 +71,13 @@ class TritonEngine:
         """How many tiles are under way."""
         return self._runner.tiles_at_once
 
-    def infer_each(self, tiles: Iterable[NDArray[np.uint8]]) -> Iterator[Outputs]:
-        """The outputs of each tile (tile_px, tile_px, 3), in order; errors as `infer`."""
+    def infer_each(self, tiles: Iterable[NDArray[np.uint8] | NativeTile]) -> Iterator[Outputs]:
+        """The outputs of each tile (tile_px, tile_px, 3), or of native ones, in order; errors as `infer`."""
         return self._runner.infer_each(tiles)
+
+    def resized(self, tile: NativeTile) -> NDArray[np.uint8]:
+        """A native tile as the network gets it, (tile_px, tile_px, 3); errors as `infer`."""
+        return self._runner.resized(tile)
 
 
 def load(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sized
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -13,18 +14,20 @@ from numpy.typing import NDArray
 from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.card import ModelCard
 from melanoma_infer.engines import load_engine
-from melanoma_infer.engines.base import Engine, Numerics, first_non_finite
+from melanoma_infer.engines.base import Engine, Numerics, first_non_finite, resizing
 from melanoma_infer.engines.golden import golden_failure
 from melanoma_infer.errors import ParityError, SlideUnreadableError, UsageError
 from melanoma_infer.geometry import Scale, SizePx
 from melanoma_infer.patients.patient import Patient, one_hot
 from melanoma_infer.pipeline.engine_queue import EngineQueue
 from melanoma_infer.pipeline.request import Progress
-from melanoma_infer.records import ReadTile, TileResult
+from melanoma_infer.records import NativeTile, ReadTile, Tile, TileResult
 from melanoma_infer.runtime.cores import READERS_MAX, available_cores
 from melanoma_infer.runtime.plural import plural
 from melanoma_infer.runtime.stopwatch import Stopwatch
 from melanoma_infer.settings import Settings
+from melanoma_infer.tiles.native import TakeFrame, noise_tiles
+from melanoma_infer.tiles.pixels import resized
 
 if TYPE_CHECKING:
     from melanoma_infer.pipeline.session import ScanOptions, ScanSession
@@ -75,6 +78,10 @@ class Scorer:
             raise ParityError(f"The engine {engine} must not be used here: {why}. Use --engine auto.")
         self.skipped = choice.skipped
         """Engines that were tried before this one, and why they were skipped."""
+        self.take_frame, why_not = _native_frames(self._engine, bundle.card)
+        """Gives the memory for tiles that the engine resizes; None if they are resized on the CPU."""
+        if why_not is not None:
+            self.skipped = (*self.skipped, why_not)
         self._queue = EngineQueue(
             self.infer_each,
             ahead=self._engine.tiles_at_once,
@@ -169,16 +176,19 @@ class Scorer:
 
     def infer_each(self, reads: Iterable[ReadTile]) -> Iterator[TileResult]:
         """The result of each tile, in order, of whatever slides; taken as the engine needs them. See `infer`."""
-        in_engine: deque[ReadTile] = deque()
+        in_engine: deque[_Submitted] = deque()
 
-        def readable() -> Iterator[NDArray[np.uint8]]:
+        def readable() -> Iterator[NDArray[np.uint8] | NativeTile]:
             for read in reads:
-                in_engine.append(read)
-                if read.pixels is not None:
-                    yield read.pixels
+                given = read.given
+                # Without its pixels, whose memory another tile may need.
+                in_engine.append(_Submitted(read.tile, read.padded_fraction, given is not None))
+                if given is not None:
+                    del read
+                    yield given
 
         for outputs in self._engine.infer_each(readable()):
-            while in_engine[0].pixels is None:
+            while not in_engine[0].was_read:
                 yield _unread(in_engine.popleft())
             read = in_engine.popleft()
             if first_non_finite(outputs) is not None:
@@ -203,5 +213,29 @@ class Scorer:
             )
 
 
-def _unread(read: ReadTile) -> TileResult:
+@dataclass(frozen=True)
+class _Submitted:
+    """A tile on its way through the engine; one that was not read is passed by it."""
+
+    tile: Tile
+    padded_fraction: float
+    was_read: bool
+
+
+def _native_frames(engine: Engine, card: ModelCard) -> tuple[TakeFrame | None, str | None]:
+    """Where readers write native tiles, if the engine resizes noise as Pillow does; else None, and why."""
+    able = resizing(engine)
+    if able is None:
+        return None, None
+    for tile in noise_tiles(card.tile_px):
+        differing = int(np.count_nonzero(able.resized(tile) != resized(tile)))
+        if differing:
+            return None, (
+                f"the resize on the GPU: {differing:,} of {3 * card.tile_px**2:,} bytes of a noise tile differ from "
+                "Pillow's. Tiles are resized on the CPU."
+            )
+    return able.frames.take, None
+
+
+def _unread(read: _Submitted) -> TileResult:
     return TileResult(read.tile, None, read.padded_fraction, "read-failed")

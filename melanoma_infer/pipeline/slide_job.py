@@ -111,6 +111,7 @@ class SlideJob:
             threads=scorer.threads,
             ahead=scorer.engine.tiles_at_once,
             watch=watch,
+            take_frame=scorer.take_frame,
         )
         self._pixels = self._open.enter_context(pixels)
         with watch.timing("wait"):

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageOps
 
 from melanoma_infer.geometry import RectPx
-from melanoma_infer.records import ReadTile, Tile
+from melanoma_infer.records import NativeTile, ReadTile, Tile
 from melanoma_infer.slides.slide import Slide
 from melanoma_infer.tiles.bilinear import bilinear
 from melanoma_infer.tiles.block_means import block_means
@@ -67,8 +67,22 @@ def tile_of_means(
     pixels = bilinear(means, plan.tile_px, blocks.box)
     if plan.equalised:
         pixels = np.array(ImageOps.equalize(Image.fromarray(pixels)))
-    # The transparent share is that of whole blocks around the tile: it can be more than the tile has inside the slide.
-    return ReadTile(tile, pixels, min(1.0, tile.outside_fraction + transparent_px / blocks.rect.area))
+    return ReadTile(tile, pixels, blank_fraction(tile, blocks, transparent_px))
+
+
+def resized(tile: NativeTile) -> NDArray[np.uint8]:
+    """A native tile as the CPU resizes it: uint8 (tile_px, tile_px, 3)."""
+    k = tile.block_px
+    pixels = tile.pixels[: tile.size[0] * k, : tile.size[1] * k]
+    return bilinear(pixels if k == 1 else block_means(pixels[..., :3], k), tile.tile_px, tile.box)
+
+
+def blank_fraction(tile: Tile, blocks: TileBlocks, transparent_px: int) -> float:
+    """The share of a tile that was never scanned.
+
+    The transparent share is that of whole blocks around the tile: it can be more than the tile has inside the slide.
+    """
+    return min(1.0, tile.outside_fraction + transparent_px / blocks.rect.area)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,13 @@ from melanoma_infer.runtime.stopwatch import Stopwatch
 from melanoma_infer.slides.base import Closing
 from melanoma_infer.slides.choice import TileSource
 from melanoma_infer.slides.slide import Slide
+from melanoma_infer.tiles.native import NativeSize, TakeFrame, native_size, read_native
 from melanoma_infer.tiles.pixels import read_tile
 from melanoma_infer.tiles.plan import SlidePlan
 from melanoma_infer.tiles.read_plan import ReadPlan
 
+AHEAD_BYTES = 1 << 28
+"""Native tiles that are prefetched: 61 of 1,024 px in RGBA."""
 KEPT_MAX = 10
 """A slide with at most this many tiles keeps all their pixels: the gallery shows as many."""
 
@@ -30,6 +33,7 @@ def read_tiles(
     threads: int,
     ahead: int = 1,
     watch: Stopwatch | None = None,
+    take_frame: TakeFrame | None = None,
 ) -> TileStream:
     """The pixels of a slide's tiles, each once, in order.
 
@@ -40,17 +44,24 @@ def read_tiles(
         threads: reading threads; each has a handle of its own, because OpenSlide's errors latch.
         ahead: the number of tiles to prefetch; at least two for each thread.
         watch: gets the time of all threads together when the stream is closed: read, decode, resize.
+        take_frame: gives memory for tiles that the engine resizes. They are then native where `native_size` says so;
+            None for an engine that does not resize.
     """
     assert plan.source is not None  # a plan of a slide in a file
-    count = max(1, min(threads, READERS_MAX))
+    wanted = plan.tiles if tiles is None else tiles
+    count, native = max(1, min(threads, READERS_MAX)), None
+    if take_frame is not None and (size := native_size(plan.reading, wanted)) is not None:
+        native = (size, take_frame)
+        ahead = min(ahead, AHEAD_BYTES // size.nbytes)
     return TileStream(
         slide.path,
         plan.source,
         plan.reading,
-        plan.tiles if tiles is None else tiles,
+        wanted,
         threads=count,
         ahead=max(2 * count, ahead),
         watch=watch or Stopwatch(),
+        native=native,
     )
 
 
@@ -70,7 +81,9 @@ class TileStream(Closing):
         threads: int,
         ahead: int,
         watch: Stopwatch,
+        native: tuple[NativeSize, TakeFrame] | None = None,
     ) -> None:
+        self._native = native
         self._path, self._source, self._reading, self._tiles = path, source, reading, tiles
         self._threads, self._ahead, self._watch = threads, ahead, watch
         self._left = iter(tiles)
@@ -91,7 +104,7 @@ class TileStream(Closing):
             if not self._waiting:
                 return
             read = self._waiting.popleft().result()
-            if len(self._tiles) <= KEPT_MAX:
+            if len(self._tiles) <= KEPT_MAX and read.native is None:
                 self._kept[read.tile.index] = read
             yield read
 
@@ -111,7 +124,7 @@ class TileStream(Closing):
     def read(self, tile: Tile) -> ReadTile:
         """One tile again, as when it was scored."""
         with self._watch.timing("gallery"):
-            return self._kept.get(tile.index) or self._read(tile)
+            return self._kept.get(tile.index) or self._read(tile, resize=True)
 
     def close(self) -> None:
         """Stop the threads and release their handles."""
@@ -126,14 +139,16 @@ class TileStream(Closing):
             handle.close()
             self._watch.add(handle.watch)
 
-    def _read(self, tile: Tile) -> ReadTile:
-        """Read a tile with an idle handle of the slide, or a new one."""
+    def _read(self, tile: Tile, *, resize: bool = False) -> ReadTile:
+        """Read a tile with an idle handle of the slide, or a new one; resized here if asked for, or not elsewhere."""
         with self._lock:
             handle = self._idle.pop() if self._idle else None
         if handle is None:
             handle = self._source.open(self._path)
             self._opened.append(handle)
         try:
-            return read_tile(handle, tile, self._reading)
+            if self._native is None or resize:
+                return read_tile(handle, tile, self._reading)
+            return read_native(handle, tile, self._reading, *self._native)
         finally:
             self._idle.append(handle)

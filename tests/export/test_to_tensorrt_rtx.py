@@ -20,8 +20,8 @@ from onnx import TensorProto, helper, numpy_helper
 from melanoma_infer.bundle.bundle import Bundle, open_bundle
 from melanoma_infer.engines import device as device_module
 from melanoma_infer.engines import tensorrt_build, tensorrt_types
-from melanoma_infer.engines.batching import BUCKETS
 from melanoma_infer.engines.engine_file import manifest_path, read_engine
+from melanoma_infer.engines.slots import BUCKETS
 from melanoma_infer.engines.tensorrt_api import Heard, Message, import_api
 from melanoma_infer.engines.tensorrt_build import build, origin_of
 from melanoma_infer.engines.tensorrt_types import check_types

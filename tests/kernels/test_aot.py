@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from mminfer_kernels import catalogue
 from mminfer_kernels.catalogue import Problem
 from mminfer_kernels.compile import compile_launch
 from mminfer_kernels.launch import TARGETS
@@ -112,12 +113,21 @@ def test_kernels_in_float32_are_clean(name):
     assert list(aot.problems(aot.row_of(name, Problem(torch.float32, 1), TARGETS[80]))) == []
 
 
+@pytest.mark.parametrize("name", catalogue.OF_PIXELS)
+def test_kernels_of_pixels_need_no_stack(name):
+    row = aot.row_of(name, Problem(torch.uint8, 1, native_px=256, block_px=4, tile_px=64), TARGETS[120])
+    assert list(aot.problems(row)) == []
+    assert (row.pixels, row.channels) == ("256-64-k4x4", None)
+    assert (row.stack_bytes, row.spill_bytes) == (0, 0)
+    assert list(aot.problems(replace(row, stack_bytes=8))) == ["8 bytes of stack and 0 of spills on the fast path"]
+
+
 def test_every_kernel_is_compiled_for_every_target():
     compiled = {(name, problem.dtype, target.sm) for name, problem, target in aot.matrix()}
     for name in aot.READING_MAPS:
         for dtype in (torch.float16, torch.bfloat16, torch.float32):
             assert {sm for kernel, type_, sm in compiled if (kernel, type_) == (name, dtype)} == set(TARGETS)
-    for name in ("attention_head", "aggregate_tiles"):
+    for name in ("attention_head", "aggregate_tiles", *catalogue.OF_PIXELS):
         assert {sm for kernel, _, sm in compiled if kernel == name} == set(TARGETS)
 
 

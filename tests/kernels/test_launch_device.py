@@ -54,7 +54,7 @@ def test_arguments_on_two_gpus_are_refused():
         Launch("some_kernel", None, (1, 1, 1), arguments, ("out",), {}, CONFIG)
 
 
-@pytest.mark.parametrize("name", ["normalize_tiles", "spatial_attention", "attention_project"])
+@pytest.mark.parametrize("name", ["block_means", "normalize_tiles", "spatial_attention", "attention_project"])
 def test_more_tiles_than_a_grid_takes_are_refused(name):
     """The tile is the grid's second axis, of which CUDA takes 65,535; the launch would fail inside Triton."""
     few = catalogue.inputs(name, Problem(torch.float32, 1, 2, 1, 1, tile_px=1, kernel_size=1))
@@ -92,6 +92,8 @@ def scratch_bytes(name, problem, processors):
     pixels = problem.height * problem.width
     pooled, gradients = 2 * pixels, 3 * problem.features
     values = {
+        "block_means": 0,
+        "resize_tiles": 0,
         "normalize_tiles": 0,
         "spatial_attention": pooled,
         "attention_project": 0,
@@ -111,7 +113,7 @@ def test_an_operator_allocates_its_outputs_and_its_scratch_memory_and_copies_not
     name, dtype, processors, monkeypatch
 ):
     monkeypatch.setattr(Launch, "run", lambda launch: None)
-    problem = Problem(dtype if dtype in catalogue.dtypes(name) else torch.float32, **SMALL)
+    problem = Problem(dtype if dtype in catalogue.dtypes(name) else catalogue.dtypes(name)[0], **SMALL)
     flat = catalogue.flat(catalogue.inputs(name, problem))
     with Ledger() as ledger:
         results = torch_ops.compute(name, *flat, target=TARGETS[80], processors=processors)

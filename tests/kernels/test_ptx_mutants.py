@@ -30,6 +30,8 @@ HARMLESS = {
     r"(attention_head|spatial_attention): comparison: setp\.lt\.u32": "rows guarded twice",
     r"spatial_attention: integer constant: add\.s32": "an address beyond the map: a guard holds it back",
     r"attention_head: operands swapped: div": "attention beyond the map: never stored",
+    r"resize_tiles: operands swapped: sub": "bytes beyond the image: never stored",
+    r"resize_tiles: integer constant: and\.b32 %r, %r, 255": "the cast to bytes of what is below 256 already",
     r"normalize_tiles: (integer constant: sh[lr]|operands swapped: (sub|selp))": "bytes beyond the tile: never stored",
     r"aggregate_tiles: (comparison: setp\.[lg]|operands swapped: selp)": "one of the threshold's 32 bits: it matters "
     "only if exactly as many scores as asked for are above, at that bit",
@@ -54,8 +56,10 @@ class Subject:
     """A kernel's compiled launches on a problem with partial blocks along every axis, and the expected outputs."""
 
     def __init__(self, name: str) -> None:
-        dtype = torch.float16 if torch.float16 in catalogue.dtypes(name) else torch.float32
-        problem = Problem(dtype, 2, 44, 5, 7, kernel_size=3, classes=3, tile_px=33)
+        dtype = catalogue.dtypes(name)[0]
+        problem = Problem(
+            dtype, 2, 44, 5, 7, kernel_size=3, classes=3, tile_px=33, native_px=60, block_px=3, pixel_bytes=3
+        )
         arguments = catalogue.inputs(name, problem) if name != "aggregate_tiles" else slides()
         self.name = name
         self.exact = catalogue.reference(name, arguments)
@@ -113,4 +117,5 @@ def test_faults_in_compiled_code_are_found():
     unknown = sorted(place for place in set(alive) if not any(re.search(known, place) for known in HARMLESS))
     assert not unknown, "\n".join(unknown)
     assert len(alive) <= 0.05 * (tried - same), f"{len(alive)} of {tried - same} survive:\n" + "\n".join(sorted(alive))
-    assert same <= 0.05 * tried
+    # A thread of block_means compares 8 values with one border, and 7 of them never meet it: 32 of 549 in all.
+    assert same <= 0.06 * tried

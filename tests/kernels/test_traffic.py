@@ -33,8 +33,16 @@ def test_attention_tail_reads_x_and_w1_once_a_tile(dtype, channels, side):
 
 @pytest.mark.parametrize("name", KERNELS)
 def test_the_networks_traffic_is_within_its_bounds(name):
-    dtype = torch.float16 if torch.float16 in catalogue.dtypes(name) else torch.float32
-    assert list(traffic.problems(traffic.rows_of(name, Problem(dtype, 1)))) == []
+    problem = Problem(catalogue.dtypes(name)[0], 1, tile_px=128 if name in catalogue.OF_PIXELS else 512)
+    assert list(traffic.problems(traffic.rows_of(name, problem))) == []
+
+
+def test_repetitions_count_for_caches_and_once_for_memory():
+    rows = by_argument("resize_tiles", Problem(torch.uint8, 1, tile_px=16))
+    tiles = rows["tiles"]
+    assert tiles.loaded_bytes > tiles.argument_bytes >= tiles.sector_bytes > 0.9 * tiles.argument_bytes
+    none = [replace(row, sector_bytes=0) for row in rows.values()]
+    assert "resize_tiles moves 0.0000 of tiles for tiles, from memory: at most 1.0" in list(traffic.problems(none))
 
 
 def test_a_second_pass_over_x_is_a_problem():

@@ -34,11 +34,9 @@ def test_another_network_has_no_kernels(card):
         sizes_of(card.model_copy(update={"network": None}), 1, "fp32")
 
 
-def test_every_kernel_is_timed_and_one_that_takes_float32_alone_gets_that(rows):
-    only_fp32 = ("attention_head", "aggregate_tiles")
-    assert {(row.kernel, row.precision) for row in rows} == {
-        (name, "fp32" if name in only_fp32 else "bf16") for name in KERNELS
-    }
+def test_every_kernel_is_timed_and_one_that_takes_another_type_alone_gets_that(rows):
+    alone = {"attention_head": "fp32", "aggregate_tiles": "fp32", "block_means": "uint8", "resize_tiles": "uint8"}
+    assert {(row.kernel, row.precision) for row in rows} == {(name, alone.get(name, "bf16")) for name in KERNELS}
 
 
 def test_rates_and_ratios_are_those_of_the_medians(rows):

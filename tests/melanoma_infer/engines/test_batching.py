@@ -1,20 +1,24 @@
-"""Batching: padded, double-buffered, and correct for every order in which a GPU may run work of different streams."""
+"""Batching: padded, in a ring of slots, and correct for every order in which a GPU may run different streams."""
 
 from __future__ import annotations
 
 import itertools
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from melanoma_infer.engines.batching import BUCKETS, BatchRunner, split
+from melanoma_infer.engines.batching import BatchRunner
 from melanoma_infer.engines.device import DeviceError, DeviceLostError, DeviceMemoryError, Stream
+from melanoma_infer.engines.frames import Frames
+from melanoma_infer.engines.slots import BUCKETS, split
 from melanoma_infer.errors import EngineUnavailableError, GpuLostError, MemoryExhaustedError, UsageError
+from melanoma_infer.records import NativeTile
+from melanoma_infer.tiles.pixels import resized
 
 SIDE = 4
 SHAPES = {"score": (), "map": (2, 3)}
@@ -166,10 +170,10 @@ def assert_correct(outputs, tiles):
         assert np.array_equal(values, expected[name]), name
 
 
-@pytest.mark.parametrize("count", [0, 1, 7, 8, 9, 25])
+@pytest.mark.parametrize("count", [0, 1, 11, 12, 13, 37])
 def test_a_stream_of_tiles_fills_all_slots_and_keeps_its_order(count):
     runner, tiles, taken = runner_on(FakeDevice()), some_tiles(count), []
-    assert runner.tiles_at_once == 8
+    assert runner.tiles_at_once == 12
 
     def noted():
         for tile in tiles:
@@ -178,7 +182,7 @@ def test_a_stream_of_tiles_fills_all_slots_and_keeps_its_order(count):
 
     for done, outputs in enumerate(runner.infer_each(noted())):
         assert_correct(outputs, tiles[done : done + 1])
-        assert len(taken) <= done + 8
+        assert len(taken) <= done + 12
     assert len(taken) == count
 
 
@@ -242,11 +246,11 @@ def test_each_wait_is_needed(ignored):
 def test_the_next_batch_is_uploaded_while_one_is_computed():
     device = FakeDevice(frozenset({Stream.UPLOAD}))
     runner = runner_on(device)
-    runner.infer(some_tiles(8))
-    device.log.clear()
     runner.infer(some_tiles(12))
-    assert device.log[:4] == ["upload", "upload", "compute", "download"]
-    assert device.log[5:7] == ["upload", "compute"]  # the third is uploaded while the second is computed
+    device.log.clear()
+    runner.infer(some_tiles(16))
+    assert device.log[:5] == ["upload", "upload", "upload", "compute", "download"]
+    assert device.log[6:8] == ["upload", "compute"]  # the fourth is uploaded while the second is computed
 
 
 def test_padding_is_zero_and_is_not_returned():
@@ -269,7 +273,7 @@ def test_a_bucket_gets_exactly_one_program_in_each_slot():
     runner = runner_on(device)
     for _ in range(3):
         runner.infer(some_tiles(13))
-    assert sorted(device.programs_made) == [1, 4, 4]
+    assert sorted(device.programs_made) == [1, 4, 4, 4]
 
 
 def test_returned_outputs_do_not_change_later():
@@ -388,3 +392,230 @@ def test_after_an_interruption_of_any_call_the_next_one_is_correct(call, time):
             runner.infer(some_tiles(13, seed=1))
         device.fail = {}
         assert_correct(runner.infer(some_tiles(13, seed=2)), some_tiles(13, seed=2))
+
+
+# A stream of tiles, native or resized.
+
+
+class ResizingDevice(FakeDevice):
+    """A fake device that resizes as the CPU does, when the upload stream gets there."""
+
+    def resize(self, tiles, target, first):
+        self._maybe_fail("resize")
+        seen = [replace(tile, owner=None) for tile in tiles]  # the device keeps no tile's memory from being used again
+        assert all(seen[0].matches(tile) for tile in seen)
+
+        def do():
+            for row, tile in enumerate(seen, start=first):
+                target[row] = resized(tile)
+
+        self._give(Stream.UPLOAD, "resize", do)
+
+
+def resizing_runner(device, buckets=(1, 2, 4)):
+    return BatchRunner(device, tile_px=SIDE, outputs=SHAPES, buckets=buckets, resize=device.resize)
+
+
+def native_tiles(count, frames=None, seed=0):
+    """Tiles of 9 pixels in frames; every fifth is in RGB."""
+    random = np.random.default_rng(seed)
+    for number in range(count):
+        shape = (9, 9, 3 if number % 5 == 4 else 4)
+        content = random.integers(0, 256, shape, np.uint8)
+        frame = frames.take(9 * 9 * 4) if frames else None
+        pixels = content if frame is None else frame.memory[: content.size].reshape(shape)
+        pixels[...] = content
+        yield NativeTile(pixels, (9, 9), (0.25, 0.5, 8.25, 8.5), 1, SIDE, owner=frame)
+
+
+def expected_of_native(count, seed=0):
+    return np.stack([resized(tile) for tile in native_tiles(count, seed=seed)])
+
+
+def whole(outputs):
+    outputs = list(outputs)
+    return {name: np.concatenate([each[name] for each in outputs]) for name in SHAPES}
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: "+".join(sorted(each.value for each in s)) or "late")
+@pytest.mark.parametrize("count", [1, 4, 13, 61])
+def test_a_stream_is_correct_for_any_number_of_tiles_and_any_order_of_work(schedule, count):
+    runner = runner_on(FakeDevice(schedule))
+    for seed in range(2):
+        tiles = some_tiles(count, seed)
+        assert_correct(whole(runner.infer_each(tiles)), tiles)
+
+
+@pytest.mark.parametrize("kind", ["resized", "native"])
+@pytest.mark.parametrize(("count", "rows"), [(44, [32, 8, 1, 1, 1, 1]), (33, [32, 1]), (63, [32, 32]), (5, [8])])
+def test_the_last_tiles_of_a_stream_take_few_small_batches_in_any_order_of_work(kind, count, rows):
+    for schedule in SCHEDULES:
+        device = ResizingDevice(schedule)
+        runner = resizing_runner(device, (1, 8, 32, 128))
+        for seed in range(2):  # the second time all programs exist
+            device.computed.clear()
+            tiles = expected_of_native(count, seed)
+            given = tiles if kind == "resized" else native_tiles(count, seed=seed)
+            assert_correct(whole(runner.infer_each(given)), tiles)
+        assert [len(each) for each in device.computed] == rows
+        if kind == "resized":
+            assert not device.computed[-1][count - sum(rows[:-1]) :].any()  # padding is zero
+
+
+@pytest.mark.parametrize("kind", ["resized", "native"])
+def test_the_last_batches_wait_for_one_another(kind):
+    """The test above can fail: if a slot's next batch does not wait, its tiles replace those being computed."""
+    wrong = 0
+    for schedule in SCHEDULES:
+        device = ResizingDevice(schedule, deaf=frozenset({None}))
+        tiles = expected_of_native(44)
+        given = tiles if kind == "resized" else native_tiles(44)
+        outputs = whole(resizing_runner(device, (1, 8, 32, 128)).infer_each(given))
+        wrong += not np.array_equal(outputs["score"], network(tiles)["score"])
+    assert wrong
+
+
+@pytest.mark.parametrize("kind", ["resized", "native"])
+@pytest.mark.parametrize("time", [2, 3, 4])
+def test_last_batches_whose_programs_do_not_fit_are_one_batch(kind, time):
+    device = ResizingDevice(fail={"program": (time, DeviceMemoryError("full"))})
+    runner, tiles = resizing_runner(device, (1, 8, 32, 128)), expected_of_native(44)
+    assert_correct(whole(runner.infer_each(tiles if kind == "resized" else native_tiles(44))), tiles)
+    assert len(device.computed[-1]) == 128
+    assert runner.buckets == (1, 8, 32, 128)
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: "+".join(sorted(each.value for each in s)) or "late")
+@pytest.mark.parametrize("count", [1, 13, 150])
+def test_native_tiles_are_resized_into_their_rows_and_their_memory_is_kept_until_then(schedule, count):
+    device = ResizingDevice(schedule)
+    runner, frames = resizing_runner(device, (1, 16)), Frames(device.pinned)
+    outputs = whole(runner.infer_each(native_tiles(count, frames)))
+    assert_correct(outputs, expected_of_native(count))
+    assert frames._allocated <= 25 * 324  # two groups on their way, one being filled, one tile ahead
+
+
+def test_native_memory_must_be_kept_until_it_is_uploaded():
+    """The test above can fail: without the wait for an upload, a frame is filled again too early."""
+    device = ResizingDevice(deaf=frozenset({None}))
+    runner, frames = resizing_runner(device, (1, 16)), Frames(device.pinned)
+    outputs = whole(runner.infer_each(native_tiles(150, frames)))
+    assert not np.array_equal(outputs["score"], network(expected_of_native(150))["score"])
+
+
+def test_one_native_tile_is_resized_for_comparison():
+    runner = resizing_runner(ResizingDevice())
+    (tile,) = native_tiles(1)
+    assert np.array_equal(runner.resized(tile), resized(tile))
+
+
+def test_a_stream_of_one_kind_only():
+    runner = resizing_runner(ResizingDevice())
+    with pytest.raises(UsageError, match="mixes"):
+        list(runner.infer_each([*native_tiles(2), some_tiles(1)[0]]))
+
+
+def test_an_engine_that_does_not_resize_takes_no_native_tiles():
+    with pytest.raises(UsageError, match="does not resize"):
+        list(runner_on(FakeDevice()).infer_each(native_tiles(2)))
+
+
+@pytest.mark.parametrize("fits", [1, 2, 3, 4])
+def test_a_stream_drops_buckets_that_do_not_fit_the_memory(fits):
+    device = FakeDevice(memory_rows=fits)
+    runner = runner_on(device)
+    tiles = some_tiles(13)
+    for _ in range(2):
+        assert_correct(whole(runner.infer_each(tiles)), tiles)
+        assert runner.buckets == tuple(bucket for bucket in (1, 2, 4) if bucket <= fits)
+
+
+@pytest.mark.parametrize("call", ["pinned", "buffer", "program"])
+@pytest.mark.parametrize("time", [1, 2, 3])
+def test_a_stream_that_runs_out_of_memory_loses_no_tile(call, time):
+    for schedule in SCHEDULES:
+        device = FakeDevice(schedule, fail={call: (time, DeviceMemoryError("full"))})
+        runner, tiles = runner_on(device), some_tiles(29)
+        assert_correct(whole(runner.infer_each(tiles)), tiles)
+        assert device.fail[call][0] <= 0
+
+
+def test_a_smaller_program_that_does_not_fit_is_replaced_by_the_larger_one():
+    device = FakeDevice(fail={"program": (2, DeviceMemoryError("full"))})
+    runner, tiles = runner_on(device), some_tiles(1)
+    assert_correct(whole(runner.infer_each(tiles)), tiles)
+    assert (device.programs_made, runner.buckets) == ([4], (1, 2, 4))
+
+
+def test_no_memory_for_one_tile_of_a_stream_is_exit_175():
+    with pytest.raises(MemoryExhaustedError):
+        list(runner_on(FakeDevice(memory_rows=0)).infer_each(some_tiles(3)))
+
+
+def test_a_tile_of_a_stream_is_copied_once_on_the_host():
+    """Into page-locked memory; a second copy would take as long as the first."""
+    device = FakeDevice(frozenset(Stream))
+    runner = runner_on(device)
+    list(runner.infer_each(some_tiles(4)))
+    written = []
+
+    class Spied(np.ndarray):
+        def __setitem__(self, rows, value):
+            written.append(np.shape(value))
+            super().__setitem__(rows, value)
+
+    slots = runner._slots
+    slots._slots[:] = [replace(each, host_tiles=each.host_tiles.view(Spied)) for each in slots._slots]
+    tiles = some_tiles(4, seed=1)
+    assert_correct(whole(runner.infer_each(tiles)), tiles)
+    assert [shape for shape in written if shape] == [(SIDE, SIDE, 3)] * 4
+
+
+# Frames.
+
+
+def test_a_frame_is_used_again_when_nothing_refers_to_it():
+    asked = []
+
+    def pinned(shape, dtype):
+        asked.append(shape)
+        return np.zeros(shape, dtype)
+
+    frames = Frames(pinned)
+    first, second = frames.take(100), frames.take(100)
+    second.memory[:] = 5
+    assert not first.memory.any()
+    del first
+    third = frames.take(100)
+    assert len(asked) == 2
+    assert not np.shares_memory(third.memory, second.memory)
+
+
+def test_frames_beyond_the_limit_are_ordinary_memory():
+    asked = []
+
+    def pinned(shape, dtype):
+        asked.append(shape)
+        return np.zeros(shape, dtype)
+
+    frames = Frames(pinned, most_bytes=250)
+    held = [frames.take(100) for _ in range(4)]
+    assert (len(asked), len(held)) == (2, 4)
+
+
+def test_smaller_frames_of_another_slide_are_replaced():
+    asked = []
+
+    def pinned(shape, dtype):
+        asked.append(shape)
+        return np.zeros(shape, dtype)
+
+    frames = Frames(pinned, most_bytes=250)
+    frames.take(100)
+    assert frames.take(200).memory.nbytes == 200
+    assert asked == [(100,), (200,)]
+
+
+def test_frames_do_without_page_locked_memory_that_cannot_be_had():
+    frames = Frames(FakeDevice(fail={"pinned": (1, DeviceMemoryError("full"))}).pinned)
+    assert frames.take(10).memory.nbytes == 10

@@ -11,8 +11,8 @@ import pytest
 from fake_cuda_for_tests import ILLEGAL_ADDRESS, Graph
 from tensorrt_machine_for_tests import SIDE, assert_correct, some_tiles
 
-from melanoma_infer.engines.batching import BUCKETS, SLOTS, split
 from melanoma_infer.engines.golden import golden_failure
+from melanoma_infer.engines.slots import BUCKETS, SLOTS, split
 from melanoma_infer.errors import EngineUnavailableError, GpuLostError, MemoryExhaustedError
 
 # What it computes, and in which order.
@@ -70,7 +70,7 @@ def test_tensorrt_uses_the_profile_of_the_batch_size(new_machine, bundle):
 @pytest.mark.parametrize("number", range(SLOTS))
 @pytest.mark.parametrize("rows", BUCKETS)
 def test_a_program_of_any_batch_size_that_is_wrong_fails_the_golden_check(new_machine, bundle, rows, number):
-    """The last tiles of a slide run in smaller batches, in either slot: these are proven at load, too."""
+    """The last tiles of a slide run in smaller batches, in any slot: these are proven at load, too."""
     machine = new_machine("tensorrt")
     engine = machine.load(bundle)
     assert golden_failure(bundle, engine) is None

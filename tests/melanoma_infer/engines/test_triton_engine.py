@@ -22,8 +22,8 @@ from melanoma_infer.bundle.bundle import Bundle, open_bundle
 from melanoma_infer.engines import device as device_module
 from melanoma_infer.engines import load_engine, triton_engine
 from melanoma_infer.engines.base import Numerics, Outputs
-from melanoma_infer.engines.batching import BUCKETS
 from melanoma_infer.engines.device import DeviceError, DeviceLostError, DeviceMemoryError, Stream
+from melanoma_infer.engines.slots import BUCKETS
 from melanoma_infer.engines.torch_device import CudaDevice, on_gpu, reproducible, translated
 from melanoma_infer.engines.triton_engine import TritonEngine
 from melanoma_infer.errors import (
@@ -188,6 +188,9 @@ def test_every_call_is_on_the_engine_s_gpu_whatever_the_program_uses(monkeypatch
         device = CudaDevice(None, place)
     rows, target = device.pinned((2, 3), np.uint8), device.buffer((2, 3), np.uint8)
     device.upload(rows, target)
+    device.upload(target[1:], target)
+    monkeypatch.setattr(device, "_resize", current.noting("resize"))
+    device.resize([], target, 0)
     device.launch(SimpleNamespace(replay=current.noting("replay")))
     device.download(target, rows)
     event = device.record(Stream.UPLOAD)
@@ -195,7 +198,8 @@ def test_every_call_is_on_the_engine_s_gpu_whatever_the_program_uses(monkeypatch
     device.synchronize(event)
     device.release()
     names = {name for name, _ in current.calls}
-    assert names >= {"stream", "zeros", "event", "record", "wait", "replay", "empty_cache", "graph_pool_handle"}
+    assert names >= {"stream", "zeros", "event", "record", "wait", "replay", "resize"}
+    assert names >= {"empty_cache", "graph_pool_handle"}
     assert {number for _, number in current.calls} == {1}
     assert current.number == 0
 

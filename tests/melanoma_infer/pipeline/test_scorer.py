@@ -1,16 +1,21 @@
 """The scorer: each tile's result in order, and the graph held to the head on the host."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from melanoma_infer.bundle.bundle import open_bundle
+from melanoma_infer.engines import EngineChoice
 from melanoma_infer.engines.base import Numerics
+from melanoma_infer.engines.frames import Frames
 from melanoma_infer.errors import ParityError, SlideUnreadableError
 from melanoma_infer.geometry import RectPx
+from melanoma_infer.pipeline import scorer as scorer_module
 from melanoma_infer.pipeline.scorer import Scorer
-from melanoma_infer.records import ReadTile, Tile
+from melanoma_infer.records import NativeTile, ReadTile, Tile
+from melanoma_infer.tiles.pixels import resized
 
 OPENVINO = Numerics("openvino", "1", "fp32", "CPU")
 
@@ -103,3 +108,48 @@ def test_a_slide_without_one_readable_tile_is_an_error(inferred):
     with pytest.raises(SlideUnreadableError, match="None of the slide's 2 tiles can be read"):
         inferred(None, None)
     assert inferred() == []
+
+
+def scorer_on(engine, monkeypatch):
+    monkeypatch.setattr(scorer_module, "load_engine", lambda *_, **__: EngineChoice(engine, ("triton: no driver",)))
+    return Scorer(open_bundle("demo"))
+
+
+def test_tiles_are_given_native_to_an_engine_that_resizes_as_pillow_does(monkeypatch):
+    frames = Frames(np.empty)
+    scorer = scorer_on(SimpleNamespace(numerics=OPENVINO, tiles_at_once=2, resized=resized, frames=frames), monkeypatch)
+    assert scorer.take_frame == frames.take
+    assert scorer.skipped == ("triton: no driver",)
+
+
+def test_an_engine_that_resizes_otherwise_gets_resized_tiles_and_it_is_said(monkeypatch):
+    def wrong(tile):
+        pixels = resized(tile)
+        pixels[3, 4, 1] ^= tile.block_px == 2  # one bit of one byte
+        return pixels
+
+    scorer = scorer_on(
+        SimpleNamespace(numerics=OPENVINO, tiles_at_once=2, resized=wrong, frames=Frames(np.empty)), monkeypatch
+    )
+    assert scorer.take_frame is None
+    assert "1 of" in scorer.skipped[-1]
+    assert "resized on the CPU" in scorer.skipped[-1]
+
+
+def test_an_engine_that_does_not_resize_gets_resized_tiles(scorer):
+    assert scorer.take_frame is None
+
+
+def test_native_tiles_reach_the_engine_as_they_are(scorer, monkeypatch, golden):
+    native = NativeTile(np.zeros((4, 4, 4), np.uint8), (4, 4), (0, 0, 4, 4), 1, 4)
+    seen = []
+
+    class Taking(Given):
+        def infer_each(self, tiles):
+            return super().infer_each(seen.append(tile) or tile for tile in tiles)
+
+    monkeypatch.setattr(scorer, "_engine", Taking([golden()], OPENVINO))
+    tiles = [Tile(i, RectPx(4 * i, 0, 4, 4), 1.0, 0.0) for i in range(2)]
+    results = list(scorer.infer([ReadTile(tiles[0], None), ReadTile(tiles[1], None, native=native)]))
+    assert seen == [native]
+    assert [result.status for result in results] == ["unreadable", "ok"]

@@ -24,6 +24,7 @@ from slides_for_tests import (
     write_tiff,
 )
 
+from melanoma_infer.engines.frames import Frames
 from melanoma_infer.errors import UsageError
 from melanoma_infer.geometry import RectPx, Scale
 from melanoma_infer.records import Tile
@@ -33,7 +34,7 @@ from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.choice import TileSource
 from melanoma_infer.slides.formats import open_reader
 from melanoma_infer.tiles.grid import tile_geometry
-from melanoma_infer.tiles.pixels import read_tile
+from melanoma_infer.tiles.pixels import read_tile, resized
 from melanoma_infer.tiles.plan import SlidePlan
 from melanoma_infer.tiles.read_plan import ReadPlan, read_plan
 from melanoma_infer.tiles.reading import read_tiles
@@ -257,7 +258,7 @@ def grid(width, height, side):
 
 
 @contextmanager
-def stream(path, tiles, plan, *, threads, opened=None):
+def stream(path, tiles, plan, *, threads, opened=None, take_frame=None):
     """The tiles of a slide, read by its own reader; each handle that is opened is noted."""
 
     def opener(path, _watch):
@@ -268,8 +269,32 @@ def stream(path, tiles, plan, *, threads, opened=None):
     with open_slide(path) as slide:
         source = TileSource(slide.facts, opener)
         whole = SlidePlan(slide.facts, None, None, None, None, None, plan, tuple(tiles), source)
-        with read_tiles(slide, whole, threads=threads) as reads:
+        with read_tiles(slide, whole, threads=threads, take_frame=take_frame) as reads:
             yield reads
+
+
+def test_an_engine_that_resizes_gets_native_tiles_and_the_gallery_resized_ones(tmp_path):
+    path, tiles, plan = (
+        write_image(tmp_path / "slide.png", noise(200, 200)),
+        some_grid(),
+        plan_of(downsample=1.0, tile_px=16),
+    )
+    expected = read_all(path, tiles, plan, threads=1)
+    with stream(path, tiles, plan, threads=3, take_frame=Frames(np.empty).take) as reads:
+        for read, cpu in zip(reads, expected, strict=True):
+            assert (read.tile, read.pixels) == (cpu.tile, None)
+            assert np.array_equal(resized(read.native), cpu.pixels)
+        assert np.array_equal(reads.read(tiles[2]).pixels, expected[2].pixels)
+
+
+def test_equalised_tiles_are_resized_where_they_are_read(tmp_path):
+    path, plan = write_image(tmp_path / "slide.png", noise(200, 200)), plan_of(equalised=True)
+    with stream(path, some_grid(), plan, threads=1, take_frame=Frames(np.empty).take) as reads:
+        assert all(read.native is None and read.pixels is not None for read in reads)
+
+
+def some_grid():
+    return [tile_at(50 * i, 30 * i, 50, index=i) for i in range(4)]
 
 
 def read_all(path, tiles, plan, *, threads):
