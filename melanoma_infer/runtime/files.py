@@ -53,6 +53,11 @@ def write_atomically(path: Path, content: bytes, *, shared: bool = False) -> Non
         aside.write_bytes(content)
 
 
+def part_of(path: Path) -> Path:
+    """Where a file is written before it is renamed, unless it is shared; a process that is killed leaves it there."""
+    return path.with_name(f".{path.name}.part")
+
+
 @contextmanager
 def written_aside(path: Path, *, shared: bool = False) -> Iterator[Path]:
     """A path in the same folder to write to; on success it is flushed to disk and renamed to `path`, else removed.
@@ -63,7 +68,7 @@ def written_aside(path: Path, *, shared: bool = False) -> Iterator[Path]:
     Raises:
         OSError: as in `write_atomically`.
     """
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part" if shared else f".{path.name}.part")
+    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part") if shared else part_of(path)
     try:
         yield aside
         with aside.open("rb+") as file:

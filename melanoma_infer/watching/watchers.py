@@ -14,6 +14,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from melanoma_infer.runtime.files import part_of
 from melanoma_infer.runtime.output_files import output_error, write_output
 from melanoma_infer.runtime.privacy import safe_name
 from melanoma_infer.watching.process import Process, is_known_dead, this_process
@@ -76,8 +77,10 @@ class Watchers:
         return passed_s - since_s >= STALE_S
 
     def remove(self, watcher: str) -> None:
-        """Remove the file of a watcher that has ended."""
-        self._file(watcher).unlink(missing_ok=True)
+        """Remove the file of a watcher that has ended, and what it was writing when it was killed."""
+        file = self._file(watcher)
+        for gone in (file, part_of(file)):
+            gone.unlink(missing_ok=True)
         self._grown_s.pop(watcher, None)
 
     def _read(self, watcher: str) -> dict[str, Any]:

@@ -5,7 +5,9 @@ from collections import Counter
 
 import pytest
 
+from melanoma_infer.runtime.files import part_of
 from melanoma_infer.watching.leases import Leases
+from melanoma_infer.watching.watchers import Watchers
 
 JOBS = [f"slide{number}" for number in range(200)]
 
@@ -65,3 +67,11 @@ def test_a_lease_whose_holder_died_while_it_left_can_be_taken_over(tmp_path):
     (tmp_path / ".dead-7").mkdir()
     other.clean_up_after("dead")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_a_watcher_that_was_killed_while_it_showed_itself_leaves_nothing(tmp_path):
+    killed, other = Watchers(tmp_path), Watchers(tmp_path)
+    killed.beat({})
+    part_of(tmp_path / f"{killed.me}.json").write_text("{")
+    other.remove(killed.me)
+    assert list(tmp_path.iterdir()) == []
