@@ -171,6 +171,8 @@ def test_a_running_result_has_final_probabilities_and_calls_the_rest_incomplete(
         assert complete.any()
         assert table.status.tolist() == np.where(complete, "ok", "incomplete").tolist()
         assert set(table.cause[~complete]) == {"not-scanned"}
+        unseen = table.miny >= share * HEIGHT  # nothing is known of them, so none is taken for background
+        assert set(table.minx[unseen]) == set(range(0, WIDTH, 200))
         for row in np.flatnonzero(complete):
             if (at := last.get((table.minx[row], table.miny[row]))) is not None:
                 assert table.probabilities[row] == pytest.approx(final.tiles.probabilities[at], abs=1e-6)
