@@ -20,7 +20,8 @@ from melanoma_infer.geometry import Scale, SizePx
 from melanoma_infer.patients.patient import Patient, one_hot
 from melanoma_infer.pipeline.engine_queue import EngineQueue
 from melanoma_infer.pipeline.request import Progress
-from melanoma_infer.pipeline.session import ScanOptions, ScanSession
+from melanoma_infer.pipeline.scan_options import ScanOptions
+from melanoma_infer.pipeline.session import ScanSession
 from melanoma_infer.records import ReadTile, TileResult
 from melanoma_infer.runtime.cores import available_cores
 from melanoma_infer.runtime.plural import plural
