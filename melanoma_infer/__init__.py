@@ -17,8 +17,9 @@ if TYPE_CHECKING:
     from melanoma_infer.card import ModelCard
     from melanoma_infer.errors import MminferError, ScanBusyError
     from melanoma_infer.pipeline.flow import score_slide
+    from melanoma_infer.pipeline.scan_options import ScanOptions, ScanProgress
     from melanoma_infer.pipeline.scorer import Scorer
-    from melanoma_infer.pipeline.session import ScanOptions, ScanProgress, ScanSession
+    from melanoma_infer.pipeline.session import ScanSession
     from melanoma_infer.result import SlideResult
     from melanoma_infer.settings import Settings
     from melanoma_infer.slides import open_slide
@@ -44,8 +45,8 @@ _HOMES = {
     "MminferError": "errors",
     "ModelCard": "card",
     "ScanBusyError": "errors",
-    "ScanOptions": "pipeline.session",
-    "ScanProgress": "pipeline.session",
+    "ScanOptions": "pipeline.scan_options",
+    "ScanProgress": "pipeline.scan_options",
     "ScanSession": "pipeline.session",
     "Scorer": "pipeline.scorer",
     "Settings": "settings",

@@ -30,7 +30,8 @@ from melanoma_infer.tiles.native import TakeFrame, noise_tiles
 from melanoma_infer.tiles.pixels import resized
 
 if TYPE_CHECKING:
-    from melanoma_infer.pipeline.session import ScanOptions, ScanSession
+    from melanoma_infer.pipeline.scan_options import ScanOptions
+    from melanoma_infer.pipeline.session import ScanSession
 
 
 class Reads(Sized, Protocol):
@@ -166,7 +167,8 @@ class Scorer:
             MemoryExhaustedError: one row of tiles across the scan needs more memory than the session may use.
             PatientValueError: a patient value is not in the card's vocabulary.
         """
-        from melanoma_infer.pipeline.session import ScanOptions, ScanSession  # a scorer of files needs none of it
+        from melanoma_infer.pipeline.scan_options import ScanOptions
+        from melanoma_infer.pipeline.session import ScanSession  # a scorer of files needs none of it
 
         x_um, y_um = mpp_um if isinstance(mpp_um, tuple) else (mpp_um, mpp_um)
         size = SizePx(*size_l0) if size_l0 is not None else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from operator import index
 from pathlib import Path
@@ -17,14 +17,15 @@ from melanoma_infer.errors import MemoryExhaustedError, MminferError, ScanBusyEr
 from melanoma_infer.geometry import RectPx, Scale, SizePx
 from melanoma_infer.patients.case import SlideCase
 from melanoma_infer.patients.patient import strict_patient
-from melanoma_infer.pipeline.engine_queue import EngineQueue, Lane, OnTile
+from melanoma_infer.pipeline.engine_queue import EngineQueue, Lane
 from melanoma_infer.pipeline.kept_tiles import KeptTiles
 from melanoma_infer.pipeline.scan_folder import write_scan
+from melanoma_infer.pipeline.scan_options import ScanOptions, ScanProgress
 from melanoma_infer.records import Identity, MissingCause, ReadTile, SlideFacts, StatedScale, Tile, TileResult
 from melanoma_infer.result import RunOut, SlideResult
 from melanoma_infer.runtime.provenance import VERSION, machine
 from melanoma_infer.runtime.utc import utc_now
-from melanoma_infer.scan.frames import Channels, host_pixels
+from melanoma_infer.scan.frames import channel_order, host_pixels
 from melanoma_infer.scan.pixels import BAND_ROWS, MEBIBYTE, ScanPixels
 from melanoma_infer.scan.plane_sums import UNBOUNDED
 from melanoma_infer.scan.tile_sums import TileSums
@@ -41,46 +42,6 @@ if TYPE_CHECKING:
 
 BACKGROUND = (255, 255, 255)
 """Colour of what is outside the scan or transparent, as in a file that names none."""
-
-
-@dataclass(frozen=True)
-class ScanOptions:
-    """How a session takes pixels, and what it says about the slide."""
-
-    id: str = "scan"
-    """The slide's name in every output."""
-    case_id: str | None = None
-    """The patient's case, which may have several slides."""
-    channels: Channels = "RGB"
-    """Order of the channels of every frame; with four, the last is alpha: 0 where nothing was scanned."""
-    overlap: Literal["same", "first"] = "same"
-    """Of a place that arrives twice. "same": its pixels must be the same, else `push` fails. "first": those that arrive
-    first count, so that the result depends on the order."""
-    when_full: Literal["block", "raise"] = "block"
-    """What `push` does while the engine is behind: wait, or raise ScanBusyError and take nothing."""
-    waiting_tiles: int | None = None
-    """Tiles that may wait for the engine before `push` blocks or raises. None: twice as many as the engine computes at
-    once, if they fit a quarter of memory_mib."""
-    memory_mib: int = 1024
-    """What the pixels of incomplete and waiting tiles and the tissue plane may use, in MiB. The engine and the results
-    are not counted."""
-    on_tile: OnTile | None = None
-    """Called with each tile's result, in the engine's thread. What it raises ends this session, and no other."""
-    is_phantom: bool = False
-    """Whether the slide is a drawn phantom."""
-
-
-@dataclass(frozen=True)
-class ScanProgress:
-    """How far a scan is."""
-
-    scanned_px: int
-    scanned_fraction: float | None
-    """Of the whole scan; None if its size is not known."""
-    tiles_scored: int
-    tiles_waiting: int
-    memory_bytes: int
-    """What the session's pixels use."""
 
 
 class ScanSession:
@@ -101,6 +62,7 @@ class ScanSession:
     ) -> None:
         card = scorer.card
         self._scorer, self._queue, self._settings, self._options = scorer, queue, settings, options
+        channel_order(options.channels)
         self._lock = RLock()
         self._started = utc_now()
         known = strict_patient(patient, card.patient_fields) if patient is not None else None

@@ -22,8 +22,8 @@ from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.errors import MemoryExhaustedError, MminferError, ScanBusyError, SlideUnreadableError, UsageError
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.pipeline.flow import score_slide
+from melanoma_infer.pipeline.scan_options import ScanOptions
 from melanoma_infer.pipeline.scorer import Scorer
-from melanoma_infer.pipeline.session import ScanOptions
 from melanoma_infer.reports import tiles_csv
 from melanoma_infer.scoring.slide_result import slide_result
 from melanoma_infer.settings import Settings
