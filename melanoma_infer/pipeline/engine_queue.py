@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from threading import Condition, Thread
+from threading import TIMEOUT_MAX, Condition, Thread
 from time import monotonic
 
 from melanoma_infer.errors import UsageError
@@ -104,7 +104,7 @@ class EngineQueue:
                 left = None if end is None else end - monotonic()
                 if left is not None and left <= 0:
                     return False
-                self._changed.wait(left)
+                self._changed.wait(None if left is None else min(left, TIMEOUT_MAX))
         return True
 
     def drop(self, lane: Lane, failure: BaseException | None = None) -> None:

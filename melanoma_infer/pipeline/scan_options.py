@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from melanoma_infer.errors import UsageError
 from melanoma_infer.pipeline.engine_queue import OnTile
 from melanoma_infer.scan.frames import Channels
 
@@ -34,6 +35,23 @@ class ScanOptions:
     """Called with each tile's result, in the engine's thread. What it raises ends this session, and no other."""
     is_phantom: bool = False
     """Whether the slide is a drawn phantom."""
+
+    def __post_init__(self) -> None:
+        """Require known words and possible numbers.
+
+        Raises:
+            UsageError: an option is not one of these.
+        """
+        if not isinstance(self.id, str):
+            raise UsageError(f"ScanOptions(id={self.id!r}): give the slide's name as a string.")
+        for name, word, known in (
+            ("overlap", self.overlap, ("same", "first")), ("when_full", self.when_full, ("block", "raise")),
+        ):  # fmt: skip
+            if word not in known:
+                raise UsageError(f"ScanOptions({name}={word!r}): choose from {', '.join(known)}.")
+        for name, number in (("waiting_tiles", self.waiting_tiles), ("memory_mib", self.memory_mib)):
+            if number is not None and not (isinstance(number, int) and number > 0):
+                raise UsageError(f"ScanOptions({name}={number!r}): give a whole number from 1 on.")
 
 
 @dataclass(frozen=True)

@@ -177,6 +177,10 @@ class ScanSession:
             SlideFormatError: the colours are wrong.
             MminferError: the session failed.
         """
+        if deadline_s is not None and not deadline_s >= 0:  # NaN too
+            raise UsageError(
+                f"close(deadline_s={deadline_s!r}): give seconds from 0 on, or None to wait for all tiles."
+            )
         if self._result is None:
             self._require_open()
             with self._lock, self._failing():

@@ -398,6 +398,31 @@ def test_a_push_that_waits_is_released_by_cancel(pixels, scorer, held):
     assert scan.progress.memory_bytes < 1 << 20
 
 
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"overlap": "last"},
+        {"when_full": "drop"},
+        {"waiting_tiles": 0},
+        {"waiting_tiles": -2},
+        {"memory_mib": 0},
+        {"id": None},
+    ],
+)
+def test_an_option_that_means_nothing_is_refused(wrong):
+    with pytest.raises(UsageError, match=next(iter(wrong))):
+        ScanOptions(**wrong)
+
+
+def test_a_deadline_is_a_number_of_seconds_however_long(pixels, scorer):
+    scan = scorer.session(SCALE_UM, (WIDTH, HEIGHT))
+    scan.push(pixels, 0, 0)
+    for wrong in (-1.0, float("nan")):
+        with pytest.raises(UsageError, match="deadline_s"):
+            scan.close(deadline_s=wrong)
+    assert scan.close(deadline_s=float("inf")).tiles_counted.not_evaluated == 0
+
+
 def test_tiles_after_the_deadline_are_incomplete(pixels, scorer, held):
     scan = scorer.session(SCALE_UM, (WIDTH, HEIGHT), options=ScanOptions(waiting_tiles=100))
     scan.push(pixels, 0, 0)
