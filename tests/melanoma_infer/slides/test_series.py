@@ -10,7 +10,7 @@ from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.search import find_slides
 from melanoma_infer.slides.series import NO_BASE, OWN_FRAMES, UNKNOWN_FILE, series_files, spread_series
 
-SERIES = "1.2.826.0.1.3680043.8.498.77"
+SERIES = "1.3.6.1.4.1.5962.99.1.77.4242.1"
 
 
 def write_base(path, **tags):
