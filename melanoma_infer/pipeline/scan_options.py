@@ -1,11 +1,17 @@
-"""How a scan session takes pixels, and how far it is."""
+"""What a caller says about a scan in progress, required to be possible, and how far the scan is."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from numbers import Real
+from operator import index
+from pathlib import Path
+from typing import Any, Literal, get_args
 
 from melanoma_infer.errors import UsageError
+from melanoma_infer.geometry import Scale, SizePx
 from melanoma_infer.pipeline.engine_queue import OnTile
 from melanoma_infer.scan.frames import Channels
 
@@ -42,15 +48,22 @@ class ScanOptions:
         Raises:
             UsageError: an option is not one of these.
         """
-        if not isinstance(self.id, str):
+        if not (isinstance(self.id, str) and self.id.strip()):
             raise UsageError(f"ScanOptions(id={self.id!r}): give the slide's name as a string.")
+        if not isinstance(self.case_id, str | None):
+            raise UsageError(f"ScanOptions(case_id={self.case_id!r}): give the case's name as a string, or None.")
+        if not (self.on_tile is None or callable(self.on_tile)):
+            raise UsageError(f"ScanOptions(on_tile={self.on_tile!r}): give a function of a tile's result, or None.")
+        if not isinstance(self.is_phantom, bool):
+            raise UsageError(f"ScanOptions(is_phantom={self.is_phantom!r}): give True or False.")
         for name, word, known in (
-            ("overlap", self.overlap, ("same", "first")), ("when_full", self.when_full, ("block", "raise")),
+            ("channels", self.channels, get_args(Channels)), ("overlap", self.overlap, ("same", "first")),
+            ("when_full", self.when_full, ("block", "raise")),
         ):  # fmt: skip
-            if word not in known:
+            if not (isinstance(word, str) and word in known):
                 raise UsageError(f"ScanOptions({name}={word!r}): choose from {', '.join(known)}.")
         for name, number in (("waiting_tiles", self.waiting_tiles), ("memory_mib", self.memory_mib)):
-            if number is not None and not (isinstance(number, int) and number > 0):
+            if number is not None and not (_is_whole(number) and number > 0):
                 raise UsageError(f"ScanOptions({name}={number!r}): give a whole number from 1 on.")
 
 
@@ -65,3 +78,86 @@ class ScanProgress:
     tiles_waiting: int
     memory_bytes: int
     """What the session's pixels use."""
+
+
+def scanner_scale(mpp_um: Any) -> Scale:
+    """The scanner's µm per level-0 pixel, from one number or a pair.
+
+    Raises:
+        UsageError: it is neither. Whether it can be a slide's scale is asked elsewhere.
+    """
+    pair = (mpp_um, mpp_um) if _is_number(mpp_um) else mpp_um
+    if not (isinstance(pair, tuple | list) and len(pair) == 2 and all(_is_number(um) for um in pair)):
+        raise UsageError(f"session(mpp_um={mpp_um!r}): give µm per pixel as one number, or as a pair (x, y).")
+    return Scale(float(pair[0]), float(pair[1]))
+
+
+def scan_size(size_l0: Any) -> SizePx | None:
+    """The size of the whole scan in level-0 pixels; None if it is not known yet.
+
+    Raises:
+        UsageError: it is no pair of whole numbers from 1 on.
+    """
+    if size_l0 is None:
+        return None
+    try:
+        width, height = map(index, size_l0)
+    except (TypeError, ValueError):
+        width = height = 0
+    if width < 1 or height < 1:
+        raise UsageError(f"session(size_l0={size_l0!r}): give (width, height) in pixels, whole numbers from 1 on.")
+    return SizePx(width, height)
+
+
+def require_kind(name: str, value: object, kind: type) -> None:
+    """Require an argument of `Scorer.session` to be of a kind, or None.
+
+    Raises:
+        UsageError: it is something else.
+    """
+    if value is not None and not isinstance(value, kind):
+        wanted = "a mapping, such as a dict" if kind is Mapping else f"a {kind.__name__}"
+        raise UsageError(f"session({name}=…) was given a {type(value).__name__}. Give {wanted}.")
+
+
+def frame_place(x_l0: Any, y_l0: Any) -> tuple[int, int]:
+    """The place of a frame's left upper pixel.
+
+    Raises:
+        UsageError: it is not in whole pixels.
+    """
+    try:
+        return index(x_l0), index(y_l0)
+    except TypeError:
+        raise UsageError(f"push(…, {x_l0!r}, {y_l0!r}): give the frame's place in whole level-0 pixels.") from None
+
+
+def require_deadline(deadline_s: Any) -> None:
+    """Require a deadline of `close` to be in seconds from 0 on, or None.
+
+    Raises:
+        UsageError: it is not.
+    """
+    if deadline_s is not None and not (_is_number(deadline_s) and deadline_s >= 0):  # NaN too
+        raise UsageError(f"close(deadline_s={deadline_s!r}): give seconds from 0 on, or None to wait for all tiles.")
+
+
+def output_folder(out: Any) -> Path | None:
+    """The output folder that `close` was given, or None.
+
+    Raises:
+        UsageError: it is no path.
+    """
+    if out is None:
+        return None
+    if not isinstance(out, str | os.PathLike):
+        raise UsageError(f"close(out={out!r}): give the path of an output folder, or None to write nothing.")
+    return Path(out)
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, Real) and not isinstance(value, bool)
+
+
+def _is_whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -17,7 +17,6 @@ from melanoma_infer.engines import load_engine
 from melanoma_infer.engines.base import Engine, Numerics, first_non_finite, resizing
 from melanoma_infer.engines.golden import golden_failure
 from melanoma_infer.errors import ParityError, SlideUnreadableError, UsageError
-from melanoma_infer.geometry import Scale, SizePx
 from melanoma_infer.patients.patient import Patient, one_hot
 from melanoma_infer.pipeline.engine_queue import EngineQueue
 from melanoma_infer.pipeline.request import Progress
@@ -163,18 +162,20 @@ class Scorer:
 
         Raises:
             ScaleUnknownError: the scale cannot be a slide's.
-            UsageError: a setting or an option contradicts the card or itself.
+            UsageError: an argument is of another kind, or a setting or an option contradicts the card or itself.
             MemoryExhaustedError: one row of tiles across the scan needs more memory than the session may use.
             PatientValueError: a patient value is not in the card's vocabulary.
         """
-        from melanoma_infer.pipeline.scan_options import ScanOptions
-        from melanoma_infer.pipeline.session import ScanSession  # a scorer of files needs none of it
+        # A scorer of files needs none of it.
+        from melanoma_infer.pipeline.scan_options import ScanOptions, require_kind, scan_size, scanner_scale
+        from melanoma_infer.pipeline.session import ScanSession
 
-        x_um, y_um = mpp_um if isinstance(mpp_um, tuple) else (mpp_um, mpp_um)
-        size = SizePx(*size_l0) if size_l0 is not None else None
-        return ScanSession(
-            self, self._queue, Scale(x_um, y_um), size, patient, settings or Settings(), options or ScanOptions()
-        )
+        for name, value, kind in (
+            ("patient", patient, Mapping), ("settings", settings, Settings), ("options", options, ScanOptions),
+        ):  # fmt: skip
+            require_kind(name, value, kind)
+        scale, size = scanner_scale(mpp_um), scan_size(size_l0)
+        return ScanSession(self, self._queue, scale, size, patient, settings or Settings(), options or ScanOptions())
 
     def infer_each(self, reads: Iterable[ReadTile]) -> Iterator[TileResult]:
         """The result of each tile, in order, of whatever slides; taken as the engine needs them. See `infer`."""

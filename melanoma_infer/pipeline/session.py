@@ -7,7 +7,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
-from operator import index
 from pathlib import Path
 from threading import RLock
 from types import TracebackType
@@ -20,12 +19,12 @@ from melanoma_infer.patients.patient import strict_patient
 from melanoma_infer.pipeline.engine_queue import EngineQueue, Lane
 from melanoma_infer.pipeline.kept_tiles import KeptTiles
 from melanoma_infer.pipeline.scan_folder import write_scan
-from melanoma_infer.pipeline.scan_options import ScanOptions, ScanProgress
+from melanoma_infer.pipeline.scan_options import ScanOptions, ScanProgress, frame_place, output_folder, require_deadline
 from melanoma_infer.records import Identity, MissingCause, ReadTile, SlideFacts, StatedScale, Tile, TileResult
 from melanoma_infer.result import RunOut, SlideResult
 from melanoma_infer.runtime.provenance import VERSION, machine
 from melanoma_infer.runtime.utc import utc_now
-from melanoma_infer.scan.frames import channel_order, host_pixels
+from melanoma_infer.scan.frames import host_pixels
 from melanoma_infer.scan.pixels import BAND_ROWS, MEBIBYTE, ScanPixels
 from melanoma_infer.scan.plane_sums import UNBOUNDED
 from melanoma_infer.scan.tile_sums import TileSums
@@ -62,7 +61,6 @@ class ScanSession:
     ) -> None:
         card = scorer.card
         self._scorer, self._queue, self._settings, self._options = scorer, queue, settings, options
-        channel_order(options.channels)
         self._lock = RLock()
         self._started = utc_now()
         known = strict_patient(patient, card.patient_fields) if patient is not None else None
@@ -90,6 +88,8 @@ class ScanSession:
         self._failure: BaseException | None = None
         self._ended: Literal["", "closed", "cancelled"] = ""
         self._result: SlideResult | None = None
+        self._written: Path | None = None
+        """The output folder that holds the result."""
 
     def push(self, pixels: Any, x_l0: int, y_l0: int) -> None:
         """Add a frame or a strip of any size, in any order; where it overlaps others, see ScanOptions.overlap.
@@ -116,7 +116,8 @@ class ScanSession:
                 f"{self._lane.unfinished} tiles wait for the engine, and {self._room} may. "
                 "The frame was not taken: push it again later."
             )
-        frame, x_l0, y_l0 = host_pixels(pixels, options.channels), index(x_l0), index(y_l0)
+        x_l0, y_l0 = frame_place(x_l0, y_l0)
+        frame = host_pixels(pixels, options.channels)
         height, width = frame.shape[:2]
         self._pixels.require_inside(RectPx(x_l0, y_l0, width, height))
         for top in range(0, height, BAND_ROWS):
@@ -165,7 +166,8 @@ class ScanSession:
     def close(self, *, out: str | Path | None = None, deadline_s: float | None = None) -> SlideResult:
         """End the scan: the result by the rules of a file, with every tile that was complete.
 
-        Tiles with missing pixels are `incomplete` and not evaluated. Again, it returns the same result.
+        Tiles with missing pixels are `incomplete` and not evaluated. Again, it returns the same result, and writes it to
+        another output folder if one is given.
 
         Args:
             out: an output folder, to which the result is written as that of a file is; None: nothing is written.
@@ -177,10 +179,8 @@ class ScanSession:
             SlideFormatError: the colours are wrong.
             MminferError: the session failed.
         """
-        if deadline_s is not None and not deadline_s >= 0:  # NaN too
-            raise UsageError(
-                f"close(deadline_s={deadline_s!r}): give seconds from 0 on, or None to wait for all tiles."
-            )
+        require_deadline(deadline_s)
+        folder = output_folder(out)
         if self._result is None:
             self._require_open()
             with self._lock, self._failing():
@@ -195,10 +195,11 @@ class ScanSession:
             self._pixels.clear()
             run = RunOut(started=self._started, finished=utc_now(), machine=machine())
             self._result = self._of(plan, self._case).model_copy(update={"run": run})
-        if out is not None and self._result.run.folder is None:
+        if folder is not None and folder != self._written:
             self._result = write_scan(
-                self._result, Path(out), self._case, self._settings, self._scorer.bundle, self._scorer.numerics
+                self._result, folder, self._case, self._settings, self._scorer.bundle, self._scorer.numerics
             )
+            self._written = folder
         return self._result
 
     def cancel(self) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,18 +12,6 @@ from melanoma_infer.errors import UsageError
 from melanoma_infer.scan.gpu_copy import LEGACY_STREAM, copied_to_host
 
 Channels = Literal["RGB", "BGR", "RGBA", "BGRA"]
-
-
-def channel_order(text: str) -> Channels:
-    """The order of channels that a caller named.
-
-    Raises:
-        UsageError: it is none of the four.
-    """
-    for order in get_args(Channels):
-        if text == order:
-            return order  # type: ignore[no-any-return]
-    raise UsageError(f"channels={text!r}: no such order. Choose from {', '.join(get_args(Channels))}.")
 
 
 def host_pixels(frame: Any, channels: Channels) -> NDArray[np.uint8]:

@@ -320,6 +320,10 @@ def test_a_result_is_written_as_that_of_a_file(pixels, slide, scorer, tmp_path):
     (row,) = csv.DictReader(io.StringIO((tmp_path / "out" / "summary.csv").read_text()))
     assert (row["id"], row["case_id"], row["folder"]) == ("S-17", "C-3", folder.name)
     assert result.close(out=tmp_path / "out") is written
+    again = result.close(out=str(tmp_path / "more"))
+    assert (tmp_path / "more" / again.run.folder / "tiles.csv").read_bytes() == (folder / "tiles.csv").read_bytes()
+    with pytest.raises(UsageError, match="path of an output folder"):
+        result.close(out=5)
 
 
 def test_the_same_pixels_have_the_same_digest_in_any_order(pixels, scorer):
@@ -406,7 +410,13 @@ def test_a_push_that_waits_is_released_by_cancel(pixels, scorer, held):
         {"waiting_tiles": 0},
         {"waiting_tiles": -2},
         {"memory_mib": 0},
+        {"memory_mib": True},
         {"id": None},
+        {"id": " "},
+        {"case_id": 3},
+        {"channels": ["RGB"]},
+        {"on_tile": 3},
+        {"is_phantom": "no"},
     ],
 )
 def test_an_option_that_means_nothing_is_refused(wrong):
@@ -414,10 +424,32 @@ def test_an_option_that_means_nothing_is_refused(wrong):
         ScanOptions(**wrong)
 
 
+@pytest.mark.parametrize(
+    ("name", "wrong"),
+    [
+        *(("mpp_um", wrong) for wrong in ("0.5", None, (0.5,), (0.5, "0.5"), True)),
+        *(("size_l0", wrong) for wrong in (1000, (1000,), (0, 10), (10, -5), (1000.5, 10), ("a", 1))),
+        ("patient", [("age", 63)]), ("settings", {"tile_um": 256.0}), ("options", {"id": "x"}),
+    ],
+)  # fmt: skip
+def test_an_argument_of_another_kind_is_refused_by_name(name, wrong, scorer):
+    right = {"mpp_um": SCALE_UM, "size_l0": (WIDTH, HEIGHT)}
+    with pytest.raises(UsageError, match=rf"session\({name}="):
+        scorer.session(**(right | {name: wrong}))
+
+
+def test_a_scale_may_be_a_list_and_a_size_an_array(scorer):
+    scan = scorer.session([0.5, 0.5], np.array([WIDTH, HEIGHT]))
+    for place in (("a", 0), (0.5, 0), (0, None)):
+        with pytest.raises(UsageError, match="whole level-0 pixels"):
+            scan.push(np.zeros((4, 4, 3), np.uint8), *place)
+    scan.cancel()
+
+
 def test_a_deadline_is_a_number_of_seconds_however_long(pixels, scorer):
     scan = scorer.session(SCALE_UM, (WIDTH, HEIGHT))
     scan.push(pixels, 0, 0)
-    for wrong in (-1.0, float("nan")):
+    for wrong in (-1.0, float("nan"), "5"):
         with pytest.raises(UsageError, match="deadline_s"):
             scan.close(deadline_s=wrong)
     assert scan.close(deadline_s=float("inf")).tiles_counted.not_evaluated == 0
