@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from melanoma_infer.cli.console import note, patient_values, say, say_json
 
 
 def rescore(
+    context: typer.Context,
     folder: Annotated[
         Path,
         typer.Argument(parser=opt.named_path, metavar="FOLDER", help="The folder that `score` wrote for one slide."),
@@ -39,12 +41,14 @@ def rescore(
     from melanoma_infer.reports import result_json
     from melanoma_infer.reports.outcome_json import outcome_json
     from melanoma_infer.reports.words import finding
+    from melanoma_infer.runtime.privacy import redacted_argv
 
     old = result_json.read(folder / "result.json")
     opened = open_bundle(bundle or (old.bundle.name if old else "demo"))
     given = patient_values(patient or [], age=age, sex=sex, site=site, ulceration=ulceration)
     known = strict_patient(given, opened.card.patient_fields)
-    outcome = write_rescored(folder, opened, known, breslow_mm=breslow_mm)
+    command = redacted_argv(sys.argv[1:], {name for param in context.command.params for name in param.opts})
+    outcome = write_rescored(folder, opened, known, breslow_mm=breslow_mm, command=command)
     assert outcome.result is not None
     if json:
         say_json(outcome_json(outcome))

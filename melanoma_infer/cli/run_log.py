@@ -38,6 +38,7 @@ class RunLog:
         self._handler: logging.Handler = logging.NullHandler()
         if file is not None:
             try:
+                file.parent.mkdir(parents=True, exist_ok=True)  # perhaps the output folder, which is made later
                 self._handler = _Lines(file, encoding="utf-8")
             except OSError as error:
                 raise OutputError(f"--log-json cannot be written: {why_not_written(error)}") from error

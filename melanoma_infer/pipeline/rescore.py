@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from threading import Event
@@ -27,6 +28,7 @@ from melanoma_infer.scoring.fusion import fused
 from melanoma_infer.scoring.gallery import choose
 from melanoma_infer.scoring.verdict import Circumstances, slide_warnings
 from melanoma_infer.store.output import OutputFolder
+from melanoma_infer.store.run_record import RunRecord
 from melanoma_infer.store.summary import Summary
 
 BRESLOW_MM_MAX = 100.0
@@ -86,12 +88,20 @@ def rescore(folder: Path, bundle: Bundle, patient: Patient, *, breslow_mm: float
     return result.carrying(rescored, view, tuple(gallery), card=bundle.card)
 
 
-def write_rescored(folder: Path, bundle: Bundle, patient: Patient, *, breslow_mm: float | None = None) -> SlideOutcome:
-    """Rescore a result into a folder of its own beside the old one, with a row in the summary.
+def write_rescored(
+    folder: Path,
+    bundle: Bundle,
+    patient: Patient,
+    *,
+    breslow_mm: float | None = None,
+    command: Sequence[str] = ("rescore",),
+) -> SlideOutcome:
+    """Rescore a result into a folder of its own beside the old one, with a row in the summary and a record of the run.
 
-    The same patient and thickness again are the same folder, and nothing is written.
+    The same patient and thickness again are the same folder, which stays as it is.
 
-    Args: as in `rescore`.
+    Args: as in `rescore`, and
+        command: stored in the record, so it must contain no path and no patient value.
 
     Raises:
         OutputError: the output folder cannot be written.
@@ -132,7 +142,10 @@ def write_rescored(folder: Path, bundle: Bundle, patient: Patient, *, breslow_mm
         result=result,
         skipped=before is not None,
     )
-    Summary(out).add(outcome, bundle, Numerics(**result.numerics.model_dump()))
+    numerics = Numerics(**result.numerics.model_dump())
+    with RunRecord(out, bundle, numerics, command=command) as record:
+        record.add(outcome)
+        Summary(out).add(outcome, bundle, numerics)
     return outcome
 
 

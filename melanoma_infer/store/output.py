@@ -12,6 +12,7 @@ import hmac
 import json
 import secrets
 import shutil
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -166,11 +167,12 @@ class ResultFolder(Closing):
         return result if self.is_complete() else None
 
     def is_complete(self) -> bool:
-        """Whether all files of a result are there, and none of them is empty, as after a copy that failed."""
+        """Whether all files of a result are there, and none of them is empty or has lost its end, as after a copy that
+        failed.
+        """
         from melanoma_infer.reports.writing import REPORTS  # what draws reports takes long to import
 
-        files = [self.path / name for name in REPORTS]
-        return all(file.is_file() and file.stat().st_size for file in files)
+        return all(_is_whole(self.path / name) for name in REPORTS)
 
     def write(self, result: SlideResult) -> None:
         """Write the files of a result into a folder beside, which is then renamed: it is there whole or not at all.
@@ -204,3 +206,8 @@ class ResultFolder(Closing):
             number += 1
             place = replaced / f"{self.path.name}-{moment}-{number}"
         self.path.rename(place)
+
+
+def _is_whole(file: Path) -> bool:
+    """Whether a file has content; an archive also its table of contents, which is at the end."""
+    return file.is_file() and file.stat().st_size > 0 and (file.suffix != ".npz" or zipfile.is_zipfile(file))

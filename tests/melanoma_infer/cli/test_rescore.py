@@ -85,6 +85,11 @@ def test_every_patient_has_a_result_and_a_row_of_its_own_and_the_old_ones_stay(m
         assert read(folder)["malignant_score"] != read(scored)["malignant_score"]
     rows = [row for row in summary_rows(scored.parent) if row["rescored_from"] == scored.name]
     assert sorted(row["folder"] for row in rows) == [folder.name for folder in others]
+    runs = [path.read_text() for path in (scored.parent / "runs").iterdir()]
+    records = [run for run in map(json.loads, runs) if run["argv"][0] == "rescore"]
+    assert sorted(record["slides"][0]["skipped"] for record in records) == [False] * len(PATIENTS) + [True]
+    assert {record["state"] for record in records} == {"finished"}
+    assert not [run for run in runs if "acral" in run or str(scored.parent) in run]
 
 
 def test_a_replaced_result_is_rescored_beside_the_others(mminfer, scored):

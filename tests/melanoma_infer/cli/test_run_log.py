@@ -114,10 +114,19 @@ def test_however_a_run_ends_its_end_is_in_the_log(tmp_path, raised, event, facts
 
 
 def test_a_log_that_cannot_be_opened_is_an_error_before_anything_is_scored(mminfer, skin, tmp_path):
-    ended = mminfer("score", skin, "--out", tmp_path / "r", "--log-json", tmp_path / "no" / "log")
+    (tmp_path / "file").touch()
+    ended = mminfer("score", skin, "--out", tmp_path / "r", "--log-json", tmp_path / "file" / "log")
     assert ended.code == 14
-    assert "--log-json cannot be written: there is no such folder" in ended.err
+    assert "--log-json cannot be written" in ended.err
     assert not (tmp_path / "r").exists()
+
+
+def test_a_log_may_be_in_the_output_folder_before_there_is_one(mminfer, skin, tmp_path):
+    (tmp_path / "not-a-slide.svs").touch()
+    mminfer(
+        "score", tmp_path / "not-a-slide.svs", "--out", tmp_path / "r", "--log-json", tmp_path / "r" / "logs" / "log"
+    )
+    assert events(tmp_path / "r" / "logs" / "log")
 
 
 def test_a_log_that_is_full_is_told_once_and_the_run_goes_on(tmp_path, capsys, monkeypatch):

@@ -66,6 +66,11 @@ def test_a_slide_is_finished_only_if_it_is_unchanged_and_all_files_are_there(tmp
         mine.write(of("k" * 64))
         assert mine.finished(SAME) is not None
         assert mine.finished(Identity(DIGEST, 1000, MTIME_NS + 1, 1)) is None
+        archive = (mine.path / "tiles.npz").read_bytes()
+        (mine.path / "tiles.npz").write_bytes(archive[:-1])
+        assert mine.finished(SAME) is None
+        (mine.path / "tiles.npz").write_bytes(archive)
+        assert mine.finished(SAME) is not None
         (mine.path / "tiles.geojson").write_bytes(b"")
         assert mine.finished(SAME) is None
         (mine.path / "tiles.geojson").unlink()
