@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from melanoma_infer.bundle.bundle import CHECKSUMS, Golden, checksum_lines
+from melanoma_infer.bundle.bundle import Golden
+from melanoma_infer.bundle.contents import CHECKSUMS, checksum_lines
 from melanoma_infer.card import ModelCard
 from mminfer_export.seal import seal_bundle
 

@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import save
 
-from melanoma_infer.bundle.bundle import CHECKSUMS, Golden, ParityRow, checksum_lines
+from melanoma_infer.bundle.bundle import Golden, ParityRow
+from melanoma_infer.bundle.contents import CHECKSUMS, checksum_lines
 from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import OutputError
 from melanoma_infer.tolerances import Precision

@@ -7,13 +7,10 @@ unlisted file is refused, and runtimes get the verified bytes, never a path.
 
 from __future__ import annotations
 
-import hashlib
 import io
 import json
-import re
 import zipfile
-from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -23,25 +20,20 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from melanoma_infer.bundle.contents import Contents, bundle_contents, foreign_file
 from melanoma_infer.bundle.graph_checks import check_graph
 from melanoma_infer.bundle.head import Head
 from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import BundleError
 from melanoma_infer.tolerances import PRECISIONS, Precision
 
-PACKAGED = Path(__file__).parent
-CHECKSUMS = "SHA256SUMS"
 REQUIRED = ("card.json", "golden.npz", "parity.json")
 OPTIONAL = ("head.safetensors", "weights.safetensors")
 GRAPHS: dict[str, Precision] = {f"model.{precision}.onnx": precision for precision in PRECISIONS}
 
-READERS = 2
-"""Files of a bundle that are read and hashed in parallel."""
 GOLDEN_TILES_MAX = 4
 GOLDEN_BYTES_MAX = 1 << 28
 """Largest accepted size of golden.npz when unpacked: four tiles of 4096 px are 201 MB."""
-
-_CHECKSUM_LINE = re.compile(r"([0-9a-f]{64})  ([A-Za-z0-9._-]+)\n")
 
 
 class ParityRow(BaseModel):
@@ -97,6 +89,41 @@ class Bundle:
         return next((row for row in self.parity if (row.engine, row.precision) == (engine, precision)), None)
 
 
+class CheckedGraphs(Mapping[Precision, bytes]):
+    """The graphs of a bundle; each is checked before its bytes are given for the first time.
+
+    Args:
+        graphs: their verified bytes, by precision.
+        card: what they have to fit.
+    """
+
+    def __init__(self, graphs: Mapping[Precision, bytes], card: ModelCard) -> None:
+        self._graphs, self._card = graphs, card
+        self._checked: set[Precision] = set()
+
+    def __getitem__(self, precision: Precision) -> bytes:
+        """The graph of a precision.
+
+        Raises:
+            KeyError: there is none.
+            BundleError: no runtime may be given it.
+        """
+        graph = self._graphs[precision]
+        if precision not in self._checked:
+            check_graph(graph, self._card)
+            self._checked.add(precision)
+        return graph
+
+    def __iter__(self) -> Iterator[Precision]:
+        return iter(self._graphs)
+
+    def __len__(self) -> int:
+        return len(self._graphs)
+
+    def __contains__(self, precision: object) -> bool:
+        return precision in self._graphs
+
+
 def open_bundle(name_or_path: str | Path) -> Bundle:
     """The verified bundle of that name (packaged, such as "demo") or at that path.
 
@@ -104,48 +131,50 @@ def open_bundle(name_or_path: str | Path) -> Bundle:
         BundleError: it does not exist, a byte differs from SHA256SUMS, a file is unlisted or missing, or its content
             cannot be trusted by this version.
     """
-    if isinstance(name_or_path, str) and name_or_path in packaged_bundles():
-        folder = PACKAGED / f"{name_or_path}.mminfer"
-    elif not (folder := Path(name_or_path)).is_dir():
-        names = ", ".join(packaged_bundles()) or "none"
-        raise BundleError(
-            f"There is no bundle {folder.name!r}. Give the path of a NAME.mminfer folder, or the name of a packaged "
-            f"one ({names})."
-        )
-    contents = _verified_contents(folder)
-    card = parse_card(contents["card.json"])
-    graphs = {precision: contents[name] for name, precision in GRAPHS.items() if name in contents}
+    return parsed_bundle(bundle_contents(name_or_path))
+
+
+def parsed_bundle(contents: Contents, *, lazily: bool = False) -> Bundle:
+    """The bundle of these verified files.
+
+    Args:
+        contents: from `bundle_contents`.
+        lazily: each graph is checked when its bytes are first asked for, and the weights when a network is made of
+            them: a run does not wait for what it does not use.
+
+    Raises:
+        BundleError: their content cannot be trusted by this version; lazily, that of a graph or of the weights is
+            raised later.
+    """
+    files = contents.files
+    if foreign := sorted(files.keys() - {*REQUIRED, *OPTIONAL, *GRAPHS}):
+        raise foreign_file(contents.name, foreign[0])
+    if missing := [name for name in REQUIRED if name not in files]:
+        raise BundleError(f"Bundle {contents.name} has no {missing[0]}. Export the bundle again.")
+    card = parse_card(files["card.json"])
+    graphs = {precision: files[name] for name, precision in GRAPHS.items() if name in files}
     if "fp32" not in graphs:
-        raise BundleError(f"Bundle {folder.stem}: model.fp32.onnx is missing. Export the bundle again.")
-    for graph in graphs.values():
-        check_graph(graph, card)
+        raise BundleError(f"Bundle {contents.name}: model.fp32.onnx is missing. Export the bundle again.")
+    checked = CheckedGraphs(graphs, card)
+    weights = files.get("weights.safetensors")
+    if not lazily:
+        dict(checked)
+        if weights is not None:
+            finite_tensors(weights, "weights.safetensors")
     try:
-        parity = tuple(ParityRow.model_validate(row) for row in json.loads(contents["parity.json"])["rows"])
+        parity = tuple(ParityRow.model_validate(row) for row in json.loads(files["parity.json"])["rows"])
     except (ValueError, KeyError, TypeError) as error:
         raise BundleError("parity.json cannot be read. Export the bundle again.") from error
-    if "weights.safetensors" in contents:
-        finite_tensors(contents["weights.safetensors"], "weights.safetensors")
     return Bundle(
-        name=folder.stem,
-        digest=hashlib.sha256(contents[CHECKSUMS]).hexdigest(),
+        name=contents.name,
+        digest=contents.digest,
         card=card,
-        graphs=graphs,
-        head=_head(contents.get("head.safetensors"), card),
-        golden=_golden(contents["golden.npz"], card),
+        graphs=checked,
+        head=_head(files.get("head.safetensors"), card),
+        golden=_golden(files["golden.npz"], card),
         parity=parity,
-        weights=contents.get("weights.safetensors"),
+        weights=weights,
     )
-
-
-def packaged_bundles() -> list[str]:
-    """Names of the bundles that come with the package."""
-    return sorted(path.stem for path in PACKAGED.glob("*.mminfer"))
-
-
-def checksum_lines(contents: Mapping[str, bytes]) -> bytes:
-    """SHA256SUMS of these files, in its only accepted form: sorted, lower case, two spaces."""
-    lines = [f"{hashlib.sha256(contents[name]).hexdigest()}  {name}\n" for name in sorted(contents)]
-    return "".join(lines).encode("ascii")
 
 
 def parse_card(text: bytes) -> ModelCard:
@@ -160,50 +189,6 @@ def parse_card(text: bytes) -> ModelCard:
         problem = error.errors(include_url=False)[0]
         where = ".".join(str(part) for part in problem["loc"]) or "card"
         raise BundleError(f"card.json is not a valid model card: {where}: {problem['msg']}") from error
-
-
-def _verified_contents(folder: Path) -> dict[str, bytes]:
-    """Every file of the bundle by name, after its bytes were compared with SHA256SUMS."""
-    try:
-        paths = sorted(folder.iterdir())
-        for path in paths:
-            if path.is_symlink() or not path.is_file():
-                raise BundleError(
-                    f"Bundle {folder.stem}: {path.name!r} is a link or a folder. A bundle holds plain files."
-                )
-        with ThreadPoolExecutor(READERS) as pool:
-            contents, digests = {}, {}
-            for path, (content, digest) in zip(paths, pool.map(_read_and_hash, paths), strict=True):
-                contents[path.name], digests[path.name] = content, digest
-    except OSError as error:
-        raise BundleError(f"Bundle {folder.stem} cannot be read ({error.strerror}). Check its permissions.") from error
-    if CHECKSUMS not in contents:
-        raise BundleError(f"Bundle {folder.stem} has no {CHECKSUMS}. Export the bundle again.")
-    text = contents[CHECKSUMS].decode("ascii", errors="replace")
-    listed = {file: digest for digest, file in _CHECKSUM_LINE.findall(text)}
-    # Only one form is accepted, so that no byte of it can change unnoticed.
-    if "".join(f"{digest}  {file}\n" for file, digest in sorted(listed.items())) != text:
-        raise BundleError(
-            f"Bundle {folder.stem}: {CHECKSUMS} is damaged. Copy the bundle again from a source you trust."
-        )
-    known = {*REQUIRED, *OPTIONAL, *GRAPHS}
-    for name in sorted(contents.keys() - {CHECKSUMS}):
-        if name not in listed or name not in known:
-            raise BundleError(f"Bundle {folder.stem} holds a file that does not belong to it: {name!r}. Remove it.")
-    for name, digest in listed.items():
-        if digests.get(name) != digest:
-            raise BundleError(
-                f"Bundle {folder.stem}: {name} is missing or differs from {CHECKSUMS}. Copy the bundle again from a "
-                "source you trust; do not repair it by hand."
-            )
-    if missing := [name for name in REQUIRED if name not in listed]:
-        raise BundleError(f"Bundle {folder.stem} has no {missing[0]}. Export the bundle again.")
-    return contents
-
-
-def _read_and_hash(path: Path) -> tuple[bytes, str]:
-    content = path.read_bytes()
-    return content, hashlib.sha256(content).hexdigest()
 
 
 def _head(content: bytes | None, card: ModelCard) -> Head | None:

@@ -21,6 +21,7 @@ from melanoma_infer.runtime.plural import plural
 
 if TYPE_CHECKING:
     from melanoma_infer.bundle.bundle import Bundle
+    from melanoma_infer.bundle.contents import Contents
     from melanoma_infer.pipeline.batch import Batch
     from melanoma_infer.pipeline.request import RunOptions, SlideRequest
     from melanoma_infer.pipeline.worker import LoadScorer
@@ -107,21 +108,25 @@ def score(
     log_json: opt.LogJsonOption = None,
 ) -> None:
     """Score one or many slides. Slides already finished with the same bundle and settings are skipped."""
-    from melanoma_infer.pipeline.request import RunOptions
+    from melanoma_infer.bundle.contents import contents_ahead
     from melanoma_infer.runtime.privacy import redacted_argv
-    from melanoma_infer.slides.choice import reader_choice
 
     command = redacted_argv(sys.argv[1:], {name for param in context.command.params for name in param.opts})
     with loudness(quiet=quiet, verbose=verbose), run_log(log_json) as log:
         output = OutputOptions(out, json, dry_run, fail_fast, _verdicts(fail_on or ()), command)
         values = patient_values(patient or [], age=age, sex=sex, site=site, ulceration=ulceration)
-        wanted = SlideOptions(
-            slides or [], reader_choice(reader), mpp, tile_um, stride_um, tissue, aggregate, stain, specimen
-        )
+        with contents_ahead(bundle) as contents:
+            # Imported while the bundle is read.
+            from melanoma_infer.pipeline.request import RunOptions
+            from melanoma_infer.slides.choice import reader_choice
+
+            wanted = SlideOptions(
+                slides or [], reader_choice(reader), mpp, tile_um, stride_um, tissue, aggregate, stain, specimen
+            )
+            opened = opened_bundle(contents.result(), require_tissue_model=require_tissue_model)
         told = PatientOptions(
             values, patients, strict=strict, in_output=not no_patient_in_output, hide_names=hide_names
         )
-        opened = opened_bundle(bundle, require_tissue_model=require_tissue_model)
         requests = slide_requests(wanted, told, opened)
         compute = EngineOptions(engine, precision, threads, device, engine_file)
         _run(requests, opened, compute, output, RunOptions(hide_names, overwrite, full_digest), log)
@@ -139,15 +144,15 @@ def _verdicts(fail_on: Sequence[str]) -> list[str]:
     return verdicts
 
 
-def opened_bundle(bundle: str, *, require_tissue_model: bool) -> Bundle:
-    """The bundle.
+def opened_bundle(contents: Contents, *, require_tissue_model: bool) -> Bundle:
+    """The bundle of these files, of which a run checks what it uses.
 
     Raises:
         BundleError: it cannot be trusted, or was trained on phantoms only where a tissue model is required.
     """
-    from melanoma_infer.bundle.bundle import open_bundle
+    from melanoma_infer.bundle.bundle import parsed_bundle
 
-    opened = open_bundle(bundle)
+    opened = parsed_bundle(contents, lazily=True)
     if require_tissue_model and opened.card.domain != "tissue":
         raise BundleError(
             f"The bundle {opened.name} was trained on phantoms only, and --require-tissue-model was given. "

@@ -55,6 +55,7 @@ def watch(
     log_json: opt.LogJsonOption = None,
 ) -> None:
     """Score each slide that arrives in a folder, until the command is stopped. The slides are never changed."""
+    from melanoma_infer.bundle.contents import bundle_contents
     from melanoma_infer.pipeline.request import RunOptions
     from melanoma_infer.runtime.privacy import redacted_argv
     from melanoma_infer.slides.choice import reader_choice
@@ -71,7 +72,7 @@ def watch(
         wanted = SlideOptions([], reader_choice(reader), mpp, tile_um, stride_um, tissue, aggregate, stain, specimen)
         wanted.require_mask()
         settings = wanted.settings()
-        opened = opened_bundle(bundle, require_tissue_model=require_tissue_model)
+        opened = opened_bundle(bundle_contents(bundle), require_tissue_model=require_tissue_model)
         compute = EngineOptions(engine, precision, threads, device, engine_file)
         batch = recorded_batch(
             opened,

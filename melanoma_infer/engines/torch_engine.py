@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from melanoma_infer.bundle.bundle import Bundle
+from melanoma_infer.bundle.bundle import Bundle, finite_tensors
 from melanoma_infer.engines.base import Numerics, OneAtATime, Outputs
 from melanoma_infer.errors import BundleError, EngineUnavailableError
 from melanoma_infer.tolerances import Precision
@@ -88,16 +88,17 @@ def network_of(bundle: Bundle) -> MelanomaNet:
     """Our network with the weights of a bundle that has them, in evaluation mode.
 
     Raises:
-        BundleError: the weights do not fit the network that the card describes.
+        BundleError: the weights do not fit the network that the card describes, or are not finite.
     """
-    from safetensors.torch import load as load_tensors
+    import torch
 
     from melanoma_infer.model.melanoma_net import MelanomaNet
 
     assert bundle.weights is not None  # load() refuses a bundle without weights
     net = MelanomaNet.from_card(bundle.card)
+    tensors = finite_tensors(bundle.weights, "weights.safetensors")
     try:
-        net.load_state_dict(load_tensors(bundle.weights))
+        net.load_state_dict({name: torch.from_numpy(values) for name, values in tensors.items()})
     except RuntimeError as error:
         raise BundleError(
             "weights.safetensors does not fit the network that the card describes. Export the bundle again."

@@ -166,8 +166,8 @@ class ScanSession:
     def close(self, *, out: str | Path | None = None, deadline_s: float | None = None) -> SlideResult:
         """End the scan: the result by the rules of a file, with every tile that was complete.
 
-        Tiles with missing pixels are `incomplete` and not evaluated. Again, it returns the same result, and writes it to
-        another output folder if one is given.
+        Tiles with missing pixels are `incomplete` and not evaluated. Again, it returns the same result, and
+        writes it if another output folder is given.
 
         Args:
             out: an output folder, to which the result is written as that of a file is; None: nothing is written.

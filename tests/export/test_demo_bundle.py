@@ -5,7 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from melanoma_infer.bundle.bundle import PACKAGED, open_bundle
+from melanoma_infer.bundle.bundle import open_bundle
+from melanoma_infer.bundle.contents import PACKAGED
 from melanoma_infer.engines import load_engine
 from melanoma_infer.patients.patient import Patient, one_hot
 from melanoma_infer.phantom.mark import GENERATOR

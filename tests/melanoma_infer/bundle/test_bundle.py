@@ -15,9 +15,11 @@ from bundles_for_tests import colour_rule_card, colour_rule_graph, make_bundle, 
 from onnx import TensorProto, helper, numpy_helper
 
 import melanoma_infer.bundle.bundle as bundle_module
-from melanoma_infer.bundle.bundle import CHECKSUMS, PACKAGED, Bundle, open_bundle, packaged_bundles
+from melanoma_infer.bundle.bundle import Bundle, open_bundle, parsed_bundle
+from melanoma_infer.bundle.contents import CHECKSUMS, PACKAGED, bundle_contents, packaged_bundles
 from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import BundleError
+from melanoma_infer.pipeline.scorer import Scorer
 
 DEMO = PACKAGED / "demo.mminfer"
 
@@ -251,6 +253,27 @@ def test_a_graph_with_other_outputs_than_the_card_names_is_refused(tmp_path):
         open_bundle(_bundle_of(tmp_path, colour_rule_graph(64, outputs=("depth_mm",))))
 
 
+def test_a_run_checks_the_graph_that_it_uses_and_no_runtime_gets_another(tmp_path):
+    graph = colour_rule_graph(64)
+    graph.graph.node[2].domain = "com.example"
+    lazy = parsed_bundle(bundle_contents(_bundle_of(tmp_path, graph)), lazily=True)
+    assert lazy.precisions == ("fp32",)
+    assert "fp32" in lazy.graphs
+    for use in (lambda: lazy.graphs["fp32"], lambda: dict(lazy.graphs), lambda: Scorer(lazy, "openvino")):
+        with pytest.raises(BundleError, match="domain"):
+            use()
+
+
+def test_weights_that_are_not_finite_make_no_network(tmp_path):
+    from safetensors.numpy import load, save
+
+    tensors = load((DEMO / "weights.safetensors").read_bytes())
+    tensors[sorted(tensors)[-1]].flat[0] = np.nan
+    wrong = tampered(DEMO, tmp_path / "copy.mminfer", "weights.safetensors", save(tensors))
+    with pytest.raises(BundleError, match="NaN"):
+        Scorer(parsed_bundle(bundle_contents(wrong), lazily=True), "torch")
+
+
 def test_a_card_of_eight_lines_is_enough():
     card = ModelCard.model_validate(
         {
@@ -267,8 +290,6 @@ def test_runtimes_get_bytes_and_never_a_path(tmp_path):
     copy = shutil.copytree(DEMO, tmp_path / "copy.mminfer")
     opened = open_bundle(copy)
     shutil.rmtree(copy)
-    from melanoma_infer.pipeline.scorer import Scorer
-
     assert Scorer(opened, "openvino").numerics.engine == "openvino"
 
 

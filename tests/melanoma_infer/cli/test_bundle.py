@@ -17,7 +17,8 @@ from bundles_for_tests import colour_rule_card, make_bundle, minimal_card, tampe
 from own_models_for_tests import linear_onnx, linear_probabilities, wsinfer_folder
 from PIL import Image
 
-from melanoma_infer.bundle.bundle import PACKAGED, open_bundle
+from melanoma_infer.bundle.bundle import open_bundle
+from melanoma_infer.bundle.contents import PACKAGED
 from melanoma_infer.engines import load_engine, quiet
 
 CARD = """

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from melanoma_infer.bundle.bundle import PACKAGED, open_bundle
+from melanoma_infer.bundle.bundle import open_bundle
+from melanoma_infer.bundle.contents import PACKAGED
 from melanoma_infer.engines import load_engine
 from melanoma_infer.errors import ParityError
 from mminfer_export import precisions

@@ -580,7 +580,7 @@ def test_the_outcome_is_placed_between_its_thresholds(mminfer, result_of, skin, 
 
 @pytest.mark.wheel
 def test_a_bundle_with_one_flipped_byte_ends_with_20(mminfer, tmp_path):
-    from melanoma_infer.bundle.bundle import PACKAGED
+    from melanoma_infer.bundle.contents import PACKAGED
 
     copy = shutil.copytree(PACKAGED / "demo.mminfer", tmp_path / "copy.mminfer")
     content = bytearray((copy / "model.fp32.onnx").read_bytes())

@@ -9,7 +9,7 @@ import pytest
 from broken_bundles_for_tests import drop_bias, edited, forget_255, small_bundle, swap_attention_inputs, swap_colours
 from bundles_for_tests import tampered
 
-from melanoma_infer.bundle.bundle import PACKAGED
+from melanoma_infer.bundle.contents import PACKAGED
 
 REQUIRED = {
     "engine", "precision", "tiles", "max_dp", "p999_dp", "max_dmm", "features_rms", "decision_flips", "passed"

@@ -10,7 +10,8 @@ import pytest
 from broken_bundles_for_tests import small_bundle, uint8_graph
 from bundles_for_tests import tampered
 
-from melanoma_infer.bundle.bundle import PACKAGED, open_bundle
+from melanoma_infer.bundle.bundle import open_bundle
+from melanoma_infer.bundle.contents import PACKAGED
 from melanoma_infer.verification import engine_child, in_child, verify
 from melanoma_infer.verification.sample import drawn_sample
 
