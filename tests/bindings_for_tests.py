@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import inspect
-import re
 from collections.abc import Callable
 from typing import Any
 
 import pytest
+from bindings_signatures_for_tests import fits, signatures
 
 REASON = "tensorrt-rtx and cuda-bindings are not installed: pip install 'mminfer[tensorrt-rtx]'"
 trt = pytest.importorskip("tensorrt_rtx", reason=REASON)
@@ -38,7 +38,7 @@ def check_trt_call(owner: str, name: str, *args: Any) -> None:
     if method is None:
         raise WrongCallError(f"{owner} has no {name}")
     overloads = signatures(method.__doc__, name)
-    if not any(_fits(parameters, args) for parameters in overloads):
+    if not any(fits(parameters, args) for parameters in overloads):
         raise WrongCallError(f"{owner}.{name}{tuple(type(arg).__name__ for arg in args)} fits none of {overloads}")
 
 
@@ -46,38 +46,6 @@ def check_trt_attribute(owner: str, name: str) -> None:
     """Raise unless a class of the bindings has this property."""
     if not isinstance(getattr(getattr(trt, owner), name, None), property):
         raise WrongCallError(f"{owner} has no attribute {name}")
-
-
-def signatures(doc: str, name: str) -> list[list[tuple[str, str, bool]]]:
-    """(name, type, has a default) of every parameter but `self`, for each overload that pybind11 documents."""
-    found = re.findall(rf"^(?:\d+\. )?{name}\((.*)\) -> ", doc, re.MULTILINE)
-    return [_parameters(text) for text in found if text != "*args, **kwargs"]
-
-
-def _parameters(text: str) -> list[tuple[str, str, bool]]:
-    parts = re.split(r", (?=\w+: )", text)
-    split = [re.fullmatch(r"(\w+): (.*?)(?: = (.*))?", part) for part in parts]
-    return [(match[1], match[2], match[3] is not None) for match in split if match is not None and match[1] != "self"]
-
-
-def _fits(parameters: list[tuple[str, str, bool]], args: tuple[Any, ...]) -> bool:
-    required = sum(not has_default for _, _, has_default in parameters)
-    if not required <= len(args) <= len(parameters):
-        return False
-    return all(_is_a(value, kind) for value, (_, kind, _) in zip(args, parameters, strict=False))
-
-
-def _is_a(value: Any, kind: str) -> bool:
-    match kind:
-        case "typing.SupportsInt":
-            return hasattr(value, "__int__") and not isinstance(value, str)
-        case "typing_extensions.Buffer":
-            return isinstance(value, bytes | bytearray | memoryview)
-        case "str" | "bool" | "tuple" | "list":
-            return type(value).__name__ == kind
-    if kind.endswith(".Dims"):
-        return isinstance(value, tuple | list)  # the bindings convert them
-    return re.split(r"\.|::", kind)[-1] in {base.__name__ for base in type(value).__mro__}
 
 
 def like(owner: str) -> Callable[[type], type]:

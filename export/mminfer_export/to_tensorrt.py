@@ -9,9 +9,10 @@ from melanoma_infer.engines.cuda import CudaGpu, find_gpu, import_cuda
 from melanoma_infer.engines.device import nvidia_driver_is_loaded
 from melanoma_infer.engines.engine_file import EngineManifest, place_file, write_engine
 from melanoma_infer.engines.slots import engine_errors
-from melanoma_infer.engines.tensorrt_api import import_api
-from melanoma_infer.engines.tensorrt_build import build, graph_of, origin_of
-from melanoma_infer.errors import EngineUnavailableError
+from melanoma_infer.engines.tensorrt_api import Api, import_api
+from melanoma_infer.engines.tensorrt_build import PluginTail, build, graph_of, origin_of
+from melanoma_infer.engines.torch_engine import network_of
+from melanoma_infer.errors import EngineUnavailableError, UsageError
 from melanoma_infer.tolerances import Precision
 
 TIMINGS = ".timings"
@@ -25,6 +26,7 @@ def build_engine(
     *,
     device: str | None = None,
     strip_weights: bool = False,
+    plugins: bool = False,
 ) -> tuple[Path, EngineManifest]:
     """Build the engine on a GPU of this machine, and return its path (the manifest is next to it) and the manifest.
 
@@ -34,14 +36,18 @@ def build_engine(
         out: the file to write; None for `./<bundle>.<precision>.<target>.engine`.
         device: None or "cuda" for the first GPU, "cuda:1" and so on.
         strip_weights: leave the weights out; the engine gets them from the bundle when it is loaded.
+        plugins: compute the tail by this project's kernels, which the engine then contains.
 
     Raises:
-        EngineUnavailableError: there is no such graph, no NVIDIA driver, no TensorRT or no GPU here, or TensorRT
-            refuses to build.
+        UsageError: `plugins` and `strip_weights` are both given.
+        EngineUnavailableError: there is no such graph, no NVIDIA driver, no TensorRT or no GPU here, TensorRT
+            refuses to build, or this network, TensorRT or GPU has no plugins.
         BundleError: the network that TensorRT read is not the one in the graph.
         MemoryExhaustedError: there was not enough memory to build.
         OutputError: the file cannot be written, or another file is there.
     """
+    if plugins and strip_weights:
+        raise UsageError("The plugins' weights cannot be stripped. Give --plugins or --strip-weights, not both.")
     graph = graph_of(bundle, precision)
     if not nvidia_driver_is_loaded():
         raise EngineUnavailableError(
@@ -52,11 +58,44 @@ def build_engine(
     gpu = find_gpu(cuda, device)
     with engine_errors():
         CudaGpu(cuda, gpu.number).runtime()  # TensorRT builds for the thread's current GPU
+    tail = plugin_tail_of(api, bundle, graph, gpu.target) if plugins else None
     path = out if out is not None else Path(f"{bundle.name}.{precision}.{gpu.target}.engine")
     timings = path.with_name(path.name + TIMINGS)
-    origin = origin_of(api, bundle, precision, (gpu.target,), gpu=gpu.name, strip_weights=strip_weights)
-    built = build(api, graph, origin, timing_cache=timings.read_bytes() if timings.is_file() else None)
+    origin = origin_of(
+        api, bundle, precision, (gpu.target,), gpu=gpu.name, strip_weights=strip_weights, plugins=plugins
+    )
+    built = build(api, graph, origin, timing_cache=timings.read_bytes() if timings.is_file() else None, tail=tail)
     write_engine(path, built.file)
     if built.timing_cache is not None:
         place_file(timings, built.timing_cache)
     return path, built.file.manifest
+
+
+def plugin_tail_of(api: Api, bundle: Bundle, graph: bytes, target: str) -> PluginTail:
+    """The tail of a bundle's graph, made of plugins.
+
+    Args:
+        api: the library.
+        bundle: the verified model.
+        graph: the bytes of the bundle's ONNX graph.
+        target: the GPU's, such as sm89.
+
+    Raises:
+        EngineUnavailableError: the network is not ours, or PyTorch, Triton, TensorRT or the GPU has no plugins.
+    """
+    if bundle.weights is None or bundle.card.network is None:
+        raise EngineUnavailableError("The plugins compute the tail of our own network alone. Omit --plugins.")
+    try:
+        from mminfer_export import plugin_tail, tensorrt_plugins
+    except ImportError as error:
+        raise EngineUnavailableError(
+            f"The plugins need {error.name or 'a package'}, which does not load here. Install it: pip install "
+            "'mminfer[torch]'. Or omit --plugins."
+        ) from error
+    number = tensorrt_plugins.require_plugins(api, target)
+    net = network_of(bundle)
+    front = plugin_tail.split(graph, net)
+    weights = plugin_tail.weights_of(net, is_half=front.is_half)
+    return PluginTail(
+        front.content, lambda network: tensorrt_plugins.add_tail(api.trt, network, front, weights, number)
+    )

@@ -83,6 +83,12 @@ StripWeightsOption = Annotated[
     bool,
     typer.Option("--strip-weights", help="For engines: store no weights; they are read from the bundle."),
 ]
+PluginsOption = Annotated[
+    bool,
+    typer.Option(
+        "--plugins", help="For tensorrt: attention, projection, head and maps by this project's Triton kernels."
+    ),
+]
 
 
 CALIBRATING = "--calibration, --tiles, --mpp and --tile-um"
@@ -100,6 +106,7 @@ def export(
     target: GpuTargetsOption = None,
     device: GpuOption = None,
     strip_weights: StripWeightsOption = False,
+    plugins: PluginsOption = False,
     json: opt.JsonOption = False,
 ) -> None:
     """Convert a bundle to another precision, or build an engine from it.
@@ -111,7 +118,7 @@ def export(
     ranges = CalibrationOptions(calibration or (), tiles or (), mpp, tile_um)
     if ranges.given and precision is not Precision.int8:
         raise UsageError(f"{CALIBRATING} are only for --precision int8: no other precision needs ranges.")
-    _require_fitting(to, target, device, calibrated=ranges.given, stripped=strip_weights)
+    _require_fitting(to, target, device, calibrated=ranges.given, stripped=strip_weights, plugins=plugins)
     ranges.require_slides()
     match to:
         case Target.onnx if out is not None:
@@ -133,16 +140,21 @@ def export(
             from mminfer_export import to_tensorrt
 
             opened, started = open_bundle(bundle), perf_counter()
-            built = to_tensorrt.build_engine(opened, precision.value, out, device=device, strip_weights=strip_weights)
+            built = to_tensorrt.build_engine(
+                opened, precision.value, out, device=device, strip_weights=strip_weights, plugins=plugins
+            )
             _say_engine(*built, perf_counter() - started, json=json)
 
 
-def _require_fitting(to: Target, target: str | None, device: str | None, *, calibrated: bool, stripped: bool) -> None:
+def _require_fitting(
+    to: Target, target: str | None, device: str | None, *, calibrated: bool, stripped: bool, plugins: bool
+) -> None:
     """Raise UsageError for an option that the target would ignore."""
     given = {
         "--target": (target is not None, [Target.tensorrt_rtx]),
         "--device": (device is not None, [Target.tensorrt]),
         "--strip-weights": (stripped, [Target.tensorrt_rtx, Target.tensorrt]),
+        "--plugins": (plugins, [Target.tensorrt]),
         CALIBRATING: (calibrated, [Target.onnx]),
     }
     for option, (is_given, targets) in given.items():

@@ -7,7 +7,7 @@ that the parser may have changed.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,18 @@ RTX_FLAGS = ("distributive-independence", "require-user-allocation")
 """A tile's numbers do not depend on the rest of its batch; the caller allocates memory, which graph capture needs."""
 STRIPPED = "strip-weights"
 """The engine contains no weights; they are taken from the bundle when it is loaded."""
+PLUGINS = "plugins"
+"""The tail of the graph was built from plugins with this project's kernels."""
+
+
+@dataclass(frozen=True)
+class PluginTail:
+    """The end of a graph that is added to the network layer by layer, instead of being parsed."""
+
+    front: bytes
+    """The ONNX graph without it."""
+    add: Callable[[Any], None]
+    """Adds it to the network of the front, and marks the network's outputs."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +74,7 @@ def origin_of(
     *,
     gpu: str | None = None,
     strip_weights: bool = False,
+    plugins: bool = False,
 ) -> Origin:
     """The origin of an engine that is built from this bundle's graph.
 
@@ -77,7 +90,7 @@ def origin_of(
         gpu=gpu,
         flags=(
             *float32_flags(precision), STRICT_NANS, *(RTX_FLAGS if api.is_rtx else ()),
-            *((STRIPPED,) if strip_weights else ()),
+            *((STRIPPED,) if strip_weights else ()), *((PLUGINS,) if plugins else ()),
         ),
     )  # fmt: skip
 
@@ -105,7 +118,9 @@ def graph_of(bundle: Bundle, precision: Precision) -> bytes:
     return bundle.graphs[precision]
 
 
-def build(api: Api, graph: bytes, origin: Origin, *, timing_cache: bytes | None = None) -> Built:
+def build(
+    api: Api, graph: bytes, origin: Origin, *, timing_cache: bytes | None = None, tail: PluginTail | None = None
+) -> Built:
     """The engine for a bundle's graph. TensorRT builds on the target GPU; TensorRT-RTX needs no GPU.
 
     Args:
@@ -114,6 +129,7 @@ def build(api: Api, graph: bytes, origin: Origin, *, timing_cache: bytes | None 
         origin: what to build for.
         timing_cache: TensorRT's timing cache from an earlier build; TensorRT-RTX ignores it, because it would need a
             GPU to use it.
+        tail: the end of the graph, if it is built from plugins.
 
     Raises:
         BundleError: a type in the network differs from the ONNX file.
@@ -121,9 +137,12 @@ def build(api: Api, graph: bytes, origin: Origin, *, timing_cache: bytes | None 
         MemoryExhaustedError: there was not enough memory to build.
     """
     model = self_contained_model(graph)
+    parsed = graph if tail is None else tail.front
     with api.listening() as heard:
-        builder, network = _parsed(api, graph, heard)
-        check_types(api.trt, network, model)
+        builder, network = _parsed(api, parsed, heard)
+        check_types(api.trt, network, self_contained_model(parsed))
+        if tail is not None:
+            tail.add(network)
         _refuse_defaulting(api, heard)
         buckets = buckets_of(model)
         config = _config(api, builder, origin, _inputs(model)[0], buckets)

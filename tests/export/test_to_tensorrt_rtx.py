@@ -412,6 +412,8 @@ def test_the_command_builds_an_engine_and_says_so(monkeypatch, tmp_path, capsys)
         (["--to", "tensorrt-rtx", "--precision", "fp32", "--device", "cuda:1"], 2, "--to tensorrt"),
         (["--to", "tensorrt", "--precision", "fp32", "--target", "sm89"], 2, "--to tensorrt-rtx"),
         (["--to", "tensorrt", "--precision", "fp32"], 21, "no NVIDIA driver"),
+        (["--to", "tensorrt-rtx", "--precision", "fp32", "--plugins"], 2, "only for --to tensorrt, not for"),
+        (["--to", "tensorrt", "--precision", "fp32", "--plugins", "--strip-weights"], 2, "not both"),
         (["--to", "onnx", "--precision", "fp16"], 2, "--out"),
         (["--to", "onnx", "--precision", "fp16", "--strip-weights"], 2, "--to tensorrt-rtx or tensorrt"),
     ],
@@ -465,3 +467,29 @@ def test_tensorrt_keeps_its_timings_beside_the_engine(bundle, monkeypatch, tmp_p
     assert behaviour.timings == [b"", b"timings"]
     assert behaviour.profiles == len(BUCKETS)
     assert Path("colours.fp32.sm90.engine.timings").read_bytes() == b"timings"
+
+
+@pytest.mark.parametrize("plugins", [False, True])
+def test_tensorrt_parses_the_whole_graph_or_its_front_to_which_the_tail_is_added(demo, monkeypatch, tmp_path, plugins):
+    """On a drawn GPU, with a real parser; what is added is tested in test_tensorrt_plugins.py."""
+    from fake_cuda_for_tests import FakeCuda
+    from tensorrt_for_tests import Behaviour, fake_library
+
+    from melanoma_infer.engines.tensorrt_api import Api, new_logger
+    from mminfer_export import tensorrt_plugins
+
+    gpu, added = FakeCuda(target=(8, 9)), []
+    library = fake_library(Behaviour(gpu), rtx=False, outputs={"probabilities": (4,)}, tile_px=512)
+    monkeypatch.setattr(device_module, "DRIVER_FILES", (Path(__file__),))
+    monkeypatch.setattr(to_tensorrt, "import_api", lambda name: Api(name, library, new_logger(library)))
+    monkeypatch.setattr(to_tensorrt, "import_cuda", lambda: gpu)
+
+    def add_tail(trt, network, front, weights, sm):
+        names = [network.get_output(index).name for index in range(network.num_outputs)]
+        added.append((names, front.x, str(weights["w1_image"].dtype), sm))
+
+    monkeypatch.setattr(tensorrt_plugins, "add_tail", add_tail)
+    _, manifest = to_tensorrt.build_engine(demo, "fp16", tmp_path / "a.engine", plugins=plugins)
+    assert added == ([(["depth_mm", "relu_48"], "relu_48", "float16", 89)] if plugins else [])
+    assert ("plugins" in manifest.origin.flags) == plugins
+    assert {spec.name for spec in manifest.outputs} == {"probabilities", *demo.card.outputs}

@@ -21,6 +21,7 @@ from melanoma_infer.engines.golden import check_golden
 from melanoma_infer.engines.tensorrt_api import MODULES, TITLES
 from melanoma_infer.engines.tensorrt_engine import TensorRTEngine, load_with
 from melanoma_infer.tolerances import Precision
+from mminfer_export import to_tensorrt
 from mminfer_export.half import to_half
 
 pytestmark = pytest.mark.gpu
@@ -74,6 +75,15 @@ def test_a_pytorch_tensor_on_the_gpu_gives_the_same_bits_while_it_is_still_writt
             given.copy_(source)
             outputs = engine.infer(given if reduced is None else reduced(given))
         assert all(np.array_equal(outputs[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_an_engine_with_plugins_gives_the_golden_outputs_in_every_batch_size(demo, monkeypatch, tmp_path, precision):
+    monkeypatch.setenv("MMINFER_CACHE", str(tmp_path / "cache"))
+    path, _ = to_tensorrt.build_engine(demo, precision, tmp_path / "plugins.engine", plugins=True)
+    engine = load_with("tensorrt", demo, precision, None, path)
+    assert check_golden(demo, engine, host=True).excess(demo.card.tolerance_of(precision)) is None
+    assert engine.remarks == ()
 
 
 class OnlyDlpack:
