@@ -53,6 +53,14 @@ def test_an_intact_engine_of_another_model_in_the_cache_is_built_again(machine, 
     assert len(machine.behaviour.built_on) == 2
 
 
+def test_a_build_is_told_before_it_starts_and_a_cached_engine_tells_nothing(machine, bundle):
+    told = []
+    for _ in range(2):
+        machine.load(bundle, tell=lambda text: told.append((text, list(machine.behaviour.built_on))))
+    title, time = ("TensorRT", "minutes") if machine.api.name == "tensorrt" else ("TensorRT-RTX", "seconds")
+    assert told == [(f"building the fp32 engine of {title} for RTX A4000, once: this takes {time}", [])]
+
+
 def flip_a_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
