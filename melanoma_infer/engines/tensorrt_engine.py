@@ -37,7 +37,7 @@ from melanoma_infer.runtime.cache import cache_folder, read_cached, write_cached
 from melanoma_infer.tolerances import Precision
 
 CACHE = "engines"
-"""Folder of the cache that holds built engines."""
+"""Folder of the cache that holds built engines, and the kernels that TensorRT-RTX compiled for them."""
 
 
 class TensorRTEngine:
@@ -60,8 +60,8 @@ class TensorRTEngine:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Which batch sizes run without a CUDA graph, because none could be captured: slower, with the same numbers."""
-        return tuple(f"no CUDA graph for batches of {rows}" for rows in sorted(self._device.uncaptured))
+        """What makes it slower, with the same numbers: batch sizes without a CUDA graph, kernels compiled again."""
+        return self._device.remarks
 
     def infer(self, tiles: NDArray[np.uint8] | Any) -> Outputs:
         """The graph's outputs for tiles (N, tile_px, tile_px, 3), batch after batch.
@@ -150,7 +150,9 @@ def load_with(
         else:
             file = read_engine(engine_file)
             require_origin(file.manifest, origin, engine_file.name)
-        opened = load_device(api, place, file, graph)
+        compiled_for = file.manifest.origin.model_copy(update={"targets": origin.targets, "gpu": origin.gpu})
+        kernels = cache_folder(CACHE) / f"{compiled_for.key}.kernels"
+        opened = load_device(api, place, file, graph=graph, kernels=kernels)
     engine = TensorRTEngine(opened, file.manifest, Numerics(name, api.version, precision, gpu.name))
     engine.infer(bundle.golden.tiles[:1])
     return engine
