@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 import torch
 from drawn_torch_cuda_for_tests import draw_calls, draw_devices
 from interpreted_device_for_tests import interpreted_engine, interpreted_operators
+from torch import nn
 from triton import OutOfResources
 
 from melanoma_infer.bundle.bundle import Bundle, open_bundle
@@ -24,7 +26,8 @@ from melanoma_infer.engines import device as device_module
 from melanoma_infer.engines.base import Numerics, Outputs
 from melanoma_infer.engines.device import DeviceError, DeviceLostError, DeviceMemoryError, Stream
 from melanoma_infer.engines.slots import BUCKETS
-from melanoma_infer.engines.torch_device import CudaDevice, on_gpu, reproducible, translated
+from melanoma_infer.engines.torch_device import CudaDevice, KernelNetwork, on_gpu, reproducible, translated
+from melanoma_infer.engines.torch_engine import network_of
 from melanoma_infer.engines.triton_engine import TritonEngine
 from melanoma_infer.errors import (
     EngineUnavailableError,
@@ -33,6 +36,7 @@ from melanoma_infer.errors import (
 )
 from melanoma_infer.tolerances import DEFAULT_TOLERANCES
 from mminfer_kernels import torch_ops
+from mminfer_kernels.bounds import compare
 from mminfer_kernels.errors import KernelInputError
 from mminfer_kernels.launch import tail_plan
 
@@ -126,6 +130,34 @@ def test_bf16_is_not_much_further_off_than_openvino_s(demo, place):
 def test_depth_does_not_depend_on_the_backbone_s_precision(place, precision):
     exact, low = (golden_outputs(place, each)["depth_mm"] for each in ("fp32", precision))
     assert np.array_equal(exact, low)
+
+
+def test_batchnorm_is_folded_into_the_convolutions_within_the_rounding_of_float32(demo):
+    net = network_of(demo)
+    norms = [module for module in net.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    images = net.normalised(torch.from_numpy(demo.golden.tiles[:2])).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        plain, exact = net.backbone(images), deepcopy(net.backbone).double()(images.double())
+        KernelNetwork(net, torch.float32, torch.device("cpu"))
+        folded = net.backbone(images)
+    assert len(norms) == 53  # ResNet-50 has as many as convolutions
+    kinds = [type(module) for module in net.backbone.modules()]
+    assert (kinds.count(nn.BatchNorm2d), kinds.count(nn.Conv2d)) == (0, 53)
+    comparison = compare(folded, exact, plain)
+    assert comparison.holds, comparison
+    assert folded.is_contiguous(memory_format=torch.channels_last)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_every_convolution_of_the_backbone_is_channels_last_in_its_dtype(demo, dtype):
+    net = network_of(demo)
+    KernelNetwork(net, dtype, torch.device("cpu"))
+    for module in net.backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.weight.dtype == module.bias.dtype == dtype
+            assert module.weight.is_contiguous(memory_format=torch.channels_last)
+            assert not module.weight.requires_grad
+    assert net.depth.conv1.weight.dtype == torch.float32
 
 
 def test_compiled_kernels_are_kept_in_our_cache(demo, driver, monkeypatch, tmp_path):
