@@ -18,6 +18,7 @@ from triton import TritonError
 
 from melanoma_infer.engines.device import DeviceError, DeviceLostError, DeviceMemoryError, Stream
 from melanoma_infer.engines.torch_resize import TorchResize
+from melanoma_infer.model.depth import averages_of
 from melanoma_infer.model.melanoma_net import MelanomaNet, TileOutputs
 from melanoma_infer.records import NativeTile
 from melanoma_infer.tolerances import Precision
@@ -57,14 +58,9 @@ class KernelNetwork:
         """All outputs, float32, for tiles uint8 (N, tile_px, tile_px, 3), contiguous, on the network's device."""
         net = self._net
         images = torch_ops.normalize_tiles(tiles, net.mean, net.std, self._dtype)
-        exact = (
-            images
-            if self._dtype == torch.float32
-            else torch_ops.normalize_tiles(tiles, net.mean, net.std, torch.float32)
-        )
         # The kernels take channels-last maps alone, and another layout would silently go round them.
         x = net.backbone(images).contiguous(memory_format=torch.channels_last)
-        depth_mm = net.depth(exact)
+        depth_mm = net.depth.of_averages(averages_of(tiles, net.mean, net.std))
         classifier = Classifier(depth_mm, net.w1_depth, self._offset, net.w2, net.b2, net.w3, net.b3, net.groups)
         tail = torch_ops.attention_tail(x, net.attention.weight, net.attention.bias, self._w1_image, classifier)
         return TileOutputs(tail.probabilities, depth_mm, tail.attention, tail.cam, tail.features)
