@@ -17,6 +17,9 @@ from bindings_for_tests import WrongCallError, like, trt
 from bundles_for_tests import expected_probability
 from fake_cuda_for_tests import FakeCuda, MisuseError, Queue
 
+KERNELS = b"kernels for batches of "
+"""How the fake runtime cache begins when it is serialised."""
+
 
 @dataclass
 class Behaviour:
@@ -32,6 +35,10 @@ class Behaviour:
     wrong_context: tuple[int, int] | None = None
     """Of which batch size, and which of these in the order of their making, a context gives wrong numbers."""
     profiles: int = 1
+    compiled: list[int] = field(default_factory=list)
+    """The batch sizes for which TensorRT-RTX compiled kernels, because its runtime cache held none."""
+    rejects_kernels: bool = False
+    """Whether a runtime cache that was kept is another driver's."""
     built_on: list[int] = field(default_factory=list)
     """The device that was current when an engine was built, for each build."""
     opened: list[bytes] = field(default_factory=list)
@@ -71,6 +78,19 @@ def fake_library(behaviour: Behaviour, *, rtx: bool, outputs: Mapping[str, tuple
             engine._device = gpu.current
             return engine
 
+    @like("IRuntimeCache")
+    class IRuntimeCache:
+        rows = frozenset()
+
+        def deserialize(self, blob):
+            assert blob.startswith(KERNELS)
+            if not behaviour.rejects_kernels:
+                self.rows |= set(blob[len(KERNELS) :])
+            return not behaviour.rejects_kernels
+
+        def serialize(self):
+            return KERNELS + bytes(sorted(self.rows))
+
     @like("IRuntimeConfig")
     class IRuntimeConfig:
         cuda_graph_strategy = property(lambda self: None, lambda self, value: _require(value, trt.CudaGraphStrategy))
@@ -82,9 +102,10 @@ def fake_library(behaviour: Behaviour, *, rtx: bool, outputs: Mapping[str, tuple
             assert strategy == trt.ExecutionContextAllocationStrategy.USER_MANAGED
 
         def create_runtime_cache(self):
-            return type("IRuntimeCache", (), {})()
+            return IRuntimeCache()
 
         def set_runtime_cache(self, cache):
+            self._cache = cache
             return True
 
     @like("ICudaEngine")
@@ -107,7 +128,7 @@ def fake_library(behaviour: Behaviour, *, rtx: bool, outputs: Mapping[str, tuple
         def create_execution_context(self, how):
             gpu.require_current(self._device, "an engine")
             context = IExecutionContext()
-            context._device = self._device
+            context._device, context._cache = self._device, getattr(how, "_cache", None)
             behaviour.contexts.append(context)
             return context
 
@@ -124,6 +145,9 @@ def fake_library(behaviour: Behaviour, *, rtx: bool, outputs: Mapping[str, tuple
             assert name == "tiles"
             assert shape[1:] == (tile_px, tile_px, 3)
             self.rows, self.addresses, self.memory = shape[0], {}, (0, 0)
+            if self._cache is not None and self.rows not in self._cache.rows:
+                behaviour.compiled.append(self.rows)
+                self._cache.rows |= {self.rows}
             return True
 
         def update_device_memory_size_for_shapes(self):

@@ -31,8 +31,8 @@ class Machine:
     api: Api
 
     def load(self, bundle: Bundle, **options: Any) -> TensorRTEngine:
-        device, engine_file = options.get("device"), options.get("engine_file")
-        return load_with(self.api.name, bundle, options.get("precision", "fp32"), device, engine_file)
+        precision, device = options.pop("precision", "fp32"), options.pop("device", None)
+        return load_with(self.api.name, bundle, precision, device, **{"engine_file": None, **options})
 
 
 def machine_maker(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Callable[..., Machine]:

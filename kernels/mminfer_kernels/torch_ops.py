@@ -18,7 +18,7 @@ from torch import Tensor
 
 from mminfer_kernels import reference
 from mminfer_kernels.inputs import DTYPES
-from mminfer_kernels.launch import Target, tail_plan, target_of
+from mminfer_kernels.launch import TailPlan, Target, tail_plan, target_of
 from mminfer_kernels.reference import Aggregates, Attended, Classifier, Order, Projection, Resampling, Tail
 
 OPERATORS = torch.ops.mminfer
@@ -233,16 +233,34 @@ def compute(name: str, *flat: Any, target: Target | None = None, processors: int
     )
 
 
-def _launched(name: str, arguments: tuple[Any, ...], target: Target, processors: int) -> Any:
-    def run(kernel: str, *given: Any) -> Any:
-        # Imported here because CPU users need no Triton.
-        return import_module(f"mminfer_kernels.{kernel}").plan(*given, target=target).run()
+def tail_by(plan: TailPlan, arguments: tuple[Any, ...], target: Target) -> Tail:
+    """Return the outputs of `attention_tail` from its kernels by a plan, whichever `launch.tail_plan` prefers.
 
-    if name == "attention_tail":
-        x, weight, bias, w1_image, classifier, order = arguments
-        if tail_plan(x.shape[0], x.shape[2] * x.shape[3], processors)[0] == "split":
-            return run("attention_head", run("attention_project", x, w1_image), weight, bias, classifier, order)
-    return run(name, *arguments)
+    Args:
+        plan: one launch, or two.
+        arguments: those of `attention_tail`, in order.
+        target: what the kernels are compiled for.
+
+    Raises:
+        KernelInputError: a shape or dtype is not what `attention_tail` takes, or the map is too large for one launch.
+    """
+    if plan == "attention_tail":
+        return Tail(*_run("attention_tail", arguments, target))
+    x, weight, bias, w1_image, classifier, order = arguments
+    projection = _run("attention_project", (x, w1_image), target)
+    return Tail(*_run("attention_head", (projection, weight, bias, classifier, order), target))
+
+
+def _launched(name: str, arguments: tuple[Any, ...], target: Target, processors: int) -> Any:
+    if name != "attention_tail":
+        return _run(name, arguments, target)
+    batch, _, height, width = arguments[0].shape
+    return tail_by(tail_plan(batch, height * width, processors)[0], arguments, target)
+
+
+def _run(kernel: str, arguments: tuple[Any, ...], target: Target) -> Any:
+    # Imported here because CPU users need no Triton.
+    return import_module(f"mminfer_kernels.{kernel}").plan(*arguments, target=target).run()
 
 
 def _compute_on_gpu(name: str, *flat: Any) -> Any:

@@ -12,7 +12,7 @@ from melanoma_infer.errors import UsageError
 
 SAME = ("tile_px", "threads")
 """Keys whose values must be equal in two runs that are compared."""
-SUBJECT = ("engine", "kernel", "provider", "precision", "shape")
+SUBJECT = ("engine", "kernel", "provider", "plan", "precision", "shape")
 """Keys that identify a row, as far as it has them."""
 
 
@@ -72,4 +72,4 @@ def changes(now: Mapping[str, Any], before: Mapping[str, Any]) -> Iterator[Chang
 
 
 def _subject(row: Mapping[str, Any]) -> str:
-    return " ".join(str(row[part]) for part in SUBJECT if part in row)
+    return " ".join(str(row[part]) for part in SUBJECT if row.get(part) is not None)

@@ -16,6 +16,7 @@ from melanoma_infer.errors import UsageError
 from melanoma_infer.tolerances import Precision
 from mminfer_kernels import catalogue
 from mminfer_kernels.catalogue import KERNELS, Problem
+from mminfer_kernels.launch import TailPlan
 from mminfer_kernels.timing import measure, milliseconds
 
 REDUCTION = 32
@@ -32,6 +33,8 @@ class KernelRow:
     kernel: str
     provider: str
     """`kernel`, `torch` (the plain function) or `as-written` (the paper's equations one by one)."""
+    plan: TailPlan | None
+    """How the kernels compute the tail: in one launch (`attention_tail`) or two (`split`); None for other rows."""
     precision: Precision | Literal["uint8"]
     shape: str
     """(N, C, h, w) of the backbone's map."""
@@ -42,17 +45,23 @@ class KernelRow:
     ratio_to_torch: float
     """The median rate by that of the plain function."""
     share_of_copy: float
-    """The least that has to be read and written, by what a copy moves in the same time."""
+    """The least that has to be read and written, by what a copy moves in the same time. It exceeds 1 where a GPU's
+    cache holds a small batch from one call to the next."""
     max_error: float
     """Error of the output, compared with float64."""
     allowed_error: float
+
+    @property
+    def by(self) -> str:
+        """The provider and its plan."""
+        return self.provider if self.plan is None else f"{self.provider}, {self.plan}"
 
     @property
     def cells(self) -> tuple[str, ...]:
         """Its figures, for a table."""
         return (
             self.kernel,
-            self.provider,
+            self.by,
             self.precision,
             f"{self.tiles_per_s:.0f}",
             f"{self.p20:.0f}-{self.p80:.0f}",
@@ -120,6 +129,7 @@ def time_kernels(
             yield KernelRow(
                 kernel=row.name,
                 provider=row.provider,
+                plan=None,
                 precision=precision if as_given else "uint8" if taken.dtype == torch.uint8 else "fp32",
                 shape=row.shape,
                 device=row.device,
@@ -134,7 +144,7 @@ def time_kernels(
 
 
 def headline(rows: Sequence[KernelRow]) -> KernelRow | None:
-    """The row of the kernel that does most of the work; None where no kernel ran."""
+    """The row of the kernel that does most of the work, by the plan that runs here; None where no kernel ran."""
     ran = [row for row in rows if row.provider == "kernel"]
     return next((row for row in ran if row.kernel == "attention_tail"), ran[0] if ran else None)
 
@@ -144,8 +154,9 @@ def conclusion(rows: Sequence[KernelRow]) -> str:
     best = headline(rows)
     if best is None:
         return "No kernel ran, because there is no CUDA device here. These are the times of plain PyTorch on the CPU."
+    plan = "" if best.plan is None else f" (plan {best.plan})"
     return (
-        f"{best.kernel} on {best.device}: {best.tiles_per_s:.0f} tiles/s of {best.precision} maps, "
+        f"{best.kernel}{plan} on {best.device}: {best.tiles_per_s:.0f} tiles/s of {best.precision} maps, "
         f"{best.ratio_to_torch:.1f} × plain PyTorch, at {best.share_of_copy:.0%} of the speed of a copy."
     )
 
@@ -154,7 +165,7 @@ def picture(rows: Sequence[KernelRow]) -> bytes:
     """The rows' throughput relative to plain PyTorch as a bar chart, PNG."""
     bars = [
         Bar(
-            f"{row.kernel} {row.provider}",
+            f"{row.kernel} {row.by}",
             row.ratio_to_torch,
             f"{row.ratio_to_torch:.2f}",
             told=row.provider == "kernel",

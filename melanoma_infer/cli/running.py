@@ -94,7 +94,8 @@ def recorded_batch(
     """
     from melanoma_infer.pipeline.batch import score_batch
 
-    log, batch = log or RunLog(), score_batch(load, out, options, (first, bundle.card) if first else None)
+    log = log or RunLog()
+    batch = score_batch(load, out, options, first=(first, bundle.card) if first else None, tell=note)
     try:
         # Imported while a worker loads the engine.
         from melanoma_infer.store.output import OutputFolder
@@ -106,7 +107,14 @@ def recorded_batch(
     except BaseException:
         batch.close()
         raise
-    log.event("engine-loaded", bundle_digest=bundle.digest, **vars(batch.numerics), skipped=list(batch.skipped))
+    computing = batch.computing
+    log.event(
+        "engine-loaded",
+        bundle_digest=bundle.digest,
+        **vars(computing.numerics),
+        skipped=list(computing.skipped),
+        remarks=list(computing.remarks),
+    )
     tell_engine(batch)
     return RecordedBatch(batch, bundle, folder, command, tell, log)
 
@@ -127,7 +135,7 @@ class RecordedBatch:
 
         self._batch, self._bundle, self._folder, self._command = batch, bundle, folder, command
         self._tell, self._log = tell, log
-        self.numerics = batch.numerics
+        self.numerics = batch.computing.numerics
         self._summary = Summary(
             folder, lambda name: note(f"summary.csv had other columns: it is {name} now, with all its rows")
         )
@@ -139,7 +147,13 @@ class RecordedBatch:
         from melanoma_infer.store.run_record import RunRecord
 
         with (
-            RunRecord(self._folder, self._bundle, self.numerics, command=self._command) as record,
+            RunRecord(
+                self._folder,
+                self._bundle,
+                self.numerics,
+                remarks=self._batch.computing.remarks,
+                command=self._command,
+            ) as record,
             closing(self._batch.outcomes(requests, progress, idle)) as scored,
         ):
             for outcome in scored:

@@ -194,13 +194,15 @@ def _run(
 
 
 def tell_engine(bundle: Bundle, batch: Batch, *, json: bool) -> None:
-    """Print what computes, and with --verbose which versions of what."""
+    """Print what computes, what of it runs other than it should, and with --verbose which versions of what."""
     from melanoma_infer.runtime.provenance import machine, versions
 
     tell = detail if json else note
-    tell(f"{bundle.name} on {batch.numerics}")
-    for why in batch.skipped:
+    tell(f"{bundle.name} on {batch.computing.numerics}")
+    for why in batch.computing.skipped:
         tell(f"skipped {why}")
+    for remark in batch.computing.remarks:
+        tell(f"{batch.computing.numerics.engine}: {remark}")
     detail(f"bundle {bundle.digest[:12]}, {bundle.card.precision}; {machine()['cores']} cores")
     detail(", ".join(f"{name} {version}" for name, version in versions().items()))
 

@@ -175,7 +175,7 @@ def _compare(
     if len(selection.engines) > 1 or len(selection.precisions) > 1:
         raise UsageError("--expected compares with one engine at one precision. Give --engine and --precision once.")
     engine, precision = next(iter(selection.engines), "auto"), next(iter(selection.precisions), None)
-    scorer = Scorer(bundle, engine, precision=precision, threads=selection.threads, device=selection.device)
+    scorer = Scorer(bundle, engine, precision=precision, threads=selection.threads, device=selection.device, tell=note)
     found = compare_with_expected(scorer, slide, expected, settings)
     page = write_pictures(out, found)
     failure = None

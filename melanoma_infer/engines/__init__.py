@@ -4,16 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.engines.base import Engine
+from melanoma_infer.engines.base import Engine, Tell
 from melanoma_infer.engines.device import nvidia_driver_is_loaded
 from melanoma_infer.engines.golden import golden_failure
 from melanoma_infer.engines.parity_table import measured
-from melanoma_infer.errors import EngineUnavailableError, GpuLostError, MemoryExhaustedError, ParityError, UsageError
+from melanoma_infer.errors import (
+    BundleError,
+    EngineUnavailableError,
+    GpuLostError,
+    MemoryExhaustedError,
+    ParityError,
+    UsageError,
+)
 from melanoma_infer.tolerances import PRECISIONS, Precision
 
 MODULES = {
@@ -25,14 +32,16 @@ MODULES = {
     "tensorrt-rtx": "melanoma_infer.engines.tensorrt_rtx_engine",
 }
 """Modules by engine name, in the order in which `auto` tries them without a GPU: fastest on a CPU first."""
-ON_GPU = ("triton", "tensorrt", "tensorrt-rtx")
-"""`auto` tries these first when an NVIDIA driver is loaded."""
+ON_GPU = ("tensorrt", "tensorrt-rtx", "triton")
+"""`auto` tries these first when an NVIDIA driver is loaded, in this order: TensorRT chooses and fuses the convolutions'
+kernels for the GPU, while `triton` leaves them to PyTorch, one by one."""
 OF_ENGINE_FILES = ("tensorrt", "tensorrt-rtx")
 """These run an engine built ahead of time: one from the cache, or a file that the user names."""
 CHOICES = (*PRECISIONS, "fastest")
 """What may be asked for as a precision."""
 
-Load = Callable[[Bundle, Precision, int | None, str | None], Engine]
+Load = Callable[..., Engine]
+"""Of a module: bundle, precision, threads, device; those of OF_ENGINE_FILES also take engine_file and tell."""
 
 
 @dataclass(frozen=True)
@@ -51,6 +60,7 @@ def load_engine(
     threads: int | None = None,
     device: str | None = None,
     engine_file: Path | None = None,
+    tell: Tell = lambda _text: None,
 ) -> EngineChoice:
     """The engine of that name, or for "auto" the first that loads and is within the card's tolerance.
 
@@ -61,60 +71,50 @@ def load_engine(
         threads: None for all available cores.
         device: None for the engine's default, the CPU or the first GPU; or for example "cpu" or "cuda:1".
         engine_file: for OF_ENGINE_FILES, an engine with its manifest in the same folder; None for one from the cache.
+        tell: called before an engine is built, which takes minutes.
 
     Raises:
         UsageError: there is no such engine or precision, or an engine file was given without the name of an engine that
             reads such files.
         BundleError: the engine file is damaged, or was built from another model.
         EngineUnavailableError: this machine or bundle does not have the engine, the precision or the device.
-        MemoryExhaustedError, GpuLostError: the GPU of the named engine failed; "auto" skips such an engine.
+        MemoryExhaustedError, GpuLostError: the GPU of the named engine failed; "auto" skips such an engine, and one
+            whose library does not take the bundle's graph as it is.
     """
     if name not in ("auto", *MODULES):
         raise UsageError(f"--engine {name}: no such engine. Choose from auto, {', '.join(MODULES)}.")
     if precision not in (None, *CHOICES):
         raise UsageError(f"--precision {precision}: no such precision. Choose from {', '.join(CHOICES)}.")
-    if engine_file is not None:
-        if name not in OF_ENGINE_FILES:
-            names = " or ".join(OF_ENGINE_FILES)
-            raise UsageError(f"An engine file needs --engine {names}: name the engine that it was built for.")
-        load: Callable[..., Engine] = partial(import_module(MODULES[name]).load, engine_file=engine_file)
-        return EngineChoice(load(bundle, _precision(bundle, name, precision, device), threads, device), ())
+    if engine_file is not None and name not in OF_ENGINE_FILES:
+        names = " or ".join(OF_ENGINE_FILES)
+        raise UsageError(f"An engine file needs --engine {names}: name the engine that it was built for.")
+
+    def load(candidate: str, taken: Precision) -> Engine:
+        module: Load = import_module(MODULES[candidate]).load
+        of_file: dict[str, Any] = {"engine_file": engine_file, "tell": tell} if candidate in OF_ENGINE_FILES else {}
+        return module(bundle, taken, threads, device, **of_file)
+
     if name != "auto":
-        return EngineChoice(_load(bundle, name, _precision(bundle, name, precision, device), threads, device), ())
+        return EngineChoice(load(name, _precision(bundle, name, precision, device)), ())
     skipped: list[str] = []
     for candidate in candidates():
         try:
-            engine = _load_trusted(bundle, candidate, _precision(bundle, candidate, precision, device), threads, device)
+            taken = _precision(bundle, candidate, precision, device)
+            if why := _failed_here(bundle, candidate, taken, device):
+                raise ParityError(why)
+            engine = load(candidate, taken)
+            if why := golden_failure(bundle, engine):
+                raise ParityError(why)
             return EngineChoice(engine, tuple(skipped))
-        except (EngineUnavailableError, ParityError, MemoryExhaustedError, GpuLostError) as error:
+        except (EngineUnavailableError, BundleError, ParityError, MemoryExhaustedError, GpuLostError) as error:
             skipped.append(f"{candidate}: {error}")
     raise EngineUnavailableError("No engine can run this bundle here. " + " ".join(skipped))
 
 
 def candidates() -> list[str]:
     """Names of MODULES in the order in which `auto` tries them on this machine."""
-    first = ON_GPU if nvidia_driver_is_loaded() else ()
-    return sorted(MODULES, key=lambda name: name not in first)
-
-
-def _load_trusted(bundle: Bundle, name: str, precision: Precision, threads: int | None, device: str | None) -> Engine:
-    """Load an engine whose numbers are within the card's tolerance.
-
-    Raises:
-        ParityError: they are not, when the bundle was sealed, when it was verified here, or on the golden tiles now.
-        MminferError: the engine does not load.
-    """
-    if why := _failed_here(bundle, name, precision, device):
-        raise ParityError(why)
-    engine = _load(bundle, name, precision, threads, device)
-    if why := golden_failure(bundle, engine):
-        raise ParityError(why)
-    return engine
-
-
-def _load(bundle: Bundle, name: str, precision: Precision, threads: int | None, device: str | None) -> Engine:
-    load: Load = import_module(MODULES[name]).load
-    return load(bundle, precision, threads, device)
+    first = [name for name in ON_GPU if name in MODULES] if nvidia_driver_is_loaded() else []
+    return [*first, *(name for name in MODULES if name not in first)]
 
 
 def _precision(bundle: Bundle, engine: str, asked: str | None, device: str | None) -> Precision:

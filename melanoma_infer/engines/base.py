@@ -8,7 +8,7 @@ in `engines/__init__.py`.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Protocol, cast
 
@@ -22,6 +22,9 @@ from melanoma_infer.tolerances import Precision
 Outputs = Mapping[str, NDArray[Any]]
 """Arrays by name; the first axis is the tile. Always probabilities (N, K), and those of depth_mm (N,), attention
 (N, h, w), cam (N, 3, h, w) and features (N, F) that the card lists."""
+
+Tell = Callable[[str], None]
+"""Takes what a user should know at once: why the loading of an engine will take minutes."""
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ import gc
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from melanoma_infer.engines.cuda import CudaGpu, Handle, Memory, owned
 from melanoma_infer.engines.device import DeviceError, Stream
 from melanoma_infer.engines.device_arrays import DeviceTiles, device_tiles
 from melanoma_infer.engines.engine_file import EngineFile, EngineManifest
+from melanoma_infer.engines.kernel_cache import KernelCache
 from melanoma_infer.engines.tensorrt_api import Api, Heard, in_one_line
 from melanoma_infer.engines.tensorrt_build import STRIPPED
 
@@ -36,6 +38,8 @@ class Loaded:
     runtime: Any
     config: Any | None
     """The runtime configuration of TensorRT-RTX; TensorRT has none."""
+    kernels: KernelCache | None
+    """The kernels that TensorRT-RTX has compiled; TensorRT's are in the engine."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,7 @@ class BoundContext:
     graph: Handle | None
 
 
-def load_device(api: Api, place: CudaGpu, file: EngineFile, graph: bytes) -> TensorRTDevice:
+def load_device(api: Api, place: CudaGpu, file: EngineFile, *, graph: bytes, kernels: Path) -> TensorRTDevice:
     """An engine loaded on a GPU.
 
     Args:
@@ -55,6 +59,7 @@ def load_device(api: Api, place: CudaGpu, file: EngineFile, graph: bytes) -> Ten
         place: where to run.
         file: the engine, with its hash checked.
         graph: the bytes of the ONNX file, from which an engine without weights takes them.
+        kernels: the cache's file for what TensorRT-RTX compiles for this engine on this GPU.
 
     Raises:
         DeviceError: the engine cannot be loaded, or its inputs and outputs differ from its manifest.
@@ -70,6 +75,7 @@ def load_device(api: Api, place: CudaGpu, file: EngineFile, graph: bytes) -> Ten
             if not (parsed and refitter.refit_cuda_engine()):
                 raise _failure(place, "The engine does not accept the bundle's weights", heard)
         config = engine.create_runtime_config() if api.is_rtx else None
+        compiled: KernelCache | None = None
         if config is not None:
             # Compiled for each batch size before it first runs, so that results do not depend on how many came before.
             config.dynamic_shapes_kernel_specialization_strategy = (
@@ -77,7 +83,8 @@ def load_device(api: Api, place: CudaGpu, file: EngineFile, graph: bytes) -> Ten
             )
             config.cuda_graph_strategy = api.trt.CudaGraphStrategy.WHOLE_GRAPH_CAPTURE
             config.set_execution_context_allocation_strategy(api.trt.ExecutionContextAllocationStrategy.USER_MANAGED)
-            config.set_runtime_cache(config.create_runtime_cache())
+            compiled = KernelCache(config.create_runtime_cache(), kernels)
+            config.set_runtime_cache(compiled.library)
     found = {engine.get_tensor_name(index) for index in range(engine.num_io_tensors)}
     specs = (*file.manifest.inputs, *file.manifest.outputs)
     if found != (expected := {spec.name for spec in specs}):
@@ -92,7 +99,7 @@ def load_device(api: Api, place: CudaGpu, file: EngineFile, graph: bytes) -> Ten
                 f"the engine's {spec.name!r} is {engine.get_tensor_dtype(spec.name)} {shape}, unlike its manifest "
                 f"({spec.dtype} {spec.shape})"
             )
-    return TensorRTDevice(api, place, Loaded(engine, file.manifest, runtime, config))
+    return TensorRTDevice(api, place, Loaded(engine, file.manifest, runtime, config, compiled))
 
 
 class TensorRTDevice:
@@ -112,8 +119,15 @@ class TensorRTDevice:
         self._stream_handles = {stream: gpu.stream() for stream in Stream}
         self._streams = {stream: handle.value for stream, handle in self._stream_handles.items()}
         self._scratch: Memory | None = None
-        self.uncaptured: set[int] = set()
+        self._uncaptured: set[int] = set()
         """Batch sizes whose CUDA graph could not be captured, so that the host launches each of their kernels."""
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What runs other than it should; known after every batch size has run once."""
+        kernels = self._loaded.kernels
+        damaged = () if kernels is None or kernels.remark is None else (kernels.remark,)
+        return (*damaged, *(f"no CUDA graph for batches of {rows}" for rows in sorted(self._uncaptured)))
 
     def resident(self, tiles: Any) -> DeviceTiles | None:
         """The tiles if they are already in this GPU's memory; None if they are in host memory.
@@ -155,10 +169,12 @@ class TensorRTDevice:
                     raise _failure(self._gpu, f"The buffer of {name!r} is rejected", heard)
             self._run(context, heard)
             self._gpu.value(self._gpu.runtime().cudaStreamSynchronize(self._streams[Stream.COMPUTE]))
+            if self._loaded.kernels is not None:
+                self._loaded.kernels.save()
             if self._api.is_rtx:  # it captures its own graphs
                 return BoundContext(context, scratch, None)
             if (graph := self._captured(context)) is None:
-                self.uncaptured.add(rows)
+                self._uncaptured.add(rows)
             return BoundContext(context, scratch, graph)
 
     def upload(self, source: NDArray[Any] | DeviceTiles, target: Memory) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle
-from melanoma_infer.engines.base import Numerics, Outputs
+from melanoma_infer.engines.base import Numerics, Outputs, Tell
 from melanoma_infer.engines.batching import BatchRunner
 from melanoma_infer.engines.cuda import CudaGpu, find_gpu, import_cuda
 from melanoma_infer.engines.device import nvidia_driver_is_loaded
@@ -37,7 +37,7 @@ from melanoma_infer.runtime.cache import cache_folder, read_cached, write_cached
 from melanoma_infer.tolerances import Precision
 
 CACHE = "engines"
-"""Folder of the cache that holds built engines."""
+"""Folder of the cache that holds built engines, and the kernels that TensorRT-RTX compiled for them."""
 
 
 class TensorRTEngine:
@@ -60,8 +60,8 @@ class TensorRTEngine:
 
     @property
     def remarks(self) -> tuple[str, ...]:
-        """Which batch sizes run without a CUDA graph, because none could be captured: slower, with the same numbers."""
-        return tuple(f"no CUDA graph for batches of {rows}" for rows in sorted(self._device.uncaptured))
+        """What makes it slower, with the same numbers: batch sizes without a CUDA graph, kernels compiled again."""
+        return self._device.remarks
 
     def infer(self, tiles: NDArray[np.uint8] | Any) -> Outputs:
         """The graph's outputs for tiles (N, tile_px, tile_px, 3), batch after batch.
@@ -97,13 +97,20 @@ def load(
     device: str | None,
     *,
     engine_file: Path | None = None,
+    tell: Tell = lambda _text: None,
 ) -> TensorRTEngine:
     """The bundle's graph in TensorRT, on the GPU that the engine was built on; see `load_with`."""
-    return load_with("tensorrt", bundle, precision, device, engine_file)
+    return load_with("tensorrt", bundle, precision, device, engine_file=engine_file, tell=tell)
 
 
 def load_with(
-    name: ApiName, bundle: Bundle, precision: Precision, device: str | None, engine_file: Path | None
+    name: ApiName,
+    bundle: Bundle,
+    precision: Precision,
+    device: str | None,
+    *,
+    engine_file: Path | None,
+    tell: Tell = lambda _text: None,
 ) -> TensorRTEngine:
     """The bundle's graph in one of the two libraries: the given engine file, the cache's engine, or one built now.
 
@@ -115,6 +122,7 @@ def load_with(
         precision: that of the graph.
         device: None or "cuda" for the first GPU, "cuda:1" and so on.
         engine_file: an engine with its manifest beside it; None to use the cache.
+        tell: called before an engine is built.
 
     Raises:
         EngineUnavailableError: the graph, the driver, the library or the GPU is not available here, or the engine was
@@ -138,17 +146,19 @@ def load_with(
     place = CudaGpu(cuda, gpu.number)
     with engine_errors():
         if engine_file is None:
-            file = _cached_or_built(api, graph, origin, place)
+            file = _cached_or_built(api, graph, origin, place, tell)
         else:
             file = read_engine(engine_file)
             require_origin(file.manifest, origin, engine_file.name)
-        opened = load_device(api, place, file, graph)
+        compiled_for = file.manifest.origin.model_copy(update={"targets": origin.targets, "gpu": origin.gpu})
+        kernels = cache_folder(CACHE) / f"{compiled_for.key}.kernels"
+        opened = load_device(api, place, file, graph=graph, kernels=kernels)
     engine = TensorRTEngine(opened, file.manifest, Numerics(name, api.version, precision, gpu.name))
     engine.infer(bundle.golden.tiles[:1])
     return engine
 
 
-def _cached_or_built(api: Api, graph: bytes, origin: Origin, place: CudaGpu) -> EngineFile:
+def _cached_or_built(api: Api, graph: bytes, origin: Origin, place: CudaGpu, tell: Tell) -> EngineFile:
     """The cached engine of this origin; if it is missing or damaged, a new one, which is cached if possible."""
     path = cache_folder(CACHE) / f"{origin.key}.engine"
     content, manifest = read_cached(path), read_cached(manifest_path(path))
@@ -158,6 +168,10 @@ def _cached_or_built(api: Api, graph: bytes, origin: Origin, place: CudaGpu) -> 
             if cached.manifest.origin == origin:
                 return cached
     timings = path.with_name(re.sub(r"[^A-Za-z0-9.]+", "-", f"{api.version} {origin.gpu}") + ".timings")
+    tell(
+        f"building the {origin.precision} engine of {api.title} for {origin.gpu}, once: "
+        f"this takes {'seconds' if api.is_rtx else 'minutes'}"
+    )
     place.runtime()  # the library builds for the thread's current GPU
     built = build(api, graph, origin, timing_cache=None if api.is_rtx else read_cached(timings))
     with suppress(OutputError):  # without a writable cache the engine is built again next time

@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from melanoma_infer.bundle.bundle import Bundle
+from melanoma_infer.engines.base import Tell
 from melanoma_infer.engines.tensorrt_engine import TensorRTEngine, load_with
 from melanoma_infer.tolerances import Precision
 
@@ -20,6 +21,7 @@ def load(
     device: str | None,
     *,
     engine_file: Path | None = None,
+    tell: Tell = lambda _text: None,
 ) -> TensorRTEngine:
     """The bundle's graph in TensorRT-RTX: `engine_file`, the cached engine, or one built now; see `load_with`."""
-    return load_with("tensorrt-rtx", bundle, precision, device, engine_file)
+    return load_with("tensorrt-rtx", bundle, precision, device, engine_file=engine_file, tell=tell)

@@ -6,16 +6,19 @@ import gc
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 from triton import TritonError
 
 from melanoma_infer.engines.device import DeviceError, DeviceLostError, DeviceMemoryError, Stream
 from melanoma_infer.engines.torch_resize import TorchResize
+from melanoma_infer.model.depth import averages_of
 from melanoma_infer.model.melanoma_net import MelanomaNet, TileOutputs
 from melanoma_infer.records import NativeTile
 from melanoma_infer.tolerances import Precision
@@ -37,16 +40,17 @@ class KernelNetwork:
     """Our network for inference: backbone in a dtype of DTYPES, channels-last; normalisation and tail by kernels.
 
     The depth module, the attention's convolution and the head compute in float32 whatever the backbone's dtype: they
-    are a four-hundredth of the arithmetic, and mm and probabilities come from them. BatchNorm keeps float32 statistics,
-    as in PyTorch's autocast.
+    are a four-hundredth of the arithmetic, and mm and probabilities come from them. BatchNorm is folded into the
+    backbone's convolutions in float32, before they are converted. The network itself is changed.
     """
 
     def __init__(self, net: MelanomaNet, dtype: torch.dtype, device: torch.device) -> None:
         self._net = net.eval().requires_grad_(False).to(device)
         self._dtype = dtype
-        for module in self._net.backbone.modules():
+        fold_batchnorm(self._net.backbone)
+        for module in self._net.backbone.to(dtype).modules():
             if isinstance(module, nn.Conv2d):
-                module.weight.data = module.weight.data.to(dtype, memory_format=torch.channels_last)
+                module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
         self._w1_image = net.w1_image.to(dtype)
         self._offset = net.offset()
 
@@ -54,17 +58,27 @@ class KernelNetwork:
         """All outputs, float32, for tiles uint8 (N, tile_px, tile_px, 3), contiguous, on the network's device."""
         net = self._net
         images = torch_ops.normalize_tiles(tiles, net.mean, net.std, self._dtype)
-        exact = (
-            images
-            if self._dtype == torch.float32
-            else torch_ops.normalize_tiles(tiles, net.mean, net.std, torch.float32)
-        )
         # The kernels take channels-last maps alone, and another layout would silently go round them.
         x = net.backbone(images).contiguous(memory_format=torch.channels_last)
-        depth_mm = net.depth(exact)
+        depth_mm = net.depth.of_averages(averages_of(tiles, net.mean, net.std))
         classifier = Classifier(depth_mm, net.w1_depth, self._offset, net.w2, net.b2, net.w3, net.b3, net.groups)
         tail = torch_ops.attention_tail(x, net.attention.weight, net.attention.bias, self._w1_image, classifier)
         return TileOutputs(tail.probabilities, depth_mm, tail.attention, tail.cam, tail.features)
+
+
+def fold_batchnorm(network: nn.Module) -> None:
+    """Put each BatchNorm that follows a convolution into it, in place; the network is in evaluation mode.
+
+    W' = W·γ / √(σ² + ε) and b' = β − μ·γ / √(σ² + ε) for each channel of the result. The convolution is the one that
+    the BatchNorm's parent names right before it.
+    """
+    children = list(network.named_children())
+    for (before, convolution), (name, norm) in pairwise(children):
+        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+            setattr(network, before, fuse_conv_bn_eval(convolution, norm))
+            setattr(network, name, nn.Identity())
+    for _, child in children:
+        fold_batchnorm(child)
 
 
 class Pass:

@@ -28,6 +28,25 @@ KERNELS_PX = (5, 7, 9)
 HIDDEN = 64
 
 
+def averages_of(tiles: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Return what `DepthModule.of_averages` takes, from tiles that are not normalised: (Σ / (255·4²) − mean) / std.
+
+    Sums of bytes are exact, and no map of the tiles' own size is made.
+
+    Args:
+        tiles: uint8, (N, H, W, 3), contiguous; H and W are multiples of 4.
+        mean: (3,).
+        std: (3,), above 0.
+
+    Returns:
+        (N, 3, H / 4, W / 4), in channels-last memory and the dtype of `mean`.
+    """
+    batch, height, width, _ = tiles.shape
+    blocks = tiles.reshape(batch, height // AVERAGE_PX, AVERAGE_PX, width // AVERAGE_PX, AVERAGE_PX, 3)
+    total = blocks.sum((2, 4), dtype=torch.int32).to(mean.dtype).permute(0, 3, 1, 2)
+    return (total / (255 * AVERAGE_PX**2) - mean.reshape(3, 1, 1)) / std.reshape(3, 1, 1)
+
+
 class DepthModule(nn.Module):
     """Maps normalised tiles (N, 3, tile_px, tile_px) to a positive depth in mm (N,)."""
 

@@ -23,10 +23,10 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from melanoma_infer.card import ModelCard
-from melanoma_infer.engines.base import Numerics
+from melanoma_infer.engines.base import Tell
 from melanoma_infer.errors import EngineUnavailableError, NativeCrashError
 from melanoma_infer.pipeline.request import RunOptions, RunProgress, RunStep, SlideRequest
-from melanoma_infer.pipeline.worker import LoadScorer, Work, run_worker
+from melanoma_infer.pipeline.worker import Computing, LoadScorer, Work, run_worker
 from melanoma_infer.result import SlideOutcome
 from melanoma_infer.runtime.utc import utc_now
 
@@ -44,10 +44,8 @@ Idle = Callable[[], None]
 class Batch(Protocol):
     """A scorer that stays loaded and scores slides whenever there are some, in this process or in a worker."""
 
-    numerics: Numerics
+    computing: Computing
     """What computes the numbers, once it is loaded."""
-    skipped: tuple[str, ...]
-    """Engines that were tried before this one, and why they were skipped."""
 
     def load(self) -> None:
         """Wait until the engine is loaded.
@@ -73,7 +71,12 @@ class Batch(Protocol):
 
 
 def score_batch(
-    load: LoadScorer, out: Path, options: RunOptions, first: tuple[SlideRequest, ModelCard] | None = None
+    load: LoadScorer,
+    out: Path,
+    options: RunOptions,
+    *,
+    first: tuple[SlideRequest, ModelCard] | None = None,
+    tell: Tell = lambda _text: None,
 ) -> Batch:
     """A scorer in a worker, where a process can be forked safely; else in this process. A worker begins to load it.
 
@@ -82,20 +85,21 @@ def score_batch(
         out: the output folder.
         options: what holds for all slides.
         first: the slide that comes first and the bundle's card: a worker plans it while the engine is being loaded.
+        tell: called in this process before an engine is built, which takes minutes.
     """
     if sys.platform == "linux" and threading.active_count() == 1 and RUNTIMES.isdisjoint(sys.modules):
-        return _Workers(Work(load, out, options, first))
-    return _InThisProcess(load, out, options)
+        return _Workers(Work(load, out, options, first), tell)
+    return _InThisProcess(load, out, options, tell)
 
 
 class _InThisProcess:
-    def __init__(self, load: LoadScorer, out: Path, options: RunOptions) -> None:
-        self._load, self._out, self._options = load, out, options
+    def __init__(self, load: LoadScorer, out: Path, options: RunOptions, tell: Tell) -> None:
+        self._load, self._out, self._options, self._tell = load, out, options, tell
 
     def load(self) -> None:
         """Load the engine."""
-        self._scorer = self._load()
-        self.numerics, self.skipped = self._scorer.numerics, self._scorer.skipped
+        self._scorer = self._load(tell=self._tell)
+        self.computing = Computing.of(self._scorer)
 
     def outcomes(
         self, requests: Iterable[SlideRequest], progress: RunProgress | None = None, idle: Idle | None = None
@@ -115,14 +119,14 @@ class _InThisProcess:
 class _Workers:
     """A worker, and another one after each that died."""
 
-    def __init__(self, work: Work) -> None:
-        self._work = work
+    def __init__(self, work: Work, tell: Tell) -> None:
+        self._work, self._tell = work, tell
         self._taken_at = utc_now()
         self._start()
 
     def load(self) -> None:
         """Wait until the engine is loaded."""
-        self.numerics, self.skipped = self._loaded()
+        self.computing = self._loaded()
         self._work = replace(self._work, first=None)
 
     def outcomes(
@@ -167,12 +171,16 @@ class _Workers:
         sender.close()  # the end of the worker is then the end of its messages
         asked.close()
 
-    def _loaded(self) -> tuple[Numerics, tuple[str, ...]]:
+    def _loaded(self) -> Computing:
         for kind, value in self._received():
-            if kind == "error":
-                raise value
-            numerics, skipped = value
-            return numerics, skipped
+            match kind:
+                case "building":
+                    self._tell(value)
+                case "error":
+                    raise value
+                case "loaded":
+                    computing: Computing = value
+                    return computing
         if self._work.first is not None:  # perhaps it was the slide: without a head start, it crashes in its turn
             self.close()
             self._work = replace(self._work, first=None)

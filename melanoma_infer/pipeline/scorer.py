@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.card import ModelCard
 from melanoma_infer.engines import load_engine
-from melanoma_infer.engines.base import Engine, Numerics, first_non_finite, resizing
+from melanoma_infer.engines.base import Engine, Numerics, Tell, first_non_finite, resizing
 from melanoma_infer.engines.golden import golden_failure
 from melanoma_infer.errors import ParityError, SlideUnreadableError, UsageError
 from melanoma_infer.patients.patient import Patient, one_hot
@@ -50,6 +50,7 @@ class Scorer:
         device: None for the engine's default, the CPU or the first GPU; or one that it knows: "cpu", "cuda:1".
         engine_file: for "tensorrt" and "tensorrt-rtx": what `mminfer export` built, its manifest beside it; None for
             the cached one.
+        tell: called before an engine is built, which takes minutes.
 
     Raises:
         UsageError: an engine file was given, and another engine was named, or none.
@@ -67,11 +68,12 @@ class Scorer:
         threads: int | None = None,
         device: str | None = None,
         engine_file: Path | None = None,
+        tell: Tell = lambda _text: None,
     ) -> None:
         self.bundle = bundle
         self.threads = threads or available_cores()
         choice = load_engine(
-            bundle, engine, precision=precision, threads=self.threads, device=device, engine_file=engine_file
+            bundle, engine, precision=precision, threads=self.threads, device=device, engine_file=engine_file, tell=tell
         )
         self._engine = choice.engine
         if engine != "auto" and (why := golden_failure(bundle, self._engine)):
@@ -101,6 +103,11 @@ class Scorer:
     def numerics(self) -> Numerics:
         """What computes the numbers."""
         return self._engine.numerics
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What runs other than it should, without changing a number."""
+        return self._engine.remarks
 
     @property
     def engine(self) -> Engine:

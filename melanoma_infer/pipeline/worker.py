@@ -6,15 +6,16 @@ import ctypes
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from melanoma_infer.card import ModelCard
+from melanoma_infer.engines.base import Numerics, Tell
 from melanoma_infer.pipeline.head_start import HeadStart
 from melanoma_infer.pipeline.request import RunOptions, RunStep, SlideRequest
 
@@ -24,7 +25,29 @@ if TYPE_CHECKING:
 PR_SET_PDEATHSIG = 1
 """From Linux's prctl.h."""
 
-LoadScorer = Callable[[], "Scorer"]
+
+class LoadScorer(Protocol):
+    """Makes the scorer, in the process that scores."""
+
+    def __call__(self, *, tell: Tell) -> Scorer:
+        """The scorer; `tell` is called before an engine is built, which takes minutes."""
+        ...
+
+
+@dataclass(frozen=True)
+class Computing:
+    """What a scorer computes with, once it is loaded."""
+
+    numerics: Numerics
+    skipped: tuple[str, ...]
+    """Engines that were tried before this one, and why they were skipped."""
+    remarks: tuple[str, ...]
+    """What runs other than it should, without changing a number."""
+
+    @classmethod
+    def of(cls, scorer: Scorer) -> Computing:
+        """What this scorer computes with."""
+        return cls(scorer.numerics, scorer.skipped, scorer.remarks)
 
 
 @dataclass(frozen=True)
@@ -55,11 +78,11 @@ def run_worker(
 
     try:
         head_start = HeadStart(*work.first, full_digest=work.options.full_digest) if work.first else None
-        scorer = work.load()
+        scorer = work.load(tell=lambda text: messages.send(("building", text)))
         from melanoma_infer.pipeline.flow import score_slides
         from melanoma_infer.store.output import OutputFolder
 
-        messages.send(("loaded", (scorer.numerics, scorer.skipped)))
+        messages.send(("loaded", Computing.of(scorer)))
         tell = partial(_tell, messages, stopping)
         while True:
             slides = _requested(asked, messages, stopping)

@@ -27,11 +27,20 @@ class RunRecord:
         out: the output folder.
         bundle: the model.
         numerics: what computes the numbers.
+        remarks: what of it runs other than it should, without changing a number: why a run took longer.
         command: written unchanged, so it must contain no path and no patient value.
     """
 
-    def __init__(self, out: OutputFolder, bundle: Bundle, numerics: Numerics, *, command: Sequence[str]) -> None:
-        self._bundle, self._numerics, self._argv = bundle, numerics, list(command)
+    def __init__(
+        self,
+        out: OutputFolder,
+        bundle: Bundle,
+        numerics: Numerics,
+        *,
+        command: Sequence[str],
+        remarks: Sequence[str] = (),
+    ) -> None:
+        self._bundle, self._numerics, self._argv, self._remarks = bundle, numerics, list(command), list(remarks)
         self._started = utc_now()
         self._slides: list[dict[str, Any]] = []
         self.path = out.path / RUNS / f"{in_file_name(self._started)}-{secrets.token_hex(4)}.json"
@@ -62,6 +71,7 @@ class RunRecord:
             "machine": machine(),
             "bundle": {"name": self._bundle.name, "digest": self._bundle.digest},
             "numerics": vars(self._numerics),
+            "remarks": self._remarks,
             "argv": self._argv,
             "slides": self._slides,
         }

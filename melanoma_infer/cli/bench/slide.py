@@ -46,9 +46,10 @@ def slide(
 
     before = earlier_run(compare, "slide") if compare is not None else None
     wanted = Target.parse(target) if target is not None else None
-    scorer = Scorer(open_bundle(bundle), engine, precision=precision, threads=threads, device=device)
+    tell = teller(json=json)
+    scorer = Scorer(open_bundle(bundle), engine, precision=precision, threads=threads, device=device, tell=tell)
     settings = checked_settings(mpp, tile_um=tile_um)
-    timing = time_slide(slide, scorer, settings, reader=reader_choice(reader), rounds=rounds, tell=teller(json=json))
+    timing = time_slide(slide, scorer, settings, reader=reader_choice(reader), rounds=rounds, tell=tell)
     sentence = bound_sentence(timing)
     reached = None if wanted is None else wanted.sentence(timing)
     facts = asdict(timing)

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
+from melanoma_infer.bench.compare import changes
 from melanoma_infer.bench.kernels import conclusion, headline, sizes_of, time_kernels
 from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.errors import UsageError
@@ -55,7 +56,19 @@ def test_the_sentence_is_about_a_kernel_and_says_so_where_none_ran(rows):
     assert "No kernel ran" in conclusion(rows)
     plain = next(row for row in rows if row.kernel == "attention_tail")
     tail = replace(plain, provider="kernel", device="a GPU", tiles_per_s=1234.0, ratio_to_torch=3.2, share_of_copy=0.8)
+    tail = replace(tail, plan="split")
     other = replace(rows[-1], provider="kernel")
-    assert conclusion([other, *rows, tail]) == (
-        "attention_tail on a GPU: 1234 tiles/s of bf16 maps, 3.2 × plain PyTorch, at 80% of the speed of a copy."
+    assert conclusion([other, *rows, tail, replace(tail, plan="attention_tail", tiles_per_s=99.0)]) == (
+        "attention_tail (plan split) on a GPU: 1234 tiles/s of bf16 maps, 3.2 × plain PyTorch, at 80% of the speed of "
+        "a copy."
     )
+    assert tail.cells[:2] == ("attention_tail", "kernel, split")
+
+
+def test_a_plan_is_compared_with_the_same_plan_of_the_earlier_run(rows):
+    tail = replace(rows[0], kernel="attention_tail", provider="kernel", plan="split")
+    before = [asdict(row) for row in (replace(tail, plan="attention_tail", tiles_per_s=1.0), tail)]
+    run = {"tile_px": 512, "threads": 1}
+    (change,) = changes({**run, "rows": [asdict(tail)]}, {**run, "rows": before})
+    assert change.ratio == 1
+    assert change.name.startswith("attention_tail kernel split uint8 ")

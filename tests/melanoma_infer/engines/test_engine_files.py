@@ -8,11 +8,14 @@ from pathlib import Path
 
 import pytest
 from bundles_for_tests import colour_rule_graph, make_bundle
+from tensorrt_for_tests import KERNELS
 from tensorrt_machine_for_tests import SIDE, assert_correct, some_tiles
 
 from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.engines import load_engine
 from melanoma_infer.engines.engine_file import manifest_path
+from melanoma_infer.engines.golden import golden_failure
+from melanoma_infer.engines.slots import BUCKETS
 from melanoma_infer.engines.tensorrt_engine import CACHE
 from melanoma_infer.errors import BundleError, EngineUnavailableError, UsageError
 
@@ -53,6 +56,14 @@ def test_an_intact_engine_of_another_model_in_the_cache_is_built_again(machine, 
     assert len(machine.behaviour.built_on) == 2
 
 
+def test_a_build_is_told_before_it_starts_and_a_cached_engine_tells_nothing(machine, bundle):
+    told = []
+    for _ in range(2):
+        machine.load(bundle, tell=lambda text: told.append((text, list(machine.behaviour.built_on))))
+    title, time = ("TensorRT", "minutes") if machine.api.name == "tensorrt" else ("TensorRT-RTX", "seconds")
+    assert told == [(f"building the fp32 engine of {title} for RTX A4000, once: this takes {time}", [])]
+
+
 def flip_a_byte(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -83,6 +94,47 @@ def test_an_engine_loads_without_a_writable_cache(machine, bundle, monkeypatch, 
     (tmp_path / "file").write_bytes(b"")
     monkeypatch.setenv("MMINFER_CACHE", str(tmp_path / "file"))
     assert_correct(machine.load(bundle), some_tiles(2))
+
+
+def kept_kernels() -> list[Path]:
+    return sorted((Path(os.environ["MMINFER_CACHE"]) / CACHE).glob("*.kernels"))
+
+
+def test_kernels_are_compiled_once_for_each_batch_size_and_kept_for_the_next_process(new_machine, bundle):
+    for compiled in (list(BUCKETS), []):
+        machine = new_machine("tensorrt-rtx")
+        assert golden_failure(bundle, machine.load(bundle)) is None
+        assert sorted(machine.behaviour.compiled) == compiled
+    assert [path.stem for path in kept_kernels()] == [path.stem for path in cached_engines()]
+
+
+@pytest.mark.parametrize("damaged", [True, False], ids=["damaged", "another driver's"])
+def test_kept_kernels_that_cannot_be_used_are_compiled_again_with_a_remark(new_machine, bundle, damaged):
+    new_machine("tensorrt-rtx").load(bundle)
+    (kept,) = kept_kernels()
+    whole = kept.read_bytes()
+    machine = new_machine("tensorrt-rtx")
+    if damaged:
+        kept.write_bytes(whole.replace(KERNELS, KERNELS.upper()))  # the library must not get it
+    machine.behaviour.rejects_kernels = not damaged
+    engine = machine.load(bundle)
+    assert_correct(engine, some_tiles(1))
+    assert machine.behaviour.compiled == [1]
+    assert engine.remarks == ("the kernels in the cache are damaged or another driver's, and were compiled again",)
+    assert kept.read_bytes() == whole
+    machine.behaviour.rejects_kernels = False
+    assert machine.load(bundle).remarks == ()
+
+
+def test_an_engine_file_has_kernels_of_its_own_on_each_gpu(new_machine, bundle, named):
+    for gpu in ({}, {"model": b"RTX A5000"}):
+        machine = new_machine("tensorrt-rtx", **gpu)
+        manifest = json.loads(manifest_path(named).read_bytes())
+        manifest["origin"]["gpu"] = None  # as TensorRT-RTX builds on a machine without a GPU
+        manifest_path(named).write_text(json.dumps(manifest))
+        machine.load(bundle, engine_file=named)
+        assert machine.behaviour.compiled == ([1] if gpu else [])  # `named` was loaded on the first GPU
+    assert len(kept_kernels()) == 2
 
 
 @pytest.fixture

@@ -266,7 +266,8 @@ def test_auto_says_why_nothing_runs(demo, monkeypatch):
 def test_fastest_on_a_gpu_is_fp16_until_int8_was_timed(demo, monkeypatch, engine, sealed, taken):
     """Much of an int8 graph is float32, and TensorRT-RTX documents no int8 convolutions."""
     asked = []
-    monkeypatch.setattr(import_module(MODULES[engine]), "load", lambda bundle, precision, *_: asked.append(precision))
+    loading = import_module(MODULES[engine])
+    monkeypatch.setattr(loading, "load", lambda bundle, precision, *_, **__: asked.append(precision))
     rows = [_with_parity(demo, engine=engine, precision=each).parity[0] for each in sealed]
     load_engine(replace(demo, parity=tuple(rows)), engine, precision="fastest")
     assert asked == [taken]

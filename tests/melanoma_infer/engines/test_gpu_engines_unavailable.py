@@ -16,7 +16,7 @@ from packaging.requirements import Requirement
 from melanoma_infer.engines import device as device_module
 from melanoma_infer.engines import load_engine, parity_table, tensorrt_engine
 from melanoma_infer.engines.tensorrt_api import import_api
-from melanoma_infer.errors import EngineUnavailableError
+from melanoma_infer.errors import BundleError, EngineUnavailableError
 
 ROOT = Path(__file__).parents[3]
 NAMES = ("tensorrt-rtx", "tensorrt")
@@ -49,13 +49,14 @@ def test_no_nvidia_library_is_imported_without_a_driver():
     assert said.stdout.split("\n")[:4] == ["openvino ()", *["EngineUnavailableError"] * 2, "[]"], said.stderr
 
 
-def test_an_nvidia_driver_makes_auto_try_them_after_triton(monkeypatch):
+def test_an_nvidia_driver_makes_auto_try_tensorrt_first(monkeypatch):
     from melanoma_infer import engines
 
     monkeypatch.setattr(device_module, "DRIVER_FILES", ())
     assert engines.candidates()[0] == "openvino"
     monkeypatch.setattr(device_module, "DRIVER_FILES", (Path(__file__),))
-    assert engines.candidates()[:4] == ["triton", "tensorrt", "tensorrt-rtx", "openvino"]
+    assert engines.candidates()[:4] == ["tensorrt", "tensorrt-rtx", "triton", "openvino"]
+    assert sorted(engines.candidates()) == sorted(engines.MODULES)
 
 
 def test_a_library_that_is_not_installed_says_what_to_install(monkeypatch):
@@ -138,7 +139,22 @@ def test_auto_skips_an_engine_that_gives_other_numbers(bundle, monkeypatch):
         infer_each=lambda tiles: [{"probabilities": row[None]} for row, _ in zip(wrong, tiles, strict=True)],
     )
     monkeypatch.setattr(device_module, "DRIVER_FILES", (Path(__file__),))
-    monkeypatch.setattr(tensorrt_engine, "load", lambda *_: stub)
+    monkeypatch.setattr(tensorrt_engine, "load", lambda *_, **__: stub)
     choice = load_engine(bundle)
     assert choice.engine.numerics.engine == "openvino"
     assert any("tensorrt: fp32 differs from the golden probabilities" in why for why in choice.skipped)
+
+
+def test_auto_skips_a_library_that_would_change_the_graph(bundle, monkeypatch):
+    """Its parser or builder replaced a type or a value; other engines take the graph as it is."""
+
+    def load(*_, **__):
+        raise BundleError("TensorRT replaced a type or value of this graph.")
+
+    monkeypatch.setattr(device_module, "DRIVER_FILES", (Path(__file__),))
+    monkeypatch.setattr(tensorrt_engine, "load", load)
+    choice = load_engine(bundle)
+    assert choice.engine.numerics.engine == "openvino"
+    assert choice.skipped[0] == "tensorrt: TensorRT replaced a type or value of this graph."
+    with pytest.raises(BundleError):
+        load_engine(bundle, "tensorrt")

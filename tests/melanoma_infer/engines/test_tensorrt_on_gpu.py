@@ -45,7 +45,7 @@ def engine(request, demo, tmp_path_factory) -> TensorRTEngine:
         pytest.xfail(f"{TITLES[name]} {library.__version__} has no code for {gpu.name} ({gpu.target})")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MMINFER_CACHE", str(tmp_path_factory.mktemp("cache")))
-        return load_with(name, demo, precision, None, None)
+        return load_with(name, demo, precision, None, engine_file=None)
 
 
 def test_golden_outputs_within_the_tolerance_in_every_batch_size(engine, demo):

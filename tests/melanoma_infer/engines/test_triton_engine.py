@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterable, Iterator
+from copy import deepcopy
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -16,23 +17,28 @@ import pytest
 import torch
 from drawn_torch_cuda_for_tests import draw_calls, draw_devices
 from interpreted_device_for_tests import interpreted_engine, interpreted_operators
+from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from triton import OutOfResources
 
 from melanoma_infer.bundle.bundle import Bundle, open_bundle
+from melanoma_infer.engines import ON_GPU, load_engine, triton_engine
 from melanoma_infer.engines import device as device_module
-from melanoma_infer.engines import load_engine, triton_engine
 from melanoma_infer.engines.base import Numerics, Outputs
 from melanoma_infer.engines.device import DeviceError, DeviceLostError, DeviceMemoryError, Stream
 from melanoma_infer.engines.slots import BUCKETS
-from melanoma_infer.engines.torch_device import CudaDevice, on_gpu, reproducible, translated
+from melanoma_infer.engines.torch_device import CudaDevice, KernelNetwork, on_gpu, reproducible, translated
+from melanoma_infer.engines.torch_engine import network_of
 from melanoma_infer.engines.triton_engine import TritonEngine
 from melanoma_infer.errors import (
     EngineUnavailableError,
     GpuLostError,
     MemoryExhaustedError,
 )
+from melanoma_infer.model.resnet50 import ResNet50Backbone
 from melanoma_infer.tolerances import DEFAULT_TOLERANCES
 from mminfer_kernels import torch_ops
+from mminfer_kernels.bounds import compare
 from mminfer_kernels.errors import KernelInputError
 from mminfer_kernels.launch import tail_plan
 
@@ -128,6 +134,60 @@ def test_depth_does_not_depend_on_the_backbone_s_precision(place, precision):
     assert np.array_equal(exact, low)
 
 
+def test_batchnorm_is_folded_into_the_convolutions_within_the_rounding_of_float32(demo):
+    net = network_of(demo)
+    norms = [module for module in net.backbone.modules() if isinstance(module, nn.BatchNorm2d)]
+    images = net.normalised(torch.from_numpy(demo.golden.tiles[:2])).contiguous(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        plain, exact = net.backbone(images), deepcopy(net.backbone).double()(images.double())
+        KernelNetwork(net, torch.float32, torch.device("cpu"))
+        folded = net.backbone(images)
+    assert len(norms) == 53  # ResNet-50 has as many as convolutions
+    kinds = [type(module) for module in net.backbone.modules()]
+    assert (kinds.count(nn.BatchNorm2d), kinds.count(nn.Conv2d)) == (0, 53)
+    comparison = compare(folded, exact, plain)
+    assert comparison.holds, comparison
+    assert folded.is_contiguous(memory_format=torch.channels_last)
+
+
+class Largest(TorchDispatchMode):
+    """The number of values of the largest float32 tensor that an operator returned."""
+
+    values = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, torch.Tensor) and result.dtype == torch.float32:
+            self.values = max(self.values, result.numel())
+        return result
+
+
+def test_the_depth_module_gets_its_averages_without_a_float32_copy_of_the_tiles(demo, monkeypatch):
+    """A second normalisation wrote and read four bytes for each byte of a tile, to take means of 16 of them."""
+    network = KernelNetwork(network_of(demo), torch.float16, torch.device("cpu"))
+    monkeypatch.setattr(ResNet50Backbone, "forward", lambda *_: torch.zeros(1, 512, 16, 16, dtype=torch.float16))
+    monkeypatch.setattr(
+        torch_ops, "normalize_tiles", lambda tiles, mean, std, dtype: tiles.permute(0, 3, 1, 2).to(dtype)
+    )
+    tiles = torch.from_numpy(demo.golden.tiles[:1])
+    with torch.inference_mode(), Largest() as largest:
+        outputs = network(tiles)
+    assert np.abs(outputs.depth_mm.numpy() - demo.golden.outputs["depth_mm"][:1]).max() < 1e-4
+    assert largest.values <= 512 * 16 * 16  # the backbone's map, in the reference of the tail
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32], ids=str)
+def test_every_convolution_of_the_backbone_is_channels_last_in_its_dtype(demo, dtype):
+    net = network_of(demo)
+    KernelNetwork(net, dtype, torch.device("cpu"))
+    for module in net.backbone.modules():
+        if isinstance(module, nn.Conv2d):
+            assert module.weight.dtype == module.bias.dtype == dtype
+            assert module.weight.is_contiguous(memory_format=torch.channels_last)
+            assert not module.weight.requires_grad
+    assert net.depth.conv1.weight.dtype == torch.float32
+
+
 def test_compiled_kernels_are_kept_in_our_cache(demo, driver, monkeypatch, tmp_path):
     monkeypatch.delenv("TRITON_CACHE_DIR", raising=False)
     monkeypatch.setenv("MMINFER_CACHE", str(tmp_path))
@@ -142,7 +202,7 @@ def test_normalisation_and_tail_are_the_kernels(demo, place, monkeypatch):
     real = torch_ops._launched
     monkeypatch.setattr(torch_ops, "_launched", lambda name, *rest: launched.append(name) or real(name, *rest))
     load(demo, place, "fp16", buckets=(1,)).infer(demo.golden.tiles[:1])
-    once = ["normalize_tiles", "normalize_tiles", "attention_tail"]
+    once = ["normalize_tiles", "attention_tail"]
     assert launched == once * (1 if place == "cpu" else 2)  # run once, then captured
 
 
@@ -260,11 +320,11 @@ def test_a_lost_gpu_is_exit_177():
 
 
 @pytest.mark.gpu
-def test_auto_takes_triton_where_there_is_a_gpu(demo):
+def test_auto_computes_on_the_gpu_and_skips_only_what_is_not_made_for_it(demo):
     choice = load_engine(demo)
-    assert choice.engine.numerics.engine == "triton"
+    assert choice.engine.numerics.engine in ON_GPU
     assert choice.engine.numerics.device == torch.cuda.get_device_name(CUDA)
-    assert choice.skipped == ()
+    assert all("does not load here" in why or "does not run on" in why for why in choice.skipped)
 
 
 # Where it cannot run.
@@ -373,7 +433,7 @@ def test_auto_takes_triton_where_it_gives_the_golden_outputs(demo, driver, monke
     choice = load_engine(demo)
     assert choice.engine.numerics.engine == ("triton" if taken else "openvino")
     if not taken:
-        assert choice.skipped[0].startswith(f"triton: fp32 differs from the golden {changed}")
+        assert choice.skipped[2].startswith(f"triton: fp32 differs from the golden {changed}")
 
 
 @pytest.mark.parametrize("error", [MemoryExhaustedError("full"), GpuLostError("gone"), EngineUnavailableError("old")])
@@ -384,7 +444,7 @@ def test_auto_skips_a_gpu_that_does_not_work_and_says_why(demo, driver, monkeypa
     monkeypatch.setattr(triton_engine, "load", fails)
     choice = load_engine(demo)
     assert choice.engine.numerics.engine == "openvino"
-    assert choice.skipped[0] == f"triton: {error}"
+    assert choice.skipped[2] == f"triton: {error}"
     with pytest.raises(type(error)):
         load_engine(demo, "triton")
 

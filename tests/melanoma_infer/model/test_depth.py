@@ -7,7 +7,9 @@ from scipy.signal import correlate
 
 from melanoma_infer.card import NETWORK_STEP_PX
 from melanoma_infer.errors import UsageError
-from melanoma_infer.model.depth import AVERAGE_PX, BLOCK, DepthModule
+from melanoma_infer.model.depth import AVERAGE_PX, BLOCK, DepthModule, averages_of
+from mminfer_kernels import reference
+from mminfer_kernels.bounds import compare
 
 
 def eq_3(size, *, padding, filter_size, stride):
@@ -60,6 +62,22 @@ def test_the_depth_equals_a_numpy_transcription(tile_px):
     with torch.no_grad():
         depth_mm = module(torch.from_numpy(images)).numpy()
     np.testing.assert_allclose(depth_mm, [depth_by_hand(module, image) for image in images], rtol=1e-12)
+
+
+def test_averages_of_bytes_are_those_of_normalised_pixels_within_the_rounding_of_float32():
+    tiles = torch.from_numpy(np.random.default_rng(5).integers(0, 256, (3, 128, 64, 3), dtype=np.uint8))
+    tiles[1] = 255
+    mean, std = torch.tensor([0.7, 0.55, 0.65]), torch.tensor([0.2, 0.24, 0.18])
+    average = DepthModule(64).average
+    exact = average(reference.normalize_tiles(tiles, mean.double(), std.double(), torch.float64))
+    plain = average(reference.normalize_tiles(tiles, mean, std, torch.float32))
+    result = averages_of(tiles, mean, std)
+    assert result.shape == (3, 3, 32, 16)
+    assert result.is_contiguous(memory_format=torch.channels_last)
+    comparison = compare(result, exact, plain)
+    assert comparison.holds, comparison
+    assert comparison.error < 1e-6
+    np.testing.assert_allclose(averages_of(tiles, mean.double(), std.double()), exact, rtol=0, atol=1e-12)
 
 
 def test_a_nest_further_from_the_surface_has_another_depth_and_both_moved_have_the_same():

@@ -82,7 +82,7 @@ def test_what_fails_in_a_head_start_is_told_in_the_slide_s_turn(asked, scorer, t
 
 
 def test_without_a_worker_there_is_no_head_start(asked, scorer, opened, tmp_path):
-    batch = score_batch(lambda: scorer, tmp_path / "out", RunOptions(), (asked, scorer.card))
+    batch = score_batch(lambda **_: scorer, tmp_path / "out", RunOptions(), first=(asked, scorer.card))
     batch.load()  # torch or onnxruntime is loaded in this process: it is not forked
     (outcome,) = batch.outcomes([asked])
     assert outcome.result is not None

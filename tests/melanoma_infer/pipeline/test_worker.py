@@ -7,10 +7,17 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from kept_for_tests import run_records
+
+from melanoma_infer.engines.base import Numerics
+from melanoma_infer.pipeline import batch as batch_module
+from melanoma_infer.pipeline.request import RunOptions
+from melanoma_infer.pipeline.worker import Computing
 
 CRASHING = """
 import ctypes, os, sys
@@ -58,6 +65,21 @@ def place(cmu, tmp_path):
 
     return fill
 
+
+BUILDING = """
+import sys
+from melanoma_infer.pipeline import scorer
+whole = scorer.load_engine
+def load_engine(*given, tell, **options):
+    tell("building an engine: this takes minutes")
+    choice = whole(*given, **options)
+    choice.engine.remarks = ("no CUDA graph for batches of 8",)
+    return choice
+scorer.load_engine = load_engine
+sys.argv[0] = "mminfer"
+from melanoma_infer.cli.app import main
+main()
+"""
 
 SCORE = ("score", "in", "--out", "out", "--tile-um", "1024", "--threads", "1")
 
@@ -146,3 +168,37 @@ def test_no_worker_outlives_its_run(place, ended_by):
     while any(alive(worker) for worker in found):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.parametrize("quiet", [False, True])
+def test_a_build_is_told_before_the_engine_is_loaded_and_its_remarks_once(place, quiet):
+    folder = place("a", "b")
+    run = started(BUILDING, folder, *SCORE, "--engine", "openvino", *(["--quiet"] if quiet else []))
+    _, err = run.communicate(timeout=300)
+    assert run.returncode == 0, err
+    told = [line for line in err.splitlines() if "building" in line or "openvino" in line]
+    if quiet:
+        assert told == []
+    else:
+        building, numerics, remark = told
+        assert building == "building an engine: this takes minutes"
+        assert " on openvino " in numerics
+        assert remark == "openvino: no CUDA graph for batches of 8"
+    assert [run["remarks"] for run in run_records(folder / "out")] == [["no CUDA graph for batches of 8"]]
+
+
+@pytest.mark.parametrize("loaded", [frozenset(), frozenset({"sys"})], ids=["worker", "this process"])
+def test_a_batch_tells_in_this_process_what_its_scorer_computes_with(tmp_path, monkeypatch, loaded):
+    numerics, told = Numerics("openvino", "1", "fp32", "CPU"), []
+    scorer = SimpleNamespace(numerics=numerics, skipped=("triton: no driver",), remarks=("slow",))
+    monkeypatch.setattr(batch_module, "RUNTIMES", loaded)
+
+    def load(*, tell):
+        tell("minutes")
+        return scorer
+
+    batch = batch_module.score_batch(load, tmp_path, RunOptions(), tell=told.append)
+    with closing(batch):
+        batch.load()
+    assert told == ["minutes"]
+    assert batch.computing == Computing(numerics, ("triton: no driver",), ("slow",))
