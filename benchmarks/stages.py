@@ -107,7 +107,7 @@ def test_make_the_result(benchmark, slide, bundle):
     scorer = Scorer(bundle)
     with open_slide(slide) as opened:
         plan = plan_slide(opened, bundle.card, SETTINGS)
-        with read_tiles(opened, plan, threads=scorer.threads) as pixels:
+        with read_tiles(opened, plan, threads=scorer.readers) as pixels:
             results = list(scorer.infer(pixels))
 
     def make() -> SlideResult:

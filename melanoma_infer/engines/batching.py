@@ -82,7 +82,7 @@ class BatchRunner:
         return SLOTS * self._slots.buckets[-1]
 
     def infer_each(self, tiles: Iterable[NDArray[np.uint8] | NativeTile]) -> Iterator[Outputs]:
-        """The outputs for each tile, in order, with a first axis of 1.
+        """The outputs for each tile, in order, a batch at a time.
 
         A slot is filled tile by tile, each copied once into page-locked memory, and computed when it is full; the
         oldest batch is collected when all slots are in use. If the largest bucket does not fit the GPU's memory, it is

@@ -67,13 +67,13 @@ class Ring:
         first: Given | None = None
         while True:
             if len(in_flight) == SLOTS:
-                yield from self._collected(in_flight.popleft())
+                yield self._collected(in_flight.popleft())
             if first is None and (first := next(remaining, None)) is None:
                 break
             slot = self._ready_slot(turn)
             if slot is None:
                 while in_flight:
-                    yield from self._collected(in_flight.popleft())
+                    yield self._collected(in_flight.popleft())
                 with engine_errors():
                     self._slots.drop_largest()
                 turn = 0
@@ -85,12 +85,12 @@ class Ring:
                 batches = self._batches(filled)
             for batch in batches:
                 while batch.first and in_flight:  # the slot's batch before this one is among them
-                    yield from self._collected(in_flight.popleft())
+                    yield self._collected(in_flight.popleft())
                 with engine_errors():
                     in_flight.append(self._started(filled, batch))
             turn += 1
         while in_flight:
-            yield from self._collected(in_flight.popleft())
+            yield self._collected(in_flight.popleft())
         self._uploading.clear()
 
     def resized(self, tile: NativeTile) -> NDArray[np.uint8]:
@@ -182,11 +182,8 @@ class Ring:
         self._resize(group, slot.tiles, stop - len(group))
         self._uploading.append((self._device.record(Stream.UPLOAD), group))
 
-    def _collected(self, done: InFlight) -> Iterator[Outputs]:
-        """Wait for a batch, and the outputs of each of its tiles."""
-        size = done.batch.size
+    def _collected(self, done: InFlight) -> Outputs:
+        """Wait for a batch, and copy the outputs of its tiles; its slot is then free."""
         with engine_errors():
             self._device.synchronize(done.downloaded)
-            outputs = {name: values[:size].copy() for name, values in done.slot.host_outputs.items()}
-        for row in range(size):
-            yield {name: values[row : row + 1] for name, values in outputs.items()}
+        return {name: values[: done.batch.size].copy() for name, values in done.slot.host_outputs.items()}

@@ -86,7 +86,7 @@ class TensorRTEngine:
         return self._runner.tiles_at_once
 
     def infer_each(self, tiles: Iterable[NDArray[np.uint8]]) -> Iterator[Outputs]:
-        """The outputs for each tile (tile_px, tile_px, 3), in order; raises the same errors as `infer`."""
+        """The outputs for each tile (tile_px, tile_px, 3), in order, a batch at a time; errors as `infer`."""
         return self._runner.infer_each(tiles)
 
 

@@ -72,7 +72,7 @@ class TritonEngine:
         return self._runner.tiles_at_once
 
     def infer_each(self, tiles: Iterable[NDArray[np.uint8] | NativeTile]) -> Iterator[Outputs]:
-        """The outputs of each tile (tile_px, tile_px, 3), or of native ones, in order; errors as `infer`."""
+        """The outputs of each tile (tile_px, tile_px, 3), or native one, a batch at a time; errors as `infer`."""
         return self._runner.infer_each(tiles)
 
     def resized(self, tile: NativeTile) -> NDArray[np.uint8]:

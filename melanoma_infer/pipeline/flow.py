@@ -62,7 +62,7 @@ def score_slide(
         plan = plan_slide(slide, bundle.card, settings or Settings(), reader=reader, watch=watch)
         ahead = scorer.engine.tiles_at_once
         with read_tiles(
-            slide, plan, threads=scorer.threads, ahead=ahead, watch=watch, take_frame=scorer.take_frame
+            slide, plan, threads=scorer.readers, ahead=ahead, watch=watch, take_frame=scorer.take_frame
         ) as pixels:
             outputs = list(scorer.infer(pixels, progress, watch))
             with watch.timing("score"):

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.card import ModelCard
-from melanoma_infer.engines import load_engine
-from melanoma_infer.engines.base import Engine, Numerics, first_non_finite, resizing
+from melanoma_infer.engines import ON_GPU, load_engine
+from melanoma_infer.engines.base import Engine, Numerics, Outputs, finite_tiles, resizing
 from melanoma_infer.engines.golden import golden_failure
 from melanoma_infer.errors import ParityError, SlideUnreadableError, UsageError
 from melanoma_infer.geometry import Scale, SizePx
@@ -22,7 +22,7 @@ from melanoma_infer.patients.patient import Patient, one_hot
 from melanoma_infer.pipeline.engine_queue import EngineQueue
 from melanoma_infer.pipeline.request import Progress
 from melanoma_infer.records import NativeTile, ReadTile, Tile, TileResult
-from melanoma_infer.runtime.cores import READERS_MAX, available_cores
+from melanoma_infer.runtime.cores import available_cores, reader_count
 from melanoma_infer.runtime.plural import plural
 from melanoma_infer.runtime.stopwatch import Stopwatch
 from melanoma_infer.settings import Settings
@@ -77,6 +77,8 @@ class Scorer:
         self._engine = choice.engine
         if engine != "auto" and (why := golden_failure(bundle, self._engine)):
             raise ParityError(f"The engine {engine} must not be used here: {why}. Use --engine auto.")
+        self.readers = reader_count(self.threads, on_gpu=self.numerics.engine in ON_GPU)
+        """Threads that should read tiles for the engine."""
         self.skipped = choice.skipped
         """Engines that were tried before this one, and why they were skipped."""
         self.take_frame, why_not = _native_frames(self._engine, bundle.card)
@@ -86,7 +88,7 @@ class Scorer:
         self._queue = EngineQueue(
             self.infer_each,
             ahead=self._engine.tiles_at_once,
-            threads=min(self.threads, READERS_MAX),
+            threads=self.readers,
             is_free=lambda: not self._files,
         )
         self._files = 0
@@ -190,23 +192,29 @@ class Scorer:
                     yield given
 
         for outputs in self._engine.infer_each(readable()):
-            while not in_engine[0].was_read:
-                yield _unread(in_engine.popleft())
-            read = in_engine.popleft()
-            if first_non_finite(outputs) is not None:
-                yield TileResult(read.tile, None, read.padded_fraction, "non-finite-output")
-                continue
-            tile = {name: values[0] for name, values in outputs.items()}
-            self._check_head(tile)
-            yield TileResult(read.tile, tile, read.padded_fraction)
+            finite = finite_tiles(outputs)
+            self._check_head(outputs, finite)
+            for is_finite, *rows in zip(finite.tolist(), *outputs.values(), strict=True):
+                while not in_engine[0].was_read:
+                    yield _unread(in_engine.popleft())
+                read = in_engine.popleft()
+                if is_finite:
+                    yield TileResult(read.tile, dict(zip(outputs, rows, strict=True)), read.padded_fraction)
+                else:
+                    yield TileResult(read.tile, None, read.padded_fraction, "non-finite-output")
         yield from map(_unread, in_engine)
 
-    def _check_head(self, outputs: dict[str, NDArray[np.float32]]) -> None:
-        """Compare the graph's probabilities with those of the head on the host, for an unknown patient."""
+    def _check_head(self, outputs: Outputs, finite: NDArray[np.bool_]) -> None:
+        """Compare the graph's probabilities with those of the head on the host, for an unknown patient.
+
+        Args:
+            outputs: of N tiles.
+            finite: (N,), the tiles to compare.
+        """
         if self.bundle.head is None:
             return
-        host = self.bundle.head.probabilities(outputs["features"][None], self._unknown)[0]
-        difference = float(np.abs(host - outputs["probabilities"]).max())
+        host = self.bundle.head.probabilities(outputs["features"][finite], self._unknown)
+        difference = float(np.abs(host - outputs["probabilities"][finite]).max(initial=0.0))
         limit = 2 * self.card.tolerance_of(self.numerics.precision).dp
         if not difference <= limit:  # NaN too
             raise ParityError(

@@ -108,7 +108,7 @@ class SlideJob:
         pixels = read_tiles(
             self._opening.open().slide,
             self._plan,
-            threads=scorer.threads,
+            threads=scorer.readers,
             ahead=scorer.engine.tiles_at_once,
             watch=watch,
             take_frame=scorer.take_frame,

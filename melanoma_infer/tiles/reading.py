@@ -9,7 +9,6 @@ from pathlib import Path
 from threading import Lock
 
 from melanoma_infer.records import ReadTile, Tile
-from melanoma_infer.runtime.cores import READERS_MAX
 from melanoma_infer.runtime.stopwatch import Stopwatch
 from melanoma_infer.slides.base import Closing
 from melanoma_infer.slides.choice import TileSource
@@ -41,7 +40,7 @@ def read_tiles(
         slide: the open slide.
         plan: from plan_slide.
         tiles: in any order; None for all of the plan's.
-        threads: reading threads; each has a handle of its own, because OpenSlide's errors latch.
+        threads: that read, from `reader_count`; each has a handle of its own, because OpenSlide's errors latch.
         ahead: the number of tiles to prefetch; at least two for each thread.
         watch: gets the time of all threads together when the stream is closed: read, decode, resize.
         take_frame: gives memory for tiles that the engine resizes. They are then native where `native_size` says so;
@@ -49,7 +48,7 @@ def read_tiles(
     """
     assert plan.source is not None  # a plan of a slide in a file
     wanted = plan.tiles if tiles is None else tiles
-    count, native = max(1, min(threads, READERS_MAX)), None
+    native = None
     if take_frame is not None and (size := native_size(plan.reading, wanted)) is not None:
         native = (size, take_frame)
         ahead = min(ahead, AHEAD_BYTES // size.nbytes)
@@ -58,8 +57,8 @@ def read_tiles(
         plan.source,
         plan.reading,
         wanted,
-        threads=count,
-        ahead=max(2 * count, ahead),
+        threads=threads,
+        ahead=max(2 * threads, ahead),
         watch=watch or Stopwatch(),
         native=native,
     )
