@@ -28,7 +28,7 @@ from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.choice import ReaderChoice
 from melanoma_infer.tiles.plan import plan_slide
-from melanoma_infer.tiles.reading import read_tiles
+from melanoma_infer.tiles.reading import Feed, read_tiles
 
 BESIDE = ("read", "decode", "resize")
 """Stages of the reading threads, which run concurrently with IN_TURN."""
@@ -182,7 +182,8 @@ def _held_tiles(path: Path, scorer: Scorer, settings: Settings, reader: ReaderCh
     with open_slide(path) as slide:
         plan = plan_slide(slide, scorer.card, settings, reader=reader)
         rows = sorted({round(row) for row in np.linspace(0, len(plan.tiles) - 1, HELD_TILES)}) if plan.tiles else []
-        with read_tiles(slide, plan, tiles=[plan.tiles[row] for row in rows], threads=scorer.readers) as reads:
+        feed = Feed(scorer.feed.readers)  # without frames: what is held must not be the engine's memory
+        with read_tiles(slide, plan, feed, tiles=[plan.tiles[row] for row in rows]) as reads:
             held = [read.pixels for read in reads if read.pixels is not None]
     if not held:
         raise UsageError("None of the slide's tiles can be read, so there is nothing to time. Choose another slide.")

@@ -77,7 +77,7 @@ def _of_slides(options: CalibrationOptions, bundle: Bundle) -> NDArray[np.uint8]
     from melanoma_infer.runtime.cores import available_cores, reader_count
     from melanoma_infer.slides import open_slide
     from melanoma_infer.tiles.plan import plan_slide
-    from melanoma_infer.tiles.reading import read_tiles
+    from melanoma_infer.tiles.reading import Feed, read_tiles
 
     settings = checked_settings(options.mpp, tile_um=options.tile_um)
     pixels = []
@@ -85,8 +85,8 @@ def _of_slides(options: CalibrationOptions, bundle: Bundle) -> NDArray[np.uint8]
         with open_slide(path) as slide:
             plan = plan_slide(slide, bundle.card, settings)
             rows = _spread(len(plan.tiles), max(1, TILES_MAX // len(options.slides)))
-            wanted, threads = [plan.tiles[row] for row in rows], reader_count(available_cores())
-            with read_tiles(slide, plan, tiles=wanted, threads=threads) as reads:
+            wanted, feed = [plan.tiles[row] for row in rows], Feed(reader_count(available_cores()))
+            with read_tiles(slide, plan, feed, tiles=wanted) as reads:
                 found = [read.pixels for read in reads if read.pixels is not None]
         if not found:
             raise SlideUnreadableError(

@@ -68,7 +68,8 @@ class Engine(Protocol):
         """The outputs for each tile, in order, as many tiles at a time as are computed together.
 
         Args:
-            tiles: uint8 (tile_px, tile_px, 3), taken as needed; a ResizingEngine takes NativeTiles as well.
+            tiles: uint8 (tile_px, tile_px, 3), or frames of `frames_of`; a ResizingEngine takes NativeTiles as well.
+                They are taken as needed.
         """
         ...
 
@@ -76,14 +77,14 @@ class Engine(Protocol):
 class ResizingEngine(Engine, Protocol):
     """An engine whose `infer_each` takes native tiles, too, and resizes them on its device."""
 
-    @property
-    def frames(self) -> Frames:
-        """The memory to write native tiles into."""
-        ...
-
     def resized(self, tile: NativeTile) -> NDArray[np.uint8]:
         """A native tile as the network gets it: uint8 (tile_px, tile_px, 3)."""
         ...
+
+
+def frames_of(engine: Engine) -> Frames | None:
+    """The memory to write an engine's tiles into; None if it computes from any."""
+    return getattr(engine, "frames", None)
 
 
 def resizing(engine: Engine) -> ResizingEngine | None:

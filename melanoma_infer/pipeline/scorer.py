@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,20 +14,21 @@ from numpy.typing import NDArray
 from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.card import ModelCard
 from melanoma_infer.engines import ON_GPU, load_engine
-from melanoma_infer.engines.base import Engine, Numerics, Outputs, finite_tiles, resizing
+from melanoma_infer.engines.base import Engine, Numerics, Outputs, finite_tiles, frames_of, resizing
 from melanoma_infer.engines.golden import golden_failure
 from melanoma_infer.errors import ParityError, SlideUnreadableError, UsageError
 from melanoma_infer.geometry import Scale, SizePx
 from melanoma_infer.patients.patient import Patient, one_hot
 from melanoma_infer.pipeline.engine_queue import EngineQueue
 from melanoma_infer.pipeline.request import Progress
-from melanoma_infer.records import NativeTile, ReadTile, Tile, TileResult
+from melanoma_infer.records import ReadTile, Tile, TileResult
 from melanoma_infer.runtime.cores import available_cores, reader_count
 from melanoma_infer.runtime.plural import plural
 from melanoma_infer.runtime.stopwatch import Stopwatch
 from melanoma_infer.settings import Settings
-from melanoma_infer.tiles.native import TakeFrame, noise_tiles
+from melanoma_infer.tiles.native import noise_tiles
 from melanoma_infer.tiles.pixels import resized
+from melanoma_infer.tiles.reading import Feed
 
 if TYPE_CHECKING:
     from melanoma_infer.pipeline.scan_options import ScanOptions
@@ -77,18 +78,16 @@ class Scorer:
         self._engine = choice.engine
         if engine != "auto" and (why := golden_failure(bundle, self._engine)):
             raise ParityError(f"The engine {engine} must not be used here: {why}. Use --engine auto.")
-        self.readers = reader_count(self.threads, on_gpu=self.numerics.engine in ON_GPU)
-        """Threads that should read tiles for the engine."""
         self.skipped = choice.skipped
         """Engines that were tried before this one, and why they were skipped."""
-        self.take_frame, why_not = _native_frames(self._engine, bundle.card)
-        """Gives the memory for tiles that the engine resizes; None if they are resized on the CPU."""
+        self._resizes, why_not = _resizes(self._engine, bundle.card)
         if why_not is not None:
             self.skipped = (*self.skipped, why_not)
+        self._readers = reader_count(self.threads, on_gpu=self.numerics.engine in ON_GPU)
         self._queue = EngineQueue(
             self.infer_each,
             ahead=self._engine.tiles_at_once,
-            threads=self.readers,
+            threads=self._readers,
             is_free=lambda: not self._files,
         )
         self._files = 0
@@ -109,6 +108,12 @@ class Scorer:
     def engine(self) -> Engine:
         """The engine itself, for tiles that belong to no slide."""
         return self._engine
+
+    @property
+    def feed(self) -> Feed:
+        """How tiles of files are read for the engine."""
+        frames = frames_of(self._engine)
+        return Feed(self._readers, self._engine.tiles_at_once, frames.take if frames else None, self._resizes)
 
     def infer(
         self, reads: Reads, progress: Progress | None = None, watch: Stopwatch | None = None
@@ -182,7 +187,7 @@ class Scorer:
         """The result of each tile, in order, of whatever slides; taken as the engine needs them. See `infer`."""
         in_engine: deque[_Submitted] = deque()
 
-        def readable() -> Iterator[NDArray[np.uint8] | NativeTile]:
+        def readable() -> Iterator[Any]:
             for read in reads:
                 given = read.given
                 # Without its pixels, whose memory another tile may need.
@@ -232,19 +237,19 @@ class _Submitted:
     was_read: bool
 
 
-def _native_frames(engine: Engine, card: ModelCard) -> tuple[TakeFrame | None, str | None]:
-    """Where readers write native tiles, if the engine resizes noise as Pillow does; else None, and why."""
+def _resizes(engine: Engine, card: ModelCard) -> tuple[bool, str | None]:
+    """Whether the engine resizes noise as Pillow does; if it resizes otherwise, how much differs."""
     able = resizing(engine)
     if able is None:
-        return None, None
+        return False, None
     for tile in noise_tiles(card.tile_px):
         differing = int(np.count_nonzero(able.resized(tile) != resized(tile)))
         if differing:
-            return None, (
+            return False, (
                 f"the resize on the GPU: {differing:,} of {3 * card.tile_px**2:,} bytes of a noise tile differ from "
                 "Pillow's. Tiles are resized on the CPU."
             )
-    return able.frames.take, None
+    return True, None
 
 
 def _unread(read: _Submitted) -> TileResult:

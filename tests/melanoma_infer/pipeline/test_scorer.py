@@ -17,6 +17,7 @@ from melanoma_infer.pipeline import scorer as scorer_module
 from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.records import NativeTile, ReadTile, Tile
 from melanoma_infer.tiles.pixels import resized
+from melanoma_infer.tiles.reading import Feed
 
 OPENVINO = Numerics("openvino", "1", "fp32", "CPU")
 
@@ -101,9 +102,7 @@ def test_numbers_that_are_not_finite_make_a_tile_unreadable(inferred, golden, na
 
 def test_a_batch_is_compared_with_the_head_at_once_and_its_tiles_stay_apart(scorer, inferred, golden, monkeypatch):
     calls, head = [], type(scorer.bundle.head).logits
-    monkeypatch.setattr(
-        type(scorer.bundle.head), "logits", lambda *args: calls.append(len(args[1])) or head(*args)
-    )
+    monkeypatch.setattr(type(scorer.bundle.head), "logits", lambda *args: calls.append(len(args[1])) or head(*args))
     broken = golden(2, features=np.full_like(golden()["features"], np.inf))
     outputs = [golden(0), None, broken, golden(1), golden(3), None, golden(2)]
     results = inferred(*outputs, batch=4)
@@ -141,13 +140,13 @@ def scorer_on(engine, monkeypatch, threads=None):
 def test_an_engine_on_a_gpu_is_fed_by_all_cores_but_two(monkeypatch, engine, readers):
     engine = SimpleNamespace(numerics=replace(OPENVINO, engine=engine), tiles_at_once=2)
     scorer = scorer_on(engine, monkeypatch, threads=16)
-    assert (scorer.readers, scorer._queue._threads) == (readers, readers)
+    assert (scorer.feed.readers, scorer._queue._threads) == (readers, readers)
 
 
 def test_tiles_are_given_native_to_an_engine_that_resizes_as_pillow_does(monkeypatch):
     frames = Frames(np.empty)
     scorer = scorer_on(SimpleNamespace(numerics=OPENVINO, tiles_at_once=2, resized=resized, frames=frames), monkeypatch)
-    assert scorer.take_frame == frames.take
+    assert scorer.feed == Feed(min(scorer.threads, 4), 2, frames.take, resizes=True)
     assert scorer.skipped == ("triton: no driver",)
 
 
@@ -157,16 +156,15 @@ def test_an_engine_that_resizes_otherwise_gets_resized_tiles_and_it_is_said(monk
         pixels[3, 4, 1] ^= tile.block_px == 2  # one bit of one byte
         return pixels
 
-    scorer = scorer_on(
-        SimpleNamespace(numerics=OPENVINO, tiles_at_once=2, resized=wrong, frames=Frames(np.empty)), monkeypatch
-    )
-    assert scorer.take_frame is None
+    frames = Frames(np.empty)
+    scorer = scorer_on(SimpleNamespace(numerics=OPENVINO, tiles_at_once=2, resized=wrong, frames=frames), monkeypatch)
+    assert (scorer.feed.take_frame, scorer.feed.resizes) == (frames.take, False)
     assert "1 of" in scorer.skipped[-1]
     assert "resized on the CPU" in scorer.skipped[-1]
 
 
 def test_an_engine_that_does_not_resize_gets_resized_tiles(scorer):
-    assert scorer.take_frame is None
+    assert (scorer.feed.take_frame, scorer.feed.resizes) == (None, False)
 
 
 def test_native_tiles_reach_the_engine_as_they_are(scorer, monkeypatch, golden):
