@@ -25,7 +25,7 @@ from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
 from melanoma_infer.tiles.pixels import read_tile
 from melanoma_infer.tiles.plan import plan_slide
-from melanoma_infer.tiles.reading import read_tiles
+from melanoma_infer.tiles.reading import Feed, read_tiles
 from melanoma_infer.tiles.tissue import find_tissue
 
 SETTINGS = Settings(tile_um=256)
@@ -87,7 +87,7 @@ def test_read_all_tiles(benchmark, slide, bundle, reader, threads):
         plan = plan_slide(opened, bundle.card, SETTINGS, reader=reader)
 
         def read() -> int:
-            with read_tiles(opened, plan, threads=threads) as pixels:
+            with read_tiles(opened, plan, Feed(threads)) as pixels:
                 return len(list(pixels))
 
         assert benchmark(read) == len(plan.tiles)
@@ -107,7 +107,7 @@ def test_make_the_result(benchmark, slide, bundle):
     scorer = Scorer(bundle)
     with open_slide(slide) as opened:
         plan = plan_slide(opened, bundle.card, SETTINGS)
-        with read_tiles(opened, plan, threads=scorer.threads) as pixels:
+        with read_tiles(opened, plan, scorer.feed) as pixels:
             results = list(scorer.infer(pixels))
 
     def make() -> SlideResult:

@@ -21,7 +21,7 @@ KILLED = -9
 TO_FIRST_TILE = MAIN + (
     "import os\n"
     "from melanoma_infer.pipeline.scorer import Scorer\n"
-    "Scorer._check_head = lambda self, outputs: os.kill(os.getppid(), 9)\n"
+    "Scorer._check_head = lambda self, *outputs: os.kill(os.getppid(), 9)\n"
     "main()"
 )
 """The process that scores ends the one that waits for it."""

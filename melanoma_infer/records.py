@@ -125,10 +125,14 @@ class ReadTile:
     """Share of the tile that was never scanned: outside the slide, or transparent."""
     native: NativeTile | None = None
     """The pixels before their resize, where the engine resizes them."""
+    frame: object = None
+    """The engine's memory that the pixels fill; None if they are elsewhere."""
 
     @property
-    def given(self) -> NDArray[np.uint8] | NativeTile | None:
-        """What an engine gets; None if the tile could not be read."""
+    def given(self) -> Any:
+        """What an engine gets: the frame, the native tile or the pixels; None if the tile could not be read."""
+        if self.frame is not None:
+            return self.frame
         return self.pixels if self.native is None else self.native
 
 

@@ -48,9 +48,9 @@ class InterpretedDevice:
         """The forward pass, not run yet."""
         return Pass(self._network, tiles, outputs, rows)
 
-    def upload(self, source: NDArray[Any] | Tensor, target: Tensor) -> None:
+    def upload(self, source: NDArray[Any] | Tensor, target: Tensor, first: int = 0) -> None:
         """Copy."""
-        target[: len(source)].copy_(torch.as_tensor(source))
+        target[first : first + len(source)].copy_(torch.as_tensor(source))
 
     def resize(self, tiles: Sequence[NativeTile], target: Tensor, first: int) -> None:
         """Copy and resize."""

@@ -129,7 +129,7 @@ def time_kernels(
             yield KernelRow(
                 kernel=row.name,
                 provider=row.provider,
-                plan=None,
+                plan=row.plan,
                 precision=precision if as_given else "uint8" if taken.dtype == torch.uint8 else "fp32",
                 shape=row.shape,
                 device=row.device,

@@ -15,19 +15,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.bench.chart import Bar, chart
+from melanoma_infer.engines import ON_GPU
 from melanoma_infer.engines.golden import check_golden
 from melanoma_infer.errors import UsageError
 from melanoma_infer.pipeline.flow import score_slide
 from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.reports.writing import write_reports
 from melanoma_infer.result import SlideResult
-from melanoma_infer.runtime.cores import READERS_MAX
+from melanoma_infer.runtime.cores import reader_count
 from melanoma_infer.runtime.plural import plural
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.choice import ReaderChoice
 from melanoma_infer.tiles.plan import plan_slide
-from melanoma_infer.tiles.reading import read_tiles
+from melanoma_infer.tiles.reading import Feed, read_tiles
 
 BESIDE = ("read", "decode", "resize")
 """Stages of the reading threads, which run concurrently with IN_TURN."""
@@ -88,7 +89,8 @@ class SlideTiming:
     @property
     def reading_tiles_per_s(self) -> float:
         """Throughput that the reading threads could reach, at the speed they had next to the engine."""
-        return self.tiles * min(self.threads, READERS_MAX) / max(sum(self.stages[stage] for stage in BESIDE), 1e-9)
+        readers = reader_count(self.threads, on_gpu=self.engine in ON_GPU)
+        return self.tiles * readers / max(sum(self.stages[stage] for stage in BESIDE), 1e-9)
 
 
 def time_slide(
@@ -180,7 +182,8 @@ def _held_tiles(path: Path, scorer: Scorer, settings: Settings, reader: ReaderCh
     with open_slide(path) as slide:
         plan = plan_slide(slide, scorer.card, settings, reader=reader)
         rows = sorted({round(row) for row in np.linspace(0, len(plan.tiles) - 1, HELD_TILES)}) if plan.tiles else []
-        with read_tiles(slide, plan, tiles=[plan.tiles[row] for row in rows], threads=scorer.threads) as reads:
+        feed = Feed(scorer.feed.readers)  # without frames: what is held must not be the engine's memory
+        with read_tiles(slide, plan, feed, tiles=[plan.tiles[row] for row in rows]) as reads:
             held = [read.pixels for read in reads if read.pixels is not None]
     if not held:
         raise UsageError("None of the slide's tiles can be read, so there is nothing to time. Choose another slide.")
@@ -195,8 +198,8 @@ def _engine_rate(scorer: Scorer, held: list[NDArray[np.uint8]], seconds: float) 
         while perf_counter() - started < seconds:
             yield from held[: scorer.engine.tiles_at_once]
 
-    for _ in scorer.engine.infer_each(fed()):
-        done += 1
+    for outputs in scorer.engine.infer_each(fed()):
+        done += len(outputs["probabilities"])
     return done / (perf_counter() - started)
 
 

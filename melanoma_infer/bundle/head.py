@@ -60,16 +60,12 @@ class Head:
     def logits(self, features: NDArray[np.floating], patient: Array) -> Array:
         """Logits (N, K) of tiles with features (N, F) for one patient vector (P,).
 
-        Each tile is computed alone: in one matrix product over all tiles, the last bit of a tile would depend on how
-        many others there are.
+        No bit of a tile's logits depends on the other tiles.
         """
         offset = self.w1_patient @ patient + self.b1
-        logits = np.empty((len(features), len(self.b3)))
-        for i, row in enumerate(features.astype(np.float64)):
-            first = np.maximum(row + offset, 0.0)
-            second = np.maximum(self.w2 @ first + self.b2, 0.0)
-            logits[i] = self.w3 @ second + self.b3
-        return logits
+        first = np.maximum(features.astype(np.float64) + offset, 0.0)
+        second = np.maximum(_products(self.w2, first) + self.b2, 0.0)
+        return _products(self.w3, second) + self.b3
 
     def probabilities(self, features: NDArray[np.floating], patient: Array) -> Array:
         """Class probabilities (N, K) of tiles with features (N, F) for one patient vector (P,)."""
@@ -79,6 +75,16 @@ class Head:
         """Features (N, F) as if the estimated depth (N,) had been the measured one."""
         shift = measured_mm - depth_mm.astype(np.float64)
         return features.astype(np.float64) + shift[:, None] * self.w1_depth
+
+
+def _products(weights: Array, rows: Array) -> Array:
+    """Weights · row for each row: (M, F) and (N, F) → (N, M).
+
+    N products of a matrix and a vector: in one product of two matrices, the last bit of a row would depend on how many
+    others there are.
+    """
+    products: Array = np.matmul(weights, rows[:, :, None])[:, :, 0]
+    return products
 
 
 def softmax(logits: Array) -> Array:

@@ -74,10 +74,10 @@ def _of_slides(options: CalibrationOptions, bundle: Bundle) -> NDArray[np.uint8]
     """At most TILES_MAX tiles with tissue, evenly spread over the slides."""
     import numpy as np
 
-    from melanoma_infer.runtime.cores import available_cores
+    from melanoma_infer.runtime.cores import available_cores, reader_count
     from melanoma_infer.slides import open_slide
     from melanoma_infer.tiles.plan import plan_slide
-    from melanoma_infer.tiles.reading import read_tiles
+    from melanoma_infer.tiles.reading import Feed, read_tiles
 
     settings = checked_settings(options.mpp, tile_um=options.tile_um)
     pixels = []
@@ -85,7 +85,8 @@ def _of_slides(options: CalibrationOptions, bundle: Bundle) -> NDArray[np.uint8]
         with open_slide(path) as slide:
             plan = plan_slide(slide, bundle.card, settings)
             rows = _spread(len(plan.tiles), max(1, TILES_MAX // len(options.slides)))
-            with read_tiles(slide, plan, tiles=[plan.tiles[row] for row in rows], threads=available_cores()) as reads:
+            wanted, feed = [plan.tiles[row] for row in rows], Feed(reader_count(available_cores()))
+            with read_tiles(slide, plan, feed, tiles=wanted) as reads:
                 found = [read.pixels for read in reads if read.pixels is not None]
         if not found:
             raise SlideUnreadableError(

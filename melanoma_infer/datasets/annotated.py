@@ -22,13 +22,13 @@ from melanoma_infer.datasets.tile_png import mask_name, save_mask, save_tile
 from melanoma_infer.errors import DatasetError
 from melanoma_infer.geometry import RectPx, Scale, SizePx, l0_from_um
 from melanoma_infer.records import Tile
-from melanoma_infer.runtime.cores import available_cores
+from melanoma_infer.runtime.cores import available_cores, reader_count
 from melanoma_infer.runtime.privacy import safe_name
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.scale import known_scale
 from melanoma_infer.tiles.plan import plan_slide
-from melanoma_infer.tiles.reading import read_tiles
+from melanoma_infer.tiles.reading import Feed, read_tiles
 
 AGREES_MM, AGREES_SHARE = 0.2, 0.15
 """Two measurements of one thickness agree to within 0.2 mm or 15 %: pathologists do."""
@@ -194,7 +194,7 @@ def cut_slide(drawn: DrawnSlide, card: ModelCard, folder: Path, *, backgrounds: 
         tiles: list[LabelledTile] = []
         (folder / own.tile_folder).mkdir(parents=True)
         wanted = [replace(tile, index=i) for i, (tile, _) in enumerate(labels)]
-        with read_tiles(slide, plan, tiles=wanted, threads=available_cores()) as pixels:
+        with read_tiles(slide, plan, Feed(reader_count(available_cores())), tiles=wanted) as pixels:
             for read, (tile, label) in zip(pixels, labels, strict=True):
                 if read.pixels is None:
                     left_out[UNREADABLE] += 1

@@ -68,10 +68,11 @@ class Engine(Protocol):
         ...
 
     def infer_each(self, tiles: Iterable[Any]) -> Iterator[Outputs]:
-        """The outputs for each tile, in order, first axis 1; tiles are taken as needed.
+        """The outputs for each tile, in order, as many tiles at a time as are computed together.
 
         Args:
-            tiles: uint8 (tile_px, tile_px, 3); a ResizingEngine takes NativeTiles as well.
+            tiles: uint8 (tile_px, tile_px, 3), or frames of `frames_of`; a ResizingEngine takes NativeTiles as well.
+                They are taken as needed.
         """
         ...
 
@@ -79,14 +80,14 @@ class Engine(Protocol):
 class ResizingEngine(Engine, Protocol):
     """An engine whose `infer_each` takes native tiles, too, and resizes them on its device."""
 
-    @property
-    def frames(self) -> Frames:
-        """The memory to write native tiles into."""
-        ...
-
     def resized(self, tile: NativeTile) -> NDArray[np.uint8]:
         """A native tile as the network gets it: uint8 (tile_px, tile_px, 3)."""
         ...
+
+
+def frames_of(engine: Engine) -> Frames | None:
+    """The memory to write an engine's tiles into; None if it computes from any."""
+    return getattr(engine, "frames", None)
 
 
 def resizing(engine: Engine) -> ResizingEngine | None:
@@ -108,6 +109,13 @@ class OneAtATime(ABC):
     def infer_each(self, tiles: Iterable[NDArray[np.uint8]]) -> Iterator[Outputs]:
         """The outputs for each tile (tile_px, tile_px, 3), in order."""
         return (self.infer(tile[None]) for tile in tiles)
+
+
+def finite_tiles(outputs: Outputs) -> NDArray[np.bool_]:
+    """Which tiles (N,) have no NaN and no infinity in any output."""
+    each = [np.isfinite(values).reshape(len(values), -1).all(axis=1) for values in outputs.values()]
+    finite: NDArray[np.bool_] = np.logical_and.reduce(each)
+    return finite
 
 
 def first_non_finite(outputs: Outputs) -> str | None:

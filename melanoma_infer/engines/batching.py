@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from melanoma_infer.engines.base import Outputs
 from melanoma_infer.engines.device import Device, DeviceMemoryError
 from melanoma_infer.engines.device_arrays import DeviceTiles
-from melanoma_infer.engines.ring import Resize, Ring
+from melanoma_infer.engines.ring import Given, Resize, Ring
 from melanoma_infer.engines.slots import BUCKETS, SLOTS, Batch, InFlight, Slot, Slots, engine_errors, split
 from melanoma_infer.records import NativeTile
 
@@ -81,15 +81,17 @@ class BatchRunner:
         """How many tiles fill all slots."""
         return SLOTS * self._slots.buckets[-1]
 
-    def infer_each(self, tiles: Iterable[NDArray[np.uint8] | NativeTile]) -> Iterator[Outputs]:
-        """The outputs for each tile, in order, with a first axis of 1.
+    def infer_each(self, tiles: Iterable[Given]) -> Iterator[Outputs]:
+        """The outputs for each tile, in order, a batch at a time.
 
-        A slot is filled tile by tile, each copied once into page-locked memory, and computed when it is full; the
+        A slot is filled tile by tile and computed when it is full. An array is copied once into page-locked memory; a
+        frame is uploaded as it is, and kept until its batch is collected. The
         oldest batch is collected when all slots are in use. If the largest bucket does not fit the GPU's memory, it is
         dropped for good when the batches in progress are done.
 
         Args:
-            tiles: arrays (tile_px, tile_px, 3), or native tiles, not both; they are taken as needed.
+            tiles: arrays (tile_px, tile_px, 3), frames that hold one each, or native tiles, all of one kind; they are
+                taken as needed.
 
         Raises:
             The same errors as `infer`.

@@ -88,8 +88,8 @@ class Device(Protocol):
         """The forward pass from the first rows of `tiles` to those of `outputs`; may already write to `outputs`."""
         ...
 
-    def upload(self, source: Any, target: Buffer) -> None:
-        """Copy rows to the first rows of a buffer, on the stream UPLOAD.
+    def upload(self, source: Any, target: Buffer, first: int = 0) -> None:
+        """Copy rows to those of a buffer from `first` on, on the stream UPLOAD.
 
         The rows are in pinned memory, or on the GPU if the device accepts that.
         """

@@ -1,5 +1,7 @@
 """The ring: a stream of tiles through a device's slots, of which one is filled while the others are computed.
 
+Tiles in frames, which readers wrote, are uploaded from there; others are copied into the slot's memory first.
+
 Tiles may come as the slide has them (`NativeTile`) if the device resizes: they are uploaded and resized a few at a time
 while their batch fills, all on the upload stream, so one small buffer on the device holds the pixels before the resize.
 """
@@ -17,6 +19,7 @@ from numpy.typing import NDArray
 
 from melanoma_infer.engines.base import Outputs
 from melanoma_infer.engines.device import Buffer, Device, DeviceMemoryError, Event, Stream
+from melanoma_infer.engines.frames import Frame, runs
 from melanoma_infer.engines.slots import SLOTS, Batch, InFlight, Slot, Slots, engine_errors, split
 from melanoma_infer.errors import UsageError
 from melanoma_infer.records import NativeTile
@@ -28,8 +31,8 @@ UPLOADS_MAX = 2
 
 Resize = Callable[[Sequence[NativeTile], Buffer, int], None]
 """Uploads native tiles of one shape, and resizes them into a buffer's rows from a row on, on the stream UPLOAD."""
-Given = NDArray[np.uint8] | NativeTile
-"""A tile (tile_px, tile_px, 3), or one before its resize."""
+Given = NDArray[np.uint8] | Frame | NativeTile
+"""A tile (tile_px, tile_px, 3), the frame that it fills, or one before its resize."""
 
 
 class Resizing(Device, Protocol):
@@ -42,11 +45,12 @@ class Resizing(Device, Protocol):
 
 @dataclass(frozen=True)
 class _Filled:
-    """A slot with tiles in its first rows: native ones on the device, resized; others on the host."""
+    """A slot with tiles: native ones on the device, resized; arrays on the host, in its first rows; or frames."""
 
     slot: Slot
     size: int
     native: bool
+    frames: Sequence[Frame]
 
 
 class Ring:
@@ -67,13 +71,13 @@ class Ring:
         first: Given | None = None
         while True:
             if len(in_flight) == SLOTS:
-                yield from self._collected(in_flight.popleft())
+                yield self._collected(in_flight.popleft())
             if first is None and (first := next(remaining, None)) is None:
                 break
             slot = self._ready_slot(turn)
             if slot is None:
                 while in_flight:
-                    yield from self._collected(in_flight.popleft())
+                    yield self._collected(in_flight.popleft())
                 with engine_errors():
                     self._slots.drop_largest()
                 turn = 0
@@ -85,12 +89,12 @@ class Ring:
                 batches = self._batches(filled)
             for batch in batches:
                 while batch.first and in_flight:  # the slot's batch before this one is among them
-                    yield from self._collected(in_flight.popleft())
+                    yield self._collected(in_flight.popleft())
                 with engine_errors():
                     in_flight.append(self._started(filled, batch))
             turn += 1
         while in_flight:
-            yield from self._collected(in_flight.popleft())
+            yield self._collected(in_flight.popleft())
         self._uploading.clear()
 
     def resized(self, tile: NativeTile) -> NDArray[np.uint8]:
@@ -125,13 +129,18 @@ class Ring:
 
     def _filled(self, slot: Slot, tiles: Iterator[Given]) -> _Filled:
         """Fill a free slot with at least one tile; native ones are uploaded and resized."""
-        size, native = 0, False
+        size = 0
+        kind: type | None = None
         group: list[NativeTile] = []
+        frames: list[Frame] = []
         for tile in tiles:
-            if size and isinstance(tile, NativeTile) is not native:
-                raise UsageError("A stream of tiles mixes native and resized ones. Pass one kind.")
-            if isinstance(tile, NativeTile):
-                native = True
+            kind = kind or type(tile)
+            if type(tile) is not kind:
+                raise UsageError("A stream of tiles mixes native ones, frames and arrays. Pass one kind.")
+            if isinstance(tile, Frame):
+                self._slots.require_frame(tile)
+                frames.append(tile)
+            elif isinstance(tile, NativeTile):
                 if group and (len(group) == RESIZED_AT_ONCE or not group[0].matches(tile)):
                     self._upload(group, slot, size)
                     group = []
@@ -142,7 +151,7 @@ class Ring:
             size += 1
         if group:
             self._upload(group, slot, size)
-        return _Filled(slot, size, native)
+        return _Filled(slot, size, kind is NativeTile, frames)
 
     def _batches(self, filled: _Filled) -> list[Batch]:
         """The batches of a slot's tiles: one if it is full, else as `split` says.
@@ -165,12 +174,16 @@ class Ring:
         is smaller than a later one.
         """
         slot, stop = filled.slot, batch.first + batch.bucket
-        if not filled.native:
+        frames = filled.frames[batch.rows]
+        if frames:
+            for first, memory in runs(frames):
+                self._device.upload(memory.reshape(-1, *self._slots.tile_shape), slot.tiles, first)
+        elif not filled.native:
             slot.host_tiles[batch.rows.stop : stop] = 0
             self._device.upload(slot.host_tiles[batch.first : stop], slot.tiles)
         elif batch.first:
             self._device.upload(slot.tiles[batch.rows], slot.tiles)
-        return self._slots.launched(batch, slot)
+        return self._slots.launched(batch, slot, frames)
 
     def _upload(self, group: list[NativeTile], slot: Slot, stop: int) -> None:
         """Upload and resize native tiles into a slot's rows before `stop`, and keep them until they are uploaded."""
@@ -182,11 +195,8 @@ class Ring:
         self._resize(group, slot.tiles, stop - len(group))
         self._uploading.append((self._device.record(Stream.UPLOAD), group))
 
-    def _collected(self, done: InFlight) -> Iterator[Outputs]:
-        """Wait for a batch, and the outputs of each of its tiles."""
-        size = done.batch.size
+    def _collected(self, done: InFlight) -> Outputs:
+        """Wait for a batch, and copy the outputs of its tiles; its slot is then free."""
         with engine_errors():
             self._device.synchronize(done.downloaded)
-            outputs = {name: values[:size].copy() for name, values in done.slot.host_outputs.items()}
-        for row in range(size):
-            yield {name: values[row : row + 1] for name, values in outputs.items()}
+        return {name: values[: done.batch.size].copy() for name, values in done.slot.host_outputs.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -20,6 +21,7 @@ from melanoma_infer.engines.device import (
     Stream,
 )
 from melanoma_infer.engines.device_arrays import DeviceTiles
+from melanoma_infer.engines.frames import Frame
 from melanoma_infer.errors import EngineUnavailableError, GpuLostError, MemoryExhaustedError, UsageError
 
 BUCKETS = (1, 8, 32, 128)
@@ -71,6 +73,8 @@ class InFlight:
     batch: Batch
     slot: Slot
     downloaded: Event
+    frames: Sequence[Frame] = ()
+    """What is uploaded from; kept until then."""
 
 
 class Slots:
@@ -111,13 +115,22 @@ class Slots:
         if tiles.dtype != np.uint8 or tiles.shape[1:] != self.tile_shape:
             raise UsageError(f"Tiles are {tiles.dtype} {tiles.shape}. Pass uint8 {('N', *self.tile_shape)}.")
 
+    def require_frame(self, frame: Frame) -> None:
+        """Raise unless a frame has the size of a tile.
+
+        Raises:
+            UsageError: it has another one.
+        """
+        if frame.memory.nbytes != math.prod(self.tile_shape):
+            raise UsageError(f"A frame of {frame.memory.nbytes} bytes is no tile {self.tile_shape}.")
+
     def program(self, slot: Slot, bucket: int) -> Program:
         """The slot's program for a bucket, captured when it is first needed."""
         if bucket not in slot.programs:
             slot.programs[bucket] = self.device.program(slot.tiles, slot.outputs, bucket)
         return slot.programs[bucket]
 
-    def launched(self, batch: Batch, slot: Slot) -> InFlight:
+    def launched(self, batch: Batch, slot: Slot, frames: Sequence[Frame] = ()) -> InFlight:
         """Compute what is being uploaded to a slot."""
         device = self.device
         program = self.program(slot, batch.bucket)
@@ -126,7 +139,7 @@ class Slots:
         device.wait(Stream.DOWNLOAD, device.record(Stream.COMPUTE))
         for name, output in slot.outputs.items():
             device.download(output, slot.host_outputs[name][: batch.size])
-        return InFlight(batch, slot, device.record(Stream.DOWNLOAD))
+        return InFlight(batch, slot, device.record(Stream.DOWNLOAD), frames)
 
     def drop_largest(self) -> None:
         """Free all slots, and use smaller batches from now on."""

@@ -177,7 +177,7 @@ class TensorRTDevice:
                 self._uncaptured.add(rows)
             return BoundContext(context, scratch, graph)
 
-    def upload(self, source: NDArray[Any] | DeviceTiles, target: Memory) -> None:
+    def upload(self, source: NDArray[Any] | DeviceTiles, target: Memory, first: int = 0) -> None:
         """Copy without waiting: pinned rows, or rows in GPU memory, the latter after the stream that writes them."""
         cuda, stream = self._gpu.runtime(), self._streams[Stream.UPLOAD]
         if isinstance(source, DeviceTiles):
@@ -186,7 +186,8 @@ class TensorRTDevice:
             address, kind = source.pointer, cuda.cudaMemcpyKind.cudaMemcpyDeviceToDevice
         else:
             address, kind = source.ctypes.data, cuda.cudaMemcpyKind.cudaMemcpyHostToDevice
-        self._gpu.value(cuda.cudaMemcpyAsync(target.pointer, address, source.nbytes, kind, stream))
+        place = target.pointer + first * target.row_bytes
+        self._gpu.value(cuda.cudaMemcpyAsync(place, address, source.nbytes, kind, stream))
 
     def launch(self, program: BoundContext) -> None:
         """Replay the program's graph, or run its context."""

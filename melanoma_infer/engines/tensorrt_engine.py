@@ -28,6 +28,8 @@ from melanoma_infer.engines.engine_file import (
     read_engine,
     require_origin,
 )
+from melanoma_infer.engines.frames import Frames
+from melanoma_infer.engines.ring import Given
 from melanoma_infer.engines.slots import engine_errors
 from melanoma_infer.engines.tensorrt_api import Api, ApiName, import_api
 from melanoma_infer.engines.tensorrt_build import build, graph_of, origin_of
@@ -52,6 +54,7 @@ class TensorRTEngine:
             buckets=manifest.buckets,
         )
         self.numerics = numerics
+        self.frames = Frames(device.pinned)
 
     @property
     def buckets(self) -> tuple[int, ...]:
@@ -85,8 +88,8 @@ class TensorRTEngine:
         """How many tiles are in progress."""
         return self._runner.tiles_at_once
 
-    def infer_each(self, tiles: Iterable[NDArray[np.uint8]]) -> Iterator[Outputs]:
-        """The outputs for each tile (tile_px, tile_px, 3), in order; raises the same errors as `infer`."""
+    def infer_each(self, tiles: Iterable[Given]) -> Iterator[Outputs]:
+        """The outputs for each tile (tile_px, tile_px, 3) or frame, in order, a batch at a time; errors as `infer`."""
         return self._runner.infer_each(tiles)
 
 

@@ -143,11 +143,11 @@ class CudaDevice:
                 forward.run()
         return graph
 
-    def upload(self, source: NDArray[Any] | Tensor, target: Tensor) -> None:
+    def upload(self, source: NDArray[Any] | Tensor, target: Tensor, first: int = 0) -> None:
         """Copy without waiting: pinned rows, or rows of a buffer."""
         rows = torch.from_numpy(source) if isinstance(source, np.ndarray) else source
         with on_gpu(self._device), torch.cuda.stream(self._streams[Stream.UPLOAD]):
-            target[: len(rows)].copy_(rows, non_blocking=True)
+            target[first : first + len(rows)].copy_(rows, non_blocking=True)
 
     def resize(self, tiles: Sequence[NativeTile], target: Tensor, first: int) -> None:
         """Upload native tiles and resize them into the target's rows from `first` on, without waiting."""

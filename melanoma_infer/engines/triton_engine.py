@@ -17,7 +17,7 @@ from melanoma_infer.engines.base import Numerics, Outputs
 from melanoma_infer.engines.batching import BatchRunner
 from melanoma_infer.engines.device import nvidia_driver_is_loaded
 from melanoma_infer.engines.frames import Frames
-from melanoma_infer.engines.ring import Resizing
+from melanoma_infer.engines.ring import Given, Resizing
 from melanoma_infer.engines.slots import BUCKETS, engine_errors
 from melanoma_infer.engines.torch_engine import network_of
 from melanoma_infer.errors import EngineUnavailableError
@@ -71,8 +71,8 @@ class TritonEngine:
         """How many tiles are under way."""
         return self._runner.tiles_at_once
 
-    def infer_each(self, tiles: Iterable[NDArray[np.uint8] | NativeTile]) -> Iterator[Outputs]:
-        """The outputs of each tile (tile_px, tile_px, 3), or of native ones, in order; errors as `infer`."""
+    def infer_each(self, tiles: Iterable[Given]) -> Iterator[Outputs]:
+        """The outputs of each tile (tile_px, tile_px, 3), frame or native tile, in batches; errors as `infer`."""
         return self._runner.infer_each(tiles)
 
     def resized(self, tile: NativeTile) -> NDArray[np.uint8]:

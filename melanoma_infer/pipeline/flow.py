@@ -60,10 +60,7 @@ def score_slide(
         slide = open_slide(path)
     with slide:
         plan = plan_slide(slide, bundle.card, settings or Settings(), reader=reader, watch=watch)
-        ahead = scorer.engine.tiles_at_once
-        with read_tiles(
-            slide, plan, threads=scorer.threads, ahead=ahead, watch=watch, take_frame=scorer.take_frame
-        ) as pixels:
+        with read_tiles(slide, plan, scorer.feed, watch=watch) as pixels:
             outputs = list(scorer.infer(pixels, progress, watch))
             with watch.timing("score"):
                 table = tile_table(outputs, bundle)

@@ -6,27 +6,28 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sized
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.card import ModelCard
-from melanoma_infer.engines import load_engine
-from melanoma_infer.engines.base import Engine, Numerics, Tell, first_non_finite, resizing
+from melanoma_infer.engines import ON_GPU, load_engine
+from melanoma_infer.engines.base import Engine, Numerics, Outputs, Tell, finite_tiles, frames_of, resizing
 from melanoma_infer.engines.golden import golden_failure
 from melanoma_infer.errors import ParityError, SlideUnreadableError, UsageError
 from melanoma_infer.patients.patient import Patient, one_hot
 from melanoma_infer.pipeline.engine_queue import EngineQueue
 from melanoma_infer.pipeline.request import Progress
-from melanoma_infer.records import NativeTile, ReadTile, Tile, TileResult
-from melanoma_infer.runtime.cores import READERS_MAX, available_cores
+from melanoma_infer.records import ReadTile, Tile, TileResult
+from melanoma_infer.runtime.cores import available_cores, reader_count
 from melanoma_infer.runtime.plural import plural
 from melanoma_infer.runtime.stopwatch import Stopwatch
 from melanoma_infer.settings import Settings
-from melanoma_infer.tiles.native import TakeFrame, noise_tiles
+from melanoma_infer.tiles.native import noise_tiles
 from melanoma_infer.tiles.pixels import resized
+from melanoma_infer.tiles.reading import Feed
 
 if TYPE_CHECKING:
     from melanoma_infer.pipeline.scan_options import ScanOptions
@@ -80,14 +81,14 @@ class Scorer:
             raise ParityError(f"The engine {engine} must not be used here: {why}. Use --engine auto.")
         self.skipped = choice.skipped
         """Engines that were tried before this one, and why they were skipped."""
-        self.take_frame, why_not = _native_frames(self._engine, bundle.card)
-        """Gives the memory for tiles that the engine resizes; None if they are resized on the CPU."""
+        self._resizes, why_not = _resizes(self._engine, bundle.card)
         if why_not is not None:
             self.skipped = (*self.skipped, why_not)
+        self._readers = reader_count(self.threads, on_gpu=self.numerics.engine in ON_GPU)
         self._queue = EngineQueue(
             self.infer_each,
             ahead=self._engine.tiles_at_once,
-            threads=min(self.threads, READERS_MAX),
+            threads=self._readers,
             is_free=lambda: not self._files,
         )
         self._files = 0
@@ -113,6 +114,12 @@ class Scorer:
     def engine(self) -> Engine:
         """The engine itself, for tiles that belong to no slide."""
         return self._engine
+
+    @property
+    def feed(self) -> Feed:
+        """How tiles of files are read for the engine."""
+        frames = frames_of(self._engine)
+        return Feed(self._readers, self._engine.tiles_at_once, frames.take if frames else None, self._resizes)
 
     def infer(
         self, reads: Reads, progress: Progress | None = None, watch: Stopwatch | None = None
@@ -188,7 +195,7 @@ class Scorer:
         """The result of each tile, in order, of whatever slides; taken as the engine needs them. See `infer`."""
         in_engine: deque[_Submitted] = deque()
 
-        def readable() -> Iterator[NDArray[np.uint8] | NativeTile]:
+        def readable() -> Iterator[Any]:
             for read in reads:
                 given = read.given
                 # Without its pixels, whose memory another tile may need.
@@ -198,23 +205,29 @@ class Scorer:
                     yield given
 
         for outputs in self._engine.infer_each(readable()):
-            while not in_engine[0].was_read:
-                yield _unread(in_engine.popleft())
-            read = in_engine.popleft()
-            if first_non_finite(outputs) is not None:
-                yield TileResult(read.tile, None, read.padded_fraction, "non-finite-output")
-                continue
-            tile = {name: values[0] for name, values in outputs.items()}
-            self._check_head(tile)
-            yield TileResult(read.tile, tile, read.padded_fraction)
+            finite = finite_tiles(outputs)
+            self._check_head(outputs, finite)
+            for is_finite, *rows in zip(finite.tolist(), *outputs.values(), strict=True):
+                while not in_engine[0].was_read:
+                    yield _unread(in_engine.popleft())
+                read = in_engine.popleft()
+                if is_finite:
+                    yield TileResult(read.tile, dict(zip(outputs, rows, strict=True)), read.padded_fraction)
+                else:
+                    yield TileResult(read.tile, None, read.padded_fraction, "non-finite-output")
         yield from map(_unread, in_engine)
 
-    def _check_head(self, outputs: dict[str, NDArray[np.float32]]) -> None:
-        """Compare the graph's probabilities with those of the head on the host, for an unknown patient."""
+    def _check_head(self, outputs: Outputs, finite: NDArray[np.bool_]) -> None:
+        """Compare the graph's probabilities with those of the head on the host, for an unknown patient.
+
+        Args:
+            outputs: of N tiles.
+            finite: (N,), the tiles to compare.
+        """
         if self.bundle.head is None:
             return
-        host = self.bundle.head.probabilities(outputs["features"][None], self._unknown)[0]
-        difference = float(np.abs(host - outputs["probabilities"]).max())
+        host = self.bundle.head.probabilities(outputs["features"][finite], self._unknown)
+        difference = float(np.abs(host - outputs["probabilities"][finite]).max(initial=0.0))
         limit = 2 * self.card.tolerance_of(self.numerics.precision).dp
         if not difference <= limit:  # NaN too
             raise ParityError(
@@ -232,19 +245,19 @@ class _Submitted:
     was_read: bool
 
 
-def _native_frames(engine: Engine, card: ModelCard) -> tuple[TakeFrame | None, str | None]:
-    """Where readers write native tiles, if the engine resizes noise as Pillow does; else None, and why."""
+def _resizes(engine: Engine, card: ModelCard) -> tuple[bool, str | None]:
+    """Whether the engine resizes noise as Pillow does; if it resizes otherwise, how much differs."""
     able = resizing(engine)
     if able is None:
-        return None, None
+        return False, None
     for tile in noise_tiles(card.tile_px):
         differing = int(np.count_nonzero(able.resized(tile) != resized(tile)))
         if differing:
-            return None, (
+            return False, (
                 f"the resize on the GPU: {differing:,} of {3 * card.tile_px**2:,} bytes of a noise tile differ from "
                 "Pillow's. Tiles are resized on the CPU."
             )
-    return able.frames.take, None
+    return True, None
 
 
 def _unread(read: _Submitted) -> TileResult:

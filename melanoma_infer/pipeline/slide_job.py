@@ -105,14 +105,7 @@ class SlideJob:
         """Plan the slide, and read its first tiles."""
         scorer, watch = self._scorer, self._watch
         self._plan = self._opening.plan(scorer.card)
-        pixels = read_tiles(
-            self._opening.open().slide,
-            self._plan,
-            threads=scorer.threads,
-            ahead=scorer.engine.tiles_at_once,
-            watch=watch,
-            take_frame=scorer.take_frame,
-        )
+        pixels = read_tiles(self._opening.open().slide, self._plan, scorer.feed, watch=watch)
         self._pixels = self._open.enter_context(pixels)
         with watch.timing("wait"):
             pixels.wait()

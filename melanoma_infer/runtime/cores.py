@@ -8,7 +8,9 @@ from math import ceil
 from pathlib import Path
 
 READERS_MAX = 4
-"""Threads that read or resize tiles. Each handle has OpenSlide's cache of 32 MiB, and no CPU engine needs more."""
+"""Threads that read or resize tiles for a CPU engine: it needs no more. Each handle has OpenSlide's cache of 32 MiB."""
+CORES_BESIDE_READERS = 2
+"""For a GPU: one core for the thread that feeds it, and one for opening, finishing and writing slides."""
 
 
 def available_cores(root: Path = Path("/")) -> int:
@@ -22,6 +24,19 @@ def available_cores(root: Path = Path("/")) -> int:
     """
     seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return max(1, min([seen, *(ceil(quota) for quota in _quotas(root))]))
+
+
+def reader_count(cores: int, *, on_gpu: bool = False) -> int:
+    """How many threads read or resize tiles for an engine, at least 1.
+
+    A CPU engine computes on the same cores. A GPU takes tiles faster than four cores decode them, so all cores but
+    CORES_BESIDE_READERS read for it.
+
+    Args:
+        cores: that this process uses.
+        on_gpu: whether the engine computes on a GPU.
+    """
+    return max(1, cores - CORES_BESIDE_READERS) if on_gpu else min(cores, READERS_MAX)
 
 
 def _quotas(root: Path) -> Iterator[float]:

@@ -1,10 +1,10 @@
-"""Tiles as the slide has them, for an engine that resizes: which slides' tiles may be given so, and their reading."""
+"""Tiles in an engine's own memory: as the slide has them where the engine can resize them, else resized."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
 import numpy as np
@@ -32,7 +32,7 @@ class Frame(Protocol):
 
 
 TakeFrame = Callable[[int], Frame]
-"""A frame of at least so many bytes. Any thread may take one."""
+"""A frame of so many bytes. Any thread may take one; tiles in frames taken in order are uploaded together."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def native_size(plan: ReadPlan, tiles: Sequence[Tile]) -> NativeSize | None:
     return NativeSize(height, width)
 
 
-def read_native(slide: Slide, tile: Tile, plan: ReadPlan, size: NativeSize, take: TakeFrame) -> ReadTile:
+def read_native(slide: Slide, tile: Tile, plan: ReadPlan, size: NativeSize, frame: Frame) -> ReadTile:
     """One tile's pixels before the resize, in a frame; None if the slide cannot be read there.
 
     What is transparent or outside the slide has the background's colour already.
@@ -75,19 +75,28 @@ def read_native(slide: Slide, tile: Tile, plan: ReadPlan, size: NativeSize, take
         tile: one of those that `native_size` was asked about.
         plan: how tiles are made.
         size: of the slide's native tiles.
-        take: gives the frame that the pixels are written to.
+        frame: of so many bytes, gets the pixels.
     """
     blocks = TileBlocks.of(tile.rect_l0, plan)
     region = slide.read_rgb(plan.level, blocks.rect)
     if region is None:
         return ReadTile(tile, None)
     with slide.watch.timing("resize"):
-        frame, pixel = take(size.nbytes), region.padded.shape[2]
+        pixel = region.padded.shape[2]
         pixels = frame.memory[: size.height * size.width * pixel].reshape(size.height, size.width, pixel)
         pixels[: blocks.rect.height, : blocks.rect.width] = region.padded
     means = (blocks.rect.height // plan.block_px, blocks.rect.width // plan.block_px)
     native = NativeTile(pixels, means, blocks.box, plan.block_px, plan.tile_px, owner=frame)
     return ReadTile(tile, None, blank_fraction(tile, blocks, region.transparent_px), native)
+
+
+def framed(read: ReadTile, frame: Frame) -> ReadTile:
+    """A resized tile in a frame of its size, from where the engine uploads it; as it was if it has no pixels."""
+    if read.pixels is None:
+        return read
+    pixels = frame.memory.reshape(read.pixels.shape)
+    pixels[...] = read.pixels
+    return replace(read, pixels=pixels, frame=frame)
 
 
 def noise_tiles(tile_px: int) -> tuple[NativeTile, ...]:

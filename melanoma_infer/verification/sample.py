@@ -14,11 +14,12 @@ from melanoma_infer.errors import SlideUnreadableError
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.phantom.draw import draw
 from melanoma_infer.phantom.scene import make_scene
+from melanoma_infer.runtime.cores import reader_count
 from melanoma_infer.runtime.plural import plural
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
 from melanoma_infer.tiles.plan import plan_slide
-from melanoma_infer.tiles.reading import read_tiles
+from melanoma_infer.tiles.reading import Feed, read_tiles
 from melanoma_infer.verification.differences import SampleSlide
 
 DRAWN_SLIDES = 8
@@ -79,7 +80,7 @@ def slide_sample(bundle: Bundle, path: Path, settings: Settings, *, threads: int
         count = len(plan.tiles)
         evenly = {int(i) for i in np.linspace(0, count - 1, min(count, SLIDE_TILES_MAX))}
         chosen = [plan.tiles[i] for i in sorted(evenly)]
-        with read_tiles(slide, plan, tiles=chosen, threads=threads) as reads:
+        with read_tiles(slide, plan, Feed(reader_count(threads)), tiles=chosen) as reads:
             pixels = [read.pixels for read in reads if read.pixels is not None]
     if not pixels:
         raise SlideUnreadableError("The slide has no tile with tissue that can be read. Verify on another slide.")

@@ -17,7 +17,7 @@ from melanoma_infer.geometry import RectPx
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
 from melanoma_infer.tiles.plan import plan_slide
-from melanoma_infer.tiles.reading import read_tiles
+from melanoma_infer.tiles.reading import Feed, read_tiles
 
 CARD = lesion_card(tile_px=64, um_per_px=2.0, resize="pillow-bilinear")
 SIDE = 256
@@ -108,7 +108,7 @@ def test_a_tile_s_pixels_are_those_that_are_scored_at_that_place(tmp_path, cmu):
     card = lesion_card(tile_px=64, um_per_px=4.0, resize="reduce-bilinear")
     with open_slide(cmu) as slide:
         plan = plan_slide(slide, card, Settings())
-        with read_tiles(slide, plan, threads=1) as pixels:
+        with read_tiles(slide, plan, Feed(1)) as pixels:
             scored = {(read.tile.rect_l0.x, read.tile.rect_l0.y): read.pixels for read in pixels}
     (x, y), known = list(scored.items())[len(scored) // 2]
     side = round(256 / 0.499)

@@ -86,9 +86,10 @@ class FakeDevice:
         self.computed.clear()
         return tiles, outputs, rows
 
-    def upload(self, source, target):
+    def upload(self, source, target, first=0):
         self._maybe_fail("upload")
-        self._give(Stream.UPLOAD, "upload", lambda: target.__setitem__(slice(len(source)), source))
+        seen = source.view()  # the device keeps no memory from being used again
+        self._give(Stream.UPLOAD, "upload", lambda: target.__setitem__(slice(first, first + len(seen)), seen))
 
     def launch(self, program):
         self._maybe_fail("launch")
@@ -180,10 +181,13 @@ def test_a_stream_of_tiles_fills_all_slots_and_keeps_its_order(count):
             taken.append(tile)
             yield tile
 
-    for done, outputs in enumerate(runner.infer_each(noted())):
-        assert_correct(outputs, tiles[done : done + 1])
+    done = 0
+    for outputs in runner.infer_each(noted()):
         assert len(taken) <= done + 12
-    assert len(taken) == count
+        size = len(outputs["score"])
+        assert_correct(outputs, tiles[done : done + size])
+        done += size
+    assert len(taken) == done == count
 
 
 @given(st.integers(0, 500), st.sets(st.integers(1, 64), min_size=1).map(sorted))
@@ -489,7 +493,7 @@ def test_last_batches_whose_programs_do_not_fit_are_one_batch(kind, time):
 @pytest.mark.parametrize("count", [1, 13, 150])
 def test_native_tiles_are_resized_into_their_rows_and_their_memory_is_kept_until_then(schedule, count):
     device = ResizingDevice(schedule)
-    runner, frames = resizing_runner(device, (1, 16)), Frames(device.pinned)
+    runner, frames = resizing_runner(device, (1, 16)), Frames(device.pinned, block_bytes=324)
     outputs = whole(runner.infer_each(native_tiles(count, frames)))
     assert_correct(outputs, expected_of_native(count))
     assert frames._allocated <= 25 * 324  # two groups on their way, one being filled, one tile ahead
@@ -498,9 +502,75 @@ def test_native_tiles_are_resized_into_their_rows_and_their_memory_is_kept_until
 def test_native_memory_must_be_kept_until_it_is_uploaded():
     """The test above can fail: without the wait for an upload, a frame is filled again too early."""
     device = ResizingDevice(deaf=frozenset({None}))
-    runner, frames = resizing_runner(device, (1, 16)), Frames(device.pinned)
+    runner, frames = resizing_runner(device, (1, 16)), Frames(device.pinned, block_bytes=324)
     outputs = whole(runner.infer_each(native_tiles(150, frames)))
     assert not np.array_equal(outputs["score"], network(expected_of_native(150))["score"])
+
+
+TILE_BYTES = SIDE * SIDE * 3
+
+
+def in_frames(tiles, frames, *, unread=()):
+    """Each tile in a frame that was taken for it; those in `unread` leave theirs unused."""
+    for number, tile in enumerate(tiles):
+        frame = frames.take(TILE_BYTES)
+        if number not in unread:
+            frame.memory[:] = tile.reshape(-1)
+            yield frame
+
+
+@pytest.mark.parametrize("schedule", SCHEDULES, ids=lambda s: "+".join(sorted(each.value for each in s)) or "late")
+@pytest.mark.parametrize("count", [1, 4, 13, 61, 300])
+@pytest.mark.parametrize("a_block", [1, 7, 1000])
+def test_tiles_in_frames_are_uploaded_from_there_and_their_memory_is_kept_until_then(schedule, count, a_block):
+    device = FakeDevice(schedule)
+    runner, frames = runner_on(device, (1, 16)), Frames(device.pinned, block_bytes=a_block * TILE_BYTES)
+    for seed in range(2):
+        tiles = some_tiles(count, seed)
+        assert_correct(whole(runner.infer_each(in_frames(tiles, frames))), tiles)
+    # Three batches in progress, one being filled, the tile after it, and the ends of blocks.
+    assert frames._allocated <= (4 * 16 + 1 + 2 * a_block) * TILE_BYTES
+
+
+def test_frames_must_be_kept_until_they_are_uploaded():
+    """The test above can fail: if nothing waits for a batch, its frames are filled again too early."""
+    device = FakeDevice(deaf=frozenset({None}))
+    runner, frames = runner_on(device, (1, 16)), Frames(device.pinned, block_bytes=TILE_BYTES)
+    tiles = some_tiles(300)
+    assert not np.array_equal(whole(runner.infer_each(in_frames(tiles, frames)))["score"], network(tiles)["score"])
+
+
+def test_what_is_uploaded_is_the_memory_that_the_readers_wrote_in_as_few_pieces_as_it_has():
+    uploaded = []
+
+    class Noting(FakeDevice):
+        def upload(self, source, target, first=0):
+            uploaded.append(source)
+            super().upload(source, target, first)
+
+    device = Noting(frozenset(Stream))
+    runner, frames = runner_on(device, (1, 16)), Frames(device.pinned, block_bytes=24 * TILE_BYTES)
+    tiles, given = some_tiles(48), []
+
+    def noted():
+        for frame in in_frames(tiles, frames, unread={5}):
+            given.append(frame)
+            yield frame
+
+    assert_correct(whole(runner.infer_each(noted())), np.delete(tiles, 5, axis=0))
+    # The first batch has a gap after 5 tiles, the second and the third go on in another block, and 15 are left.
+    assert [len(each) for each in uploaded] == [5, 11, 7, 9, 15]
+    place = 0
+    for source in uploaded:
+        for row in source:
+            assert row.ctypes.data == given[place].memory.ctypes.data
+            place += 1
+    assert place == len(given) == 47
+
+
+def test_a_frame_of_another_size_is_refused():
+    with pytest.raises(UsageError, match="A frame of 50 bytes is no tile"):
+        list(runner_on(FakeDevice()).infer_each([Frames(np.empty).take(50)]))
 
 
 def test_one_native_tile_is_resized_for_comparison():
@@ -511,8 +581,10 @@ def test_one_native_tile_is_resized_for_comparison():
 
 def test_a_stream_of_one_kind_only():
     runner = resizing_runner(ResizingDevice())
-    with pytest.raises(UsageError, match="mixes"):
-        list(runner.infer_each([*native_tiles(2), some_tiles(1)[0]]))
+    native, array, frame = next(native_tiles(1)), some_tiles(1)[0], Frames(np.zeros).take(TILE_BYTES)
+    for pair in itertools.permutations([native, array, frame], 2):
+        with pytest.raises(UsageError, match="mixes"):
+            list(runner.infer_each(pair))
 
 
 def test_an_engine_that_does_not_resize_takes_no_native_tiles():
@@ -581,14 +653,21 @@ def test_a_frame_is_used_again_when_nothing_refers_to_it():
         asked.append(shape)
         return np.zeros(shape, dtype)
 
-    frames = Frames(pinned)
-    first, second = frames.take(100), frames.take(100)
+    frames = Frames(pinned, block_bytes=250)
+    first, second, third = (frames.take(100) for _ in range(3))
+    assert second.follows(first)
+    assert not third.follows(second)
     second.memory[:] = 5
     assert not first.memory.any()
+    address = first.memory.ctypes.data
     del first
-    third = frames.take(100)
-    assert len(asked) == 2
-    assert not np.shares_memory(third.memory, second.memory)
+    fourth, fifth = frames.take(100), frames.take(100)
+    assert asked == [(250,)] * 3  # the second tile still holds the first block
+    del second
+    sixth, seventh = frames.take(150), frames.take(100)
+    assert (fourth.follows(third), sixth.follows(fifth)) == (True, True)
+    assert seventh.memory.ctypes.data == address
+    assert asked == [(250,)] * 3
 
 
 def test_frames_beyond_the_limit_are_ordinary_memory():
@@ -598,7 +677,7 @@ def test_frames_beyond_the_limit_are_ordinary_memory():
         asked.append(shape)
         return np.zeros(shape, dtype)
 
-    frames = Frames(pinned, most_bytes=250)
+    frames = Frames(pinned, most_bytes=250, block_bytes=100)
     held = [frames.take(100) for _ in range(4)]
     assert (len(asked), len(held)) == (2, 4)
 
@@ -610,7 +689,7 @@ def test_smaller_frames_of_another_slide_are_replaced():
         asked.append(shape)
         return np.zeros(shape, dtype)
 
-    frames = Frames(pinned, most_bytes=250)
+    frames = Frames(pinned, most_bytes=250, block_bytes=100)
     frames.take(100)
     assert frames.take(200).memory.nbytes == 200
     assert asked == [(100,), (200,)]

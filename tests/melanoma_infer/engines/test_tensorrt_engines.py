@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import gc
 
+import numpy as np
 import pytest
+from bundles_for_tests import expected_probability
 from fake_cuda_for_tests import ILLEGAL_ADDRESS, Graph
 from tensorrt_machine_for_tests import SIDE, assert_correct, some_tiles
 
@@ -114,6 +116,25 @@ def test_a_call_allocates_nothing_and_copies_each_tile_and_each_output_once(mach
     assert up == [bucket * SIDE * SIDE * 3 for _, bucket in batches]
     assert down == [size * 2 * 4 for size, _ in batches]
     assert len(machine.gpu.copies) == 2 * len(batches)
+
+
+def test_tiles_in_frames_are_uploaded_from_there_with_one_copy_for_each_part_of_a_block(machine, bundle):
+    engine, tiles, tile_bytes = machine.load(bundle), some_tiles(8 + 7), SIDE * SIDE * 3
+
+    def in_frames():
+        for number, tile in enumerate(tiles):
+            frame = engine.frames.take(tile_bytes)
+            frame.memory[:] = tile.reshape(-1)
+            if number == 2:
+                engine.frames.take(tile_bytes)  # of a tile that could not be read
+            yield frame
+
+    for _ in range(2):
+        machine.gpu.copies.clear()
+        outputs = np.concatenate([each["probabilities"] for each in engine.infer_each(in_frames())])
+        assert np.array_equal(outputs[:, 1], expected_probability(tiles).astype(np.float32))
+        up = [each.nbytes for each in machine.gpu.copies if each.kind == "HostToDevice"]
+        assert up == [3 * tile_bytes, 5 * tile_bytes, 7 * tile_bytes]  # batches of 8, the first with a gap
 
 
 # Failures.

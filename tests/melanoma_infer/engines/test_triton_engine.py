@@ -240,6 +240,17 @@ def test_no_tiles_give_empty_outputs(demo, place):
     }
 
 
+def test_rows_are_uploaded_to_the_rows_of_a_buffer_that_were_asked_for(monkeypatch):
+    current, place = draw_devices(monkeypatch), torch.device("cuda", 1)
+    draw_calls(monkeypatch, current)
+    with on_gpu(place):
+        device = CudaDevice(None, place)
+    rows, target = device.pinned((2, 3), np.uint8), device.buffer((5, 3), np.uint8)
+    rows[...] = 7
+    device.upload(rows, target, 2)
+    assert target[:, 0].tolist() == [0, 0, 7, 7, 0]
+
+
 def test_every_call_is_on_the_engine_s_gpu_whatever_the_program_uses(monkeypatch):
     """Pinned memory, events and pools belong to the device that is current when they are made."""
     current, place = draw_devices(monkeypatch), torch.device("cuda", 1)

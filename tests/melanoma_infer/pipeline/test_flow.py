@@ -337,10 +337,10 @@ def test_reader_threads_and_the_tiles_order_change_no_byte_of_the_result(
 
     read_tiles = flow.read_tiles
 
-    def shuffled(slide, plan, **options):
+    def shuffled(slide, plan, feed, **options):
         order = np.random.default_rng(threads).permutation(len(plan.tiles))
         assert not np.array_equal(order, np.sort(order))
-        return read_tiles(slide, plan, tiles=[plan.tiles[row] for row in order], **options)
+        return read_tiles(slide, plan, feed, tiles=[plan.tiles[row] for row in order], **options)
 
     monkeypatch.setattr(flow, "read_tiles", shuffled)
     assert _tables(cmu, engine, reader, threads) == in_order[engine]

@@ -1,6 +1,7 @@
 """The scorer: each tile's result in order, and the graph held to the head on the host."""
 
 from dataclasses import replace
+from itertools import islice
 from types import SimpleNamespace
 
 import numpy as np
@@ -16,6 +17,7 @@ from melanoma_infer.pipeline import scorer as scorer_module
 from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.records import NativeTile, ReadTile, Tile
 from melanoma_infer.tiles.pixels import resized
+from melanoma_infer.tiles.reading import Feed
 
 OPENVINO = Numerics("openvino", "1", "fp32", "CPU")
 
@@ -25,12 +27,13 @@ class Given:
 
     tiles_at_once = 2
 
-    def __init__(self, outputs, numerics):
-        self.outputs, self.numerics = outputs, numerics
+    def __init__(self, outputs, numerics, batch=1):
+        self.outputs, self.numerics, self.batch = outputs, numerics, batch
 
     def infer_each(self, tiles):
-        for _, outputs in zip(tiles, self.outputs, strict=False):
-            yield {name: values[None] for name, values in outputs.items()}
+        given = (outputs for _, outputs in zip(tiles, self.outputs, strict=False))
+        while several := list(islice(given, self.batch)):
+            yield {name: np.stack([each[name] for each in several]) for name in several[0]}
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +45,8 @@ def scorer():
 def inferred(scorer, monkeypatch):
     """The results of tiles for which the engine gives these outputs; None for a tile without pixels."""
 
-    def run(*outputs, numerics=OPENVINO):
-        monkeypatch.setattr(scorer, "_engine", Given([each for each in outputs if each is not None], numerics))
+    def run(*outputs, numerics=OPENVINO, batch=1):
+        monkeypatch.setattr(scorer, "_engine", Given([each for each in outputs if each is not None], numerics, batch))
         pixels = np.zeros((4, 4, 3), np.uint8)
         tiles = [Tile(i, RectPx(4 * i, 0, 4, 4), 1.0, 0.0) for i in range(len(outputs))]
         reads = [ReadTile(t, None if o is None else pixels) for t, o in zip(tiles, outputs, strict=True)]
@@ -97,6 +100,21 @@ def test_numbers_that_are_not_finite_make_a_tile_unreadable(inferred, golden, na
     ]  # fmt: skip
 
 
+def test_a_batch_is_compared_with_the_head_at_once_and_its_tiles_stay_apart(scorer, inferred, golden, monkeypatch):
+    calls, head = [], type(scorer.bundle.head).logits
+    monkeypatch.setattr(type(scorer.bundle.head), "logits", lambda *args: calls.append(len(args[1])) or head(*args))
+    broken = golden(2, features=np.full_like(golden()["features"], np.inf))
+    outputs = [golden(0), None, broken, golden(1), golden(3), None, golden(2)]
+    results = inferred(*outputs, batch=4)
+    assert calls == [3, 1]
+    assert [result.cause for result in results] == ["", "read-failed", "non-finite-output", "", "", "read-failed", ""]
+    for result, given in zip(results, outputs, strict=True):
+        if result.status == "ok":
+            assert all(np.array_equal(result.outputs[name], values) for name, values in given.items())
+    with pytest.raises(ParityError):
+        inferred(golden(0), broken, moved(golden, 0.2), golden(3), batch=4)
+
+
 def test_tiles_without_pixels_keep_their_place_and_never_reach_the_engine(inferred, golden):
     results = inferred(None, golden(2), None, None, golden(3), None)
     assert [result.cause for result in results] == ["read-failed", "", "read-failed", "read-failed", "", "read-failed"]
@@ -110,15 +128,25 @@ def test_a_slide_without_one_readable_tile_is_an_error(inferred):
     assert inferred() == []
 
 
-def scorer_on(engine, monkeypatch):
+def scorer_on(engine, monkeypatch, threads=None):
     monkeypatch.setattr(scorer_module, "load_engine", lambda *_, **__: EngineChoice(engine, ("triton: no driver",)))
-    return Scorer(open_bundle("demo"))
+    return Scorer(open_bundle("demo"), threads=threads)
+
+
+@pytest.mark.parametrize(
+    ("engine", "readers"),
+    [("openvino", 4), ("onnxruntime", 4), ("torch", 4), ("triton", 14), ("tensorrt", 14), ("tensorrt-rtx", 14)],
+)
+def test_an_engine_on_a_gpu_is_fed_by_all_cores_but_two(monkeypatch, engine, readers):
+    engine = SimpleNamespace(numerics=replace(OPENVINO, engine=engine), tiles_at_once=2)
+    scorer = scorer_on(engine, monkeypatch, threads=16)
+    assert (scorer.feed.readers, scorer._queue._threads) == (readers, readers)
 
 
 def test_tiles_are_given_native_to_an_engine_that_resizes_as_pillow_does(monkeypatch):
     frames = Frames(np.empty)
     scorer = scorer_on(SimpleNamespace(numerics=OPENVINO, tiles_at_once=2, resized=resized, frames=frames), monkeypatch)
-    assert scorer.take_frame == frames.take
+    assert scorer.feed == Feed(min(scorer.threads, 4), 2, frames.take, resizes=True)
     assert scorer.skipped == ("triton: no driver",)
 
 
@@ -128,16 +156,15 @@ def test_an_engine_that_resizes_otherwise_gets_resized_tiles_and_it_is_said(monk
         pixels[3, 4, 1] ^= tile.block_px == 2  # one bit of one byte
         return pixels
 
-    scorer = scorer_on(
-        SimpleNamespace(numerics=OPENVINO, tiles_at_once=2, resized=wrong, frames=Frames(np.empty)), monkeypatch
-    )
-    assert scorer.take_frame is None
+    frames = Frames(np.empty)
+    scorer = scorer_on(SimpleNamespace(numerics=OPENVINO, tiles_at_once=2, resized=wrong, frames=frames), monkeypatch)
+    assert (scorer.feed.take_frame, scorer.feed.resizes) == (frames.take, False)
     assert "1 of" in scorer.skipped[-1]
     assert "resized on the CPU" in scorer.skipped[-1]
 
 
 def test_an_engine_that_does_not_resize_gets_resized_tiles(scorer):
-    assert scorer.take_frame is None
+    assert (scorer.feed.take_frame, scorer.feed.resizes) == (None, False)
 
 
 def test_native_tiles_reach_the_engine_as_they_are(scorer, monkeypatch, golden):

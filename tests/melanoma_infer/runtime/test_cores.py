@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from melanoma_infer.runtime.cores import available_cores
+from melanoma_infer.runtime.cores import available_cores, reader_count
 
 
 @pytest.fixture(autouse=True)
@@ -61,3 +61,8 @@ def test_a_system_without_affinity_counts_its_cores(tmp_path, monkeypatch):
     monkeypatch.delattr(os, "sched_getaffinity")
     monkeypatch.setattr(os, "cpu_count", lambda: 12)
     assert available_cores(tmp_path) == 12
+
+
+@pytest.mark.parametrize(("cores", "cpu", "gpu"), [(1, 1, 1), (2, 2, 1), (3, 3, 1), (4, 4, 2), (16, 4, 14)])
+def test_four_threads_read_for_a_cpu_engine_and_all_cores_but_two_for_a_gpu(cores, cpu, gpu):
+    assert (reader_count(cores), reader_count(cores, on_gpu=True)) == (cpu, gpu)

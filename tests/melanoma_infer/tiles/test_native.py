@@ -25,7 +25,10 @@ def both(slide, tiles, plan, frames=None):
     frames = frames or Frames(lambda shape, dtype: np.full(shape, 77, dtype))
     size = native_size(plan, tiles)
     with reading(slide) as reader:
-        return [(read_tile(reader, tile, plan), read_native(reader, tile, plan, size, frames.take)) for tile in tiles]
+        return [
+            (read_tile(reader, tile, plan), read_native(reader, tile, plan, size, frames.take(size.nbytes)))
+            for tile in tiles
+        ]
 
 
 @pytest.mark.parametrize("downsample", [1.0, 1.003, 1.62])

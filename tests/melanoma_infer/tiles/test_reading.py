@@ -4,6 +4,7 @@ import math
 import threading
 import tracemalloc
 from contextlib import contextmanager
+from itertools import pairwise
 from unittest.mock import patch
 
 import numpy as np
@@ -28,7 +29,6 @@ from melanoma_infer.engines.frames import Frames
 from melanoma_infer.errors import UsageError
 from melanoma_infer.geometry import RectPx, Scale
 from melanoma_infer.records import Tile
-from melanoma_infer.runtime.cores import READERS_MAX
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.choice import TileSource
@@ -37,7 +37,7 @@ from melanoma_infer.tiles.grid import tile_geometry
 from melanoma_infer.tiles.pixels import read_tile, resized
 from melanoma_infer.tiles.plan import SlidePlan
 from melanoma_infer.tiles.read_plan import ReadPlan, read_plan
-from melanoma_infer.tiles.reading import read_tiles
+from melanoma_infer.tiles.reading import Feed, read_tiles
 
 QUICK = settings(deadline=None, max_examples=60, derandomize=True)
 BAND_BYTES = "melanoma_infer.tiles.pixels.BAND_BYTES"
@@ -258,7 +258,7 @@ def grid(width, height, side):
 
 
 @contextmanager
-def stream(path, tiles, plan, *, threads, opened=None, take_frame=None):
+def stream(path, tiles, plan, *, threads, opened=None, take_frame=None, resizes=True):
     """The tiles of a slide, read by its own reader; each handle that is opened is noted."""
 
     def opener(path, _watch):
@@ -269,7 +269,8 @@ def stream(path, tiles, plan, *, threads, opened=None, take_frame=None):
     with open_slide(path) as slide:
         source = TileSource(slide.facts, opener)
         whole = SlidePlan(slide.facts, None, None, None, None, None, plan, tuple(tiles), source)
-        with read_tiles(slide, whole, threads=threads, take_frame=take_frame) as reads:
+        feed = Feed(threads, take_frame=take_frame, resizes=resizes and take_frame is not None)
+        with read_tiles(slide, whole, feed) as reads:
             yield reads
 
 
@@ -285,6 +286,28 @@ def test_an_engine_that_resizes_gets_native_tiles_and_the_gallery_resized_ones(t
             assert (read.tile, read.pixels) == (cpu.tile, None)
             assert np.array_equal(resized(read.native), cpu.pixels)
         assert np.array_equal(reads.read(tiles[2]).pixels, expected[2].pixels)
+
+
+def test_an_engine_that_does_not_resize_gets_resized_tiles_in_its_own_memory_one_after_the_other(tmp_path):
+    path, tiles, plan = write_image(tmp_path / "slide.png", noise(400, 400)), grid(400, 400, 50), plan_of()
+    expected, frames = read_all(path, tiles, plan, threads=1), Frames(np.empty)
+    with stream(path, tiles, plan, threads=3, take_frame=frames.take, resizes=False) as reads:
+        held = list(reads)
+        assert np.array_equal(reads.read(tiles[2]).pixels, expected[2].pixels)
+    for read, cpu in zip(held, expected, strict=True):
+        assert read.given is read.frame
+        assert read.frame.memory.tobytes() == cpu.pixels.tobytes() == read.pixels.tobytes()
+        assert np.shares_memory(read.pixels, read.frame.memory)
+    assert all(later.frame.follows(earlier.frame) for earlier, later in pairwise(held))
+
+
+def test_an_unreadable_tile_leaves_its_frame_unused(tmp_path, jpeg_tiff):
+    damaged = with_damaged_tile(jpeg_tiff, tmp_path / "damaged.tif", tile=4)
+    tiles = grid(700, 530, 128)
+    with stream(damaged, tiles, plan_of(), threads=2, take_frame=Frames(np.empty).take, resizes=False) as reads:
+        given = [read.given for read in reads]
+    assert sum(each is None for each in given) == 4
+    assert sum(each is not None for each in given) == len(tiles) - 4
 
 
 def test_equalised_tiles_are_resized_where_they_are_read(tmp_path):
@@ -332,9 +355,9 @@ def test_no_more_than_two_tiles_a_thread_are_read_ahead(jpeg_tiff, monkeypatch):
 
     monkeypatch.setattr("melanoma_infer.tiles.reading.read_tile", noted)
     tiles = grid(700, 530, 50)
-    with stream(jpeg_tiff, tiles, plan_of(), threads=64) as reads:
+    with stream(jpeg_tiff, tiles, plan_of(), threads=4) as reads:
         next(iter(reads))
-    assert len(begun) <= 2 * READERS_MAX + 1 < len(tiles)
+    assert len(begun) <= 2 * 4 + 1 < len(tiles)
 
 
 def test_nothing_is_opened_and_no_thread_starts_before_the_first_tile_is_asked_for(jpeg_tiff, monkeypatch):
