@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -151,6 +152,25 @@ class TileResult:
         if self.outputs is not None:
             return "ok"
         return "incomplete" if self.cause in INCOMPLETE else "unreadable"
+
+
+SCORE_STEPS = 1 << 40
+"""A tile's score is added up in steps of 2⁻⁴⁰: sums are of whole numbers, so order and device change no bit of them."""
+
+
+class ScoreSums(NamedTuple):
+    """Exact sums over a slide's tiles, in SCORE_STEPS, from which every slide score follows."""
+
+    total: int
+    maximum: int
+    highest: int
+    """Σ of the k highest scores."""
+    last: int
+    """The lowest of these."""
+
+
+SumScores = Callable[[NDArray[np.int64], int], ScoreSums]
+"""The sums of scores (N,), from 0 to SCORE_STEPS, N ≥ 1, for a k from 1 to N."""
 
 
 @dataclass(frozen=True)

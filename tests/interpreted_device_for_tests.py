@@ -17,11 +17,11 @@ from torch import Tensor
 from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.engines.base import Numerics
 from melanoma_infer.engines.device import Stream
-from melanoma_infer.engines.torch_device import DTYPES, TORCH_DTYPES, KernelNetwork, Pass, translated
+from melanoma_infer.engines.torch_device import DTYPES, TORCH_DTYPES, KernelNetwork, Pass, score_sums, translated
 from melanoma_infer.engines.torch_engine import network_of
 from melanoma_infer.engines.torch_resize import TorchResize
 from melanoma_infer.engines.triton_engine import TritonEngine
-from melanoma_infer.records import NativeTile
+from melanoma_infer.records import NativeTile, ScoreSums
 from mminfer_kernels import torch_ops
 from mminfer_kernels.catalogue import KERNELS
 from mminfer_kernels.launch import TARGETS
@@ -55,6 +55,10 @@ class InterpretedDevice:
     def resize(self, tiles: Sequence[NativeTile], target: Tensor, first: int) -> None:
         """Copy and resize."""
         self._resize(tiles, target[first : first + len(tiles)])
+
+    def score_sums(self, steps: NDArray[np.int64], count: int) -> ScoreSums:
+        """By the interpreted kernel."""
+        return score_sums(torch.from_numpy(steps), count)
 
     def launch(self, program: Pass) -> None:
         """Run."""

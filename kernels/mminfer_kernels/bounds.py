@@ -32,7 +32,12 @@ class Comparison:
 
 
 def compare(result: Tensor, exact: Tensor, torchs: Tensor) -> Comparison:
-    """Compare an output with the truth in float64; PyTorch's own result in low precision sets the allowed error."""
+    """Compare an output with the truth in float64; PyTorch's own result in low precision sets the allowed error.
+
+    Whole numbers must be equal.
+    """
+    if not result.is_floating_point():
+        return Comparison(_largest(result.long() - exact.long()), 0.0, same_nan=True)
     return Comparison(
         error=_largest(result.double() - exact),
         allowed=TIMES_TORCH * _largest(torchs.double() - exact) + OF_LARGEST * _largest(exact),

@@ -13,7 +13,7 @@ from torch import Tensor
 from mminfer_kernels import reference as plain
 from mminfer_kernels.exact import exact_float32
 from mminfer_kernels.launch import Planned, Target
-from mminfer_kernels.reference import Classifier, Order, Projection, Resampling
+from mminfer_kernels.reference import SCORE_BITS, Classifier, Order, Projection, Resampling
 from mminfer_kernels.resampling import Span, resampling
 
 KERNELS = (
@@ -28,8 +28,8 @@ KERNELS = (
 )
 """The functions of this package. Each is a module with a `plan`, and a function of `reference` and `torch_ops`."""
 
-ONLY_FLOAT32 = ("attention_head", "aggregate_tiles")
-"""The functions whose inputs are float32 whatever the backbone's dtype."""
+ONLY = {"attention_head": torch.float32, "aggregate_tiles": torch.int64}
+"""The functions whose inputs have one dtype whatever the backbone's."""
 OF_PIXELS = ("block_means", "resize_tiles")
 """The functions from uint8 to uint8, whose results are exact."""
 RECORDS = (Classifier, Projection, Resampling)
@@ -71,7 +71,7 @@ def dtypes(name: str) -> tuple[torch.dtype, ...]:
     """The dtypes for which a kernel exists."""
     if name in OF_PIXELS:
         return (torch.uint8,)
-    return (torch.float32,) if name in ONLY_FLOAT32 else (torch.float16, torch.bfloat16, torch.float32)
+    return (ONLY[name],) if name in ONLY else (torch.float16, torch.bfloat16, torch.float32)
 
 
 def inputs(name: str, problem: Problem, seed: int = 0) -> dict[str, Any]:
@@ -94,12 +94,13 @@ def inputs(name: str, problem: Problem, seed: int = 0) -> dict[str, Any]:
             mean, std = torch.tensor([0.7, 0.55, 0.65]), torch.tensor([0.2, 0.24, 0.18])
             return {"tiles": tiles, "mean": mean, "std": std, "dtype": problem.dtype}
         case "aggregate_tiles":
-            # Slides of 0, 1, 1025 and 257·batch tiles with some equal scores; some have fewer tiles than the top area.
+            # Slides of 0, 1, 1025 and 257·batch tiles with some equal scores; one has fewer tiles than its rank.
             sizes = torch.tensor([0, 1, 1025, 257 * problem.batch])
             offsets = torch.cat((torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)))
-            scores = torch.rand(int(offsets[-1]), generator=random)
+            scores = torch.randint(0, 2 ** (SCORE_BITS - 1) + 1, (int(offsets[-1]),), generator=random)
             scores[5:25] = scores[5]
-            return {"scores": scores, "offsets": offsets, "top_tiles": torch.tensor([2.0, 3.5, 7.25, 100.0])}
+            scores[30:33] = 2 ** (SCORE_BITS - 1)
+            return {"scores": scores, "offsets": offsets, "ranks": torch.tensor([2, 4, 8, 100])}
     x = _normal(random, problem.batch, problem.channels, problem.height, problem.width).relu()
     x = x.to(problem.dtype).contiguous(memory_format=torch.channels_last)
     convolution = {

@@ -232,7 +232,7 @@ def aggregate_config() -> LaunchConfig:
         num_warps=4,
         num_stages=1,
         blocks={"BLOCK": 1024},
-        reason="8 scores a thread; a slide seldom has more than 50 000 tiles",
+        reason="8 scores a thread; a slide seldom has more than 50,000 tiles",
     )
 
 

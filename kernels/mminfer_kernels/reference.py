@@ -79,13 +79,19 @@ class Classified(NamedTuple):
     """(N, 3, F): of three log-odds by the first layer, through the ReLU masks."""
 
 
-class Aggregates(NamedTuple):
-    """The scores of S slides, each (S,); NaN for a slide without tiles."""
+SCORE_BITS = 41
+"""A tile's score is a whole number of steps from 0 to 2⁴⁰, which stands for 1."""
 
-    mean: Tensor
+
+class Aggregates(NamedTuple):
+    """Exact sums over the tiles of S slides, each int64 (S,); 0 for a slide without tiles."""
+
+    total: Tensor
     maximum: Tensor
-    top_area: Tensor
-    """The mean over the highest-scoring tiles that cover an area."""
+    highest: Tensor
+    """Σ of the k highest scores; of all if there are fewer."""
+    last: Tensor
+    """The lowest of these."""
 
 
 class Resampling(NamedTuple):
@@ -248,34 +254,30 @@ def attention_tail(
     return attention_head(attention_project(x, w1_image), weight, bias, classifier, order)
 
 
-def aggregate_tiles(scores: Tensor, offsets: Tensor, top_tiles: Tensor) -> Aggregates:
-    """Return slide scores from tile scores: mean, maximum and top-area mean.
+def aggregate_tiles(scores: Tensor, offsets: Tensor, ranks: Tensor) -> Aggregates:
+    """Return the sums of tile scores from which slide scores follow: their mean, maximum and top-area mean.
 
-    Slide s owns scores[offsets[s] : offsets[s + 1]]. Its top_tiles[s] highest scores count, the last of them for the
-    fraction that is left. A slide with fewer tiles counts all of them.
+    Slide s owns scores[offsets[s] : offsets[s + 1]].
 
     Args:
-        scores: (T,).
-        offsets: int64, (S + 1,), from 0 to T, never falling.
-        top_tiles: (S,), above 0: how many tiles cover the area, in general not a whole number.
+        scores: int64 (T,), from 0 to 2⁴⁰.
+        offsets: int64 (S + 1,), from 0 to T, never falling.
+        ranks: int64 (S,), from 1 on: k, how many scores are added up in `highest`.
     """
     rows = [
-        _aggregates(scores[first:last], count)
-        for first, last, count in zip(offsets[:-1].tolist(), offsets[1:].tolist(), top_tiles, strict=True)
+        _sums(scores[first:last].sort(descending=True).values, rank)
+        for first, last, rank in zip(offsets[:-1].tolist(), offsets[1:].tolist(), ranks.tolist(), strict=True)
     ]
-    if not rows:
-        return Aggregates(*(scores.new_empty(0) for _ in Aggregates._fields))
-    return Aggregates(*(torch.stack(column) for column in zip(*rows, strict=True)))
+    table = torch.tensor(rows, dtype=torch.int64, device=scores.device).reshape(-1, len(Aggregates._fields))
+    return Aggregates(*table.unbind(1))
 
 
-def _aggregates(scores: Tensor, top_tiles: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    if not len(scores):
-        nothing = scores.new_tensor(float("nan"))
-        return nothing, nothing, nothing
-    ranks = torch.arange(len(scores), dtype=scores.dtype, device=scores.device)
-    weights = (top_tiles - ranks).clamp(0, 1)
-    ordered = scores.sort(descending=True).values
-    return scores.mean(), scores.amax(), (ordered * weights).sum() / weights.sum()
+def _sums(falling: Tensor, rank: int) -> tuple[int, int, int, int]:
+    """The sums of one slide's scores, the highest first."""
+    if not len(falling):
+        return 0, 0, 0, 0
+    top = falling[:rank]
+    return int(falling.sum()), int(falling[0]), int(top.sum()), int(top[-1])
 
 
 def _attention(average: Tensor, maximum: Tensor, weight: Tensor, bias: Tensor, order: Order) -> Tensor:

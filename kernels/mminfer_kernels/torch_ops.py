@@ -116,13 +116,13 @@ def attention_tail(
     return Tail(*OPERATORS.attention_tail(x, weight, bias, w1_image, *classifier, order))
 
 
-def aggregate_tiles(scores: Tensor, offsets: Tensor, top_tiles: Tensor) -> Aggregates:
-    """`reference.aggregate_tiles` as one operator: scores and top_tiles are float32, offsets int64.
+def aggregate_tiles(scores: Tensor, offsets: Tensor, ranks: Tensor) -> Aggregates:
+    """`reference.aggregate_tiles` as one operator.
 
     Raises:
         KernelInputError: a shape or dtype differs from the above (on CUDA).
     """
-    return Aggregates(*OPERATORS.aggregate_tiles(scores, offsets, top_tiles))
+    return Aggregates(*OPERATORS.aggregate_tiles(scores, offsets, ranks))
 
 
 class _Like(NamedTuple):
@@ -200,8 +200,8 @@ _TABLE = {
         lambda *flat: (*flat[:4], Classifier(*flat[4:-1]), flat[-1]),
     ),
     "aggregate_tiles": _Operator(
-        "(Tensor scores, Tensor offsets, Tensor top_tiles) -> (Tensor, Tensor, Tensor)",
-        lambda scores, offsets, top_tiles: (_Like(tuple(top_tiles.shape)),) * 3,
+        "(Tensor scores, Tensor offsets, Tensor ranks) -> (Tensor, Tensor, Tensor, Tensor)",
+        lambda scores, offsets, ranks: (_Like(tuple(ranks.shape), torch.int64),) * 4,
     ),
 }
 

@@ -24,6 +24,10 @@ REDUCTION = 32
 EXPANSION = 32
 """Channels of that map for each after the first convolution."""
 COPIED_BYTES = 1 << 28
+NAMES: dict[torch.dtype, Literal["fp32", "uint8", "int64"]] = {
+    torch.float32: "fp32", torch.uint8: "uint8", torch.int64: "int64",
+}  # fmt: skip
+"""Of the types that a function takes whatever the precision."""
 
 
 @dataclass(frozen=True)
@@ -35,7 +39,7 @@ class KernelRow:
     """`kernel`, `torch` (the plain function) or `as-written` (the paper's equations one by one)."""
     plan: TailPlan | None
     """How the kernels compute the tail: in one launch (`attention_tail`) or two (`split`); None for other rows."""
-    precision: Precision | Literal["uint8"]
+    precision: Precision | Literal["uint8", "int64"]
     shape: str
     """(N, C, h, w) of the backbone's map."""
     device: str
@@ -130,7 +134,7 @@ def time_kernels(
                 kernel=row.name,
                 provider=row.provider,
                 plan=row.plan,
-                precision=precision if as_given else "uint8" if taken.dtype == torch.uint8 else "fp32",
+                precision=precision if as_given else NAMES[taken.dtype],
                 shape=row.shape,
                 device=row.device,
                 tiles_per_s=1000 * problem.batch / row.median_ms,

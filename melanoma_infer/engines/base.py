@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.engines.frames import Frames
-from melanoma_infer.records import NativeTile
+from melanoma_infer.records import NativeTile, ScoreSums
 from melanoma_infer.tolerances import Precision
 
 Outputs = Mapping[str, NDArray[Any]]
@@ -93,6 +93,19 @@ def frames_of(engine: Engine) -> Frames | None:
 def resizing(engine: Engine) -> ResizingEngine | None:
     """The engine, if it resizes."""
     return cast(ResizingEngine, engine) if hasattr(engine, "resized") else None
+
+
+class SummingEngine(Engine, Protocol):
+    """An engine that adds up tiles' scores on its device."""
+
+    def score_sums(self, steps: NDArray[np.int64], count: int) -> ScoreSums:
+        """As SumScores; any thread may call it."""
+        ...
+
+
+def summing(engine: Engine) -> SummingEngine | None:
+    """The engine, if it adds up scores."""
+    return cast(SummingEngine, engine) if hasattr(engine, "score_sums") else None
 
 
 class OneAtATime(ABC):

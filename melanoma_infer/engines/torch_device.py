@@ -20,7 +20,7 @@ from melanoma_infer.engines.device import DeviceError, DeviceLostError, DeviceMe
 from melanoma_infer.engines.torch_resize import TorchResize
 from melanoma_infer.model.depth import averages_of
 from melanoma_infer.model.melanoma_net import MelanomaNet, TileOutputs
-from melanoma_infer.records import NativeTile
+from melanoma_infer.records import NativeTile, ScoreSums
 from melanoma_infer.tolerances import Precision
 from mminfer_kernels import torch_ops
 from mminfer_kernels.errors import KernelError
@@ -154,6 +154,11 @@ class CudaDevice:
         with on_gpu(self._device), torch.cuda.stream(self._streams[Stream.UPLOAD]):
             self._resize(tiles, target[first : first + len(tiles)])
 
+    def score_sums(self, steps: NDArray[np.int64], count: int) -> ScoreSums:
+        """As SumScores; waits for the sums."""
+        with on_gpu(self._device), torch.cuda.stream(self._streams[Stream.DOWNLOAD]):
+            return score_sums(torch.from_numpy(steps).to(self._device), count)
+
     def launch(self, program: torch.cuda.CUDAGraph) -> None:
         """Replay the graph."""
         with on_gpu(self._device), torch.cuda.stream(self._streams[Stream.COMPUTE]):
@@ -189,6 +194,12 @@ class CudaDevice:
             torch.cuda.empty_cache()
             # PyTorch takes a pool whose last graph is gone for a bug when another capture names it.
             self._pool = torch.cuda.graph_pool_handle()
+
+
+def score_sums(steps: Tensor, count: int) -> ScoreSums:
+    """The sums of one slide's scores by the kernel, on the tensor's device and the current stream."""
+    offsets, ranks = steps.new_tensor([0, len(steps)]), steps.new_tensor([count])
+    return ScoreSums(*(int(value) for value in torch.cat(torch_ops.aggregate_tiles(steps, offsets, ranks)).tolist()))
 
 
 @contextmanager

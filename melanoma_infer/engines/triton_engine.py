@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from melanoma_infer.engines.ring import Given, Resizing
 from melanoma_infer.engines.slots import BUCKETS, engine_errors
 from melanoma_infer.engines.torch_engine import network_of
 from melanoma_infer.errors import EngineUnavailableError
-from melanoma_infer.records import NativeTile
+from melanoma_infer.records import NativeTile, ScoreSums
 from melanoma_infer.runtime.cache import cache_folder
 from melanoma_infer.tolerances import Precision
 
@@ -33,12 +33,20 @@ OLDEST = (8, 0)
 """Compute capability of the oldest GPU with a Triton path (launch.TARGETS)."""
 
 
+class KernelDevice(Resizing, Protocol):
+    """A device that resizes and adds up scores by the kernels."""
+
+    def score_sums(self, steps: NDArray[np.int64], count: int) -> ScoreSums:
+        """As SumScores, on the stream DOWNLOAD; waits for the sums."""
+        ...
+
+
 class TritonEngine:
     """Our network through the kernels. A tile's last bits depend on its batch's size, never on the other tiles."""
 
     remarks: tuple[str, ...] = ()
 
-    def __init__(self, bundle: Bundle, device: Resizing, numerics: Numerics, buckets: tuple[int, ...]) -> None:
+    def __init__(self, bundle: Bundle, device: KernelDevice, numerics: Numerics, buckets: tuple[int, ...]) -> None:
         names = ("probabilities", *bundle.card.outputs)
         self._runner = BatchRunner(
             device,
@@ -49,6 +57,7 @@ class TritonEngine:
         )
         self.numerics = numerics
         self.frames = Frames(device.pinned)
+        self._device = device
 
     @property
     def buckets(self) -> tuple[int, ...]:
@@ -78,6 +87,11 @@ class TritonEngine:
     def resized(self, tile: NativeTile) -> NDArray[np.uint8]:
         """A native tile as the network gets it, (tile_px, tile_px, 3); errors as `infer`."""
         return self._runner.resized(tile)
+
+    def score_sums(self, steps: NDArray[np.int64], count: int) -> ScoreSums:
+        """The sums of a slide's tile scores (N,), in SCORE_STEPS, and of the `count` highest; errors as `infer`."""
+        with engine_errors():
+            return self._device.score_sums(steps, count)
 
 
 def load(

@@ -64,7 +64,9 @@ def score_slide(
             outputs = list(scorer.infer(pixels, progress, watch))
             with watch.timing("score"):
                 table = tile_table(outputs, bundle)
-                result = slide_result(plan, table, case, bundle, scorer.numerics, read=pixels.read)
+                result = slide_result(
+                    plan, table, case, bundle, scorer.numerics, read=pixels.read, sum_scores=scorer.sum_scores
+                )
     run = RunOut(started=started, finished=utc_now(), machine=machine(), timings_ms=watch.rounded_ms)
     return result.model_copy(update={"run": run})
 

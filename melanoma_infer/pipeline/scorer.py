@@ -14,16 +14,17 @@ from numpy.typing import NDArray
 from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.card import ModelCard
 from melanoma_infer.engines import ON_GPU, load_engine
-from melanoma_infer.engines.base import Engine, Numerics, Outputs, Tell, finite_tiles, frames_of, resizing
+from melanoma_infer.engines.base import Engine, Numerics, Outputs, Tell, finite_tiles, frames_of, resizing, summing
 from melanoma_infer.engines.golden import golden_failure
 from melanoma_infer.errors import ParityError, SlideUnreadableError, UsageError
 from melanoma_infer.patients.patient import Patient, one_hot
 from melanoma_infer.pipeline.engine_queue import EngineQueue
 from melanoma_infer.pipeline.request import Progress
-from melanoma_infer.records import ReadTile, Tile, TileResult
+from melanoma_infer.records import SCORE_STEPS, ReadTile, SumScores, Tile, TileResult
 from melanoma_infer.runtime.cores import available_cores, reader_count
 from melanoma_infer.runtime.plural import plural
 from melanoma_infer.runtime.stopwatch import Stopwatch
+from melanoma_infer.scoring.aggregation import exact_sums
 from melanoma_infer.settings import Settings
 from melanoma_infer.tiles.native import noise_tiles
 from melanoma_infer.tiles.pixels import resized
@@ -82,8 +83,9 @@ class Scorer:
         self.skipped = choice.skipped
         """Engines that were tried before this one, and why they were skipped."""
         self._resizes, why_not = _resizes(self._engine, bundle.card)
-        if why_not is not None:
-            self.skipped = (*self.skipped, why_not)
+        self.sum_scores, why_not_sums = _score_sums(self._engine)
+        """Adds up tiles' scores, on the engine's device if that is able to."""
+        self.skipped = (*self.skipped, *(why for why in (why_not, why_not_sums) if why is not None))
         self._readers = reader_count(self.threads, on_gpu=self.numerics.engine in ON_GPU)
         self._queue = EngineQueue(
             self.infer_each,
@@ -258,6 +260,18 @@ def _resizes(engine: Engine, card: ModelCard) -> tuple[bool, str | None]:
                 "Pillow's. Tiles are resized on the CPU."
             )
     return True, None
+
+
+def _score_sums(engine: Engine) -> tuple[SumScores, str | None]:
+    """What adds up scores: the engine if its sums of random scores are the host's; else the host, and why."""
+    able = summing(engine)
+    if able is None:
+        return exact_sums, None
+    steps = np.random.default_rng(0).integers(0, SCORE_STEPS + 1, 3000)
+    for count in (1, 700, len(steps)):
+        if able.score_sums(steps, count) != exact_sums(steps, count):
+            return exact_sums, "the sums on the GPU: those of random scores are wrong. Scores are added up on the CPU."
+    return able.score_sums, None
 
 
 def _unread(read: _Submitted) -> TileResult:

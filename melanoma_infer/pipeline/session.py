@@ -236,9 +236,9 @@ class ScanSession:
         """The result of a plan from the tiles that are scored."""
         scored = self._tiles.results.copy()
         results = [self._result_of(tile, scored.get(tile.rect_l0)) for tile in plan.tiles]
-        bundle = self._scorer.bundle
+        scorer, table = self._scorer, tile_table(results, self._scorer.bundle)
         return slide_result(
-            plan, tile_table(results, bundle), case, bundle, self._scorer.numerics, read=self._tiles.read
+            plan, table, case, scorer.bundle, scorer.numerics, read=self._tiles.read, sum_scores=scorer.sum_scores
         )
 
     def _result_of(self, tile: Tile, scored: TileResult | None) -> TileResult:

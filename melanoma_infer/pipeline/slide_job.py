@@ -162,7 +162,9 @@ class SlideJob:
         scorer, read = self._scorer, self._pixels.read
         with self._watch.timing("score"):
             table = tile_table(self._results, scorer.bundle)
-            result = slide_result(self._plan, table, self._case, scorer.bundle, scorer.numerics, read=read)
+            result = slide_result(
+                self._plan, table, self._case, scorer.bundle, scorer.numerics, read=read, sum_scores=scorer.sum_scores
+            )
         self._open.close()  # the readers' times are counted when they close
         run = RunOut(
             started=self._opening.started,

@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from melanoma_infer.card import AggregatorKind, ClassPriors, ModelCard
+from melanoma_infer.records import SCORE_STEPS, ScoreSums, SumScores
 
 Array = NDArray[np.float64]
 
@@ -32,23 +33,40 @@ def malignant_probabilities(probabilities: Array, card: ModelCard) -> Array:
     return np.clip(result, 0.0, 1.0)
 
 
-def aggregate(scores: Array, kind: AggregatorKind, *, tile_mm2: float, area_mm2: float) -> float | None:
+def exact_sums(steps: NDArray[np.int64], count: int) -> ScoreSums:
+    """The sums on the host; as SumScores."""
+    rising = np.sort(steps)
+    return ScoreSums(int(rising.sum()), int(rising[-1]), int(rising[-count:].sum()), int(rising[-count]))
+
+
+def aggregate(
+    scores: Array,
+    kind: AggregatorKind,
+    *,
+    tile_mm2: float,
+    area_mm2: float,
+    sum_scores: SumScores = exact_sums,
+) -> float | None:
     """The slide's score from its tiles' scores (N,); None if there are none.
 
     ``mean`` and ``max`` are the paper's. ``top-area-mean``: the mean over the highest-scoring tiles that cover
     `area_mm2`; the last one counts with the part that is still missing. Once the area is covered, adding tissue with
-    lower scores changes nothing.
+    lower scores changes nothing. `sum_scores` adds up here or on a GPU, with the same bits: its sums are exact.
     """
     if not len(scores):
         return None
-    if kind == "mean":
-        return float(np.sort(scores).mean())
-    if kind == "max":
-        return float(scores.max())
-    # Only the tiles that count: a longer sum may be grouped differently, which changes its last bit.
-    highest = np.sort(scores)[::-1][: math.ceil(area_mm2 / tile_mm2)]
-    weights = np.clip(area_mm2 / tile_mm2 - np.arange(len(highest)), 0.0, 1.0)
-    return float((highest * weights).sum() / weights.sum())
+    covering = min(area_mm2 / tile_mm2, len(scores))
+    count = math.ceil(covering)
+    sums = sum_scores(np.rint(scores * SCORE_STEPS).astype(np.int64), count)
+    match kind:
+        case "mean":
+            steps = sums.total / len(scores)
+        case "max":
+            steps = float(sums.maximum)
+        case "top-area-mean":
+            part = covering - (count - 1)  # of the last tile
+            steps = (sums.highest - sums.last + part * sums.last) / covering
+    return steps / SCORE_STEPS
 
 
 def outcome_score(probabilities: Array, card: ModelCard) -> float | None:

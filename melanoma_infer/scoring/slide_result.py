@@ -12,8 +12,9 @@ from melanoma_infer.engines.base import Numerics
 from melanoma_infer.engines.parity_table import engine_band
 from melanoma_infer.patients.case import SlideCase
 from melanoma_infer.patients.patient import Patient, one_hot
-from melanoma_infer.records import GalleryTile, ReadTile, SlideView, Tile, TileTable
+from melanoma_infer.records import GalleryTile, ReadTile, SlideView, SumScores, Tile, TileTable
 from melanoma_infer.result import PatientOut, SlideResult, Thickness
+from melanoma_infer.scoring.aggregation import exact_sums
 from melanoma_infer.scoring.conclusion import conclude, slide_score
 from melanoma_infer.scoring.description import describe
 from melanoma_infer.scoring.fusion import fused
@@ -34,6 +35,7 @@ def slide_result(
     numerics: Numerics,
     *,
     read: Callable[[Tile], ReadTile] | None = None,
+    sum_scores: SumScores = exact_sums,
 ) -> SlideResult:
     """The result of a slide from the tiles scored so far; those still missing are counted as not evaluated.
 
@@ -44,6 +46,7 @@ def slide_result(
         bundle: the model.
         numerics: what computed the tiles.
         read: gives the pixels of the tiles that the gallery shows; None for a result without a gallery.
+        sum_scores: adds up the tiles' scores: where the engine computes them, or on the host.
     """
     card, tile_mm2 = bundle.card, plan.geometry.tile_mm2
     unknown, patient = (one_hot(each, card.patient_fields) for each in (Patient(), case.patient or Patient()))
@@ -58,13 +61,15 @@ def slide_result(
         patient_out = PatientOut(
             values=dict(case.patient.values),
             ulceration=case.patient.ulceration,
-            malignant_score_without=slide_score(without_patient.probabilities[ok], card, circumstances, tile_mm2),
+            malignant_score_without=slide_score(
+                without_patient.probabilities[ok], card, circumstances, tile_mm2, sum_scores
+            ),
         )
     result = SlideResult(
         id=case.id,
         case_id=case.case_id,
         **describe(plan, table, circumstances, bundle, numerics),
-        **vars(conclude(tiles.probabilities[ok], card, circumstances, tile_mm2)),
+        **vars(conclude(tiles.probabilities[ok], card, circumstances, tile_mm2, sum_scores)),
         patient=patient_out,
         thickness=Thickness(state="not-assessable", reason=NO_THICKNESS["depth_mm" in card.outputs]),
         regions=find_regions(maps, card, size_l0=size_l0, scale=scale, tissue=tissue),

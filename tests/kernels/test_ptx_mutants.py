@@ -79,17 +79,15 @@ class Subject:
             if any(done.unwritten.values()):
                 return False
         outputs = catalogue.outputs_of(self.planned.outputs)
-        if self.name == "aggregate_tiles" and not torch.equal(outputs[1][2:], outputs[2][2:]):
-            return False
         return all(compare(*each).holds for each in zip(outputs, self.exact, self.low, strict=True))
 
 
 def slides() -> dict[str, torch.Tensor]:
-    """No tile, one, more than a block; then slides whose top area is one tile: the maximum, to the bit."""
+    """No tile, one, more than a block; then slides whose highest tile alone counts."""
     sizes = torch.tensor([0, 1, 1025, 130, *[7] * 8])
-    scores = torch.randn(int(sizes.sum()), generator=torch.Generator().manual_seed(2))
+    scores = torch.randint(0, 2**40 + 1, (int(sizes.sum()),), generator=torch.Generator().manual_seed(2))
     offsets = torch.cat((torch.zeros(1, dtype=torch.int64), sizes.cumsum(0)))
-    return {"scores": scores, "offsets": offsets, "top_tiles": torch.tensor([2.0, 3.5, *[1.0] * 10])}
+    return {"scores": scores, "offsets": offsets, "ranks": torch.tensor([2, 4, *[1] * 10])}
 
 
 def try_all(name: str) -> Found:

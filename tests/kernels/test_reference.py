@@ -112,14 +112,11 @@ def test_normalised_tiles_are_channels_first_values_and_channels_last_memory():
     assert result.is_contiguous(memory_format=torch.channels_last)
 
 
-def test_aggregates_are_mean_maximum_and_the_weighted_mean_of_the_top_area():
-    scores = np.array([0.2, 0.9, 0.5, 0.7, 0.1])
-    result = reference.aggregate_tiles(
-        torch.from_numpy(scores), torch.tensor([0, 4, 4, 5]), torch.tensor([2.5, 3.0, 3.0], dtype=torch.float64)
-    )
-    top_area = (0.9 + 0.7 + 0.5 * 0.5) / 2.5
-    expected = [[0.575, np.nan, 0.1], [0.9, np.nan, 0.1], [top_area, np.nan, 0.1]]
-    np.testing.assert_allclose(torch.stack(tuple(result)).numpy(), expected, rtol=0, atol=TOLERANCE)
+def test_aggregates_are_sums_of_all_tiles_and_of_the_highest():
+    scores, offsets = torch.tensor([2, 9, 5, 7, 1, 2**40, 3]), torch.tensor([0, 4, 4, 5, 7])
+    result = reference.aggregate_tiles(scores, offsets, torch.tensor([3, 3, 3, 1]))
+    expected = [[23, 0, 1, 2**40 + 3], [9, 0, 1, 2**40], [9 + 7 + 5, 0, 1, 2**40], [5, 0, 1, 2**40]]
+    assert torch.stack(tuple(result)).tolist() == expected
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])

@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from mminfer_kernels import catalogue
 from mminfer_kernels.catalogue import Problem
 from mminfer_kernels.compile import compile_launch
 from mminfer_proofs import sanitize, sanitize_report
@@ -66,7 +67,7 @@ def test_a_case_has_a_row_a_launch_and_target():
 
 @pytest.mark.parametrize(("kernel", "least"), [("normalize_tiles", 40_000), ("aggregate_tiles", 2**32)])
 def test_a_case_looks_at_a_far_tile(kernel, least):
-    dtype = torch.float32
+    dtype = catalogue.dtypes(kernel)[-1]
     result = sanitize.run_case(Case(kernel, Problem(dtype, 1, tile_px=64), far=True))
     assert result.problems == ()
     assert all(row.far_tile >= least for row in result.rows)

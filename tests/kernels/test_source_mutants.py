@@ -25,12 +25,6 @@ HARMLESS = {
     r"attention_tail.* maps = pooled_maps": "tiles write into each other's scratch: seen only where programs run "
     "side by side, and by the sanitizer",
     r"attention_head.* (y|heat) = .*\[0\.0 → nan": "pixels beyond the map: the maps are never stored there",
-    r"aggregate_tiles.* above \+= .*GtE → Gt": "a threshold one bit lower moves a score from one sum into the other",
-    r"aggregate_tiles.*(sortable|unsorted): .*2147483648 → ": "the last bit of a score, within the bound",
-    r"aggregate_tiles.* threshold = .*\[0 → 1": "a threshold off by one bit moves a score from one sum into the other",
-    r"aggregate_tiles.* weight = .*Gt → GtE": "asked for as many as there are: the same number",
-    r"aggregate_tiles.* over = .*Gt → GtE": "scores equal to the threshold weigh the same whether counted or left over",
-    r"aggregate_tiles.* (keys|values) = .*\[0\.0 → nan": "what is not live is not counted",
 }
 """By a pattern of the place, the reason that no check can notice."""
 

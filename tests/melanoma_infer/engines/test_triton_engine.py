@@ -22,7 +22,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from triton import OutOfResources
 
 from melanoma_infer.bundle.bundle import Bundle, open_bundle
-from melanoma_infer.engines import ON_GPU, load_engine, triton_engine
+from melanoma_infer.engines import ON_GPU, load_engine, torch_device, triton_engine
 from melanoma_infer.engines import device as device_module
 from melanoma_infer.engines.base import Numerics, Outputs
 from melanoma_infer.engines.device import DeviceError, DeviceLostError, DeviceMemoryError, Stream
@@ -36,6 +36,7 @@ from melanoma_infer.errors import (
     MemoryExhaustedError,
 )
 from melanoma_infer.model.resnet50 import ResNet50Backbone
+from melanoma_infer.scoring.aggregation import aggregate
 from melanoma_infer.tolerances import DEFAULT_TOLERANCES
 from mminfer_kernels import torch_ops
 from mminfer_kernels.bounds import compare
@@ -233,6 +234,16 @@ def test_two_engines_give_the_same_bits(demo, place):
     assert_same_bits(outputs, first.infer(tiles), slice(None), slice(None))
 
 
+@pytest.mark.parametrize("kind", ["mean", "max", "top-area-mean"])
+def test_a_slide_s_score_has_the_bits_of_the_host_s(demo, place, kind):
+    engine = load(demo, place, buckets=(1,))
+    random = np.random.default_rng(4)
+    for tiles in (1, 7, 1500):
+        scores = random.random(tiles)
+        given = {"tile_mm2": 0.07, "area_mm2": 1.0}
+        assert aggregate(scores, kind, **given, sum_scores=engine.score_sums) == aggregate(scores, kind, **given)
+
+
 def test_no_tiles_give_empty_outputs(demo, place):
     outputs = load(demo, place, buckets=(1,)).infer(demo.golden.tiles[:0])
     assert {name: values.shape for name, values in outputs.items()} == {
@@ -262,6 +273,9 @@ def test_every_call_is_on_the_engine_s_gpu_whatever_the_program_uses(monkeypatch
     device.upload(target[1:], target)
     monkeypatch.setattr(device, "_resize", current.noting("resize"))
     device.resize([], target, 0)
+    monkeypatch.setattr(torch_device, "score_sums", current.noting("score_sums"))
+    monkeypatch.setattr(torch.Tensor, "to", lambda tensor, _place: tensor)
+    device.score_sums(np.zeros(3, np.int64), 1)
     device.launch(SimpleNamespace(replay=current.noting("replay")))
     device.download(target, rows)
     event = device.record(Stream.UPLOAD)
@@ -269,7 +283,7 @@ def test_every_call_is_on_the_engine_s_gpu_whatever_the_program_uses(monkeypatch
     device.synchronize(event)
     device.release()
     names = {name for name, _ in current.calls}
-    assert names >= {"stream", "zeros", "event", "record", "wait", "replay", "resize"}
+    assert names >= {"stream", "zeros", "event", "record", "wait", "replay", "resize", "score_sums"}
     assert names >= {"empty_cache", "graph_pool_handle"}
     assert {number for _, number in current.calls} == {1}
     assert current.number == 0

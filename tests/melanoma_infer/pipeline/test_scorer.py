@@ -16,6 +16,7 @@ from melanoma_infer.geometry import RectPx
 from melanoma_infer.pipeline import scorer as scorer_module
 from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.records import NativeTile, ReadTile, Tile
+from melanoma_infer.scoring.aggregation import exact_sums
 from melanoma_infer.tiles.pixels import resized
 from melanoma_infer.tiles.reading import Feed
 
@@ -165,6 +166,25 @@ def test_an_engine_that_resizes_otherwise_gets_resized_tiles_and_it_is_said(monk
 
 def test_an_engine_that_does_not_resize_gets_resized_tiles(scorer):
     assert (scorer.feed.take_frame, scorer.feed.resizes) == (None, False)
+
+
+def test_an_engine_adds_up_scores_if_its_sums_are_the_host_s(monkeypatch):
+    def own_sums(steps, count):
+        return exact_sums(steps, count)
+
+    def wrong_sums(steps, count):
+        sums = exact_sums(steps, count)
+        return sums._replace(last=sums.last + (count == 700))
+
+    scorer = scorer_on(SimpleNamespace(numerics=OPENVINO, tiles_at_once=2, score_sums=own_sums), monkeypatch)
+    assert scorer.sum_scores is own_sums
+    scorer = scorer_on(SimpleNamespace(numerics=OPENVINO, tiles_at_once=2, score_sums=wrong_sums), monkeypatch)
+    assert scorer.sum_scores is exact_sums
+    assert "added up on the CPU" in scorer.skipped[-1]
+
+
+def test_an_engine_that_does_not_add_up_scores_leaves_it_to_the_host(scorer):
+    assert scorer.sum_scores is exact_sums
 
 
 def test_native_tiles_reach_the_engine_as_they_are(scorer, monkeypatch, golden):

@@ -1,5 +1,7 @@
 """Slide scores against numbers worked out by hand, and what must not change them."""
 
+from fractions import Fraction
+
 import numpy as np
 import pytest
 from bundles_for_tests import colour_rule_card
@@ -7,7 +9,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from melanoma_infer.card import ClassPriors
-from melanoma_infer.scoring.aggregation import aggregate, malignant_probabilities, normalise_classes, outcome_score
+from melanoma_infer.records import SCORE_STEPS
+from melanoma_infer.scoring.aggregation import (
+    aggregate,
+    exact_sums,
+    malignant_probabilities,
+    normalise_classes,
+    outcome_score,
+)
 
 QUICK = settings(deadline=None, max_examples=80, derandomize=True)
 CLASSES = ("none", "benign", "calm", "spread")
@@ -27,7 +36,7 @@ def top_area(values, area_mm2, tile_mm2=1.0):
 def test_mean_and_max_are_the_papers():
     values = np.array([0.1, 0.4, 0.7])
     assert aggregate(values, "mean", tile_mm2=1, area_mm2=1) == pytest.approx(0.4)
-    assert aggregate(values, "max", tile_mm2=1, area_mm2=1) == 0.7
+    assert aggregate(values, "max", tile_mm2=1, area_mm2=1) == pytest.approx(0.7, abs=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -48,7 +57,7 @@ def test_top_area_weighs_the_last_tile_by_what_is_missing_and_never_fills_up(are
 
 def test_top_area_counts_mm2_and_not_tiles():
     values = [0.9, 0.7, 0.5, 0.3]
-    assert top_area(values, 9.0, tile_mm2=9.0) == 0.9
+    assert top_area(values, 9.0, tile_mm2=9.0) == pytest.approx(0.9)
     assert top_area(values, 9.0, tile_mm2=4.5) == pytest.approx(0.8)
     assert top_area(values, 9.0, tile_mm2=2.25) == pytest.approx(0.6)
 
@@ -64,6 +73,27 @@ def test_the_order_of_tiles_changes_no_bit(values, kind, area, seed):
     shuffled = np.random.default_rng(seed).permutation(values)
     results = [aggregate(v, kind, tile_mm2=0.7, area_mm2=area) for v in (values, shuffled)]
     assert results[0] == results[1]
+
+
+@QUICK
+@given(values=scores, area=st.floats(0.1, 20))
+def test_a_score_is_that_of_fractions_to_a_step(values, area):
+    ordered = sorted(map(Fraction, values.tolist()), reverse=True)
+    covering = min(Fraction(area), Fraction(len(values)))
+    weights = [min(Fraction(1), max(Fraction(0), covering - rank)) for rank in range(len(ordered))]
+    exact = {
+        "mean": sum(ordered) / len(ordered),
+        "max": ordered[0],
+        "top-area-mean": sum(w * v for w, v in zip(weights, ordered, strict=True)) / covering,
+    }
+    for kind, value in exact.items():
+        assert aggregate(values, kind, tile_mm2=1.0, area_mm2=area) == pytest.approx(float(value), abs=1 / SCORE_STEPS)
+
+
+def test_sums_of_whole_numbers_are_exact_for_as_many_tiles_as_a_slide_can_have():
+    steps = np.full(1 << 20, SCORE_STEPS) - np.arange(1 << 20)
+    total = (1 << 20) * SCORE_STEPS - sum(range(1 << 20))
+    assert exact_sums(steps, 2) == (total, SCORE_STEPS, 2 * SCORE_STEPS - 1, SCORE_STEPS - 1)
 
 
 @QUICK
