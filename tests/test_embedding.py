@@ -20,7 +20,7 @@ PUBLIC = {
     },
     "ScanProgress": {"scanned_px", "scanned_fraction", "tiles_scored", "tiles_waiting", "memory_bytes"},
     "ScanSession": None,
-    "Scorer": {"bundle", "engine", "precision", "threads", "device", "engine_file"},
+    "Scorer": {"bundle", "engine", "precision", "threads", "device", "engine_file", "tell"},
     "Settings": {"mpp_um", "tile_um", "stride_um", "tissue", "aggregate", "stain", "specimen"},
     "SlideResult": None,
     "open_bundle": {"name_or_path"},
