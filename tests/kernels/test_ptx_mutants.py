@@ -33,8 +33,8 @@ HARMLESS = {
     r"resize_tiles: operands swapped: sub": "bytes beyond the image: never stored",
     r"resize_tiles: integer constant: and\.b32 %r, %r, 255": "the cast to bytes of what is below 256 already",
     r"normalize_tiles: (integer constant: sh[lr]|operands swapped: (sub|selp))": "bytes beyond the tile: never stored",
-    r"aggregate_tiles: comparison: setp\.l": "one of the threshold's 41 bits: it matters only if exactly as many scores "
-    "as asked for are above, at that bit",
+    r"aggregate_tiles: comparison: setp\.l": "one of the threshold's 41 bits: it matters only if exactly as many "
+    "scores as asked for are above, at that bit",
     r"aggregate_tiles: integer constant: add\.s32 %r, %r, 1024": "one pass of 41 over the scores: as above",
 }
 """By a pattern of the place, the reason that no check can notice."""
