@@ -93,8 +93,12 @@ def matrix() -> list[tuple[str, Problem, Target]]:
         for launch in launches(problem, TARGETS[80])
         if channels == CHANNELS[0] or launch.name in READING_MAPS
     ]
-    pixels = [(launch.name, problem) for problem in OF_PIXELS for launch in launches(problem, TARGETS[80])]
-    return [(*each, target) for each in floats + pixels for target in TARGETS.values()]
+    others = [
+        (launch.name, problem)
+        for problem in (Problem(torch.int64, 1), *OF_PIXELS)
+        for launch in launches(problem, TARGETS[80])
+    ]
+    return [(*each, target) for each in floats + others for target in TARGETS.values()]
 
 
 def row_of(name: str, problem: Problem, target: Target, folder: Path | None = None) -> Row:
