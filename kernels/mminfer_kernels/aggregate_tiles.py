@@ -19,7 +19,7 @@ TILES_MAX = 2 ** (63 - SCORE_BITS)
 @triton.jit
 def aggregate_tiles_kernel(
     scores, offsets, ranks, total, maximum, highest, last,
-    BLOCK: tl.constexpr, BITS: tl.constexpr,
+    BITS: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """One program computes one slide. The k-th highest score is found bit by bit, by counting the scores that are not
     below each candidate. Sums are of whole numbers, so the result depends neither on the tiles' order nor on BLOCK.
