@@ -23,9 +23,10 @@ from melanoma_infer.scoring.slide_result import slide_result
 from melanoma_infer.scoring.tile_table import tile_table
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
+from melanoma_infer.tiles.feed import Feed
 from melanoma_infer.tiles.pixels import read_tile
 from melanoma_infer.tiles.plan import plan_slide
-from melanoma_infer.tiles.reading import Feed, read_tiles
+from melanoma_infer.tiles.reading import read_tiles
 from melanoma_infer.tiles.tissue import find_tissue
 
 SETTINGS = Settings(tile_um=256)

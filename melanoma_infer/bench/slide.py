@@ -27,8 +27,9 @@ from melanoma_infer.runtime.plural import plural
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.choice import ReaderChoice
+from melanoma_infer.tiles.feed import Feed
 from melanoma_infer.tiles.plan import plan_slide
-from melanoma_infer.tiles.reading import Feed, read_tiles
+from melanoma_infer.tiles.reading import read_tiles
 
 BESIDE = ("read", "decode", "resize")
 """Stages of the reading threads, which run concurrently with IN_TURN."""

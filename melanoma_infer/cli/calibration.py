@@ -76,8 +76,9 @@ def _of_slides(options: CalibrationOptions, bundle: Bundle) -> NDArray[np.uint8]
 
     from melanoma_infer.runtime.cores import available_cores, reader_count
     from melanoma_infer.slides import open_slide
+    from melanoma_infer.tiles.feed import Feed
     from melanoma_infer.tiles.plan import plan_slide
-    from melanoma_infer.tiles.reading import Feed, read_tiles
+    from melanoma_infer.tiles.reading import read_tiles
 
     settings = checked_settings(options.mpp, tile_um=options.tile_um)
     pixels = []

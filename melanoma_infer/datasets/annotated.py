@@ -27,8 +27,9 @@ from melanoma_infer.runtime.privacy import safe_name
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.scale import known_scale
+from melanoma_infer.tiles.feed import Feed
 from melanoma_infer.tiles.plan import plan_slide
-from melanoma_infer.tiles.reading import Feed, read_tiles
+from melanoma_infer.tiles.reading import read_tiles
 
 AGREES_MM, AGREES_SHARE = 0.2, 0.15
 """Two measurements of one thickness agree to within 0.2 mm or 15 %: pathologists do."""

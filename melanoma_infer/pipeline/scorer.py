@@ -26,9 +26,9 @@ from melanoma_infer.runtime.plural import plural
 from melanoma_infer.runtime.stopwatch import Stopwatch
 from melanoma_infer.scoring.aggregation import exact_sums
 from melanoma_infer.settings import Settings
+from melanoma_infer.tiles.feed import Feed
 from melanoma_infer.tiles.native import noise_tiles
 from melanoma_infer.tiles.pixels import resized
-from melanoma_infer.tiles.reading import Feed
 
 if TYPE_CHECKING:
     from melanoma_infer.pipeline.scan_options import ScanOptions

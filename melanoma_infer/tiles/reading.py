@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from threading import Lock
@@ -15,7 +14,8 @@ from melanoma_infer.runtime.stopwatch import Stopwatch
 from melanoma_infer.slides.base import Closing
 from melanoma_infer.slides.choice import TileSource
 from melanoma_infer.slides.slide import Slide
-from melanoma_infer.tiles.native import Frame, NativeSize, TakeFrame, framed, native_size, read_native
+from melanoma_infer.tiles.feed import Feed
+from melanoma_infer.tiles.native import Frame, NativeSize, framed, native_size, read_native
 from melanoma_infer.tiles.pixels import read_tile
 from melanoma_infer.tiles.plan import SlidePlan
 from melanoma_infer.tiles.read_plan import ReadPlan
@@ -27,20 +27,6 @@ TOGETHER_MAX = 8
 39 µs with 1, most of the difference for handing them over (benchmarks/fed_pipeline.py)."""
 KEPT_MAX = 10
 """A slide with at most this many tiles keeps all their pixels: the gallery shows as many."""
-
-
-@dataclass(frozen=True)
-class Feed:
-    """How an engine is fed with tiles."""
-
-    readers: int
-    """Reading threads, from `reader_count`. Each has a handle of its own, because OpenSlide's errors latch."""
-    ahead: int = 1
-    """Tiles to prefetch; at least two for each thread."""
-    take_frame: TakeFrame | None = None
-    """Gives the engine's memory for tiles; None for an engine without."""
-    resizes: bool = False
-    """Whether the engine takes native tiles; they are native where `native_size` says so."""
 
 
 def read_tiles(

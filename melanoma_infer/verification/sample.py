@@ -18,8 +18,9 @@ from melanoma_infer.runtime.cores import reader_count
 from melanoma_infer.runtime.plural import plural
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
+from melanoma_infer.tiles.feed import Feed
 from melanoma_infer.tiles.plan import plan_slide
-from melanoma_infer.tiles.reading import Feed, read_tiles
+from melanoma_infer.tiles.reading import read_tiles
 from melanoma_infer.verification.differences import SampleSlide
 
 DRAWN_SLIDES = 8

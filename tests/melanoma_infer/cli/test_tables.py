@@ -55,7 +55,19 @@ TIMED = [
 ]
 KERNELS = [
     KernelRow(
-        "attention_project", "as-written", "fp32", "", "cuda", 123456.0, 123000.0, 124000.0, 12.34, 0.87, 1.2e-7, 1.3e-6
+        "attention_tail",
+        "kernel",
+        "attention_tail",
+        "fp32",
+        "",
+        "cuda",
+        123456.0,
+        123000.0,
+        124000.0,
+        12.34,
+        0.87,
+        1.2e-7,
+        1.3e-6,
     )
 ]
 SLIDE = SlideTiming(

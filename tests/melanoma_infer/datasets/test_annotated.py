@@ -16,8 +16,9 @@ from melanoma_infer.errors import DatasetError, ScaleUnknownError
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
+from melanoma_infer.tiles.feed import Feed
 from melanoma_infer.tiles.plan import plan_slide
-from melanoma_infer.tiles.reading import Feed, read_tiles
+from melanoma_infer.tiles.reading import read_tiles
 
 CARD = lesion_card(tile_px=64, um_per_px=2.0, resize="pillow-bilinear")
 SIDE = 256

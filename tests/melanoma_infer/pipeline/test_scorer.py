@@ -17,8 +17,8 @@ from melanoma_infer.pipeline import scorer as scorer_module
 from melanoma_infer.pipeline.scorer import Scorer
 from melanoma_infer.records import NativeTile, ReadTile, Tile
 from melanoma_infer.scoring.aggregation import exact_sums
+from melanoma_infer.tiles.feed import Feed
 from melanoma_infer.tiles.pixels import resized
-from melanoma_infer.tiles.reading import Feed
 
 OPENVINO = Numerics("openvino", "1", "fp32", "CPU")
 

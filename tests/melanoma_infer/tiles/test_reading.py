@@ -33,11 +33,12 @@ from melanoma_infer.settings import Settings
 from melanoma_infer.slides import open_slide
 from melanoma_infer.slides.choice import TileSource
 from melanoma_infer.slides.formats import open_reader
+from melanoma_infer.tiles.feed import Feed
 from melanoma_infer.tiles.grid import tile_geometry
 from melanoma_infer.tiles.pixels import read_tile, resized
 from melanoma_infer.tiles.plan import SlidePlan
 from melanoma_infer.tiles.read_plan import ReadPlan, read_plan
-from melanoma_infer.tiles.reading import Feed, read_tiles
+from melanoma_infer.tiles.reading import read_tiles
 
 QUICK = settings(deadline=None, max_examples=60, derandomize=True)
 BAND_BYTES = "melanoma_infer.tiles.pixels.BAND_BYTES"
