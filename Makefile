@@ -95,7 +95,7 @@ demo-model: $(VENV)/.dev
 	mkdir -p build/demo-model
 	$(BIN)/mminfer phantom cohort --out build/demo-model/data --tiles 8000 --slides 40 --card docs/demo-card.toml
 	$(BIN)/mminfer train build/demo-model/data --card docs/demo-card.toml --out build/demo-model/run --epochs 12 \
-	  --set schedule=cosine --set precision=$(PRECISION) --set depth_tiles=96 --set dropout=0.5 --set map_weight=1 --precisions int8
+	  --set schedule=cosine --set precision=$(PRECISION) --set depth_tiles=96 --set dropout=0.5 --set map_weight=1 --set measured_depth=0.5 --precisions int8
 	rm -rf melanoma_infer/bundle/demo.mminfer
 	cp -r build/demo-model/run/model.mminfer melanoma_infer/bundle/demo.mminfer
 

@@ -98,7 +98,10 @@ class Learner(lightning.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """The joint loss of a batch."""
         kept = self._kept_channels(len(batch.tiles), batch_idx)
-        predicted: Predicted = self.model(batch.tiles, batch.patients, kept, with_map=self._has_map)
+        measured_mm = self._measured(batch.depth_mm, batch_idx)
+        predicted: Predicted = self.model(
+            batch.tiles, batch.patients, kept, measured_mm=measured_mm, with_map=self._has_map
+        )
         of_class = class_loss(predicted.logits.float(), batch.allowed, self.weights)
         depth_mm, known_mm = predicted.depth_mm, batch.depth_mm
         if depth_mm is not None and len(batch.averages):
@@ -161,9 +164,19 @@ class Learner(lightning.LightningModule):
         share = 1 - self.settings.dropout
         if share == 1:
             return None
-        rng = np.random.default_rng([self.settings.seed, self.current_epoch, 2, step, self.trainer.global_rank])
-        kept = rng.random((tiles, self.model.net.backbone.channels_out), np.float32) < share
+        kept = self._rng(2, step).random((tiles, self.model.net.backbone.channels_out), np.float32) < share
         return torch.from_numpy(kept.astype(np.float32) / share).to(self.device)
+
+    def _measured(self, known_mm: Tensor, step: int) -> Tensor | None:
+        """The thicknesses that the classifier is given in a step in place of the estimates; NaN for the estimate."""
+        if not self.settings.measured_depth:
+            return None
+        given = self._rng(3, step).random(len(known_mm)) < self.settings.measured_depth
+        return known_mm.where(torch.from_numpy(given).to(known_mm.device), known_mm.new_tensor(math.nan))
+
+    def _rng(self, purpose: int, step: int) -> np.random.Generator:
+        """Random numbers of a step of this epoch, the same in every run with the seed."""
+        return np.random.default_rng([self.settings.seed, self.current_epoch, purpose, step, self.trainer.global_rank])
 
     def _depth_loss(self, depth_mm: Tensor | None, known_mm: Tensor) -> Tensor:
         if depth_mm is None:

@@ -63,13 +63,20 @@ class TrainingNet(nn.Module):
         self.linear = None if parts.classifier else nn.Linear(self.net.backbone.channels_out, len(card.classes))
 
     def forward(
-        self, tiles: Tensor, patients: Tensor, kept: Tensor | None = None, *, with_map: bool = False
+        self,
+        tiles: Tensor,
+        patients: Tensor,
+        kept: Tensor | None = None,
+        *,
+        measured_mm: Tensor | None = None,
+        with_map: bool = False,
     ) -> Predicted:
         """Return logits and depths for tiles uint8 (N, tile_px, tile_px, 3) and one-hot patients (N, P).
 
         `kept` (N, C) multiplies the C channels of the image features, for dropout. The map, if it is asked for, is the
         graph's class activation map times the number of places: what the whole tile's log-odds of a lesion would gain
-        if every place were like this one.
+        if every place were like this one. `measured_mm` (N,) takes the place of the estimated depth in the classifier,
+        except where it is NaN.
         The depth is passed to the classifier without its gradient: the depth module learns millimetres from measured
         thicknesses alone, and no class can bend them. It computes in float32 whatever the rest does: in bfloat16 a
         depth of 2 mm has steps of 0.016 mm.
@@ -87,7 +94,10 @@ class TrainingNet(nn.Module):
         lesion_map = self._lesion_map(x, depth_mm) if with_map else None
         first = pooled @ net.w1_image.T + net.b1
         if depth_mm is not None:
-            first = first + depth_mm.detach()[:, None] * net.w1_depth
+            given_mm = depth_mm.detach()
+            if measured_mm is not None:
+                given_mm = torch.where(measured_mm.isnan(), given_mm, measured_mm)
+            first = first + given_mm[:, None] * net.w1_depth
         if parts.patient and patients.shape[1]:
             first = first + patients @ net.w1_patient.T
         second = nn.functional.linear(first.relu(), net.w2, net.b2).relu()

@@ -56,6 +56,10 @@ class TrainingSettings(BaseModel):
     """Chance that a channel of the image features is hidden from the classifier in a step; the others are enlarged to
     make up for it. Outcomes are few and noisy, and without it a network soon knows its training patients by their
     pictures. The paper says nothing of it."""
+    measured_depth: Share = 0.0
+    """Chance that the classifier is given a tile's known thickness in place of the estimate. 0 as in the paper. Without
+    it the classifier may read the outcome from the picture and give the thickness any sign: a thickness that is
+    measured later (`rescore --breslow-mm`) then moves the outcome the wrong way."""
     depth_weight: Weight = 1.0
     """Weight of the depth loss (smooth L1 in mm) beside the class loss (cross-entropy in nats); the two do not share a
     layer, so the value changes little under Adam."""

@@ -27,6 +27,26 @@ class Killed(BaseException):
     """The run ends here, as by SIGKILL: nothing after it is done."""
 
 
+def test_so_many_of_the_known_thicknesses_are_given_others_in_each_step(data):
+    ready = experiment(data)
+    learner = Learner(
+        seeded_net(ready.card, Parts(), 0), ready.files, ready.final.division, TrainingSettings(measured_depth=0.25)
+    )
+    learner.trainer = lightning.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    known_mm = torch.arange(1000.0)
+    known_mm[::2] = torch.nan
+    first, again, other = (learner._measured(known_mm, step) for step in (0, 0, 1))
+    assert first is not None
+    assert other is not None
+    assert torch.equal(first.isnan(), again.isnan())
+    assert not torch.equal(first.isnan(), other.isnan())
+    given = ~first.isnan()
+    assert torch.equal(first[given], known_mm[given])
+    assert int(given.sum()) == pytest.approx(125, abs=30)
+    learner.settings = TrainingSettings()
+    assert learner._measured(known_mm, 0) is None
+
+
 @pytest.fixture(scope="module")
 def data(tmp_path_factory) -> Path:
     return write_small_dataset(tmp_path_factory.mktemp("data"))

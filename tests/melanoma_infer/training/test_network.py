@@ -89,6 +89,19 @@ def test_hidden_channels_leave_depth_and_patient(tiles):
     assert not torch.equal(hidden.logits, all_kept)
 
 
+@torch.no_grad()
+def test_a_measured_thickness_takes_the_estimate_s_place_in_the_classifier_alone(tiles):
+    model, patients = net_of(Parts()), KNOWN.expand(2, -1)
+    estimated = model(tiles, patients)
+    measured = torch.tensor([4.0, torch.nan])
+    given = model(tiles, patients, measured_mm=measured)
+    assert torch.equal(given.depth_mm, estimated.depth_mm)
+    assert torch.equal(given.logits[1], estimated.logits[1])
+    assert not torch.equal(given.logits[0], estimated.logits[0])
+    same = model(tiles, patients, measured_mm=estimated.depth_mm)
+    assert torch.equal(same.logits, estimated.logits)
+
+
 def test_the_map_that_is_trained_is_the_graph_s(tiles):
     """Times the number of places; it moves the backbone and the attention, and no depth."""
     model = net_of(Parts())
