@@ -43,7 +43,7 @@ from melanoma_infer.tiles.reading import TileStream
 RATES = (1_000, 7_000)
 """Tiles/s of the device."""
 SECONDS = 3
-"""Of the device's work in a run."""
+"""How long the device works in a run."""
 RUNS = 5
 GPUS = {"H100": (6_000, 7_500), "L4": (600, 900)}
 """Realistic tiles/s of 512 px through a ResNet-50 in fp16: estimates from data sheets, not measured."""

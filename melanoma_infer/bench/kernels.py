@@ -27,7 +27,7 @@ COPIED_BYTES = 1 << 28
 NAMES: dict[torch.dtype, Literal["fp32", "uint8", "int64"]] = {
     torch.float32: "fp32", torch.uint8: "uint8", torch.int64: "int64",
 }  # fmt: skip
-"""Of the types that a function takes whatever the precision."""
+"""Names of the types that some functions take whatever the precision."""
 
 
 @dataclass(frozen=True)

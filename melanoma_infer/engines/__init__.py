@@ -41,7 +41,7 @@ CHOICES = (*PRECISIONS, "fastest")
 """What may be asked for as a precision."""
 
 Load = Callable[..., Engine]
-"""Of a module: bundle, precision, threads, device; those of OF_ENGINE_FILES also take engine_file and tell."""
+"""A module's `load`: bundle, precision, threads, device; those of OF_ENGINE_FILES also take engine_file and tell."""
 
 
 @dataclass(frozen=True)

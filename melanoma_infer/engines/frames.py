@@ -19,7 +19,7 @@ from melanoma_infer.engines.device import DeviceError
 MOST_BYTES = 1 << 30
 """Page-locked memory cannot be swapped: 1 GiB holds 256 tiles of 1,024 px in RGBA."""
 BLOCK_BYTES = 1 << 25
-"""Of one block: 42 tiles of 512 px in RGB. An upload of so much takes a millisecond, so a call for each is cheap."""
+"""Size of one block: 42 tiles of 512 px in RGB. At 25 GB/s it is uploaded in 1.3 ms, far longer than a call takes."""
 
 
 Pinned = Callable[[tuple[int, ...], type[np.generic]], NDArray[Any]]
