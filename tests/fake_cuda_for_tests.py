@@ -41,6 +41,8 @@ ON_ANY_DEVICE = frozenset(
     ]
 )
 """Calls whose effect does not depend on the current device."""
+PRIMARY = 0x9000
+"""The handle of the primary context of GPU 0; GPU 1 has the next."""
 WITHOUT_STICKY_ERROR = frozenset(
     {"cudaGetErrorString", "cudaGetLastError", "cudaSetDevice", "cudaFree", "cudaFreeHost"}
 )
@@ -135,6 +137,8 @@ class FakeCuda:
         self.driver_is_old = driver_is_old
         self.current = 0
         """The device of the calling thread: another library of the program may change it between two calls."""
+        self.context: int | None = None
+        """The driver's context that is current in the calling thread."""
         self.live: dict[int, Any] = {}
         """Everything that was created and not freed yet, by handle or address."""
         self.copies: list[Copy] = []
@@ -250,6 +254,7 @@ def cudaGetDeviceProperties(gpu, number):  # noqa: N802
 @_cuda
 def cudaSetDevice(gpu, number):  # noqa: N802
     gpu.current = number
+    gpu.context = PRIMARY + number
 
 
 @_cuda

@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 from bundles_for_tests import expected_probability
 from fake_cuda_for_tests import FakeCuda
+from fake_driver_for_tests import FakeDriver
 from tensorrt_for_tests import Behaviour, fake_library
 
 from melanoma_infer.bundle.bundle import Bundle
+from melanoma_infer.engines import cuda_driver, tensorrt_engine
 from melanoma_infer.engines import device as device_module
-from melanoma_infer.engines import tensorrt_engine
 from melanoma_infer.engines.tensorrt_api import Api, new_logger
 from melanoma_infer.engines.tensorrt_engine import TensorRTEngine, load_with
 
@@ -27,6 +28,7 @@ class Machine:
     """A machine with fake GPUs."""
 
     gpu: FakeCuda
+    driver: FakeDriver
     behaviour: Behaviour
     api: Api
 
@@ -47,7 +49,9 @@ def machine_maker(monkeypatch: pytest.MonkeyPatch, cache: Path) -> Callable[...,
         api = Api(name, library, new_logger(library))
         monkeypatch.setattr(tensorrt_engine, "import_api", lambda wanted: api)
         monkeypatch.setattr(tensorrt_engine, "import_cuda", lambda: cuda)
-        return Machine(cuda, behaviour, api)
+        driver = FakeDriver(cuda)
+        monkeypatch.setattr(cuda_driver, "load_driver", lambda: driver)
+        return Machine(cuda, driver, behaviour, api)
 
     return make
 

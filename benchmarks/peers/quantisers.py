@@ -29,6 +29,7 @@ from onnx.numpy_helper import from_array, to_array
 
 from melanoma_infer.bundle.bundle import Bundle, open_bundle
 from melanoma_infer.bundle.graph_checks import check_graph
+from melanoma_infer.bundle.graph_edit import drop_unused, fold_reshaped, name_nodes, sort_topologically, store_constants
 from melanoma_infer.engines import load_engine, quiet
 from melanoma_infer.engines.base import Engine, Outputs
 from melanoma_infer.errors import BundleError, EngineUnavailableError
@@ -37,7 +38,6 @@ from melanoma_infer.verification.differences import differences
 from mminfer_export.backbone import QUANTIZERS, Backbone
 from mminfer_export.bias_correction import correct_bias
 from mminfer_export.check_quantized import check_quantized
-from mminfer_export.graph_edit import drop_unused, fold_reshaped, name_nodes, sort_topologically, store_constants
 from mminfer_export.precisions import calibration_tiles, check_tiles, reference_outputs
 from mminfer_export.quantize import LEVELS, calibrate, quantize
 from mminfer_proofs.rows import write_rows

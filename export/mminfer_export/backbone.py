@@ -11,8 +11,8 @@ from functools import cached_property
 
 import onnx
 
+from melanoma_infer.bundle.graph_edit import producers
 from melanoma_infer.errors import BundleError
-from mminfer_export.graph_edit import producers
 
 ACTIVATIONS = frozenset({"Relu", "LeakyRelu", "Clip", "HardSwish"})
 QUANTIZERS = frozenset({"QuantizeLinear", "DequantizeLinear"})

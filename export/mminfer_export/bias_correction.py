@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from onnx.numpy_helper import from_array, to_array
 from onnx.reference import ReferenceEvaluator
 
+from melanoma_infer.bundle.graph_edit import drop_unused
 from mminfer_export.backbone import Backbone
-from mminfer_export.graph_edit import drop_unused
 from mminfer_export.tapped import tapped
 
 STEPS = 12

@@ -8,7 +8,7 @@ from __future__ import annotations
 import onnx
 from onnx import TensorProto, helper
 
-from mminfer_export.graph_edit import consumers, rename_input
+from melanoma_infer.bundle.graph_edit import consumers, rename_input
 
 MOVES = frozenset({"Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Slice"})
 """They move values of any type, so they may come after the Cast."""

@@ -7,9 +7,9 @@ import onnx
 from onnx import TensorProto
 from onnx.numpy_helper import to_array
 
+from melanoma_infer.bundle.graph_edit import producers
 from melanoma_infer.errors import BundleError
 from mminfer_export.backbone import QUANTIZERS, Backbone
-from mminfer_export.graph_edit import producers
 
 
 def check_quantized(model: onnx.ModelProto) -> None:

@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import onnx
 
-from mminfer_export.graph_edit import constant_of, producers
+from melanoma_infer.bundle.graph_edit import constant_of, producers
 
 KEEPS = frozenset({
     "Identity", "Cast", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Dropout", "Concat", "Slice",

@@ -10,10 +10,10 @@ from google.protobuf.message import DecodeError
 from onnx import TensorProto
 
 from melanoma_infer.bundle.graph_checks import nodes_of
+from melanoma_infer.bundle.graph_edit import producers
 from melanoma_infer.card import ModelCard
 from melanoma_infer.errors import BundleError
 from mminfer_export.ending import Ending, ending_of
-from mminfer_export.graph_edit import producers
 
 Layout = Literal["float-nchw", "float-nhwc", "uint8-nhwc"]
 TO_NCHW = [0, 3, 1, 2]

@@ -10,8 +10,8 @@ import numpy as np
 import onnx
 from numpy.typing import NDArray
 
+from melanoma_infer.bundle.graph_edit import constant_of, consumers, producers
 from melanoma_infer.errors import UsageError
-from mminfer_export.graph_edit import constant_of, consumers, producers
 
 MOVES = frozenset({"Cast", "Transpose", "Identity"})
 SIGNS = {"Add": "Sub", "Sub": "Sub", "Mul": "Div", "Div": "Div"}

@@ -12,8 +12,8 @@ from onnx import helper
 from onnx.numpy_helper import to_array
 from onnx.shape_inference import infer_shapes
 
+from melanoma_infer.bundle.graph_edit import consumers, copied, drop_unused
 from melanoma_infer.errors import EngineUnavailableError
-from mminfer_export.graph_edit import consumers, copied, drop_unused
 from mminfer_export.run_onnx import load_onnx
 
 if TYPE_CHECKING:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from melanoma_infer.bundle.bundle import Bundle, ParityRow, finite_tensors
 from melanoma_infer.bundle.graph_checks import check_graph
+from melanoma_infer.bundle.half import to_half
 from melanoma_infer.bundle.head import TENSORS
 from melanoma_infer.card import ModelCard
 from melanoma_infer.engines import load_engine
@@ -22,7 +23,6 @@ from melanoma_infer.runtime.plural import plural
 from melanoma_infer.tolerances import Precision
 from melanoma_infer.verification.differences import Excess, beyond, differences
 from mminfer_export.bias_correction import correct_bias
-from mminfer_export.half import to_half
 from mminfer_export.parity import parity_row
 from mminfer_export.phantom_tiles import phantom_tiles
 from mminfer_export.quantize import calibrate, most_harmful, quantize

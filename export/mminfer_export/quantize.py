@@ -22,10 +22,7 @@ from numpy.typing import NDArray
 from onnx import helper
 from onnx.numpy_helper import from_array, to_array
 
-from melanoma_infer.errors import UsageError
-from mminfer_export.backbone import Backbone
-from mminfer_export.check_quantized import check_quantized
-from mminfer_export.graph_edit import (
+from melanoma_infer.bundle.graph_edit import (
     copied,
     drop_unused,
     fold_reshaped,
@@ -34,6 +31,9 @@ from mminfer_export.graph_edit import (
     sort_topologically,
     store_constants,
 )
+from melanoma_infer.errors import UsageError
+from mminfer_export.backbone import Backbone
+from mminfer_export.check_quantized import check_quantized
 from mminfer_export.tapped import tapped
 
 LEVELS = 127

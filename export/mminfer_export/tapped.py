@@ -8,8 +8,9 @@ from typing import Any
 import onnx
 from onnx import TensorProto, helper
 
+from melanoma_infer.bundle.graph_edit import copied
 from melanoma_infer.engines import quiet
-from mminfer_export.graph_edit import copied, require_extra
+from melanoma_infer.errors import EngineUnavailableError
 
 
 def tapped(model: onnx.ModelProto, values: Sequence[str]) -> Any:
@@ -23,8 +24,13 @@ def tapped(model: onnx.ModelProto, values: Sequence[str]) -> Any:
     opened.graph.output.extend(
         helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in values if name not in present
     )
-    with require_extra():
+    try:
         onnxruntime = quiet.onnxruntime()
+    except ImportError as error:
+        raise EngineUnavailableError(
+            f"Exporting needs {error.name or 'a package'}, which is not installed. Install it: pip install "
+            "'mminfer[export]'."
+        ) from error
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3
     # As written: a fused DequantizeLinear would compute the int8 convolution with another rounding.

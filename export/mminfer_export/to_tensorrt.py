@@ -10,7 +10,7 @@ from melanoma_infer.engines.device import nvidia_driver_is_loaded
 from melanoma_infer.engines.engine_file import EngineManifest, place_file, write_engine
 from melanoma_infer.engines.slots import engine_errors
 from melanoma_infer.engines.tensorrt_api import Api, import_api
-from melanoma_infer.engines.tensorrt_build import PluginTail, build, graph_of, origin_of
+from melanoma_infer.engines.tensorrt_build import PluginTail, as_built, build, graph_of, origin_of
 from melanoma_infer.engines.torch_engine import network_of
 from melanoma_infer.errors import EngineUnavailableError, UsageError
 from melanoma_infer.tolerances import Precision
@@ -58,12 +58,12 @@ def build_engine(
     gpu = find_gpu(cuda, device)
     with engine_errors():
         CudaGpu(cuda, gpu.number).runtime()  # TensorRT builds for the thread's current GPU
-    tail = plugin_tail_of(api, bundle, graph, gpu.target) if plugins else None
     path = out if out is not None else Path(f"{bundle.name}.{precision}.{gpu.target}.engine")
     timings = path.with_name(path.name + TIMINGS)
     origin = origin_of(
         api, bundle, precision, (gpu.target,), gpu=gpu.name, strip_weights=strip_weights, plugins=plugins
     )
+    tail = plugin_tail_of(api, bundle, as_built(graph, origin), gpu.target) if plugins else None
     built = build(api, graph, origin, timing_cache=timings.read_bytes() if timings.is_file() else None, tail=tail)
     write_engine(path, built.file)
     if built.timing_cache is not None:
@@ -77,7 +77,7 @@ def plugin_tail_of(api: Api, bundle: Bundle, graph: bytes, target: str) -> Plugi
     Args:
         api: the library.
         bundle: the verified model.
-        graph: the bytes of the bundle's ONNX graph.
+        graph: the bytes of the ONNX graph that is built.
         target: the GPU's, such as sm89.
 
     Raises:

@@ -11,6 +11,7 @@ from typing import Any
 from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.engines.base import Engine, Tell
 from melanoma_infer.engines.device import nvidia_driver_is_loaded
+from melanoma_infer.engines.fastest import fastest
 from melanoma_infer.engines.golden import golden_failure
 from melanoma_infer.engines.parity_table import measured
 from melanoma_infer.errors import (
@@ -71,7 +72,7 @@ def load_engine(
         threads: None for all available cores.
         device: None for the engine's default, the CPU or the first GPU; or for example "cpu" or "cuda:1".
         engine_file: for OF_ENGINE_FILES, an engine with its manifest in the same folder; None for one from the cache.
-        tell: called before an engine is built, which takes minutes.
+        tell: called before an engine is built, which takes minutes, and before precisions are timed.
 
     Raises:
         UsageError: there is no such engine or precision, or an engine file was given without the name of an engine that
@@ -94,12 +95,18 @@ def load_engine(
         of_file: dict[str, Any] = {"engine_file": engine_file, "tell": tell} if candidate in OF_ENGINE_FILES else {}
         return module(bundle, taken, threads, device, **of_file)
 
+    def precision_of(candidate: str) -> Precision:
+        if precision != "fastest":
+            return next((each for each in PRECISIONS if each == precision), bundle.card.precision)
+        proven = [each for each in PRECISIONS if each != "fp32" and _is_proven(bundle, candidate, each, device)]
+        return fastest(bundle, candidate, (*proven, "fp32"), device, lambda taken: load(candidate, taken), tell)
+
     if name != "auto":
-        return EngineChoice(load(name, _precision(bundle, name, precision, device)), ())
+        return EngineChoice(load(name, precision_of(name)), ())
     skipped: list[str] = []
     for candidate in candidates():
         try:
-            taken = _precision(bundle, candidate, precision, device)
+            taken = precision_of(candidate)
             if why := _failed_here(bundle, candidate, taken, device):
                 raise ParityError(why)
             engine = load(candidate, taken)
@@ -117,36 +124,11 @@ def candidates() -> list[str]:
     return [*first, *(name for name in MODULES if name not in first)]
 
 
-def _precision(bundle: Bundle, engine: str, asked: str | None, device: str | None) -> Precision:
-    """The precision that was asked for, None for the card's, or one of CHOICES."""
-    if asked == "fastest":
-        return _fastest(bundle, engine, device)
-    return next((precision for precision in PRECISIONS if precision == asked), bundle.card.precision)
-
-
-def _fastest(bundle: Bundle, engine: str, device: str | None) -> Precision:
-    """The precision that should be fastest, of those whose parity, measured here or sealed, is within its tolerance."""
-    from melanoma_infer.engines.openvino_engine import cpu_has_bf16
-
-    match engine:
-        case "triton":
-            order: tuple[Precision, ...] = ("fp16", "bf16")
-        case "tensorrt":
-            # Until int8 was timed: the float32 part of its graph may take longer than all of fp16.
-            order = ("fp16", "int8")
-        case "tensorrt-rtx":
-            # NVIDIA documents int8 there for the weights of matrix products alone: convolutions may stay in float.
-            order = ("fp16",)
-        case "openvino" if cpu_has_bf16():
-            order = ("int8", "bf16")
-        case _:
-            order = ("int8",)
-    known = (
-        precision
-        for precision in order
-        if bundle.parity_of(engine, precision) is not None or measured(bundle, engine, precision, device) is not None
-    )
-    return next((precision for precision in known if not _failed_here(bundle, engine, precision, device)), "fp32")
+def _is_proven(bundle: Bundle, engine: str, precision: Precision, device: str | None) -> bool:
+    """Whether the parity of an engine was measured, here or when the bundle was sealed, and is within its tolerance."""
+    if bundle.parity_of(engine, precision) is None and measured(bundle, engine, precision, device) is None:
+        return False
+    return _failed_here(bundle, engine, precision, device) is None
 
 
 def _failed_here(bundle: Bundle, engine: str, precision: Precision, device: str | None) -> str | None:

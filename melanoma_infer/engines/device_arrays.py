@@ -1,7 +1,8 @@
-"""Tiles that are already in GPU memory, from PyTorch, CuPy, JAX or a decoder; none of these is imported.
+"""Tiles that are already in GPU memory, from PyTorch, PyCUDA, CuPy, JAX or a decoder; none of these is imported.
 
 DLPack comes first, because its owner makes our stream wait for what may still be writing. `__cuda_array_interface__`
-names that stream from version 3 on; PyTorch's is version 2, which names none, so the whole GPU is waited for.
+may name that stream; PyTorch's is too old to, and PyCUDA's and Numba's name none although their kernels may still run.
+Then all work of the context that owns the memory is waited for.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from melanoma_infer.engines.cuda import CudaGpu
+from melanoma_infer.engines.cuda_driver import owner_of
 from melanoma_infer.errors import UsageError
 
 CUDA = (2, 13)
@@ -21,8 +23,6 @@ CUDA = (2, 13)
 UNSIGNED = 1
 """DLPack's type code kDLUInt."""
 DLPACK = b"dltensor"
-NAMES_ITS_STREAM = 3
-"""The first version of `__cuda_array_interface__` that says which stream may still be writing."""
 
 
 @dataclass(frozen=True)
@@ -61,8 +61,7 @@ def device_tiles(tiles: Any, gpu: CudaGpu | None, stream: int) -> DeviceTiles | 
         stream: the handle of the stream that will read them; a DLPack owner makes it wait for pending writes.
 
     Raises:
-        UsageError: they are on another GPU, or are not uint8 or not contiguous.
-        DeviceError: waiting for pending writes failed.
+        UsageError: they are on another GPU, or are not uint8 or not contiguous, or waiting for pending writes failed.
     """
     if isinstance(tiles, np.ndarray):
         return None
@@ -89,9 +88,9 @@ def _described(described: dict[str, Any], gpu: CudaGpu | None, owner: object) ->
         return DeviceTiles(pointer, shape, None, owner)
     if math.prod(shape):
         _require_gpu(gpu.number_of(pointer), gpu)
-    if described["version"] < NAMES_ITS_STREAM or stream == 0:  # 0 is not allowed, because it may mean either of two
-        gpu.synchronize()
-        stream = None
+    if not stream and 0 not in shape:  # 0 is not allowed, because it may mean either of two
+        with owner_of(pointer):
+            stream = None
     return DeviceTiles(pointer, shape, stream, owner)
 
 

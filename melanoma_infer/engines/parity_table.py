@@ -83,7 +83,7 @@ class MeasuredParity(BaseModel):
 
 def measured(bundle: Bundle, engine: str, precision: str, device: str | None = None) -> MeasuredParity | None:
     """The row of an engine at a precision; None when it was not measured with this bundle, machine and versions."""
-    content = read_cached(_path(bundle.digest, engine, precision, device))
+    content = read_cached(path_on_this_machine(KIND, bundle.digest, engine, precision, device))
     if content is None:
         return None
     try:
@@ -98,7 +98,7 @@ def keep(bundle: Bundle, row: MeasuredParity, device: str | None = None) -> None
     Raises:
         OutputError: the cache cannot be written.
     """
-    path = _path(bundle.digest, row.engine, row.precision, device)
+    path = path_on_this_machine(KIND, bundle.digest, row.engine, row.precision, device)
     write_cached(path, row.model_dump_json(indent=1).encode())
 
 
@@ -120,7 +120,8 @@ def engine_band(bundle: Bundle, engine: str, precision: Precision, device: str |
     return bundle.card.tolerance_of(precision).dp
 
 
-def _path(digest: str, engine: str, precision: str, device: str | None) -> Path:
+def path_on_this_machine(kind: str, digest: str, engine: str, precision: str, device: str | None) -> Path:
+    """The cache's file for what was measured of an engine and precision: with this bundle, machine and versions."""
     # Where it runs, from what was asked for or from what an engine says that it runs on.
     on_cpu = engine not in ON_GPU if device is None else device.startswith("cpu")
     key = digest_of(
@@ -133,7 +134,7 @@ def _path(digest: str, engine: str, precision: str, device: str | None) -> Path:
             "machine": _machine(),
         }
     )
-    return cache_folder(KIND) / f"{key[:32]}.json"
+    return cache_folder(kind) / f"{key[:32]}.json"
 
 
 @cache

@@ -44,6 +44,8 @@ RTX_FLAGS = ("distributive-independence", "require-user-allocation")
 """A tile's numbers do not depend on the rest of its batch; the caller allocates memory, which graph capture needs."""
 STRIPPED = "strip-weights"
 """The engine contains no weights; they are taken from the bundle when it is loaded."""
+HALF_AROUND = "fp16-around-int8"
+"""What an int8 graph leaves in float32 was converted to fp16, but for what `bundle.half` calls delicate."""
 PLUGINS = "plugins"
 """The tail of the graph was built from plugins with this project's kernels."""
 
@@ -89,19 +91,30 @@ def origin_of(
         targets=tuple(targets),
         gpu=gpu,
         flags=(
-            *float32_flags(precision), STRICT_NANS, *(RTX_FLAGS if api.is_rtx else ()),
+            NO_TF32, STRICT_NANS, *(RTX_FLAGS if api.is_rtx else ()), *((HALF_AROUND,) if precision == "int8" else ()),
             *((STRIPPED,) if strip_weights else ()), *((PLUGINS,) if plugins else ()),
         ),
     )  # fmt: skip
 
 
-def float32_flags(precision: Precision) -> tuple[str, ...]:
-    """How the float32 convolutions and products of a graph may be computed.
+def as_built(graph: bytes, origin: Origin) -> bytes:
+    """The graph that an engine of this origin is built from, and takes its weights from.
 
-    As float32, except in an int8 graph: TF32 rounds as fp16 does, far below int8's tolerance, and in true float32 the
-    convolutions that were not quantised would take longer than all of an fp16 graph. An fp16 graph has no such part.
+    That of the bundle, except for int8: in float32, the convolutions that were not quantised would take longer than all
+    of an fp16 graph. CPUs run them in float32, so the bundle keeps them so.
+
+    Args:
+        graph: the bytes of the bundle's ONNX file.
+        origin: of the engine.
+
+    Raises:
+        BundleError: fp16 cannot hold a weight or scale of the graph.
     """
-    return () if precision == "int8" else (NO_TF32,)
+    if HALF_AROUND not in origin.flags:
+        return graph
+    from melanoma_infer.bundle.half import to_half
+
+    return to_half(graph)
 
 
 def graph_of(bundle: Bundle, precision: Precision) -> bytes:
@@ -125,19 +138,20 @@ def build(
 
     Args:
         api: the library.
-        graph: the bytes of the verified ONNX file, whose SHA-256 is in the origin.
+        graph: the bytes of the verified ONNX file, whose SHA-256 is in the origin; what is built is `as_built` of it.
         origin: what to build for.
         timing_cache: TensorRT's timing cache from an earlier build; TensorRT-RTX ignores it, because it would need a
             GPU to use it.
-        tail: the end of the graph, if it is built from plugins.
+        tail: the end of `as_built`'s graph, if it is built from plugins.
 
     Raises:
-        BundleError: a type in the network differs from the ONNX file.
+        BundleError: a type in the network differs from the ONNX file, or fp16 cannot hold one of its weights.
         EngineUnavailableError: the parser or the builder rejects the graph.
         MemoryExhaustedError: there was not enough memory to build.
     """
-    model = self_contained_model(graph)
-    parsed = graph if tail is None else tail.front
+    whole = as_built(graph, origin)
+    model = self_contained_model(whole)
+    parsed = whole if tail is None else tail.front
     with api.listening() as heard:
         builder, network = _parsed(api, parsed, heard)
         check_types(api.trt, network, self_contained_model(parsed))
@@ -213,10 +227,7 @@ def _config(api: Api, builder: Any, origin: Origin, tiles: onnx.ValueInfoProto, 
     """
     trt, config = api.trt, builder.create_builder_config()
     flags = trt.BuilderFlag
-    if NO_TF32 in origin.flags:
-        config.clear_flag(flags.TF32)
-    else:
-        config.set_flag(flags.TF32)
+    config.clear_flag(flags.TF32)
     config.set_flag(flags.STRICT_NANS)
     if STRIPPED in origin.flags:
         config.set_flag(flags.STRIP_PLAN)

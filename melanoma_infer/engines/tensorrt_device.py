@@ -22,7 +22,7 @@ from melanoma_infer.engines.device_arrays import DeviceTiles, device_tiles
 from melanoma_infer.engines.engine_file import EngineFile, EngineManifest
 from melanoma_infer.engines.kernel_cache import KernelCache
 from melanoma_infer.engines.tensorrt_api import Api, Heard, in_one_line
-from melanoma_infer.engines.tensorrt_build import STRIPPED
+from melanoma_infer.engines.tensorrt_build import STRIPPED, as_built
 
 INPUT = "tiles"
 FAILURES = (RuntimeError, TypeError, ValueError, MemoryError)
@@ -71,7 +71,9 @@ def load_device(api: Api, place: CudaGpu, file: EngineFile, *, graph: bytes, ker
             raise _failure(place, "The engine cannot be loaded", heard)
         if STRIPPED in file.manifest.origin.flags:
             refitter = api.trt.Refitter(engine, api.logger)
-            parsed = api.trt.OnnxParserRefitter(refitter, api.logger).refit_from_bytes(graph)
+            parsed = api.trt.OnnxParserRefitter(refitter, api.logger).refit_from_bytes(
+                as_built(graph, file.manifest.origin)
+            )
             if not (parsed and refitter.refit_cuda_engine()):
                 raise _failure(place, "The engine does not accept the bundle's weights", heard)
         config = engine.create_runtime_config() if api.is_rtx else None

@@ -18,6 +18,7 @@ from melanoma_infer.bundle.bundle import Bundle
 from melanoma_infer.engines.base import Numerics, Outputs, Tell
 from melanoma_infer.engines.batching import BatchRunner
 from melanoma_infer.engines.cuda import CudaGpu, find_gpu, import_cuda
+from melanoma_infer.engines.cuda_driver import callers_context, in_callers_context
 from melanoma_infer.engines.device import nvidia_driver_is_loaded
 from melanoma_infer.engines.engine_file import (
     EngineFile,
@@ -66,12 +67,14 @@ class TensorRTEngine:
         """What makes it slower, with the same numbers: batch sizes without a CUDA graph, kernels compiled again."""
         return self._device.remarks
 
+    @callers_context()
     def infer(self, tiles: NDArray[np.uint8] | Any) -> Outputs:
         """The graph's outputs for tiles (N, tile_px, tile_px, 3), batch after batch.
 
         Args:
             tiles: uint8; a NumPy array, or an array in this GPU's memory with `__cuda_array_interface__` or DLPack,
-                which is read without a detour through host memory.
+                which is read without a detour through host memory, after what still writes it. The thread keeps its
+                CUDA context.
 
         Raises:
             UsageError: the tiles have another shape, dtype or layout.
@@ -90,7 +93,7 @@ class TensorRTEngine:
 
     def infer_each(self, tiles: Iterable[Given]) -> Iterator[Outputs]:
         """The outputs for each tile (tile_px, tile_px, 3) or frame, in order, a batch at a time; errors as `infer`."""
-        return self._runner.infer_each(tiles)
+        return in_callers_context(self._runner.infer_each(tiles))
 
 
 def load(
@@ -106,6 +109,7 @@ def load(
     return load_with("tensorrt", bundle, precision, device, engine_file=engine_file, tell=tell)
 
 
+@callers_context()
 def load_with(
     name: ApiName,
     bundle: Bundle,

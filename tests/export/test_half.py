@@ -10,10 +10,11 @@ from onnx.shape_inference import infer_shapes
 
 from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.bundle.graph_checks import check_graph
+from melanoma_infer.bundle.half import PRODUCTS, QUANTISERS, check_half, to_half
 from melanoma_infer.engines import load_engine
 from melanoma_infer.errors import BundleError
 from melanoma_infer.verification.differences import beyond, differences
-from mminfer_export.half import PRODUCTS, check_half, to_half
+from mminfer_export.quantize import quantize
 
 FLOAT32 = {"Div", "Sub", "ReduceMean", "ReduceMax", "Concat", "Sigmoid", "Softplus", "Softmax", "Mul", "AveragePool"}
 
@@ -107,3 +108,66 @@ def test_a_float32_product_and_a_half_output_are_found(small, half):
     next(v for v in model.graph.output if v.name == "probabilities").type.tensor_type.elem_type = TensorProto.FLOAT16
     with pytest.raises(BundleError, match="'probabilities' is not float32"):
         check_half(model)
+
+
+# What is int8 stays int8.
+
+
+@pytest.fixture(scope="module")
+def quantised(calibration):
+    return quantize(calibration)
+
+
+def test_int8_stays_int8_between_values_in_fp16(quantised):
+    half = onnx.load_from_string(to_half(quantised))
+    types = kinds(half.SerializeToString())
+    quantisers = [node for node in half.graph.node if node.op_type in QUANTISERS]
+    assert len(quantisers) == sum(node.op_type in QUANTISERS for node in onnx.load_from_string(quantised).graph.node)
+    for node in quantisers:
+        kind = TensorProto.INT8 if node.op_type == "QuantizeLinear" else TensorProto.FLOAT16
+        assert types[node.output[0]] == kind, node.name
+    assert not [node.name for node in half.graph.node if node.op_type == "Cast" and "int8" in node.input[0]]
+
+
+@pytest.mark.parametrize("engine", ["openvino", "onnxruntime"])
+def test_fp16_around_int8_is_as_near_to_float32_as_int8(small, quantised, engine):
+    seen = []
+    for graph in (quantised, to_half(quantised)):
+        bundle = replace(small.bundle, graphs={**small.bundle.graphs, "int8": graph})
+        outputs = load_engine(bundle, engine, precision="int8").engine.infer(small.tiles)
+        seen.append(beyond(differences(bundle, small.outputs, outputs), bundle.card.tolerance_of("int8"))[0].ratio)
+    assert seen[1] <= 1
+    assert seen[1] <= seen[0] + 0.2
+
+
+def with_scale(content, kind, scale):
+    """The graph with another last scale of its first quantiser of a kind, of a weight if it is a DequantizeLinear."""
+    model = onnx.load_from_string(content)
+    tensors = {t.name: t for t in model.graph.initializer}
+    node = next(n for n in model.graph.node if n.op_type == kind and (n.input[0] in tensors) == (kind[0] == "D"))
+    scales = numpy_helper.to_array(tensors[node.input[1]]).copy()
+    scales.flat[-1] = scale
+    tensors[node.input[1]].CopyFrom(numpy_helper.from_array(scales, node.input[1]))
+    stored = numpy_helper.to_array(tensors[node.input[0]]) if kind[0] == "D" else np.ones((1, 1, 1, 1))
+    return model.SerializeToString(), node, stored * scales.reshape(-1, 1, 1, 1)
+
+
+@pytest.mark.parametrize("scale", [1e-6, 1e-9])
+def test_a_weight_whose_scale_fp16_cannot_hold_is_dequantised(quantised, scale):
+    """Tiny scales belong to channels that hardly count, which the rounded scale would change by percents."""
+    content, node, exact = with_scale(quantised, "DequantizeLinear", scale)
+    half = onnx.load_from_string(to_half(content))
+    assert node.output[0] not in {name for each in half.graph.node for name in each.output}
+    stored = {t.name: numpy_helper.to_array(t) for t in half.graph.initializer}
+    np.testing.assert_array_equal(stored[f"{node.output[0]}_half"], exact.astype(np.float16))
+
+
+def test_a_weight_that_would_be_beyond_fp16_is_refused(quantised):
+    with pytest.raises(BundleError, match="fp16 ends at 65504"):
+        to_half(with_scale(quantised, "DequantizeLinear", 7e4)[0])
+
+
+def test_a_value_whose_scale_fp16_cannot_hold_is_refused(quantised):
+    content, node, _ = with_scale(quantised, "QuantizeLinear", 1e-8)
+    with pytest.raises(BundleError, match=rf"{node.name}.*scale that fp16 cannot hold.*--precision fp16"):
+        to_half(content)

@@ -13,9 +13,9 @@ from onnx.numpy_helper import from_array, to_array
 
 from melanoma_infer.bundle.bundle import open_bundle
 from melanoma_infer.bundle.graph_checks import self_contained_model
+from melanoma_infer.bundle.half import to_half
 from melanoma_infer.engines.torch_engine import network_of
 from melanoma_infer.errors import EngineUnavailableError
-from mminfer_export.half import to_half
 from mminfer_export.plugin_tail import TAIL, split, weights_of
 from mminfer_export.run_onnx import load_onnx
 from mminfer_export.tensorrt_plugins import require_plugins

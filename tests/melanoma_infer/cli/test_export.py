@@ -153,7 +153,7 @@ def test_a_graph_that_differs_is_beyond_its_tolerance(monkeypatch):
 
 def test_without_the_extra_the_message_names_it(mminfer, tmp_path, monkeypatch):
     monkeypatch.delitem(sys.modules, "mminfer_export.precisions")
-    monkeypatch.setitem(sys.modules, "mminfer_export.half", None)
+    monkeypatch.setitem(sys.modules, "melanoma_infer.bundle.half", None)
     ended = mminfer("export", "demo", "--out", tmp_path / "a.mminfer")
     assert ended.code == 21
     assert "pip install 'mminfer[export]'" in ended.err

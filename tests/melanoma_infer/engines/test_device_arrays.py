@@ -7,10 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 from fake_cuda_for_tests import LEGACY_DEFAULT_STREAM, Block, FakeCuda, Queue
+from fake_driver_for_tests import drawn_pycuda
 from tensorrt_machine_for_tests import SIDE, assert_correct, some_tiles
 
 from melanoma_infer.engines import device_arrays
 from melanoma_infer.errors import UsageError
+
+NO_STREAM = [(2, None), (3, 0), (3, None)]
 
 
 class OnGpu:
@@ -42,9 +45,9 @@ def test_tiles_in_gpu_memory_are_not_copied_through_the_host(machine, bundle, co
     assert {each.kind for each in machine.gpu.copies} == {"DeviceToDevice", "DeviceToHost"}
 
 
-@pytest.mark.parametrize("changes", [{"version": 2, "stream": None}, {"version": 3, "stream": 0}])
+@pytest.mark.parametrize("changes", [{"version": version, "stream": stream} for version, stream in NO_STREAM])
 def test_an_owner_that_names_no_stream_is_waited_for(machine, bundle, changes):
-    """PyTorch's `__cuda_array_interface__` is version 2, which has no stream; its tiles may be half written."""
+    """PyTorch's `__cuda_array_interface__` is version 2, which has none; Numba's default stream is none, either."""
     tiles = some_tiles(5)
     assert_correct(machine.load(bundle), tiles, OnGpu(machine.gpu, tiles, **changes))
 
@@ -150,3 +153,35 @@ def test_a_pytorch_tensor_in_host_memory_is_accepted(machine, bundle):
 
     tiles = some_tiles(3)
     assert_correct(machine.load(bundle), tiles, torch.from_numpy(tiles))
+
+
+# A program that uses PyCUDA, whose context is its own.
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_tiles_of_pycuda_are_read_after_its_kernels_and_its_context_stays_current(new_machine, bundle, number):
+    """PyCUDA names no stream, its kernels may still run, and the CUDA runtime waits for none of its context."""
+    machine = new_machine("tensorrt", gpus=2)
+    pycuda = drawn_pycuda(machine.driver, number)["pycuda"]
+    engine = machine.load(bundle, device=f"cuda:{number}")
+    assert machine.gpu.context == pycuda.autoinit.context
+    tiles = some_tiles(7)
+    given = 255 - pycuda.gpuarray.to_gpu(255 - tiles)
+    machine.gpu.copies.clear()
+    assert_correct(engine, tiles, given)
+    assert "HostToDevice" not in {each.kind for each in machine.gpu.copies}
+    assert machine.gpu.context == pycuda.autoinit.context
+    # Tile after tile, and at the end of a stream of them.
+    for outputs in engine.infer_each(iter(tiles)):
+        assert machine.gpu.context == pycuda.autoinit.context
+        assert len(outputs["probabilities"])
+    assert machine.gpu.context == pycuda.autoinit.context
+
+
+def test_an_error_keeps_the_context_too(new_machine, bundle):
+    machine = new_machine("tensorrt", gpus=2)
+    pycuda = drawn_pycuda(machine.driver)["pycuda"]
+    engine = machine.load(bundle, device="cuda:1")
+    with pytest.raises(UsageError, match="on cuda:0, but the engine is on cuda:1"):
+        engine.infer(pycuda.gpuarray.to_gpu(some_tiles(2)))
+    assert machine.gpu.context == pycuda.autoinit.context

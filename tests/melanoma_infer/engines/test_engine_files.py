@@ -12,7 +12,7 @@ from tensorrt_for_tests import KERNELS
 from tensorrt_machine_for_tests import SIDE, assert_correct, some_tiles
 
 from melanoma_infer.bundle.bundle import open_bundle
-from melanoma_infer.engines import load_engine
+from melanoma_infer.engines import load_engine, tensorrt_device
 from melanoma_infer.engines.engine_file import manifest_path
 from melanoma_infer.engines.golden import golden_failure
 from melanoma_infer.engines.slots import BUCKETS
@@ -191,13 +191,14 @@ def test_an_engine_file_for_another_gpu_or_version_is_exit_21(new_machine, bundl
     assert machine.behaviour.opened == []
 
 
-def test_an_engine_without_weights_gets_the_bundle_s(new_machine, bundle, named):
+def test_an_engine_without_weights_gets_those_that_it_was_built_from(new_machine, bundle, named, monkeypatch):
     manifest = json.loads(manifest_path(named).read_bytes())
     manifest["origin"]["flags"].append("strip-weights")
     manifest_path(named).write_text(json.dumps(manifest))
     machine = new_machine("tensorrt-rtx")
+    monkeypatch.setattr(tensorrt_device, "as_built", lambda graph, origin: graph + b" as built")
     machine.load(bundle, engine_file=named)
-    assert machine.behaviour.refitted == [bundle.graphs["fp32"]]
+    assert machine.behaviour.refitted == [bundle.graphs["fp32"] + b" as built"]
 
 
 def test_an_engine_file_is_for_these_engines_only(bundle, named):

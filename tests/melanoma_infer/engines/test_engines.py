@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from importlib import import_module
 
 import numpy as np
 import pytest
@@ -15,7 +14,7 @@ from melanoma_infer.engines import MODULES, ON_GPU, load_engine, quiet
 from melanoma_infer.engines.base import Numerics, OneAtATime, first_non_finite
 from melanoma_infer.engines.check import check_engine
 from melanoma_infer.engines.golden import golden_differences
-from melanoma_infer.engines.openvino_engine import cpu_has_bf16, threads_per_stream
+from melanoma_infer.engines.openvino_engine import threads_per_stream
 from melanoma_infer.errors import EngineUnavailableError
 from melanoma_infer.geometry import RectPx
 from melanoma_infer.pipeline.scorer import Scorer
@@ -252,33 +251,6 @@ def test_auto_says_why_nothing_runs(demo, monkeypatch):
     monkeypatch.setattr("melanoma_infer.engines.MODULES", {"torch": MODULES["torch"]})
     with pytest.raises(EngineUnavailableError, match="weights"):
         load_engine(Bundle(**{**{k: v for k, v in vars(demo).items() if k != "precisions"}, "weights": None}))
-
-
-@pytest.mark.parametrize(
-    ("engine", "sealed", "taken"),
-    [
-        ("tensorrt", ("int8", "fp16"), "fp16"),
-        ("tensorrt", ("int8",), "int8"),
-        ("tensorrt-rtx", ("int8", "fp16"), "fp16"),
-        ("tensorrt-rtx", ("int8",), "fp32"),
-    ],
-)
-def test_fastest_on_a_gpu_is_fp16_until_int8_was_timed(demo, monkeypatch, engine, sealed, taken):
-    """Much of an int8 graph is float32, and TensorRT-RTX documents no int8 convolutions."""
-    asked = []
-    loading = import_module(MODULES[engine])
-    monkeypatch.setattr(loading, "load", lambda bundle, precision, *_, **__: asked.append(precision))
-    rows = [_with_parity(demo, engine=engine, precision=each).parity[0] for each in sealed]
-    load_engine(replace(demo, parity=tuple(rows)), engine, precision="fastest")
-    assert asked == [taken]
-
-
-def test_fastest_is_the_fastest_within_its_tolerance(demo):
-    slow = load_engine(_with_parity(demo, precision="bf16", p999_dp=0.1), "openvino", precision="fastest")
-    assert slow.engine.numerics.precision == "fp32"
-    if cpu_has_bf16():
-        fast = load_engine(_with_parity(demo, precision="bf16"), "openvino", precision="fastest")
-        assert fast.engine.numerics.precision == "bf16"
 
 
 def test_bf16_is_unavailable_on_a_cpu_without_it(demo, monkeypatch):

@@ -16,13 +16,13 @@ import numpy as np
 import pytest
 
 from melanoma_infer.bundle.bundle import Bundle, open_bundle
+from melanoma_infer.bundle.half import to_half
 from melanoma_infer.engines.cuda import find_gpu, import_cuda
 from melanoma_infer.engines.golden import check_golden
 from melanoma_infer.engines.tensorrt_api import MODULES, TITLES
 from melanoma_infer.engines.tensorrt_engine import TensorRTEngine, load_with
 from melanoma_infer.tolerances import Precision
 from mminfer_export import to_tensorrt
-from mminfer_export.half import to_half
 
 pytestmark = pytest.mark.gpu
 PRECISIONS: tuple[Precision, ...] = ("fp32", "fp16", "int8")

@@ -474,15 +474,6 @@ def test_auto_skips_a_gpu_that_does_not_work_and_says_why(demo, driver, monkeypa
         load_engine(demo, "triton")
 
 
-@pytest.mark.parametrize(("p999_dp", "precision"), [(4e-3, "fp16"), (6e-3, "fp32")])
-def test_fastest_is_fp16_where_that_was_sealed_within_its_gate(demo, monkeypatch, p999_dp, precision):
-    asked = []
-    monkeypatch.setattr(triton_engine, "load", lambda bundle, precision, *_: asked.append(precision))
-    sealed = demo.parity[0].model_copy(update={"engine": "triton", "precision": "fp16", "p999_dp": p999_dp})
-    load_engine(replace(demo, parity=(sealed,)), "triton", precision="fastest")
-    assert asked == [precision]
-
-
 # Errors of the runtime.
 
 

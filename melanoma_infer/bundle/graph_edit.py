@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -12,23 +11,7 @@ from numpy.typing import NDArray
 from onnx.numpy_helper import from_array, to_array
 from onnx.reference import ReferenceEvaluator
 
-from melanoma_infer.errors import BundleError, EngineUnavailableError
-
-
-@contextmanager
-def require_extra() -> Iterator[None]:
-    """Turn a failed import inside the block into an error with the command that installs the package.
-
-    Raises:
-        EngineUnavailableError: something that the extra `export` brings is not installed.
-    """
-    try:
-        yield
-    except ImportError as error:
-        raise EngineUnavailableError(
-            f"Exporting needs {error.name or 'a package'}, which is not installed. "
-            "Install it: pip install 'mminfer[export]'."
-        ) from error
+from melanoma_infer.errors import BundleError
 
 
 def copied(model: onnx.ModelProto) -> onnx.ModelProto:
