@@ -23,7 +23,7 @@ if [ -n "$$failed" ]; then echo "make $@: failed:$$failed" >&2; exit 1; fi
 endef
 
 .PHONY: demo install test check lint types check-package test-fast test-interpreter prove prove-fast prove-interpreter \
-  prove-lowest report-picture phantom-pictures demo-model lock gpu-check clean
+  prove-lowest report-picture phantom-pictures demo-model lock gpu-check gpu-tests gpu-sanitizer gpu-rates clean
 
 # Two drawn slides, scored: what a newcomer should see first.
 demo: $(VENV)/.core
@@ -111,18 +111,35 @@ lock: $(VENV)/.uv
 	  --python-version 3.11 --extra dev --overrides locks/without-torch.in \
 	  pyproject.toml locks/torch-needs.in -o locks/lowest.txt
 
-# Everything that only a GPU can show; the kernels' times, at the full width of the network, go into benchmarks/results.
-# A skipped test fails, so that it is not green where nothing ran. TENSORRT=tensorrt-cu12 for drivers before 580.
+# The first hour on a GPU: every test that needs one, where a skipped test fails, so that it is not green where nothing ran;
+# the kernels under NVIDIA's sanitizer where it is installed; and the rates of kernels, engines and a slide at the full width
+# of the network, which go into benchmarks/results. TENSORRT=tensorrt-cu12 for drivers before 580.
 TENSORRT ?= tensorrt
+FULL := build/full-width.mminfer
 gpu-check: $(VENV)/.dev
 	@$(BIN)/python -c "import torch, sys; sys.exit(not torch.cuda.is_available())" || \
 	  (echo "gpu-check: there is no CUDA device here, so nothing was checked." >&2; exit 1)
 	$(BIN)/python -m pip install -q --no-build-isolation -e '.[$(TENSORRT)]'
+	$(BIN)/python -m pip install -q 'pycuda>=2025.1,<2027' || echo "gpu-check: PyCUDA needs CUDA's compiler and headers: its test is not run." >&2
+	$(call every,gpu-tests gpu-sanitizer gpu-rates)
+
+gpu-tests:
 	$(BIN)/python -m pytest -m gpu --fail-on-skip
-	rm -rf build/full-width.mminfer
-	$(BIN)/mminfer bundle create build/full-width.mminfer --random 7 --width 64
-	for batch in 1 32 128; do $(BIN)/mminfer bench kernels --bundle build/full-width.mminfer --batch $$batch \
+
+gpu-sanitizer:
+	@if command -v compute-sanitizer >/dev/null; then \
+	  compute-sanitizer --error-exitcode 1 $(BIN)/python -m pytest -m gpu tests/kernels; \
+	else echo "gpu-check: compute-sanitizer is not on the PATH, so nothing was run under it." >&2; fi
+
+gpu-rates:
+	rm -rf build/full-width*.mminfer
+	$(BIN)/mminfer bundle create build/full-width-fp32.mminfer --random 7 --width 64
+	$(BIN)/mminfer export build/full-width-fp32.mminfer --precision fp16 --out build/full-width-fp16.mminfer
+	$(BIN)/mminfer export build/full-width-fp16.mminfer --precision int8 --out $(FULL)
+	for batch in 1 32 128; do $(BIN)/mminfer bench kernels --bundle $(FULL) --batch $$batch \
 	  --save benchmarks/results/kernels-batch-$$batch.json || exit 1; done
+	$(BIN)/mminfer phantom slide --out build/gpu-check.svs --overwrite
+	$(BIN)/python benchmarks/gpu_rates.py build/gpu-check.svs --bundle $(FULL) --save benchmarks/results/gpu-rates.csv
 
 clean:
 	rm -rf $(VENV) $(LOWEST) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache

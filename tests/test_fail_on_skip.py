@@ -47,9 +47,18 @@ def test_a_skip_is_a_failure_and_an_expected_failure_is_none(tmp_path):
 
 def test_gpu_check_installs_tensorrt_and_fails_where_nothing_runs():
     """As the Makefile has it: without TensorRT, or without a GPU, the run is not green."""
-    recipe = (Path(__file__).parents[1] / "Makefile").read_text().partition("\ngpu-check:")[2].partition("\n\n")[0]
-    no_gpu, install, check = (line.strip() for line in recipe.replace("\\\n", "").split("\n")[1:4])
+    no_gpu, install, pycuda, parts = recipe("gpu-check")
     assert no_gpu.endswith("exit 1)")
     assert "pip install" in install
     assert "[$(TENSORRT)]" in install
-    assert check.endswith("pytest -m gpu --fail-on-skip")
+    assert "pycuda" in pycuda
+    assert parts == "$(call every,gpu-tests gpu-sanitizer gpu-rates)"
+    assert recipe("gpu-tests")[0].endswith("pytest -m gpu --fail-on-skip")
+    assert "compute-sanitizer --error-exitcode 1" in recipe("gpu-sanitizer")[0]
+    assert "benchmarks/gpu_rates.py" in recipe("gpu-rates")[-1]
+
+
+def recipe(target: str) -> list[str]:
+    """The commands of a target."""
+    text = (Path(__file__).parents[1] / "Makefile").read_text().partition(f"\n{target}:")[2].partition("\n\n")[0]
+    return [line.strip() for line in text.replace("\\\n", "").split("\n")[1:]]
