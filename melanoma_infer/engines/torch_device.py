@@ -6,17 +6,16 @@ import gc
 import subprocess
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 from triton import TritonError
 
 from melanoma_infer.engines.device import DeviceError, DeviceLostError, DeviceMemoryError, Stream
+from melanoma_infer.engines.torch_fusion import fold_batchnorm, fuse_convolutions, fuses_right
 from melanoma_infer.engines.torch_resize import TorchResize
 from melanoma_infer.model.depth import averages_of
 from melanoma_infer.model.melanoma_net import MelanomaNet, TileOutputs
@@ -41,7 +40,8 @@ class KernelNetwork:
 
     The depth module, the attention's convolution and the head compute in float32 whatever the backbone's dtype: they
     are a four-hundredth of the arithmetic, and mm and probabilities come from them. BatchNorm is folded into the
-    backbone's convolutions in float32, before they are converted. The network itself is changed.
+    backbone's convolutions in float32, before they are converted, and cuDNN fuses them with what follows if it does so
+    right here. The network itself is changed.
     """
 
     def __init__(self, net: MelanomaNet, dtype: torch.dtype, device: torch.device) -> None:
@@ -51,6 +51,11 @@ class KernelNetwork:
         for module in self._net.backbone.to(dtype).modules():
             if isinstance(module, nn.Conv2d):
                 module.weight.data = module.weight.data.contiguous(memory_format=torch.channels_last)
+        with reproducible():
+            self.is_fused = fuses_right(dtype, device)
+        """Whether bias, sum and ReLU are computed in the convolutions' kernels, and not each in one of its own."""
+        if self.is_fused:
+            fuse_convolutions(self._net.backbone)
         self._w1_image = net.w1_image.to(dtype)
         self._offset = net.offset()
 
@@ -64,21 +69,6 @@ class KernelNetwork:
         classifier = Classifier(depth_mm, net.w1_depth, self._offset, net.w2, net.b2, net.w3, net.b3, net.groups)
         tail = torch_ops.attention_tail(x, net.attention.weight, net.attention.bias, self._w1_image, classifier)
         return TileOutputs(tail.probabilities, depth_mm, tail.attention, tail.cam, tail.features)
-
-
-def fold_batchnorm(network: nn.Module) -> None:
-    """Put each BatchNorm that follows a convolution into it, in place; the network is in evaluation mode.
-
-    W' = W·γ / √(σ² + ε) and b' = β − μ·γ / √(σ² + ε) for each channel of the result. The convolution is the one that
-    the BatchNorm's parent names right before it.
-    """
-    children = list(network.named_children())
-    for (before, convolution), (name, norm) in pairwise(children):
-        if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-            setattr(network, before, fuse_conv_bn_eval(convolution, norm))
-            setattr(network, name, nn.Identity())
-    for _, child in children:
-        fold_batchnorm(child)
 
 
 class Pass:

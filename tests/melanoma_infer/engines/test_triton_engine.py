@@ -301,6 +301,12 @@ def test_a_full_batch_is_one_launch_of_the_tail_on_every_gpu(processors):
 
 
 @pytest.mark.gpu
+def test_a_gpu_s_convolutions_are_fused(demo):
+    network = KernelNetwork(network_of(demo), torch.float16, torch.device("cuda"))
+    assert network.is_fused
+
+
+@pytest.mark.gpu
 def test_many_batches_in_flight_give_the_bits_of_one_at_a_time(demo):
     random = np.random.default_rng(1)
     tiles = random.integers(0, 256, (47, 512, 512, 3), dtype=np.uint8)
