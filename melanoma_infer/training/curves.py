@@ -14,17 +14,22 @@ DPI = 130
 
 
 def learning_curves(history: Sequence[EpochFigures], best: EpochFigures) -> bytes:
-    """A PNG of losses, AUC and depth error by epoch, with the epoch whose weights are kept."""
+    """A PNG of losses, AUC and depth error by epoch, as far as there are any, with the epoch whose weights are kept."""
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(11, 3.4), layout="constrained")
     epochs = [each.epoch for each in history]
     panels: list[tuple[str, list[tuple[str, str, Callable[[EpochFigures], float | None]]]]] = [
         ("loss", [("training", GREY, lambda each: each.train_loss), ("validation", BLUE, lambda each: each.loss)]),
         ("AUC, malignant against other tiles", [("validation", BLUE, lambda each: each.auc)]),
         ("depth: mean absolute error, mm", [("validation", ORANGE, lambda each: each.depth_mae_mm)]),
     ]
-    for axes, (title, lines) in zip(figure.subplots(1, len(panels)), panels, strict=True):
+    known = [
+        (title, lines)
+        for title, lines in panels
+        if any(value(each) is not None for _, _, value in lines for each in history)
+    ]
+    figure = Figure(figsize=(11 / 3 * len(known), 3.4), layout="constrained")
+    for axes, (title, lines) in zip(figure.subplots(1, len(known), squeeze=False)[0], known, strict=True):
         for name, colour, value in lines:
             values = [_or_nan(value(each)) for each in history]
             axes.plot(epochs, values, color=colour, label=name, marker="." if len(history) < 30 else "")
