@@ -452,7 +452,7 @@ def test_heat_begins_at_two_fifths_and_off_where_numbers_mean_nothing(page):
         return style, inputs["heat"]["value"], "checked" in inputs["lines"], len(hidden)
 
     assert begins(page) == ("--heat:0.4", "40", True, 0)
-    assert begins(page_of(**UNTRAINED)) == ("--heat:0.0", "0", False, 2)
+    assert begins(page_of(**UNTRAINED)) == ("--heat:0.0", "0", False, 3)
     assert "So heat and outlines are off." in page_of(**UNTRAINED).words
 
 
