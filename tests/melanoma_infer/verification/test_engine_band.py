@@ -83,11 +83,6 @@ def test_engines_that_may_differ_are_indeterminate_between_their_scores():
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(
-    strict=True,
-    reason="the packaged model learned from earlier drawings: on the present ones its engines decide oppositely beyond "
-    "the band. One that was trained on the present ones passes.",
-)
 def test_no_two_engines_decide_oppositely_on_fifty_phantom_slides():
     bundle = open_bundle("demo")
     pairs = pairs_of(bundle)
