@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper
 from onnx.numpy_helper import from_array, to_array
 from onnx.reference import ReferenceEvaluator
-from onnx.shape_inference import infer_shapes
+from onnx.shape_inference import InferenceError, infer_shapes
 from onnx.version_converter import convert_version
 
 from melanoma_infer.bundle.graph_edit import (
@@ -70,10 +70,16 @@ def check_half(model: onnx.ModelProto) -> None:
     """Raise unless every matrix product is fp16 and the outputs are float32.
 
     Raises:
-        BundleError: it is not so, with the node that breaks the rule.
+        BundleError: it is not so, with the node that breaks the rule, or the graph is not valid.
     """
-    inferred = infer_shapes(model, strict_mode=True)
-    onnx.checker.check_model(inferred)
+    try:
+        inferred = infer_shapes(model, strict_mode=True)
+        onnx.checker.check_model(inferred)
+    except (InferenceError, onnx.checker.ValidationError) as error:
+        raise BundleError(
+            f"The graph's types cannot be inferred ({str(error).splitlines()[0]}), so it cannot be converted to fp16. "
+            "Export the model again."
+        ) from error
     graph = inferred.graph
     kinds = {value.name: value.type.tensor_type.elem_type for value in (*graph.value_info, *graph.output)}
     for node in graph.node:
