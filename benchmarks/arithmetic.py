@@ -1,4 +1,4 @@
-"""Upper bounds on what each fusion can save: `python benchmarks/arithmetic.py` prints the tables of arithmetic.md.
+"""What fusions save, and a batch's memory: `python benchmarks/arithmetic.py` prints the tables of arithmetic.md.
 
 A stage takes at least the longer of two times: its bytes divided by the memory bandwidth, and its operations divided by
 the peak throughput of the tensor cores, both from the data sheet. No GPU was timed for these numbers.
@@ -6,13 +6,18 @@ the peak throughput of the tensor cores, both from the data sheet. No GPU was ti
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from melanoma_infer.engines.slots import BUCKETS, SLOTS
+from melanoma_infer.engines.torch_fusion import fold_batchnorm
 from melanoma_infer.model.resnet50 import ResNet50Backbone
 
 TILE_PX, CHANNELS, FEATURES, BATCH, VALUE = 512, 2048, 128, 32, 2
@@ -95,6 +100,45 @@ def fusions() -> Iterator[tuple[str, list[Work], Work]]:
     yield "the blocks of layer1, each in one", stages["layer1"], Work(VALUE * values, _flops(stages["layer1"]))
 
 
+class Live(TorchDispatchMode):
+    """The most bytes that tensors of the operators within have at a time."""
+
+    def __init__(self, held: int) -> None:
+        super().__init__()
+        self._now, self.peak = held, held
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        if isinstance(result, Tensor) and not func.is_view:
+            self._now += result.nbytes
+            self.peak = max(self.peak, self._now)
+            weakref.finalize(result, self._free, result.nbytes)
+        return result
+
+    def _free(self, nbytes: int) -> None:
+        self._now -= nbytes
+
+
+def activation_bytes() -> int:
+    """What the backbone holds at most for one tile, with ReLU and shortcut as operators of their own."""
+    network = ResNet50Backbone().eval().requires_grad_(False)
+    fold_batchnorm(network)
+    images = torch.empty(1, 3, TILE_PX, TILE_PX, dtype=torch.float16, device="meta")
+    with torch.inference_mode(), Live(images.nbytes) as live:
+        network.half().to("meta")(images)
+    return live.peak
+
+
+def memory() -> Iterator[str]:
+    """What a batch needs on the GPU, as a Markdown table."""
+    pixels = TILE_PX**2 * 3
+    yield "| GB on the GPU, at most, by batch size | " + " | ".join(map(str, BUCKETS)) + " |"
+    yield "|---" * (1 + len(BUCKETS)) + "|"
+    activations = activation_bytes()
+    yield "| activations of the backbone | " + _row((rows * activations / 1e9 for rows in BUCKETS), "{:.2f}")
+    yield f"| tiles in {SLOTS} slots | " + _row((SLOTS * rows * pixels / 1e9 for rows in BUCKETS), "{:.2f}")
+
+
 def _flops(works: list[Work]) -> float:
     return sum(work.flops for work in works)
 
@@ -128,4 +172,4 @@ def _row(values: Iterator[float], form: str) -> str:
 
 
 if __name__ == "__main__":
-    print("\n".join(tables()))
+    print("\n".join([*tables(), "", *memory()]))

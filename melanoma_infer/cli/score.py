@@ -203,7 +203,7 @@ def tell_engine(bundle: Bundle, batch: Batch, *, json: bool) -> None:
         tell(f"skipped {why}")
     for remark in batch.computing.remarks:
         tell(f"{batch.computing.numerics.engine}: {remark}")
-    detail(f"bundle {bundle.digest[:12]}, {bundle.card.precision}; {machine()['cores']} cores")
+    detail(f"bundle {bundle.digest[:12]}; {machine()['cores']} cores")
     detail(", ".join(f"{name} {version}" for name, version in versions().items()))
 
 
