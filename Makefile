@@ -120,7 +120,7 @@ gpu-check: $(VENV)/.dev
 	@$(BIN)/python -c "import torch, sys; sys.exit(not torch.cuda.is_available())" || \
 	  (echo "gpu-check: there is no CUDA device here, so nothing was checked." >&2; exit 1)
 	$(BIN)/python -m pip install -q --no-build-isolation -e '.[$(TENSORRT)]'
-	$(BIN)/python -m pip install -q 'pycuda>=2025.1,<2027' || echo "gpu-check: PyCUDA needs CUDA's compiler and headers: its test is not run." >&2
+	$(BIN)/python -m pip install -q -e '.[pycuda]' || echo "gpu-check: PyCUDA needs CUDA's compiler and headers: its test is not run." >&2
 	$(call every,gpu-tests gpu-sanitizer gpu-rates)
 
 gpu-tests:

@@ -3,7 +3,7 @@
     python examples/pycuda_frames.py
 
 A frame is copied to host memory once its context's work is done; the block sums are made there. PyCUDA's own context
-stays current. CuPy, PyTorch, JAX and Numba arrays, which offer `__cuda_array_interface__` or DLPack, are pushed alike.
+stays current. Any array that offers `__cuda_array_interface__` or DLPack is pushed alike.
 """
 
 from __future__ import annotations

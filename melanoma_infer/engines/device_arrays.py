@@ -1,8 +1,8 @@
 """Tiles that are already in GPU memory, from PyTorch, PyCUDA, CuPy, JAX or a decoder; none of these is imported.
 
 DLPack comes first, because its owner makes our stream wait for what may still be writing. `__cuda_array_interface__`
-may name that stream; PyTorch's is too old to, and PyCUDA's and Numba's name none although their kernels may still run.
-Then all work of the context that owns the memory is waited for.
+may name that stream; PyTorch's is too old to, and PyCUDA's names none although its kernels may still run. Then all work
+of the context that owns the memory is waited for.
 """
 
 from __future__ import annotations

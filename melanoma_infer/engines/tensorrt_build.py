@@ -100,8 +100,8 @@ def origin_of(
 def as_built(graph: bytes, origin: Origin) -> bytes:
     """The graph that an engine of this origin is built from, and takes its weights from.
 
-    That of the bundle, except for int8: in float32, the convolutions that were not quantised would take longer than all
-    of an fp16 graph. CPUs run them in float32, so the bundle keeps them so.
+    That of the bundle, except for int8: in float32, the convolutions that were not quantised would, by arithmetic, take
+    longer than all of an fp16 graph. CPUs run them in float32, so the bundle keeps them so.
 
     Args:
         graph: the bytes of the bundle's ONNX file.

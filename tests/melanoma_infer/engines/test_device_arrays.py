@@ -47,7 +47,7 @@ def test_tiles_in_gpu_memory_are_not_copied_through_the_host(machine, bundle, co
 
 @pytest.mark.parametrize("changes", [{"version": version, "stream": stream} for version, stream in NO_STREAM])
 def test_an_owner_that_names_no_stream_is_waited_for(machine, bundle, changes):
-    """PyTorch's `__cuda_array_interface__` is version 2, which has none; Numba's default stream is none, either."""
+    """PyTorch's `__cuda_array_interface__` is version 2, which has none; PyCUDA's is version 3 and gives None."""
     tiles = some_tiles(5)
     assert_correct(machine.load(bundle), tiles, OnGpu(machine.gpu, tiles, **changes))
 
