@@ -27,10 +27,11 @@ PERIOD_PX = 4096
 DOWNSAMPLES = (1, 4, 16)
 QUALITY = 60
 MARGIN_PX = 2048
+"""Background around the tissue, in pixels of level 0."""
 BACKGROUND = 244
 
 
-def write_large_slide(source: Path, out: Path, width: int, height: int) -> None:
+def write_large_slide(source: Path, out: Path, width: int, height: int, margin: int = MARGIN_PX) -> None:
     """Write the slide; at most a few thousand encoded tiles are in memory."""
     with openslide.OpenSlide(source) as slide:
         sides = [min(side // TILE_PX * TILE_PX, PERIOD_PX // 2) for side in slide.dimensions]
@@ -42,7 +43,7 @@ def write_large_slide(source: Path, out: Path, width: int, height: int) -> None:
             small = np.asarray(Image.fromarray(pixels).reduce(downsample))
             shape = (height // downsample, width // downsample, 3)
             writer.write(
-                _encoded_tiles(small, shape, MARGIN_PX // downsample),
+                _encoded_tiles(small, shape, margin // downsample),
                 shape=shape,
                 dtype=np.uint8,
                 tile=(TILE_PX, TILE_PX),
@@ -90,5 +91,6 @@ if __name__ == "__main__":
     parser.add_argument("out", type=Path)
     parser.add_argument("--width", type=int, required=True, help="pixels of level 0")
     parser.add_argument("--height", type=int, required=True, help="pixels of level 0")
+    parser.add_argument("--margin", type=int, default=MARGIN_PX, help="background around the tissue, pixels of level 0")
     given = parser.parse_args()
-    write_large_slide(given.source, given.out, given.width, given.height)
+    write_large_slide(given.source, given.out, given.width, given.height, given.margin)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,7 +46,7 @@ class KeptTiles:
         if self._on_tile is not None:
             self._on_tile(result)
 
-    def read(self, tile: Tile) -> ReadTile:
-        """A tile with its pixels; None in their place if they were not kept."""
-        kept = self._highest.get(tile.rect_l0) or self._nearest.get(tile.rect_l0)
-        return ReadTile(tile, kept[1] if kept else None)
+    def read(self, tiles: Sequence[Tile]) -> list[ReadTile]:
+        """Tiles with their pixels; None in their place if they were not kept."""
+        kept = [self._highest.get(tile.rect_l0) or self._nearest.get(tile.rect_l0) for tile in tiles]
+        return [ReadTile(tile, each[1] if each else None) for tile, each in zip(tiles, kept, strict=True)]

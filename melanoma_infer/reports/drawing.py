@@ -7,6 +7,7 @@ through green-blue, which stained tissue does not contain; the order survives in
 from __future__ import annotations
 
 import io
+import zlib
 from typing import Any
 
 import numpy as np
@@ -80,8 +81,14 @@ def font(size: int) -> Any:
     return ImageFont.load_default(size)
 
 
-def png(picture: Image.Image) -> bytes:
-    """The picture as PNG; the same picture gives the same bytes."""
+def png(picture: Image.Image, *, has_slide: bool = False) -> bytes:
+    """The picture as PNG; the same picture gives the same bytes.
+
+    Args:
+        picture: drawn.
+        has_slide: it shows the slide, in which nothing repeats: looking for repeats made it 3 % smaller in twice the
+            time.
+    """
     content = io.BytesIO()
-    picture.save(content, "PNG")
+    picture.save(content, "PNG", **({"compress_type": zlib.Z_RLE} if has_slide else {}))
     return content.getvalue()

@@ -6,11 +6,15 @@ import numpy as np
 from PIL import Image
 from scipy import ndimage
 
-from melanoma_infer.reports.drawing import LINE, RAMP, png
+from melanoma_infer.reports.drawing import LINE, RAMP, WHITE, png
 from melanoma_infer.reports.frame import frame_of, sampled
 from melanoma_infer.reports.layers import hatch_layer, hatched, heat_steps
 from melanoma_infer.reports.picture_key import with_key, without_view
 from melanoma_infer.result import SlideResult
+
+_COLOURS = np.array([(*colour, 255) for colour in (*RAMP.tolist(), WHITE, LINE)], np.uint8).view(np.uint32)[:, 0]
+"""RGBA as one number: those of the ramp, then that of what is not known, and that of the edge of the tissue."""
+_UNKNOWN, _EDGE = np.uint16(len(RAMP)), np.uint16(len(RAMP) + 1)
 
 
 def render(result: SlideResult) -> bytes:
@@ -20,10 +24,10 @@ def render(result: SlideResult) -> bytes:
         return without_view()
     frame = frame_of(result, view)
     steps, known = heat_steps(view, frame)
-    pixels = np.where(known[..., None], RAMP[steps], np.uint8(255))
+    drawn = np.where(known, steps, _UNKNOWN)
     tissue = sampled(view.tissue, (view.px_l0, view.px_l0), frame, False)
-    pixels[tissue & ~ndimage.binary_erosion(tissue, iterations=2)] = LINE
+    drawn[tissue & ~ndimage.binary_erosion(tissue, iterations=2)] = _EDGE
     kinds = hatched(result, view, frame)
-    picture = Image.fromarray(pixels).convert("RGBA")
+    picture = Image.fromarray(_COLOURS[drawn][..., None].view(np.uint8))
     picture.alpha_composite(hatch_layer(kinds, frame).convert("RGBA"))
     return png(with_key(picture.convert("RGB"), result, frame, kinds, on_slide=False))

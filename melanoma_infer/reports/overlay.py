@@ -28,4 +28,4 @@ def render(result: SlideResult) -> bytes:
     picture = picture.convert("RGB")
     if meaningful:
         draw_outlines(picture, result.regions, frame)
-    return png(with_key(picture, result, frame, kinds, on_slide=True))
+    return png(with_key(picture, result, frame, kinds, on_slide=True), has_slide=True)

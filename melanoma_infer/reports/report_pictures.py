@@ -21,7 +21,8 @@ from melanoma_infer.result import SlideResult
 from melanoma_infer.scoring.gallery import ROLES
 
 STAGE_PX = 2000
-"""Longest side of the slide on the page: enough to zoom in, and for most slides a JPEG of well under a megabyte."""
+"""Longest side of the stage: enough to zoom in, and for most slides a JPEG of well under a megabyte. A smaller thumbnail
+is kept as it is; the browser enlarges it."""
 HATCHING_PX = 800
 """Longest side of the hatching: about the size of a screen, so that its lines stay distinct."""
 STAGE_BYTES = 1_800_000
@@ -91,7 +92,7 @@ def stage_of(result: SlideResult, view: SlideView) -> Stage:
     rows, columns = frame.shape
     coarse = frame_of(result, view, HATCHING_PX)
     coarse_kinds = hatched(result, view, coarse)
-    picture = slide_layer(view, frame)
+    picture = slide_layer(view, frame_of(result, view, min(STAGE_PX, max(view.tissue.shape))))
     slide = _jpeg(picture, QUALITIES[0])
     for quality in QUALITIES[1:]:
         if len(slide) > STAGE_BYTES:
@@ -163,17 +164,17 @@ def scanned(pixels: NDArray[np.uint8], tile_um: float) -> Markup:
     return _jpeg(picture, 82)
 
 
-def pale_grey(pixels: NDArray[np.uint8]) -> NDArray[np.float64]:
+def pale_grey(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
     """A tile in grey, (MAP_PX, MAP_PX, 1), pale enough that colours on it can be told apart."""
     picture = Image.fromarray(pixels).convert("L").resize((MAP_PX, MAP_PX), Image.Resampling.BOX)
-    return 120 + 0.53 * np.asarray(picture, np.float64)[..., None]
+    return 120 + np.float32(0.53) * np.asarray(picture, np.float32)[..., None]
 
 
-def map_over(grey: NDArray[np.float64], values: NDArray[Any]) -> Markup:
+def map_over(grey: NDArray[np.float32], values: NDArray[Any]) -> Markup:
     """A map in 0–1 in its own cells over a grey tile. Cells are coloured before enlarging: they are far fewer."""
     y, x = (np.arange(MAP_PX) * cells // MAP_PX for cells in values.shape)
-    part = opacity(values, MAP_OPACITY)[..., None]
-    colour, left = (colours(values) * part)[np.ix_(y, x)], (1 - part)[np.ix_(y, x)]
+    part = opacity(values, MAP_OPACITY)[..., None].astype(np.float32)
+    colour, left = (cells.take(y, axis=0).take(x, axis=1) for cells in (colours(values) * part, 1 - part))
     return _jpeg(Image.fromarray(np.round(colour + grey * left).astype(np.uint8)), 80)
 
 

@@ -25,13 +25,13 @@ RENDERERS = 2
 
 REPORTS: dict[str, Callable[[SlideResult], bytes]] = {
     "report.html": report_html.render,
+    "overlay.png": overlay.render,
+    "heatmap.png": heatmap.render,
     "pictures.npz": pictures_npz.render,
     "tiles.csv": tiles_csv.render,
     "tiles.geojson": tiles_geojson.render,
     "regions.geojson": regions_geojson.render,
     "tiles.npz": tiles_npz.render,
-    "heatmap.png": heatmap.render,
-    "overlay.png": overlay.render,
     result_json.NAME: result_json.render,
 }
 """In the order of writing: the slowest to draw first, and last result.json, the commit record."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -34,7 +34,7 @@ def slide_result(
     bundle: Bundle,
     numerics: Numerics,
     *,
-    read: Callable[[Tile], ReadTile] | None = None,
+    read: Callable[[Sequence[Tile]], Iterable[ReadTile]] | None = None,
     sum_scores: SumScores = exact_sums,
 ) -> SlideResult:
     """The result of a slide from the tiles scored so far; those still missing are counted as not evaluated.
@@ -81,9 +81,10 @@ def slide_result(
         view = SlideView(tissue.thumbnail, tissue.px_l0, tissue.mask, tissue.ink, tissue.unread, maps.evidence)
     gallery: list[GalleryTile] = []
     if read is not None:
-        for choice in choose(tiles, card):
-            if (pixels := read(plan.tiles[choice.row]).pixels) is not None:
-                gallery.append(GalleryTile(choice.row, choice.role, pixels))
+        chosen = choose(tiles, card)
+        for choice, shown in zip(chosen, read([plan.tiles[choice.row] for choice in chosen]), strict=True):
+            if shown.pixels is not None:
+                gallery.append(GalleryTile(choice.row, choice.role, shown.pixels))
     return result.carrying(tiles, view, tuple(gallery), card=card)
 
 

@@ -16,14 +16,14 @@ def bilinear(pixels: NDArray[np.uint8], side: int, box: tuple[float, float, floa
 
     Args:
         pixels: uint8 (h, w, 3), or (h, w, 4), of which the fourth byte is ignored: Pillow keeps four bytes a pixel, and
-            packing three of them out of a reader's RGBA took nearly half of the resize.
+            packing three of them out of a reader's RGBA took nearly half of the resize; computing the fourth, a sixth.
         side: of the result.
         box: left, top, right and bottom of the part, in pixels, with fractions.
     """
     height, width = pixels.shape[:2]
     left, top, right, bottom = box
     if pixels.shape[2] == 4:
-        image = Image.frombuffer("RGBX", (width, height), np.ascontiguousarray(pixels), "raw", "RGBX", 0, 1)
+        image = Image.frombytes("RGB", (width, height), np.ascontiguousarray(pixels), "raw", "RGBX")
     else:
         image = Image.fromarray(pixels)
     across = image.resize((side, height), Image.Resampling.BILINEAR, box=(left, 0, right, height))

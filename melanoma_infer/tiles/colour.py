@@ -73,10 +73,15 @@ def saturation_of(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 
 def _extremes(rgb: NDArray[np.uint8]) -> tuple[NDArray[np.float64], NDArray[np.uint8]]:
-    """Each pixel's largest and smallest channel. NumPy takes twenty times as long for `max(axis=2)` of three values."""
-    red, green, blue = rgb[..., 0], rgb[..., 1], rgb[..., 2]
-    high, low = (each(each(red, green), blue) for each in (np.maximum, np.minimum))
-    return high.astype(np.float64), low
+    """Each pixel's largest and smallest channel."""
+    low: NDArray[np.uint8] = np.minimum(np.minimum(rgb[..., 0], rgb[..., 1]), rgb[..., 2])
+    return largest(rgb).astype(np.float64), low
+
+
+def largest(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Each pixel's largest channel. NumPy takes twenty times as long for `max(axis=2)` of three values."""
+    high: NDArray[np.uint8] = np.maximum(np.maximum(rgb[..., 0], rgb[..., 1]), rgb[..., 2])
+    return high
 
 
 def otsu(counts: NDArray[np.int64]) -> int:

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from melanoma_infer.tiles.colour import LUMINANCE_PER_MILLE, by_bands
+from melanoma_infer.tiles.colour import LUMINANCE_PER_MILLE, largest
 
 DARK_MAX = 64
 """Largest channel of fill: 6 % of the light at a display's gamma; borders of 25 to 40 are common."""
@@ -33,16 +33,16 @@ def dark_fill(rgb: NDArray[np.uint8], unread: NDArray[np.bool_], um_per_px: floa
         unread: pixels that could not be read; they are never fill.
         um_per_px: the plane's scale.
     """
-    high = by_bands(lambda part: part.max(axis=2), rgb)
+    high = largest(rgb)
     dark = (high <= DARK_MAX) & ~unread
-    if not dark.any():
-        return dark
+    core: NDArray[np.bool_] = ndimage.binary_erosion(dark, np.ones((3, 3)), border_value=1)
+    if not core.any():  # as on most slides; the filters below took half of the time of finding the tissue
+        return core
     window = 2 * max(1, round(SMOOTH_UM / um_per_px / 2)) + 1
     size = (window, window, 1)
     ranges = ndimage.maximum_filter(rgb, size, mode="nearest") - ndimage.minimum_filter(rgb, size, mode="nearest")
-    smooth = (ranges <= SMOOTH_RANGE).all(axis=2)
+    core &= largest(ranges) <= SMOOTH_RANGE
     del ranges  # three times the plane
-    core = ndimage.binary_erosion(dark, np.ones((3, 3)), border_value=1) & smooth
     fill = ndimage.binary_dilation(_unscanned(core, high, um_per_px), np.ones((window, window)), mask=dark)
     rest = rgb[~fill & ~unread] @ np.array(LUMINANCE_PER_MILLE)
     is_brightfield = rest.size > 0 and np.median(rest) >= 1000 * BRIGHT_MEDIAN_MIN

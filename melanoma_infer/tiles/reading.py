@@ -101,11 +101,9 @@ class TileStream(Closing):
         """Start reading, as far ahead as asked for."""
         together = self._together
         while len(self._waiting) * together < self._ahead and (tiles := list(islice(self._left, together))):
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(self._readers, "mminfer-read")
             # Here, not in the reading thread: frames of neighbouring tiles follow each other, and are uploaded at once.
             frames = [self._take_frame(self._frame_nbytes) if self._take_frame else None for _ in tiles]
-            self._waiting.append(self._pool.submit(self._read_together, tiles, frames))
+            self._waiting.append(self._threads.submit(self._read_together, tiles, frames))
 
     def wait(self) -> None:
         """Wait until the next tile is read."""
@@ -113,10 +111,10 @@ class TileStream(Closing):
         if self._waiting:
             self._waiting[0].exception()
 
-    def read(self, tile: Tile) -> ReadTile:
-        """One tile again, as when it was scored."""
+    def read(self, tiles: Sequence[Tile]) -> list[ReadTile]:
+        """Some tiles again, as when they were scored."""
         with self._watch.timing("gallery"):
-            return self._kept.get(tile.index) or self._read(tile)
+            return list(self._threads.map(lambda tile: self._kept.get(tile.index) or self._read(tile), tiles))
 
     def close(self) -> None:
         """Stop the threads and release their handles."""
@@ -130,6 +128,12 @@ class TileStream(Closing):
             handle = self._opened.pop()
             handle.close()
             self._watch.add(handle.watch)
+
+    @property
+    def _threads(self) -> ThreadPoolExecutor:
+        if self._pool is None:
+            self._pool = ThreadPoolExecutor(self._readers, "mminfer-read")
+        return self._pool
 
     def _read_together(self, tiles: list[Tile], frames: list[Frame | None]) -> list[ReadTile]:
         return [self._read(tile, frame) for tile, frame in zip(tiles, frames, strict=True)]

@@ -286,7 +286,7 @@ def test_an_engine_that_resizes_gets_native_tiles_and_the_gallery_resized_ones(t
         for read, cpu in zip(reads, expected, strict=True):
             assert (read.tile, read.pixels) == (cpu.tile, None)
             assert np.array_equal(resized(read.native), cpu.pixels)
-        assert np.array_equal(reads.read(tiles[2]).pixels, expected[2].pixels)
+        assert np.array_equal(reads.read([tiles[2]])[0].pixels, expected[2].pixels)
 
 
 def test_an_engine_that_does_not_resize_gets_resized_tiles_in_its_own_memory_one_after_the_other(tmp_path):
@@ -294,7 +294,7 @@ def test_an_engine_that_does_not_resize_gets_resized_tiles_in_its_own_memory_one
     expected, frames = read_all(path, tiles, plan, threads=1), Frames(np.empty)
     with stream(path, tiles, plan, threads=3, take_frame=frames.take, resizes=False) as reads:
         held = list(reads)
-        assert np.array_equal(reads.read(tiles[2]).pixels, expected[2].pixels)
+        assert np.array_equal(reads.read([tiles[2]])[0].pixels, expected[2].pixels)
     for read, cpu in zip(held, expected, strict=True):
         assert read.given is read.frame
         assert read.frame.memory.tobytes() == cpu.pixels.tobytes() == read.pixels.tobytes()
@@ -372,12 +372,14 @@ def test_nothing_is_opened_and_no_thread_starts_before_the_first_tile_is_asked_f
     assert mminfer_threads() == []
 
 
-def test_a_tile_can_be_read_again(jpeg_tiff):
+def test_tiles_can_be_read_again(jpeg_tiff):
     for side in (50, 400):  # too many tiles to keep, and few
         tiles = grid(700, 530, side)
         with stream(jpeg_tiff, tiles, plan_of(), threads=2) as reads:
             seen = list(reads)
-            np.testing.assert_array_equal(reads.read(tiles[3]).pixels, seen[3].pixels)
+            for at, again in zip((3, 0, 1), reads.read([tiles[3], tiles[0], tiles[1]]), strict=True):
+                assert again.tile == tiles[at]
+                np.testing.assert_array_equal(again.pixels, seen[at].pixels)
 
 
 def test_an_unreadable_tile_has_no_pixels_and_the_others_are_unchanged(tmp_path, jpeg_tiff):
