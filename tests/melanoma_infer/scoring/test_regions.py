@@ -124,6 +124,18 @@ def test_area_diameter_class_and_outline_are_geometry_s():
     assert regions_of(lesion, lesion * 0.5)[0].class_ == "malignant"
 
 
+@pytest.mark.parametrize("radius", [5, 100, 620])  # few corners, some, and so many that their hull is found first
+def test_the_diameter_is_the_largest_distance_between_two_corners(radius):
+    y, x = np.mgrid[:1300, :1300] - 650
+    lesion = (np.hypot(x, 1.5 * y + 0.3 * x) < radius) * 0.9
+    whole = tissue(np.ones((130, 130), bool))
+    maps = StitchedMaps(lesion, lesion, (1.0, 1.0), "cam")
+    (region,) = find_regions(maps, mapped_card(), size_l0=SizePx(1300, 1300), scale=Scale(0.5, 0.4), tissue=whole)
+    corners = np.array(region.outline) * (0.5, 0.4) / 1000
+    longest = max(np.hypot(*(corners - corner).T).max() for corner in corners)
+    assert region.diameter_mm == pytest.approx(longest, rel=1e-12)
+
+
 def test_the_threshold_belongs_to_the_region():
     lesion = np.zeros((8, 10))
     lesion[0, 0], lesion[0, 2], lesion[0, 4] = 0.5, 0.4999, np.nan
