@@ -79,6 +79,7 @@ def _verified(folder: Path) -> dict[str, bytes]:
                 raise BundleError(
                     f"Bundle {folder.stem}: {path.name!r} is a link or a folder. A bundle holds plain files."
                 )
+        paths.sort(key=lambda path: -path.stat().st_size)  # the largest first, so that all threads end together
         with ThreadPoolExecutor(READERS) as pool:
             contents, digests = {}, {}
             for path, (content, digest) in zip(paths, pool.map(_read_and_hash, paths), strict=True):
