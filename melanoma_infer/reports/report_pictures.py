@@ -21,8 +21,9 @@ from melanoma_infer.result import SlideResult
 from melanoma_infer.scoring.gallery import ROLES
 
 STAGE_PX = 2000
-"""Longest side of the stage: enough to zoom in, and for most slides a JPEG of well under a megabyte. A smaller thumbnail
-is kept as it is; the browser enlarges it."""
+"""Longest side of the stage: enough to zoom in, and for most slides a JPEG of well under a megabyte.
+
+A smaller thumbnail is kept as it is; the browser enlarges it."""
 HATCHING_PX = 800
 """Longest side of the hatching: about the size of a screen, so that its lines stay distinct."""
 STAGE_BYTES = 1_800_000
