@@ -93,11 +93,12 @@ def stage_of(result: SlideResult, view: SlideView) -> Stage:
     rows, columns = frame.shape
     coarse = frame_of(result, view, HATCHING_PX)
     coarse_kinds = hatched(result, view, coarse)
-    picture = slide_layer(view, frame_of(result, view, min(STAGE_PX, max(view.tissue.shape))))
-    slide = _jpeg(picture, QUALITIES[0])
+    own = frame_of(result, view, min(STAGE_PX, max(view.tissue.shape)))
+    picture, enlarged = slide_layer(view, own), own.width < frame.width
+    slide = _jpeg(picture, QUALITIES[0], enlarged=enlarged)
     for quality in QUALITIES[1:]:
         if len(slide) > STAGE_BYTES:
-            slide = _jpeg(picture, quality)
+            slide = _jpeg(picture, quality, enlarged=enlarged)
     outlines: list[Outline] = []
     names = {region.id for region in listed(result.regions)}
     for region in result.regions[:REGIONS_DRAWN]:
@@ -179,9 +180,10 @@ def map_over(grey: NDArray[np.float32], values: NDArray[Any]) -> Markup:
     return _jpeg(Image.fromarray(np.round(colour + grey * left).astype(np.uint8)), 80)
 
 
-def _jpeg(picture: Image.Image, quality: int) -> Markup:
+def _jpeg(picture: Image.Image, quality: int, *, enlarged: bool = False) -> Markup:
+    """A JPEG; one that the browser enlarges keeps the colour of every pixel, not that of four together."""
     content = io.BytesIO()
-    picture.save(content, "JPEG", quality=quality, optimize=True)
+    picture.save(content, "JPEG", quality=quality, optimize=True, subsampling="4:4:4" if enlarged else "4:2:0")
     return _data_uri("image/jpeg", content.getvalue())
 
 

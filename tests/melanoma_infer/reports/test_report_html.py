@@ -549,6 +549,21 @@ def test_the_page_is_small_even_where_the_tissue_is_noise():
     assert len(render(result.carrying(result.tiles, view, tiles, card=result.card))) < 5_000_000
 
 
+def test_a_small_thumbnail_is_embedded_as_it_is_with_the_colour_of_every_pixel():
+    from dataclasses import replace
+
+    result = hand_made_result()
+    assert result.view is not None
+    thumbnail = np.full_like(result.view.thumbnail, 240)
+    thumbnail[:, ::2] = (200, 60, 120)
+    stage = report_pictures.stage_of(result, replace(result.view, thumbnail=thumbnail))
+    embedded = np.asarray(Image.open(io.BytesIO(base64.b64decode(stage.slide.partition(",")[2]))).convert("RGB"))
+    height, width = thumbnail.shape[:2]
+    assert height <= len(embedded) < stage.height
+    off = np.abs(embedded[:height, :width].astype(int) - thumbnail)
+    assert off.mean() < 6
+
+
 def test_the_same_result_gives_the_same_bytes():
     assert render(hand_made_result()) == render(hand_made_result())
 
