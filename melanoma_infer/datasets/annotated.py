@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -33,6 +33,8 @@ from melanoma_infer.tiles.reading import read_tiles
 
 AGREES_MM, AGREES_SHARE = 0.2, 0.15
 """Two measurements of one thickness agree to within 0.2 mm or 15 %: pathologists do."""
+BEYOND_UM = 100.0
+"""How far a hand that follows the edge of a slide may draw beyond it."""
 UNREADABLE = "unreadable"
 """Why a tile is left out: the slide is damaged there."""
 
@@ -68,7 +70,7 @@ class DrawnSlide:
     """Lengths of the lines."""
     is_phantom: bool
     doubts: tuple[str, ...]
-    """About the slide's files, in sentences."""
+    """About the slide's files and where its annotations are, in sentences."""
 
     @property
     def breslow_mm(self) -> float | None:
@@ -77,7 +79,7 @@ class DrawnSlide:
 
     @property
     def all_doubts(self) -> tuple[str, ...]:
-        """What should be checked about the slide: its files, and a line that is not as long as was reported."""
+        """What should be checked about the slide: `doubts`, and a line that is not as long as was reported."""
         reported, drawn = self.source.breslow_mm, self.breslow_mm
         if reported is None or drawn is None or abs(drawn - reported) <= max(AGREES_MM, AGREES_SHARE * reported):
             return self.doubts
@@ -150,7 +152,8 @@ def drawn_slide(
         if problem := breslow_problem(length):
             raise DatasetError(f"{line.where}: {problem}")
     _require_outlined(source, areas, moved.lines, card)
-    return DrawnSlide(source, areas, moved.lines, lengths, facts.is_phantom, facts.doubts)
+    beyond = _beyond_the_slide((*moved.areas, *moved.lines), facts.size_l0, known.scale)
+    return DrawnSlide(source, areas, moved.lines, lengths, facts.is_phantom, (*facts.doubts, *beyond))
 
 
 def _require_outlined(
@@ -252,6 +255,18 @@ def _require_on_slide(drawn: Iterable[Area | BreslowLine], size: SizePx) -> None
                 f"{each.where} is not on the slide of {size.width} × {size.height} pixels. Check that the file is this "
                 "slide's."
             )
+
+
+def _beyond_the_slide(drawn: Iterable[Area | BreslowLine], size: SizePx, scale: Scale) -> Iterator[str]:
+    """A sentence about the annotation that reaches farthest beyond the slide: the file may be another slide's."""
+    where, farthest_um = "", BEYOND_UM
+    for each in drawn:
+        left, top, right, bottom = each.box
+        um = max(max(-left, right - size.width) * scale.x_um, max(-top, bottom - size.height) * scale.y_um)
+        if um > farthest_um:
+            where, farthest_um = each.where, um
+    if where:
+        yield f"{where} reaches {farthest_um / 1000:.2f} mm beyond the slide. Check that the file is this slide's."
 
 
 def _length_mm(line: BreslowLine, scale: Scale) -> float:

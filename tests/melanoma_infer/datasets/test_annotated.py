@@ -264,6 +264,35 @@ def test_the_annotations_of_another_slide_are_refused(tmp_path, slide):
         drawn(tmp_path, slide, breslow([5000, 10], [5010, 10]))
 
 
+@pytest.mark.parametrize(
+    ("corner", "reaches"),
+    [
+        ((-300, 500), "0.15"),
+        ((500, -900), "0.45"),
+        ((2048 - 512 + 260, 500), "0.13"),
+        ((500, 1536 - 512 + 300), "0.15"),
+    ],
+)
+def test_annotations_that_reach_beyond_the_slide_are_doubted(tmp_path, slide, corner, reaches):
+    beyond = feature(polygon(square(*corner, 1024 if min(corner) < 0 else 512)), "Tumor")
+    said = f"s1.geojson, feature 2 reaches {reaches} mm beyond the slide. Check that the file is this slide's."
+    assert said in drawn(tmp_path, slide, TUMOR, beyond).all_doubts
+
+
+def test_a_hand_that_crosses_the_slide_s_edge_raises_no_doubt(tmp_path, slide):
+    over_the_edge = feature(polygon(square(-200, 500, 600)), "Tumor")  # 200 px are 100 µm
+    assert drawn(tmp_path, slide, over_the_edge).all_doubts == drawn(tmp_path, slide, TUMOR).all_doubts
+
+
+def test_the_annotation_that_reaches_farthest_beyond_the_slide_is_named(tmp_path, slide):
+    areas = [feature(polygon(square(x, 500, 1024)), "Tumor") for x in (-300, -600, -400)]
+    (said,) = [doubt for doubt in drawn(tmp_path, slide, *areas).all_doubts if "beyond" in doubt]
+    assert "feature 2 reaches 0.30 mm" in said
+    line = breslow([2000, 900], [2048 + 1500, 900])
+    (said,) = [doubt for doubt in drawn(tmp_path, slide, *areas, line).all_doubts if "beyond" in doubt]
+    assert "feature 4 reaches 0.75 mm" in said
+
+
 def test_an_outcome_that_the_class_contradicts_is_refused_before_anything_is_cut(tmp_path, slide):
     with pytest.raises(DatasetError, match=r"The column outcome of the manifest: it is no, but the class melanoma"):
         drawn(tmp_path, slide, TUMOR, outcome=False)
