@@ -32,7 +32,7 @@ NO_PATIENTS = (
     "warning: there is no {missing}, so each {each} counts as a patient of its own. If a patient has several {each}s, "
     "training and test may share that patient."
 )
-CAUTION = "These tiles are drawn: a model that learns from them says nothing about tissue."
+CAUTION = "Tiles are drawn, or the card's domain is phantom: a model that learns from them says nothing about tissue."
 
 
 def dataset(
