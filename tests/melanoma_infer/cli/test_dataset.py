@@ -10,6 +10,7 @@ from datasets_for_tests import breslow, feature, polygon, square, write_geojson,
 from PIL import Image
 from slides_for_tests import EOSIN, noise, solid, write_svs
 
+from melanoma_infer.cli.dataset import CAUTION
 from melanoma_infer.datasets.table import read_dataset
 from melanoma_infer.phantom.scene import make_scene
 from melanoma_infer.phantom.write import write_phantom
@@ -119,6 +120,19 @@ def test_a_line_that_is_not_as_long_as_the_report_says_is_named(mminfer, place):
     Path("cases.csv").write_text(MANIFEST.replace("0.05", "0.5"))
     ended = mminfer(*CUT)
     assert "a: The longest line named Breslow is 0.05 mm long, and the manifest says 0.5 mm" in ended.err
+
+
+def test_an_annotation_that_reaches_beyond_its_slide_is_named(mminfer, place):
+    write_geojson(place / "drawn/c.geojson", feature(polygon(square(1280, 512, 600)), "Naevus"))
+    ended = mminfer(*CUT)
+    assert "warning: c: c.geojson, feature 1 reaches 0.17 mm beyond the slide." in ended.err
+    assert ended.err.count("beyond the slide") == 1
+
+
+def test_a_card_for_drawings_is_named_and_one_for_tissue_is_not(mminfer, place):
+    assert CAUTION not in mminfer(*CUT).err
+    Path("drawings.toml").write_text('domain = "phantom"\n' + CARD)
+    assert CAUTION in mminfer(*CUT, "--card", "drawings.toml", "--overwrite").err
 
 
 def test_without_a_manifest_slides_are_patients_and_it_is_said(mminfer, place):
